@@ -1,0 +1,71 @@
+# Every target works from a clean clone with Go, a C compiler and make.
+SHELL := /bin/bash -o pipefail
+GO ?= go
+BIN := $(CURDIR)/bin
+MODULE := github.com/starling-fleet/starling
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo -modified)
+LDFLAGS := -X $(MODULE)/internal/version.revision=$(REVISION)
+# One test binary at a time per core; the race detector is always on.
+TEST_FLAGS ?= -race -timeout 20m
+
+.PHONY: schemas-release help setup build demo test test-short lint proto proto-check docs bench fuzz clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: ## download what the build needs, then build
+	$(GO) mod download
+	$(MAKE) build
+
+build: ## build bin/starling
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/starling ./cmd/starling
+
+demo: build ## run everything in one process, with a simulated fleet
+	$(BIN)/starling demo
+
+test: ## run all tests with the race detector (the Kafka tests need Java and Maven)
+	$(GO) vet ./...
+	$(GO) test $(TEST_FLAGS) ./...
+
+lint: $(BIN)/golangci-lint $(BIN)/buf ## linters for Go and protobuf, and the breaking-change check
+	$(BIN)/golangci-lint run ./...
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against schemas/released.binpb
+
+proto: $(BIN)/buf ## generate Go from schemas/proto
+	$(BIN)/buf generate
+
+schemas-release: $(BIN)/buf ## declare the present schemas released: later changes must not break them
+	$(BIN)/buf build -o schemas/released.binpb
+
+proto-check: proto ## fail if the generated Go is not current
+	git diff --exit-code -- schemas/starlingv1
+
+docs: build ## write the generated parts of docs/ anew
+	$(GO) test ./ingest -run Docs -update
+	$(GO) test ./internal/cli -run Docs -update
+
+fuzz: ## run every fuzz target for FUZZTIME
+	./tools/fuzz.sh $(or $(FUZZTIME),20s)
+
+bench: build ## Starling beside a bare pipeline, on the local log and on Kafka
+	$(GO) run ./loadtest/cmd/bench -starling $(BIN)/starling
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+# The tools have modules of their own, so that their dependencies stay out of ours.
+$(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc &: tools/buf/go.sum
+	cd tools/buf && GOBIN=$(BIN) $(GO) install tool
+
+$(BIN)/golangci-lint: tools/lint/go.sum
+	cd tools/lint && GOBIN=$(BIN) $(GO) install tool
+
+.PHONY: kafka
+kafka: ## run a throw-away Kafka on loopback and print its address (needs Java and Maven)
+	$(GO) run ./internal/kafkatest/kafka
+
+.PHONY: overload
+overload: build ## ten times the sustainable load for a minute, beside hostile clients; the account is closed
+	$(GO) run ./loadtest/cmd/overload -starling $(BIN)/starling $(OVERLOAD_FLAGS)

@@ -1,0 +1,50 @@
+package client
+
+import (
+	"fmt"
+
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// checkReport finds the faults for which a server refuses a report as a whole.
+// Faults of single fixes are left to the server, which keeps the others.
+func checkReport(r *starlingv1.Report) error {
+	switch {
+	case !ValidVehicleID(r.GetVehicleId()):
+		return fmt.Errorf("%w: vehicle_id %q must be 1 to 64 of the characters A-Z a-z 0-9 - _ . ~", ErrInvalidReport, shorten(r.GetVehicleId()))
+	case len(r.GetFixes()) > MaxFixesPerReport:
+		return fmt.Errorf("%w: fixes: %d are more than %d", ErrInvalidReport, len(r.GetFixes()), MaxFixesPerReport)
+	case len(r.GetFixes()) == 0 && r.GetAvailability() == starlingv1.Availability_AVAILABILITY_UNSPECIFIED && r.GetAttributes() == nil:
+		return fmt.Errorf("%w: it carries neither fixes nor availability nor attributes", ErrInvalidReport)
+	case r.GetSessionId() != 0 && r.GetSequence() < 1:
+		return fmt.Errorf("%w: sequence %d must be at least 1 when session_id is set", ErrInvalidReport, r.GetSequence())
+	case r.GetSessionId() == 0 && r.GetSequence() != 0:
+		return fmt.Errorf("%w: session_id must be set when sequence is", ErrInvalidReport)
+	}
+	return nil
+}
+
+// ValidVehicleID says whether a server takes id as a vehicle's id: 1 to 64 of
+// the characters A-Z a-z 0-9 - _ . ~
+func ValidVehicleID(id string) bool {
+	if len(id) == 0 || len(id) > 64 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case c == '-', c == '_', c == '.', c == '~':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func shorten(s string) string {
+	if len(s) <= 80 {
+		return s
+	}
+	return s[:80] + "…"
+}

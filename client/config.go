@@ -1,0 +1,60 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// MaxUnacknowledged is how many reports of one vehicle and session may be
+// unacknowledged at a time. The protocol fixes it: the tracker recognises a
+// resend among so many sequence numbers.
+const MaxUnacknowledged = 64
+
+// MaxFixesPerReport is how many fixes one report may carry.
+const MaxFixesPerReport = 1000
+
+// MaxReportBytes is how large a report's fixes and attributes may be when
+// encoded: a server takes at least this. A thousand fixes have about 50 KB.
+const MaxReportBytes = 120 << 10
+
+// Config bounds a Reporter.
+type Config struct {
+	MaxPendingReports int           `koanf:"max_pending_reports" help:"Unacknowledged reports of all vehicles that are kept before Send blocks."`
+	MaxPendingBytes   int64         `koanf:"max_pending_bytes" help:"Encoded bytes of unacknowledged reports that are kept before Send blocks."`
+	MaxVehicles       int           `koanf:"max_vehicles" help:"Vehicles whose session is remembered; beyond it, one with nothing pending starts a new session at its next report."`
+	AckTimeout        time.Duration `koanf:"ack_timeout" help:"Longest wait for an acknowledgement before the stream is taken for broken."`
+	BackoffMin        time.Duration `koanf:"backoff_min" help:"Wait before the first attempt after a broken stream."`
+	BackoffMax        time.Duration `koanf:"backoff_max" help:"Longest wait between attempts, unless the server asks for more."`
+}
+
+// DefaultConfig suits a driver app and a gateway of some thousand vehicles.
+func DefaultConfig() Config {
+	return Config{
+		MaxPendingReports: 8192,
+		MaxPendingBytes:   16 << 20,
+		MaxVehicles:       100_000,
+		AckTimeout:        30 * time.Second,
+		BackoffMin:        200 * time.Millisecond,
+		BackoffMax:        30 * time.Second,
+	}
+}
+
+// Validate names every field that breaks its rule.
+func (c Config) Validate() error {
+	var faults []error
+	positive := func(name string, ok bool) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("%s must be positive", name))
+		}
+	}
+	positive("max_pending_reports", c.MaxPendingReports > 0)
+	positive("max_pending_bytes", c.MaxPendingBytes > 0)
+	positive("max_vehicles", c.MaxVehicles > 0)
+	positive("ack_timeout", c.AckTimeout > 0)
+	positive("backoff_min", c.BackoffMin > 0)
+	if c.BackoffMax < c.BackoffMin {
+		faults = append(faults, errors.New("backoff_max must not be below backoff_min"))
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,84 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// fate is what a stream's end means for what is unacknowledged.
+type fate int
+
+const (
+	fateRetry  fate = iota // send it again later
+	fateReject             // one report is at fault, the others are not
+	fateStop               // sending again can't help
+)
+
+// judge reads a stream's end. A stream that has made progress was
+// authenticated; that its token has expired is no reason to stop.
+func judge(err error, progress bool) fate {
+	if err == nil || errors.Is(err, ErrProtocol) || errors.Is(err, ErrAckTimeout) {
+		return fateRetry
+	}
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.OutOfRange:
+		return fateReject
+	case codes.Unauthenticated:
+		if progress {
+			return fateRetry
+		}
+		return fateStop
+	case codes.PermissionDenied, codes.Unimplemented, codes.FailedPrecondition, codes.NotFound:
+		return fateStop
+	default:
+		return fateRetry
+	}
+}
+
+// MetadataReportNumber is the key in google.rpc.ErrorInfo.metadata under which a
+// stream's status says which report is at fault, counted from 1 on the stream.
+const MetadataReportNumber = "report_number"
+
+// offender returns the place on the stream, from 1, of the report that a status
+// blames.
+func offender(err error) (number int64, ok bool) {
+	for _, detail := range status.Convert(err).Details() {
+		info, isInfo := detail.(*errdetails.ErrorInfo)
+		if !isInfo {
+			continue
+		}
+		n, perr := strconv.ParseInt(info.GetMetadata()[MetadataReportNumber], 10, 64)
+		if perr == nil && n > 0 {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// retryDelay is the wait that the server asks for, or zero.
+func retryDelay(err error) time.Duration {
+	if err == nil {
+		return 0
+	}
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return max(0, info.GetRetryDelay().AsDuration())
+		}
+	}
+	return 0
+}
+
+// streamError prefers the reason for which this side ended the stream over the
+// status that its end caused.
+func streamError(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, ErrProtocol) || errors.Is(cause, ErrAckTimeout) {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,232 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// memoryLog is the cheapest log that keeps the contract: one committer settles
+// what has gathered, in order.
+type memoryLog struct {
+	mu     sync.Mutex
+	queue  []eventlog.Completion
+	wake   chan struct{}
+	offset int64
+}
+
+func newMemoryLog(b *testing.B) *memoryLog {
+	l := &memoryLog{wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.Cleanup(cancel)
+	go func() {
+		var batch []eventlog.Completion
+		for {
+			select {
+			case <-l.wake:
+			case <-ctx.Done():
+				return
+			}
+			l.mu.Lock()
+			batch, l.queue = l.queue, batch[:0]
+			l.mu.Unlock()
+			for _, done := range batch {
+				l.offset++
+				done.Done(l.offset, nil)
+			}
+		}
+	}()
+	return l
+}
+
+func (l *memoryLog) Append(_ context.Context, _ string, _ int32, _ eventlog.Record, done eventlog.Completion) error {
+	l.mu.Lock()
+	l.queue = append(l.queue, done)
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// bare is the pipeline to compare with: generated code and nothing else.
+type bare struct {
+	starlingv1.UnimplementedIngestServiceServer
+	log *memoryLog
+}
+
+type bareDone struct{ acked chan int64 }
+
+func (d *bareDone) Done(int64, error) { d.acked <- 1 }
+
+func (s *bare) StreamReports(stream grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]) error {
+	done := &bareDone{acked: make(chan int64, 4096)}
+	go func() {
+		var n int64
+		for range done.acked {
+			n++
+			for more := true; more; {
+				select {
+				case <-done.acked:
+					n++
+				default:
+					more = false
+				}
+			}
+			if stream.Send(&starlingv1.StreamReportsResponse{AcknowledgedReports: n}) != nil {
+				return
+			}
+		}
+	}()
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		key := []byte(req.Report.VehicleId)
+		value, err := proto.Marshal(&starlingv1.LocationRecord{Event: &starlingv1.LocationRecord_Report{Report: req.Report}})
+		if err != nil {
+			return err
+		}
+		if err := s.log.Append(stream.Context(), "", eventlog.PartitionOf(key, partitions), eventlog.Record{Key: key, Value: value}, done); err != nil {
+			return err
+		}
+	}
+}
+
+// acks counts acknowledgements received.
+var acks atomic.Int64
+
+// BenchmarkDoor drives the bare pipeline and ingest with the same prepared
+// messages over loopback TCP, on 4 streams, and counts acknowledged reports.
+func BenchmarkDoor(b *testing.B) {
+	for _, fixes := range []int{1, 5, 50} {
+		b.Run(fmt.Sprintf("bare/fixes=%d", fixes), func(b *testing.B) {
+			g := grpc.NewServer()
+			starlingv1.RegisterIngestServiceServer(g, &bare{log: newMemoryLog(b)})
+			drive(b, g, fixes)
+		})
+		b.Run(fmt.Sprintf("ingest/fixes=%d", fixes), func(b *testing.B) {
+			s, err := ingest.New(ingest.DefaultConfig(), newMemoryLog(b), partitions, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+			require.NoError(b, err)
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			g := grpc.NewServer(s.ServerOptions()...)
+			s.Register(g)
+			drive(b, g, fixes)
+			cancel()
+			require.NoError(b, <-ended)
+		})
+	}
+}
+
+func drive(b *testing.B, g *grpc.Server, fixes int) {
+	const streams, distinct, window = 4, 64, 512
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	go func() { _ = g.Serve(lis) }()
+	defer g.Stop()
+
+	var wg sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	cpu := cpuTime(b)
+	acks.Store(0)
+	for k := range streams {
+		wg.Go(func() {
+			conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())))
+			require.NoError(b, err)
+			defer conn.Close()
+			client, err := starlingv1.NewIngestServiceClient(conn).StreamReports(context.Background())
+			require.NoError(b, err)
+			driveStream(b, client, k, b.N/streams, fixes, distinct, window)
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(b.N)/float64(acks.Load()), "reports/ack")
+	b.ReportMetric(float64(b.N*fixes)/b.Elapsed().Seconds(), "fixes/s")
+}
+
+// cpuTime is what the process has used of the processors: on a shared machine
+// it says more than the time that has passed.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func driveStream(b *testing.B, client grpc.ClientStream, k, n, fixes, distinct, window int) {
+	messages := make([]*wire.StreamRequest, distinct)
+	for i := range messages {
+		r := &wire.StreamRequest{HasReport: true, Report: wire.Report{
+			VehicleID: fmt.Sprintf("vehicle-%d-%d", k, i), SessionID: 7, Sequence: 1,
+		}}
+		for f := range fixes {
+			r.Report.Fixes = append(r.Report.Fixes, wire.Fix{
+				DeviceTimeMS: time.Now().UnixMilli() - int64(fixes-f)*1000, LatDeg: 52.5, LonDeg: 13.4, AccuracyM: 5, SpeedMPS: 12, HeadingDeg: 270,
+				Has: wire.HasAccuracy | wire.HasSpeed | wire.HasHeading,
+			})
+		}
+		messages[i] = r
+	}
+	credit := make(chan int64, n+1)
+	go func() {
+		var ack wire.Ack
+		var before int64
+		for client.RecvMsg(&ack) == nil {
+			acks.Add(1)
+			credit <- ack.AcknowledgedReports - before
+			before = ack.AcknowledgedReports
+		}
+		close(credit)
+	}()
+	outstanding := 0
+	for i := range n {
+		for outstanding >= window {
+			c, ok := <-credit
+			require.True(b, ok)
+			outstanding -= int(c)
+		}
+		outstanding++
+		m := messages[i%distinct]
+		m.Report.Sequence = int64(i + 1)
+		if client.SendMsg(m) != nil {
+			return
+		}
+	}
+	for outstanding > 0 {
+		c, ok := <-credit
+		require.True(b, ok)
+		outstanding -= int(c)
+	}
+	_ = client.CloseSend()
+	runtime.KeepAlive(messages)
+}

@@ -1,0 +1,109 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config sets the door.
+type Config struct {
+	Validation ValidationConfig `koanf:"validation" help:"-"`
+	Limits     LimitsConfig     `koanf:"limits" help:"-"`
+}
+
+// ValidationConfig holds the bounds of the validation rules.
+type ValidationConfig struct {
+	MaxFixes     int           `koanf:"max_fixes" help:"Fixes in one report at most, up to 1000."`
+	MaxAhead     time.Duration `koanf:"max_ahead" help:"How far a fix's device time may be ahead of the server."`
+	MaxAge       time.Duration `koanf:"max_age" help:"How far a fix's device time may be behind the server."`
+	MaxSpeedMPS  float64       `koanf:"max_speed_mps" help:"Highest speed over ground, in metres per second."`
+	MinAltitudeM float64       `koanf:"min_altitude_m" help:"Lowest altitude, in metres above the WGS84 ellipsoid."`
+	MaxAltitudeM float64       `koanf:"max_altitude_m" help:"Highest altitude, in metres above the WGS84 ellipsoid."`
+	RefuseMocked bool          `koanf:"refuse_mocked" help:"Refuse fixes that the operating system marks as supplied by another app."`
+}
+
+// LimitsConfig bounds what clients can make the server hold and do.
+type LimitsConfig struct {
+	MaxMessageBytes     int           `koanf:"max_message_bytes" help:"Largest encoded report, in bytes. A larger one ends its stream."`
+	MaxStreams          int           `koanf:"max_streams" help:"Streams that may be open at a time."`
+	MaxConnStreams      int           `koanf:"max_conn_streams" help:"Calls of one connection that may be open at a time; further ones wait in the client."`
+	StreamReports       int           `koanf:"stream_reports" help:"Reports of one stream that may be in flight, read but not acknowledged, before the server stops reading it."`
+	StreamBytes         int64         `koanf:"stream_bytes" help:"Bytes of one stream that may be in flight before the server stops reading it."`
+	ServerBytes         int64         `koanf:"server_bytes" help:"Bytes of all streams and calls that may be in flight before the server stops reading."`
+	AppendWait          time.Duration `koanf:"append_wait" help:"How long one report may wait for room, in the server or in the log, before its stream or call ends with RESOURCE_EXHAUSTED; a unary call also waits no longer for the log to confirm its report."`
+	SendWait            time.Duration `koanf:"send_wait" help:"How long a client may leave its acknowledgements unread while one is being sent, before its stream ends."`
+	FlushWait           time.Duration `koanf:"flush_wait" help:"How long the end of a stream waits for the log to settle what is in flight, so that it can still be acknowledged."`
+	StreamIdleTimeout   time.Duration `koanf:"stream_idle_timeout" help:"Silence after which a stream with nothing in flight ends with DEADLINE_EXCEEDED."`
+	StreamReportsPerSec float64       `koanf:"stream_reports_per_s" help:"Reports that one stream may send per second on average, with a burst of one second; the server reads no faster. 0 means no limit."`
+	StreamFixesPerSec   float64       `koanf:"stream_fixes_per_s" help:"Fixes that one stream may send per second on average, with a burst of one second; the server reads no faster. 0 means no limit."`
+	RetryDelay          time.Duration `koanf:"retry_delay" help:"Least delay that a client turned away is asked to wait; up to twice as much is asked for, at random, so that clients do not come back together."`
+	PingInterval        time.Duration `koanf:"ping_interval" help:"Silence of a connection after which the server asks whether its client is still there."`
+}
+
+// DefaultConfig suits phones and gateways on one server.
+func DefaultConfig() Config {
+	return Config{
+		Validation: ValidationConfig{
+			MaxFixes:     1000,
+			MaxAhead:     2 * time.Minute,
+			MaxAge:       30 * 24 * time.Hour,
+			MaxSpeedMPS:  150,
+			MinAltitudeM: -1000,
+			MaxAltitudeM: 20_000,
+		},
+		Limits: LimitsConfig{
+			MaxMessageBytes:   128 << 10,
+			MaxStreams:        20_000,
+			MaxConnStreams:    1000,
+			StreamReports:     1024,
+			StreamBytes:       512 << 10,
+			ServerBytes:       128 << 20,
+			AppendWait:        10 * time.Second,
+			SendWait:          30 * time.Second,
+			FlushWait:         5 * time.Second,
+			StreamIdleTimeout: 15 * time.Minute,
+			RetryDelay:        time.Second,
+			PingInterval:      2 * time.Minute,
+		},
+	}
+}
+
+// maxFixesEver is the largest max_fixes: the API's own bound.
+const maxFixesEver = 1000
+
+// Validate returns all faults, each naming its field and rule.
+func (c Config) Validate() error {
+	var faults []error
+	need := func(ok bool, field string, value any, rule string) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("%s is %v: must be %s", field, value, rule))
+		}
+	}
+	v, l := c.Validation, c.Limits
+	need(v.MaxFixes >= 1 && v.MaxFixes <= maxFixesEver, "validation.max_fixes", v.MaxFixes, "between 1 and 1000")
+	need(v.MaxAhead > 0, "validation.max_ahead", v.MaxAhead, "positive")
+	need(v.MaxAge > 0, "validation.max_age", v.MaxAge, "positive")
+	need(v.MaxSpeedMPS > 0, "validation.max_speed_mps", v.MaxSpeedMPS, "positive")
+	need(v.MinAltitudeM < v.MaxAltitudeM, "validation.min_altitude_m", v.MinAltitudeM, "below validation.max_altitude_m")
+
+	need(l.MaxMessageBytes >= 1<<10 && l.MaxMessageBytes <= 512<<10, "limits.max_message_bytes", l.MaxMessageBytes, "between 1024 and 524288")
+	need(l.MaxStreams >= 1, "limits.max_streams", l.MaxStreams, "at least 1")
+	need(l.MaxConnStreams >= 1, "limits.max_conn_streams", l.MaxConnStreams, "at least 1")
+	need(l.StreamReports >= 1, "limits.stream_reports", l.StreamReports, "at least 1")
+	need(l.StreamBytes >= 1, "limits.stream_bytes", l.StreamBytes, "at least 1")
+	need(l.ServerBytes >= 1<<20, "limits.server_bytes", l.ServerBytes, "at least 1048576, which is more than one report can take")
+	need(l.StreamReportsPerSec >= 0, "limits.stream_reports_per_s", l.StreamReportsPerSec, "0 or more")
+	need(l.StreamFixesPerSec >= 0, "limits.stream_fixes_per_s", l.StreamFixesPerSec, "0 or more")
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{
+		{"append_wait", l.AppendWait}, {"send_wait", l.SendWait}, {"flush_wait", l.FlushWait},
+		{"stream_idle_timeout", l.StreamIdleTimeout}, {"retry_delay", l.RetryDelay},
+	} {
+		need(d.value >= time.Millisecond, "limits."+d.field, d.value, "at least 1ms")
+	}
+	need(l.PingInterval >= time.Second, "limits.ping_interval", l.PingInterval, "at least 1s")
+	return errors.Join(faults...)
+}

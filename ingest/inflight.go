@@ -1,0 +1,305 @@
+package ingest
+
+import (
+	"time"
+
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// What a report in flight is charged with besides its record.
+const (
+	slotBytes    = 160
+	refusalBytes = 320
+)
+
+// keptRefusals is how many refusals' room a sender keeps for the next
+// acknowledgement.
+const keptRefusals = 64
+
+// slot is one report in flight. It is the log's Completion for its record.
+type slot struct {
+	stream   *stream
+	number   int64
+	sequence int64
+	fixes    int // accepted
+	bytes    int64
+	refusals []wire.FixRefusal
+	done     bool
+	err      error
+	timedAt  time.Time // when it was handed to the log, if it is timed
+	next     *slot     // in the list of free slots
+}
+
+// push puts a report in flight, or returns nil, with its bytes given back, when
+// the stream takes no more.
+func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, pending bool, now time.Time) *slot {
+	s.mu.Lock()
+	if s.endingSince != 0 || s.isOver {
+		s.mu.Unlock()
+		s.srv.budget.release(bytes)
+		return nil
+	}
+	sl := s.free
+	if sl == nil {
+		sl = &slot{stream: s}
+	} else {
+		s.free = sl.next
+	}
+	s.pushed++
+	*sl = slot{
+		stream: s, number: s.pushed, sequence: r.Sequence, fixes: len(r.Fixes),
+		bytes: bytes, refusals: refusals, done: !pending,
+	}
+	if pending && !s.timing {
+		s.timing, sl.timedAt = true, now
+	}
+	s.enqueue(sl)
+	s.inFlight++
+	s.inFlightBytes += bytes
+	if pending {
+		s.pendingBytes += bytes
+	}
+	if !s.hasSender {
+		s.hasSender = true
+		s.srv.calls.Add(1)
+		go s.sendAll()
+	}
+	wake := !pending && s.wakeSender(sl)
+	s.mu.Unlock()
+	s.srv.metrics.inFlightReports.Inc()
+	if wake {
+		notify(s.wake)
+	}
+	return sl
+}
+
+// enqueue puts the slot behind those in flight, growing the ring when it is
+// full.
+func (s *stream) enqueue(sl *slot) {
+	if s.pushed-s.taken > int64(len(s.ring)) {
+		ring := make([]*slot, max(4, 2*len(s.ring)))
+		for n := s.taken + 1; n < s.pushed; n++ {
+			ring[n&int64(len(ring)-1)] = s.at(n)
+		}
+		s.ring = ring
+	}
+	s.ring[sl.number&int64(len(s.ring)-1)] = sl
+}
+
+func (s *stream) at(number int64) *slot { return s.ring[number&int64(len(s.ring)-1)] }
+
+// Done implements eventlog.Completion.
+func (sl *slot) Done(_ int64, err error) {
+	s := sl.stream
+	var timed time.Time
+	s.mu.Lock()
+	sl.done, sl.err = true, err
+	s.pendingBytes -= sl.bytes
+	if !sl.timedAt.IsZero() {
+		timed, s.timing = sl.timedAt, false
+	}
+	bytes, closed := sl.bytes, s.closed
+	if closed {
+		s.inFlight--
+		s.inFlightBytes -= bytes
+	}
+	if err != nil {
+		s.beginEnding()
+	}
+	wake := s.wakeSender(sl)
+	s.mu.Unlock()
+	if wake {
+		notify(s.wake)
+	}
+	if err != nil {
+		s.stopReceive(nil)
+	}
+	if closed {
+		s.srv.budget.release(bytes)
+		s.srv.metrics.inFlightReports.Dec()
+	}
+	if !timed.IsZero() {
+		s.srv.metrics.appendSeconds.Observe(s.srv.clock().Sub(timed).Seconds())
+	}
+}
+
+// wakeSender says whether the sender must be woken now that sl is done. Only
+// the oldest report in flight can move the acknowledgement on.
+func (s *stream) wakeSender(sl *slot) bool {
+	if s.woken || sl.number != s.taken+1 {
+		return false
+	}
+	s.woken = true
+	return true
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// batch sums up what one acknowledgement covers.
+type batch struct {
+	reports, fixes int
+	bytes          int64
+}
+
+// takeDone moves every report that can be acknowledged now into ack. It returns
+// over when the stream ends after it.
+func (s *stream) takeDone(ack *wire.Ack) (b batch, over bool) {
+	ack.Refusals = ack.Refusals[:0]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.woken = false
+	for s.taken < s.pushed {
+		sl := s.at(s.taken + 1)
+		if !sl.done {
+			return b, false
+		}
+		if sl.err != nil {
+			s.result = s.srv.appendFailed(sl.number, sl.err)
+			return b, true
+		}
+		s.taken++
+		b.reports++
+		b.fixes += sl.fixes
+		b.bytes += sl.bytes
+		ack.AcknowledgedReports, ack.AcknowledgedSequence = sl.number, sl.sequence
+		ack.Refusals = append(ack.Refusals, sl.refusals...)
+		sl.refusals = nil
+		sl.next, s.free = s.free, sl
+	}
+	return b, s.endingSince != 0
+}
+
+// sendAll acknowledges until the stream is over.
+func (s *stream) sendAll() {
+	defer s.srv.calls.Done()
+	var ack wire.Ack
+	for {
+		select {
+		case <-s.wake:
+		case <-s.rpc.Context().Done():
+			return
+		case <-s.over:
+			return
+		}
+		b, over := s.takeDone(&ack)
+		if b.reports > 0 {
+			s.sendingSince.Store(s.srv.tick.Load())
+			err := s.rpc.SendMsg(&ack)
+			s.sendingSince.Store(0)
+			if err != nil {
+				s.abort(err)
+				return
+			}
+			s.acknowledged(b)
+			if cap(ack.Refusals) > keptRefusals {
+				ack.Refusals = nil
+			}
+		}
+		if over {
+			s.end()
+			return
+		}
+	}
+}
+
+// acknowledged gives back what the reports of a sent acknowledgement held.
+func (s *stream) acknowledged(b batch) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock() // close has given it back
+		return
+	}
+	s.inFlight -= b.reports
+	s.inFlightBytes -= b.bytes
+	wantsRoom := s.wantsRoom
+	s.mu.Unlock()
+	if wantsRoom {
+		notify(s.room)
+	}
+	s.srv.budget.release(b.bytes)
+	m := s.srv.metrics
+	m.inFlightReports.Sub(float64(b.reports))
+	m.reportsAcked.Add(float64(b.reports))
+	m.fixesAcked.Add(float64(b.fixes))
+}
+
+// beginEnding makes the stream take no more reports.
+func (s *stream) beginEnding() {
+	if s.endingSince == 0 {
+		s.endingSince = s.srv.tick.Load()
+	}
+}
+
+// finish ends the stream with result once everything in flight is settled and
+// acknowledged. The first call counts.
+func (s *stream) finish(result error) {
+	s.mu.Lock()
+	if s.endingSince != 0 {
+		s.mu.Unlock()
+		return
+	}
+	s.beginEnding()
+	s.result = result
+	idle := s.inFlight == 0
+	s.mu.Unlock()
+	if idle {
+		s.end()
+		return
+	}
+	notify(s.wake)
+}
+
+// abort ends the stream with result at once.
+func (s *stream) abort(result error) {
+	s.mu.Lock()
+	if !s.isOver {
+		s.result = result
+	}
+	s.beginEnding()
+	s.mu.Unlock()
+	s.end()
+}
+
+// shrink gives back the room of a burst when nothing is in flight.
+func (s *stream) shrink() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inFlight == 0 && s.taken == s.pushed {
+		s.ring, s.free = nil, nil
+	}
+}
+
+// end lets the handler return.
+func (s *stream) end() {
+	s.mu.Lock()
+	first := !s.isOver
+	s.isOver = true
+	s.mu.Unlock()
+	if first {
+		close(s.over)
+	}
+}
+
+// close gives back what the stream holds, except for what the log has not
+// settled: that is given back when it is. It returns the stream's result.
+func (s *stream) close() error {
+	s.stopReceive(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	unsettled := 0
+	for n := s.taken + 1; n <= s.pushed; n++ {
+		if !s.at(n).done {
+			unsettled++
+		}
+	}
+	s.srv.budget.release(s.inFlightBytes - s.pendingBytes)
+	s.srv.metrics.inFlightReports.Sub(float64(s.inFlight - unsettled))
+	s.inFlight, s.inFlightBytes = unsettled, s.pendingBytes
+	return s.result
+}

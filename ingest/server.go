@@ -1,0 +1,182 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// Appender is what ingest needs of the log; eventlog.Log has it.
+type Appender interface {
+	// Append queues a record for one partition, as eventlog.Appender says.
+	Append(ctx context.Context, topic string, partition int32, rec eventlog.Record, done eventlog.Completion) error
+}
+
+// Server is the ingest role. Its methods are safe for concurrent use.
+type Server struct {
+	starlingv1.UnimplementedIngestServiceServer
+
+	cfg        Config
+	log        Appender
+	partitions int32
+	metrics    *metrics
+	logger     *slog.Logger
+	clock      func() time.Time
+	budget     *budget
+
+	// tick is the time of the watch's last round in nanoseconds of a monotonic
+	// clock, never zero: precise enough for timeouts, and free to read.
+	tick    atomic.Int64
+	started time.Time
+	// loggedAt is when a failed append was last logged, in Unix nanoseconds.
+	loggedAt atomic.Int64
+
+	mu       sync.Mutex
+	streams  map[*stream]struct{}
+	draining bool
+	// calls counts goroutines of streams and calls. It grows under mu and not
+	// while draining.
+	calls sync.WaitGroup
+}
+
+// Option changes how New builds a Server.
+type Option func(*Server)
+
+// WithClock sets the wall clock against which device times are judged.
+func WithClock(now func() time.Time) Option { return func(s *Server) { s.clock = now } }
+
+// New builds a Server that appends to log, whose topics have so many
+// partitions. It does nothing until Run.
+func New(cfg Config, log Appender, partitions int32, reg prometheus.Registerer, logger *slog.Logger, opts ...Option) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if partitions < 1 {
+		return nil, fmt.Errorf("ingest: %d partitions", partitions)
+	}
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, log: log, partitions: partitions, metrics: m, logger: logger, clock: time.Now,
+		budget:  newBudget(cfg.Limits.ServerBytes, m.inFlightBytes),
+		started: time.Now(), streams: map[*stream]struct{}{},
+	}
+	s.tick.Store(1)
+	for _, opt := range opts {
+		opt(s)
+	}
+	return s, nil
+}
+
+// Register adds the service to a gRPC server, which must have been built with
+// ServerOptions.
+func (s *Server) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterIngestServiceServer(r, s) }
+
+// Flow control windows of HTTP/2. gRPC reads a stream ahead of the handler by
+// at most its window, which so bounds what a stream that is not read can hold.
+const (
+	streamWindowBytes = 64 << 10
+	connWindowBytes   = 1 << 20
+)
+
+// ServerOptions are the options that a gRPC server with this service needs.
+func (s *Server) ServerOptions() []grpc.ServerOption {
+	l := s.cfg.Limits
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(wire.Codec()),
+		// Up to twice the bound a message is read and refused with a reason;
+		// beyond that gRPC itself ends the stream.
+		grpc.MaxRecvMsgSize(2 * l.MaxMessageBytes),
+		grpc.MaxConcurrentStreams(uint32(l.MaxConnStreams)),
+		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticConnWindowSize(connWindowBytes),
+		grpc.ReadBufferSize(16 << 10),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(20 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: l.PingInterval, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// Run watches timeouts until ctx is done. Then it takes no more reports, lets
+// every stream acknowledge what the log settles within flush_wait, ends all
+// with UNAVAILABLE and returns nil when the last has ended.
+func (s *Server) Run(ctx context.Context) error {
+	ticker := time.NewTicker(s.watchInterval())
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.drain(ticker)
+			return nil
+		case <-ticker.C:
+			s.watch()
+		}
+	}
+}
+
+// drain ends all streams and waits for them and for the calls under way.
+func (s *Server) drain(ticker *time.Ticker) {
+	s.mu.Lock()
+	s.draining = true
+	open := len(s.streams)
+	for st := range s.streams {
+		st.finish(s.shuttingDown())
+	}
+	s.mu.Unlock()
+	s.logger.Info("ending open streams", "streams", open)
+	ended := make(chan struct{})
+	go func() { s.calls.Wait(); close(ended) }()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-ticker.C:
+			s.watch()
+		}
+	}
+}
+
+func (s *Server) shuttingDown() error {
+	return s.retryLater(codes.Unavailable, reasonShuttingDown, "the server is shutting down")
+}
+
+// begin counts a stream or call in, unless the server is draining.
+func (s *Server) begin(st *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return s.shuttingDown()
+	}
+	if st != nil {
+		if len(s.streams) >= s.cfg.Limits.MaxStreams {
+			return s.retryLater(codes.ResourceExhausted, reasonTooManyStreams, "too many open streams")
+		}
+		s.streams[st] = struct{}{}
+		s.metrics.streams.Set(float64(len(s.streams)))
+	}
+	s.calls.Add(1)
+	return nil
+}
+
+// forget takes an ended stream off the list.
+func (s *Server) forget(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, st)
+	s.metrics.streams.Set(float64(len(s.streams)))
+}

@@ -1,0 +1,102 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+)
+
+// errorDomain is the domain of google.rpc.ErrorInfo in this package's statuses.
+const errorDomain = "ingest.starling.v1"
+
+// Reasons of google.rpc.ErrorInfo; docs/driver-protocol.md tells clients what
+// to do about each.
+const (
+	reasonInvalidReport  = "INVALID_REPORT"
+	reasonLogFull        = "LOG_FULL"
+	reasonLogSlow        = "LOG_SLOW"
+	reasonOutcomeUnknown = "OUTCOME_UNKNOWN"
+	reasonShuttingDown   = "SHUTTING_DOWN"
+	reasonTooManyStreams = "TOO_MANY_STREAMS"
+	reasonStreamIdle     = "STREAM_IDLE"
+	reasonAcksUnread     = "ACKNOWLEDGEMENTS_UNREAD"
+)
+
+// metadataReportNumber is the key of google.rpc.ErrorInfo.metadata that holds
+// the report's place on the stream, from 1.
+const metadataReportNumber = "report_number"
+
+// statusError builds a status with details.
+func statusError(code codes.Code, reason, message string, metadata map[string]string, details ...protoadapt.MessageV1) error {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: metadata}
+	st, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
+	if err != nil {
+		return status.Error(code, message) // details that do not marshal are not worth a failure
+	}
+	return st.Err()
+}
+
+// invalidReport is the end of a stream whose report number can't be taken.
+func invalidReport(number int64, violations []*errdetails.BadRequest_FieldViolation) error {
+	first := violations[0]
+	return statusError(codes.InvalidArgument, reasonInvalidReport,
+		fmt.Sprintf("report %d: %s: %s", number, first.Field, first.Description),
+		map[string]string{metadataReportNumber: strconv.FormatInt(number, 10)},
+		&errdetails.BadRequest{FieldViolations: violations})
+}
+
+// violation is a single field violation.
+func violation(field, description string) []*errdetails.BadRequest_FieldViolation {
+	return []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}}
+}
+
+// retryLater is a status that asks the client to come back.
+func (s *Server) retryLater(code codes.Code, reason, message string) error {
+	least := s.cfg.Limits.RetryDelay
+	delay := least + time.Duration(rand.Int64N(int64(least)+1))
+	return statusError(code, reason, message, nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+}
+
+// appendFailed turns the log's answer to report number into the status that
+// ends its stream or call.
+func (s *Server) appendFailed(number int64, err error) error {
+	code, reason, message := codes.Unavailable, reasonOutcomeUnknown, "the log did not confirm a report"
+	switch {
+	case errors.Is(err, eventlog.ErrTooLarge):
+		s.metrics.reportsRejected[rejectedTooLarge].Inc()
+		return invalidReport(number, violation("report", "its record is larger than the log takes"))
+	case errors.Is(err, eventlog.ErrFull):
+		code, reason, message = codes.ResourceExhausted, reasonLogFull, "the log is full"
+	case errors.Is(err, errAppendWait):
+		code, reason, message = codes.ResourceExhausted, reasonLogSlow, "the log takes reports more slowly than they come"
+	case errors.Is(err, eventlog.ErrClosed):
+		reason, message = reasonShuttingDown, "the log is closed"
+	}
+	// Of an unknown outcome nothing is said to the client: the report may be
+	// in the log or not.
+	s.metrics.appendFailures[reason].Inc()
+	s.logFailure(reason, err)
+	return s.retryLater(code, reason, message)
+}
+
+// logFailure logs a failed append, and no other within a second: when the log
+// fails, it fails for every stream.
+func (s *Server) logFailure(reason string, err error) {
+	now, last := time.Now().UnixNano(), s.loggedAt.Load()
+	if now-last > int64(time.Second) && s.loggedAt.CompareAndSwap(last, now) {
+		s.logger.Warn("the log did not take a report; further ones are only counted for a second", "reason", reason, "error", err)
+	}
+}
+
+// errAppendWait is the cause with which a wait for room is cut off.
+var errAppendWait = errors.New("no room within append_wait")

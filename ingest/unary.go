@@ -1,0 +1,109 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// told is the Completion of one unary call.
+type told chan error
+
+// Done implements eventlog.Completion. The channel has room for the one value.
+func (t told) Done(_ int64, err error) { t <- err }
+
+// SendReport implements starlingv1.IngestServiceServer. When it fails with
+// anything but INVALID_ARGUMENT the log may hold the report: the client sends it
+// again under the same sequence.
+func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportRequest) (*starlingv1.SendReportResponse, error) {
+	if err := s.begin(nil); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	now := s.clock()
+	in := &received{StreamRequest: wire.StreamRequest{HasReport: true, Report: wire.ReportFromProto(req.GetReport())}}
+	in.checkSize(proto.Size(req), s.cfg.Limits.MaxMessageBytes)
+	s.metrics.reportsReceived.Inc()
+	s.metrics.fixesReceived.Add(float64(len(in.Report.Fixes)))
+	v := newValidator(s.cfg.Validation)
+	v.at(now)
+	refusals, err := s.admit(&v, in, 1)
+	if err != nil {
+		return nil, err
+	}
+	r := &in.Report
+	accepted := len(r.Fixes)
+	if accepted > 0 || r.Availability != 0 || r.HasAttributes {
+		if err := s.appendOne(ctx, r); err != nil {
+			return nil, err
+		}
+		s.metrics.appendSeconds.Observe(s.clock().Sub(now).Seconds())
+	}
+	s.metrics.reportsAcked.Inc()
+	s.metrics.fixesAcked.Add(float64(accepted))
+	resp := &starlingv1.SendReportResponse{AcknowledgedSequence: r.Sequence}
+	for i := range refusals {
+		resp.Refusals = append(resp.Refusals, refusals[i].ToProto())
+	}
+	return resp, nil
+}
+
+// appendOne appends a report's record and waits until the log holds it.
+func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
+	limited, cancel := context.WithTimeoutCause(ctx, s.cfg.Limits.AppendWait, errAppendWait)
+	defer cancel()
+	bytes := int64(slotBytes + r.SizeBound())
+	if err := s.budget.acquire(limited, bytes); err != nil {
+		return s.unaryFailed(ctx, err)
+	}
+	var records arena
+	record, partition := records.record(r, s.partitions, s.clock())
+	done := &releasing{told: make(told, 1), budget: s.budget, bytes: bytes}
+	if err := s.log.Append(limited, topics.Locations, partition, record, done); err != nil {
+		s.budget.release(bytes)
+		if limited.Err() != nil {
+			err = context.Cause(limited)
+		}
+		return s.unaryFailed(ctx, err)
+	}
+	select {
+	case err := <-done.told:
+		if err != nil {
+			return s.appendFailed(1, err)
+		}
+		return nil
+	case <-limited.Done():
+		// The record stays queued, so its outcome is open.
+		return s.unaryFailed(ctx, errUnconfirmed)
+	}
+}
+
+// errUnconfirmed says that the log had not settled a record in time.
+var errUnconfirmed = errors.New("not confirmed within append_wait")
+
+// unaryFailed prefers the caller's own deadline over the server's reason.
+func (s *Server) unaryFailed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return s.appendFailed(1, err)
+}
+
+// releasing gives bytes back before it passes on what it is told.
+type releasing struct {
+	told   told
+	budget *budget
+	bytes  int64
+}
+
+// Done implements eventlog.Completion.
+func (r *releasing) Done(offset int64, err error) {
+	r.budget.release(r.bytes)
+	r.told.Done(offset, err)
+}

@@ -1,0 +1,80 @@
+package ingest
+
+import (
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// quiet is the silence after which a stream gives back the room of a burst.
+const quiet = 5 * time.Second
+
+// watchInterval is a fraction of the shortest timeout.
+func (s *Server) watchInterval() time.Duration {
+	l := s.cfg.Limits
+	shortest := min(l.AppendWait, l.SendWait, l.FlushWait, l.StreamIdleTimeout)
+	return min(max(shortest/8, time.Millisecond), time.Second)
+}
+
+// watch looks at every stream for a timeout that has passed. One goroutine for
+// all streams costs less than timers that every report would have to move.
+func (s *Server) watch() {
+	now := int64(time.Since(s.started)) + 1
+	s.tick.Store(now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.streams {
+		st.watch(now)
+	}
+}
+
+// watch ends the stream if one of its timeouts has passed at now.
+func (s *stream) watch(now int64) {
+	l := &s.srv.cfg.Limits
+	passed := func(since int64, timeout time.Duration) bool { return since != 0 && now-since > int64(timeout) }
+
+	sending := s.sendingSince.Load()
+	if passed(sending, l.SendWait) {
+		s.abort(s.srv.retryLater(codes.ResourceExhausted, reasonAcksUnread, "the client does not read its acknowledgements"))
+		return
+	}
+	switch receiving := s.receiving.Load(); {
+	case receiving < 0 && sending == 0 && passed(-receiving, l.AppendWait):
+		// The receiver waits for room; it ends the stream when its wait is cut
+		// off. While an acknowledgement is being sent, room is the client's to
+		// make, and SendWait counts.
+		s.stopReceive(errAppendWait)
+	case receiving > 0 && passed(receiving, l.StreamIdleTimeout):
+		s.endIdle()
+	case receiving > 0 && passed(receiving, quiet):
+		s.shrink()
+	}
+	s.endUnsettled(func(since int64) bool { return passed(since, l.FlushWait) })
+}
+
+// endIdle ends a silent stream unless something is in flight.
+func (s *stream) endIdle() {
+	s.mu.Lock()
+	idle := s.inFlight == 0
+	s.mu.Unlock()
+	if idle {
+		s.finish(statusError(codes.DeadlineExceeded, reasonStreamIdle,
+			"no report for "+s.srv.cfg.Limits.StreamIdleTimeout.String(), nil))
+	}
+}
+
+// endUnsettled ends a stream that is ending, without what the log has still not
+// settled.
+func (s *stream) endUnsettled(tooLong func(since int64) bool) {
+	s.mu.Lock()
+	late := tooLong(s.endingSince)
+	result := s.result
+	s.mu.Unlock()
+	if !late {
+		return
+	}
+	if result == nil {
+		result = s.srv.retryLater(codes.Unavailable, reasonOutcomeUnknown, "the log did not confirm a report in time")
+	}
+	s.abort(result)
+}

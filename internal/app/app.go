@@ -1,0 +1,137 @@
+// Package app puts the roles together: it opens the log, starts the roles that
+// a process has, and stops them in the order that loses nothing.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/kafkalog"
+	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// Role is one of the jobs that a process can have.
+type Role string
+
+// The roles, in the order of the way of a fix.
+const (
+	Ingest  Role = "ingest"
+	Tracker Role = "tracker"
+	Matcher Role = "matcher"
+)
+
+// AllRoles is what `starling up` runs.
+func AllRoles() []Role { return []Role{Ingest, Tracker, Matcher} }
+
+// App is a process of Starling. Run may be called once.
+type App struct {
+	cfg      Config
+	roles    []Role
+	logger   *slog.Logger
+	registry *prometheus.Registry
+	ready    chan struct{}
+	addrs    map[Role]string
+	admin    string
+}
+
+// New checks the configuration and prepares a process; it opens nothing.
+func New(cfg Config, roles []Role, logger *slog.Logger) (*App, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if !cfg.OnKafka() && len(roles) < len(AllRoles()) {
+		return nil, fmt.Errorf("kafka.brokers is empty: a role in a process of its own needs Kafka, because the local log belongs to one process (use `starling up`)")
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return &App{
+		cfg:      cfg,
+		roles:    roles,
+		logger:   logger,
+		registry: registry,
+		ready:    make(chan struct{}),
+		addrs:    map[Role]string{},
+	}, nil
+}
+
+// Registry holds the process's metrics.
+func (a *App) Registry() *prometheus.Registry { return a.registry }
+
+// Ready is closed when every role of the process serves.
+func (a *App) Ready() <-chan struct{} { return a.ready }
+
+// Addr is where a role listens, once Ready is closed; empty if it doesn't.
+func (a *App) Addr(role Role) string { return a.addrs[role] }
+
+// AdminAddr is where the admin door listens, once Ready is closed.
+func (a *App) AdminAddr() string { return a.admin }
+
+// Run opens the log, serves until ctx is done or a role fails, and stops in
+// this order: ingest (no more acknowledgements than the log can back), tracker
+// (flush and checkpoint), matcher, log. It returns nil after a stop that was
+// asked for.
+func (a *App) Run(ctx context.Context) error {
+	log, err := a.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	// A log that can't write any more ends the process: what it holds is safe,
+	// and only opening it again says what that is.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	if failing, ok := log.(interface {
+		Failed() <-chan struct{}
+		Err() error
+	}); ok {
+		go func() {
+			select {
+			case <-failing.Failed():
+				fail(fmt.Errorf("the log failed: %w", failing.Err()))
+			case <-ctx.Done():
+			}
+		}()
+	}
+	err = a.serve(ctx, log)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	if closeErr := log.Close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("close the log: %w", closeErr))
+	}
+	return err
+}
+
+func (a *App) openLog(ctx context.Context) (eventlog.Log, error) {
+	if a.cfg.OnKafka() {
+		log, err := kafkalog.Open(ctx, a.cfg.KafkaLog(), topics.All(), a.registry, a.logger.With("room", "kafkalog"))
+		if err != nil {
+			return nil, fmt.Errorf("open the log on Kafka %v: %w", a.cfg.Kafka.Brokers, err)
+		}
+		return log, nil
+	}
+	log, err := locallog.Open(a.cfg.LocalLog(), topics.All(), a.registry, a.logger.With("room", "locallog"))
+	if err != nil {
+		return nil, fmt.Errorf("open the local log: %w", err)
+	}
+	return log, nil
+}
+
+// listen opens a door; Run's caller sees a taken port before anything starts.
+func listen(name, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("open the %s door on %s: %w", name, addr, err)
+	}
+	return l, nil
+}
+
+func (a *App) has(role Role) bool { return slices.Contains(a.roles, role) }

@@ -1,0 +1,139 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/kafkalog"
+	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/tracker"
+)
+
+// Config is everything that can be set. Every room owns its section.
+type Config struct {
+	// Partitions is set on whichever log is used.
+	Partitions int             `koanf:"partitions" help:"Partitions of every topic. Fixed once the topics exist: a process that is set otherwise refuses to start."`
+	Local      locallog.Config `koanf:"local"`
+	Kafka      kafkalog.Config `koanf:"kafka"`
+	Ingest     ingest.Config   `koanf:"ingest"`
+	Tracker    tracker.Config  `koanf:"tracker"`
+	Matcher    matcher.Config  `koanf:"matcher"`
+	Server     ServerConfig    `koanf:"server"`
+	Log        LogConfig       `koanf:"log"`
+}
+
+// ServerConfig sets the doors of a process.
+type ServerConfig struct {
+	IngestListen  string        `koanf:"ingest_listen" help:"Address of the door for driver apps (gRPC)."`
+	MatcherListen string        `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC)."`
+	AdminListen   string        `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
+	AllowAnyone   bool          `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
+	DrainTimeout  time.Duration `koanf:"drain_timeout" help:"How long a stop waits for open calls."`
+}
+
+// LogConfig sets what the process says about itself.
+type LogConfig struct {
+	Level  string `koanf:"level" help:"Least level that is logged: debug, info, warn or error."`
+	Format string `koanf:"format" help:"Form of the log on standard error: text or json."`
+}
+
+// DefaultConfig is a laptop's: everything on loopback, on the local log.
+func DefaultConfig() Config {
+	return Config{
+		Partitions: topics.DefaultPartitions,
+		Local:      locallog.DefaultConfig(),
+		Kafka:      kafkalog.DefaultConfig(),
+		Ingest:     ingest.DefaultConfig(),
+		Tracker:    tracker.DefaultConfig(),
+		Matcher:    matcher.DefaultConfig(),
+		Server: ServerConfig{
+			IngestListen:  "127.0.0.1:7600",
+			MatcherListen: "127.0.0.1:7601",
+			AdminListen:   "127.0.0.1:7602",
+			DrainTimeout:  10 * time.Second,
+		},
+		Log: LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// OnKafka says whether the log is Kafka's; otherwise it is the local one.
+func (c *Config) OnKafka() bool { return len(c.Kafka.Brokers) > 0 }
+
+// Validate names every fault of the whole configuration, each with its section.
+func (c *Config) Validate() error {
+	var faults []error
+	add := func(section string, err error) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", section, err))
+		}
+	}
+	if c.Partitions < 1 || c.Partitions > 10_000 {
+		faults = append(faults, fmt.Errorf("partitions is %d: must be between 1 and 10000", c.Partitions))
+	}
+	if c.OnKafka() {
+		kafka := c.KafkaLog()
+		add("kafka", kafka.Validate())
+	} else {
+		add("local", c.LocalLog().Validate())
+	}
+	add("ingest", c.Ingest.Validate())
+	add("tracker", c.Tracker.Validate())
+	add("matcher", c.Matcher.Validate())
+	add("server", c.Server.validate())
+	if _, err := c.Log.level(); err != nil {
+		add("log", err)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		faults = append(faults, fmt.Errorf("log: format is %q: must be text or json", c.Log.Format))
+	}
+	return errors.Join(faults...)
+}
+
+func (c *ServerConfig) validate() error {
+	var faults []error
+	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen} {
+		faults = append(faults, c.checkListen(name, addr))
+	}
+	if c.AdminListen != "" {
+		faults = append(faults, c.checkListen("admin_listen", c.AdminListen))
+	}
+	if c.DrainTimeout <= 0 {
+		faults = append(faults, fmt.Errorf("drain_timeout is %s: must be positive", c.DrainTimeout))
+	}
+	return errors.Join(faults...)
+}
+
+// checkListen keeps an unauthenticated door on loopback unless the operator
+// says otherwise in so many words.
+func (c *ServerConfig) checkListen(name, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%s is %q: must be host:port: %w", name, addr, err)
+	}
+	if c.AllowAnyone || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%s is %q: an address other than loopback needs allow_unauthenticated, because callers are not asked who they are", name, addr)
+}
+
+// LocalLog returns the local log's configuration with what both logs share.
+func (c *Config) LocalLog() locallog.Config {
+	local := c.Local
+	local.Partitions = c.Partitions
+	return local
+}
+
+// KafkaLog returns Kafka's configuration with what both logs share.
+func (c *Config) KafkaLog() kafkalog.Config {
+	kafka := c.Kafka
+	kafka.Partitions = c.Partitions
+	return kafka
+}

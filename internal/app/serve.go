@@ -1,0 +1,172 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/tracker"
+)
+
+// serve runs the roles on an open log. Everything that can fail at the start
+// (a taken port, a faulty setting) fails before anything runs.
+func (a *App) serve(ctx context.Context, log eventlog.Log) error {
+	var units []unit
+	var listeners []net.Listener
+	closeAll := func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}
+	open := func(name, addr string) (net.Listener, error) {
+		l, err := listen(name, addr)
+		if err == nil {
+			listeners = append(listeners, l)
+		}
+		return l, err
+	}
+	ready := func() bool { return true }
+
+	// The units stop in reverse order: the admin door last, ingest first.
+	if a.cfg.Server.AdminListen != "" {
+		l, err := open("admin", a.cfg.Server.AdminListen)
+		if err != nil {
+			return err
+		}
+		a.admin = l.Addr().String()
+		units = append(units, unit{"admin", func(ctx context.Context) error {
+			return runAdmin(ctx, l, a.cfg, a.registry, func() bool { return ready() })
+		}})
+	}
+	if a.has(Matcher) {
+		l, err := open("matcher", a.cfg.Server.MatcherListen)
+		if err != nil {
+			closeAll()
+			return err
+		}
+		more, isReady, err := a.matcherUnits(log, l)
+		if err != nil {
+			closeAll()
+			return err
+		}
+		ready = isReady
+		units = append(units, more...)
+	}
+	if a.has(Tracker) {
+		t, err := tracker.New(a.cfg.Tracker, log, a.registry, a.logger.With("room", "tracker"))
+		if err != nil {
+			closeAll()
+			return fmt.Errorf("set up the tracker: %w", err)
+		}
+		units = append(units, unit{"tracker", t.Run})
+	}
+	if a.has(Ingest) {
+		l, err := open("ingest", a.cfg.Server.IngestListen)
+		if err != nil {
+			closeAll()
+			return err
+		}
+		u, err := a.ingestUnit(log, l)
+		if err != nil {
+			closeAll()
+			return err
+		}
+		units = append(units, u)
+	}
+	units = append(units, unit{"readiness", func(ctx context.Context) error {
+		a.announce(ctx, ready)
+		return nil
+	}})
+	return runUnits(ctx, a.logger, units)
+}
+
+func (a *App) matcherUnits(log eventlog.Log, l net.Listener) ([]unit, func() bool, error) {
+	m, err := matcher.New(a.cfg.Matcher, log, a.registry, a.logger.With("room", "matcher"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up the matcher: %w", err)
+	}
+	a.addrs[Matcher] = l.Addr().String()
+	server := grpc.NewServer(matcher.ServerOptions()...)
+	m.Register(server)
+	door := func(ctx context.Context) error {
+		return a.runDoor(ctx, server, l, func(ctx context.Context) error { <-ctx.Done(); return nil })
+	}
+	// The room stops before its door, so that watches end at once and hold
+	// nothing up.
+	return []unit{{"matcher door", door}, {"matcher", m.Run}}, m.Ready, nil
+}
+
+func (a *App) ingestUnit(log eventlog.Log, l net.Listener) (unit, error) {
+	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("room", "ingest"))
+	if err != nil {
+		return unit{}, fmt.Errorf("set up ingest: %w", err)
+	}
+	a.addrs[Ingest] = l.Addr().String()
+	server := grpc.NewServer(s.ServerOptions()...)
+	s.Register(server)
+	return unit{"ingest", func(ctx context.Context) error {
+		return a.runDoor(ctx, server, l, s.Run)
+	}}, nil
+}
+
+// runDoor serves gRPC on l, and the room behind it, until ctx is done; then it
+// lets open calls end for the drain timeout.
+func (a *App) runDoor(ctx context.Context, server *grpc.Server, l net.Listener, room func(context.Context) error) error {
+	checks := health.NewServer()
+	healthpb.RegisterHealthServer(server, checks)
+	reflection.Register(server)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	roomDone := make(chan error, 1)
+	go func() { roomDone <- room(ctx) }()
+
+	var roomErr error
+	select {
+	case err := <-served:
+		cancel()
+		return errors.Join(fmt.Errorf("serve %s: %w", l.Addr(), err), <-roomDone)
+	case roomErr = <-roomDone:
+	}
+	checks.Shutdown()
+	drained := make(chan struct{})
+	go func() { server.GracefulStop(); close(drained) }()
+	select {
+	case <-drained:
+	case <-time.After(a.cfg.Server.DrainTimeout):
+		server.Stop()
+		<-drained
+	}
+	if err := <-served; err != nil {
+		return errors.Join(roomErr, fmt.Errorf("serve %s: %w", l.Addr(), err))
+	}
+	return roomErr
+}
+
+// announce closes ready when the matcher has caught up.
+func (a *App) announce(ctx context.Context, ready func() bool) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ready() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "admin", a.admin)
+	close(a.ready)
+	<-ctx.Done()
+}

@@ -1,0 +1,173 @@
+// Package archtest holds the rooms to the dependency rule of ARCHITECTURE.md.
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/starling-fleet/starling/"
+
+// mayImport says, for each room, which other rooms its production code may
+// import. A room is the longest prefix here that a package's folder has; rooms
+// inside one entry may import each other.
+var mayImport = map[string][]string{
+	"cmd/starling":        {"internal/cli"},
+	"internal/cli":        {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "loadtest", "schemas", "internal/eventlog", "internal/kafkalog", "internal/locallog"},
+	"internal/app":        {"internal/config", "internal/version", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
+	"ingest":              {"internal/eventlog", "schemas"},
+	"tracker":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},
+	"matcher":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},
+	"internal/locallog":   {"internal/eventlog", "schemas/topics"},
+	"internal/kafkalog":   {"internal/eventlog", "schemas/topics"},
+	"internal/kafkatest":  {},
+	"internal/eventlog":   {"schemas/topics"},
+	"internal/config":     {},
+	"internal/freeport":   {},
+	"internal/version":    {},
+	"internal/filtercsv":  {"gpsfilter"},
+	"internal/filtereval": {"gpsfilter"},
+	"client":              {"schemas"},
+	"loadtest":            {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
+	// Runs an undisturbed tracker to compare with; its checker judges by itself.
+	"loadtest/drill":       {"internal/freeport", "client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check"},
+	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
+	// Puts the servers together that are measured, as internal/app does.
+	"loadtest/cmd":     {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
+	"gpsfilter":        {},
+	"internal/geo":     {},
+	"internal/h3index": {"internal/geo"},
+	"schemas":          {},
+}
+
+// Pure rooms may not import a disk's or a network's world, nor call a clock.
+var (
+	pure          = []string{"gpsfilter", "internal/geo", "internal/h3index"}
+	impureImports = []string{"os", "io/fs", "net", "log", "syscall", "math/rand", "google.golang.org", "github.com/twmb"}
+	clockCalls    = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
+)
+
+func TestImportsPointDownward(t *testing.T) {
+	root := filepath.Join("..", "..")
+	files := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != root || d.Name() == "bin" || d.Name() == "tools") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		files++
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		check(t, filepath.ToSlash(rel), path)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, files, 50, "the walk must have found the project")
+}
+
+func check(t *testing.T, rel, path string) {
+	t.Helper()
+	folder := rel[:max(0, strings.LastIndex(rel, "/"))]
+	room := roomOf(folder)
+	if room == "" {
+		t.Errorf("%s is in no room of the table", rel)
+		return
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	require.NoError(t, err)
+	if slices.Contains(pure, room) {
+		checkPure(t, rel, f)
+	}
+	for _, spec := range f.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		require.NoError(t, err)
+		if !strings.HasPrefix(imported, module) {
+			continue
+		}
+		imported = strings.TrimPrefix(imported, module)
+		if within(imported, room) || isTestSupport(folder) {
+			continue
+		}
+		allowed := false
+		for _, target := range mayImport[room] {
+			allowed = allowed || within(imported, target)
+		}
+		if !allowed {
+			t.Errorf("%s (room %s) imports %s", rel, room, imported)
+		}
+	}
+}
+
+func checkPure(t *testing.T, rel string, f *ast.File) {
+	t.Helper()
+	for _, spec := range f.Imports {
+		for _, banned := range impureImports {
+			if within(strings.Trim(spec.Path.Value, `"`), banned) {
+				t.Errorf("%s is in a pure room and imports %s", rel, spec.Path.Value)
+			}
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok {
+			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "time" && slices.Contains(clockCalls, sel.Sel.Name) {
+				t.Errorf("%s is in a pure room and calls time.%s", rel, sel.Sel.Name)
+			}
+		}
+		return true
+	})
+}
+
+// isTestSupport names packages that exist for tests only.
+func isTestSupport(folder string) bool {
+	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e")
+}
+
+func roomOf(folder string) string {
+	best := ""
+	for room := range mayImport {
+		if within(folder, room) && len(room) > len(best) {
+			best = room
+		}
+	}
+	if best == "" && isTestSupport(folder) {
+		return folder
+	}
+	return best
+}
+
+func within(path, prefix string) bool {
+	return path == prefix || strings.HasPrefix(path, prefix+"/")
+}
+
+// A glance at the top folder tells the architecture: nothing else may be there.
+func TestTopFolder(t *testing.T) {
+	want := map[string]bool{
+		"client": true, "cmd": true, "docs": true, "gpsfilter": true, "ingest": true, "internal": true,
+		"loadtest": true, "matcher": true, "schemas": true, "tools": true, "tracker": true,
+	}
+	entries, err := os.ReadDir(filepath.Join("..", ".."))
+	require.NoError(t, err)
+	for _, e := range entries {
+		hidden := strings.HasPrefix(e.Name(), ".") || e.Name() == "bin"
+		if e.IsDir() && !hidden && !want[e.Name()] {
+			t.Errorf("the top folder has an unexpected room %s", e.Name())
+		}
+	}
+}

@@ -1,0 +1,152 @@
+// Package cli holds the commands of the starling binary: what they take, what
+// they print, and how they exit.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-fleet/starling/internal/version"
+)
+
+// Exit codes. They are part of the interface and listed in the root help.
+const (
+	exitOK     = 0
+	exitFailed = 1 // something went wrong while running
+	exitUsage  = 2 // wrong usage or configuration
+	exitNo     = 3 // the command ran, and its answer is no
+)
+
+// IO is a command's world.
+type IO struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Environ  []string
+}
+
+// codedError carries an exit code.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+// usage marks an error as the caller's.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &codedError{exitUsage, err}
+}
+
+// answerNo says that the command did its work and the answer is no.
+func answerNo(format string, args ...any) error {
+	return &codedError{exitNo, fmt.Errorf(format, args...)}
+}
+
+// Main runs one command line and returns its exit code.
+func Main(ctx context.Context, args []string, world IO) int {
+	root := newRoot(world)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintf(world.Err, "starling: %v\n", err)
+	var coded *codedError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
+	return exitFailed
+}
+
+func newRoot(world IO) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "starling",
+		Short: "The whole way of a fleet's GPS fixes: from the driver's phone to the nearest vehicle",
+		Long: `Starling takes the GPS fixes of a whole fleet, keeps every one it has
+acknowledged, turns them into clean positions and answers which vehicles are
+nearest.
+
+Start here:
+  starling demo          everything in one process, with a simulated fleet
+  starling up            everything in one process, for your own drivers
+  starling nearest --help
+
+Exit codes: 0 success; 1 something failed while running; 2 wrong usage or
+configuration; 3 the command ran and its answer is no (an account that does not
+close, a vehicle that is not known, a check that fails).`,
+		Version:       version.Read().String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(world.In)
+	root.SetOut(world.Out)
+	root.SetErr(world.Err)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w (see `%s --help`)", err, cmd.CommandPath()))
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run Starling:"},
+		&cobra.Group{ID: "drive", Title: "Drive it:"},
+		&cobra.Group{ID: "ask", Title: "Ask it:"},
+	)
+	root.AddCommand(roleCommands(world)...)
+	root.AddCommand(
+		newDemo(world), newTopics(world), newConfig(world),
+		newSimulate(world), newReplay(world), newFilter(world),
+		newNearest(world), newWatch(world),
+		newVersion(world),
+	)
+	return root
+}
+
+// usageArgs gives a wrong number of arguments the exit code of wrong usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usage(fmt.Errorf("%w (see `%s --help`)", err, cmd.CommandPath()))
+		}
+		return nil
+	}
+}
+
+// jsonFlag adds --json.
+func jsonFlag(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("json", false, "Print the result as JSON.")
+}
+
+// printJSON writes one value as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func newVersion(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print which build this is",
+		Args:  usageArgs(cobra.NoArgs),
+	}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if *asJSON {
+			return printJSON(world.Out, version.Read())
+		}
+		_, err := fmt.Fprintln(world.Out, version.Read())
+		return err
+	}
+	return cmd
+}

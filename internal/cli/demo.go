@@ -1,0 +1,271 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/loadtest/freshness"
+	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/loadtest/simulate"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// demoProbes is how many vehicles the demo watches for their latency.
+const demoProbes = 20
+
+// demoReport is what the demo prints at the end with --json.
+type demoReport struct {
+	Simulation       simulate.Progress `json:"simulation"`
+	Searchable       latency.Summary   `json:"fix_to_searchable"`
+	TrackerLag       float64           `json:"tracker_lag_records"`
+	VehiclesAtCentre int               `json:"vehicles_at_centre"`
+	NearestM         float64           `json:"nearest_m"`
+}
+
+func newDemo(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "demo",
+		Short:   "Run everything in one process with a simulated fleet, and show it live",
+		GroupID: "run",
+		Args:    usageArgs(cobra.NoArgs),
+		Long: `Run every role in one process, on a local log in a temporary folder and on free
+ports, drive it with a simulated fleet through the real gRPC door, and show live
+figures. Ctrl-C stops it cleanly.`,
+		Example: `  starling demo
+  starling demo --vehicles 2000 --period 1s
+  starling demo --duration 30s --json`,
+	}
+	load := settings(cmd, world)
+	fleet := fleetFlags(cmd)
+	duration := cmd.Flags().Duration("duration", 0, "How long to run; 0 means until Ctrl-C.")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		sim := simulate.DefaultOptions()
+		sim.Duration, sim.DrainTimeout = *duration, 5*time.Second
+		if sim.Fleet, err = fleet(); err != nil {
+			return err
+		}
+		cleanUp, err := demoDefaults(cmd, &cfg)
+		if err != nil {
+			return err
+		}
+		defer cleanUp()
+		d := &demo{world: world, sim: sim, quiet: *asJSON}
+		report, err := d.run(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(world.Out, report)
+		}
+		d.farewell(report)
+		return nil
+	}
+	return cmd
+}
+
+// demoDefaults gives the demo a folder and ports of its own where the user has
+// not set them.
+func demoDefaults(cmd *cobra.Command, cfg *app.Config) (cleanUp func(), err error) {
+	cleanUp = func() {}
+	set := cmd.Flags().Changed
+	if !cfg.OnKafka() && !set("local-directory") {
+		dir, err := os.MkdirTemp("", "starling-demo-")
+		if err != nil {
+			return nil, fmt.Errorf("make a folder for the demo's log: %w", err)
+		}
+		cfg.Local.Directory = dir
+		cleanUp = func() { _ = os.RemoveAll(dir) }
+	}
+	for flag, addr := range map[string]*string{
+		"server-ingest-listen":  &cfg.Server.IngestListen,
+		"server-matcher-listen": &cfg.Server.MatcherListen,
+		"server-admin-listen":   &cfg.Server.AdminListen,
+	} {
+		if !set(flag) {
+			*addr = "127.0.0.1:0"
+		}
+	}
+	if !set("log-level") {
+		cfg.Log.Level = "warn"
+	}
+	return cleanUp, nil
+}
+
+// demo is one run of the demonstration.
+type demo struct {
+	world IO
+	sim   simulate.Options
+	quiet bool
+
+	process *app.App
+	fleet   starlingv1.FleetServiceClient
+	probe   *freshness.Probe
+	shown   int
+}
+
+func (d *demo) say(format string, args ...any) {
+	if !d.quiet {
+		_, _ = fmt.Fprintf(d.world.Out, format, args...)
+	}
+}
+
+// run starts the process, drives it until ctx is done or the duration is over,
+// and stops it.
+func (d *demo) run(ctx context.Context, cfg app.Config) (demoReport, error) {
+	logger, err := app.NewLogger(cfg.Log, d.world.Err)
+	if err != nil {
+		return demoReport{}, usage(err)
+	}
+	if d.process, err = app.New(cfg, app.AllRoles(), logger); err != nil {
+		return demoReport{}, usage(err)
+	}
+	// The process outlives ctx, so that what is under way can be acknowledged.
+	processCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- d.process.Run(processCtx) }()
+	select {
+	case err := <-ended:
+		return demoReport{}, err
+	case <-d.process.Ready():
+	}
+	report, err := d.drive(ctx)
+	stop()
+	return report, errors.Join(err, <-ended)
+}
+
+func (d *demo) drive(ctx context.Context) (demoReport, error) {
+	ingest, err := client.Dial(d.process.Addr(app.Ingest), client.DialOptions{})
+	if err != nil {
+		return demoReport{}, err
+	}
+	defer ingest.Close()
+	matcher, err := dial(d.process.Addr(app.Matcher))
+	if err != nil {
+		return demoReport{}, err
+	}
+	defer matcher.Close()
+	d.fleet = starlingv1.NewFleetServiceClient(matcher)
+	d.say("Starling is up: ingest %s, matcher %s, metrics http://%s/metrics\n", d.process.Addr(app.Ingest), d.process.Addr(app.Matcher), d.process.AdminAddr())
+	d.say("%d vehicles drive around %.4f,%.4f. Ctrl-C stops.\n\n", d.sim.Fleet.Vehicles, d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg)
+
+	stopProbe, err := d.startProbe(ctx, matcher)
+	if err != nil {
+		return demoReport{}, err
+	}
+	d.sim.Ingest = ingest
+	d.sim.Sent = func(t simulate.Transmission) {
+		if fixes := t.Report.Fixes; len(fixes) > 0 && !t.Resend {
+			d.probe.Sent(t.Report.VehicleId, fixes[len(fixes)-1].DeviceTimeMs, time.Now())
+		}
+	}
+	d.sim.Progress = func(p simulate.Progress) { d.show(ctx, p) }
+	result, err := simulate.Run(ctx, d.sim)
+	stopProbe()
+	if err != nil {
+		return demoReport{}, fmt.Errorf("drive the demo's fleet: %w", err)
+	}
+	// A fresh context: the last question is asked after Ctrl-C.
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	answer, err := d.search(asking)
+	if err != nil {
+		return demoReport{}, fmt.Errorf("search at the end of the demo: %w", describe(err))
+	}
+	report := demoReport{Simulation: result, Searchable: d.probe.Shown(), TrackerLag: d.lag(), VehiclesAtCentre: len(answer.Results)}
+	if len(answer.Results) > 0 {
+		report.NearestM = answer.Results[0].DistanceM
+	}
+	return report, nil
+}
+
+// startProbe watches some of the fleet's vehicles.
+func (d *demo) startProbe(ctx context.Context, matcher grpc.ClientConnInterface) (stop func(), err error) {
+	fleet, err := simulate.NewFleet(d.sim.Fleet, time.Now())
+	if err != nil {
+		return nil, usage(err)
+	}
+	ids := fleet.VehicleIDs()
+	d.probe = freshness.New(matcher, ids[:min(demoProbes, len(ids))])
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = d.probe.Run(ctx) }()
+	return func() { cancel(); <-done }, nil
+}
+
+// show prints a line of figures a second, and every fifth time who is nearest.
+func (d *demo) show(ctx context.Context, p simulate.Progress) {
+	searchable := d.probe.Shown()
+	d.say("%4s  %6.0f fixes/s acknowledged, %d in all  |  ack p50 %s p99 %s  |  searchable p50 %s p99 %s  |  tracker lag %.0f records\n",
+		p.Elapsed.Round(time.Second), p.FixesPerSecond, p.Client.AcknowledgedFixes,
+		short(p.AckLatency.P50), short(p.AckLatency.P99), short(searchable.P50), short(searchable.P99), d.lag())
+	d.shown++
+	if d.quiet || d.shown%5 != 3 {
+		return
+	}
+	answer, err := d.search(ctx)
+	if err != nil {
+		d.say("search: %v\n", describe(err))
+		return
+	}
+	d.say("\nNearest free vehicles to the centre:\n")
+	_ = printNearest(d.world.Out, answer)
+	d.say("\n")
+}
+
+func (d *demo) search(ctx context.Context) (*starlingv1.SearchNearestResponse, error) {
+	return d.fleet.SearchNearest(ctx, &starlingv1.SearchNearestRequest{
+		Place:      &starlingv1.Place{Latitude: d.sim.Fleet.CentreLatDeg, Longitude: d.sim.Fleet.CentreLonDeg},
+		MaxResults: 5,
+		Filter:     &starlingv1.VehicleFilter{Availabilities: []starlingv1.Availability{starlingv1.Availability_AVAILABILITY_FREE}},
+	})
+}
+
+// lag is how many records of `locations` the tracker has not stepped yet.
+func (d *demo) lag() float64 {
+	return sumMetric(d.process.Registry(), "starling_tracker_lag_records")
+}
+
+func (d *demo) farewell(r demoReport) {
+	d.say(`
+Stopped. %d fixes were acknowledged, %d reports broke off; a fix was searchable after %s (median), %s (99 %%).
+
+Three things to try next:
+  bin/starling up                                       serve your own drivers: the log stays in a folder
+  bin/starling simulate --vehicles 1000                 (in another terminal) a larger fleet; then
+  bin/starling nearest --at %.4f,%.4f --available free  who is nearest?
+`, r.Simulation.Client.AcknowledgedFixes, r.Simulation.Client.PendingReports, short(r.Searchable.P50), short(r.Searchable.P99),
+		d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg)
+}
+
+// sumMetric adds up a metric over its labels.
+func sumMetric(g prometheus.Gatherer, name string) float64 {
+	families, err := g.Gather()
+	if err != nil {
+		return 0
+	}
+	var sum float64
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return sum
+}

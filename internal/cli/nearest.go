@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+const defaultMatcher = "127.0.0.1:7601"
+
+// dial opens a connection to a role's door.
+func dial(addr string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, usage(fmt.Errorf("connect to %q: %w", addr, err))
+	}
+	return conn, nil
+}
+
+// printProto writes a message as JSON.
+func printProto(w io.Writer, m proto.Message, multiline bool) error {
+	out, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: false}.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	if multiline {
+		// protojson varies its white space on purpose; encoding/json does not.
+		return printJSON(w, rawJSON(out))
+	}
+	_, err = fmt.Fprintf(w, "%s\n", compactJSON(out))
+	return err
+}
+
+// parsePlace reads "LAT,LON" in degrees.
+func parsePlace(text string) (*starlingv1.Place, error) {
+	if text == "" {
+		return nil, usage(errors.New("--at is missing: say where, as LATITUDE,LONGITUDE in degrees"))
+	}
+	latText, lonText, ok := strings.Cut(text, ",")
+	if !ok {
+		return nil, usage(fmt.Errorf("--at is %q: must be LATITUDE,LONGITUDE in degrees", text))
+	}
+	lat, errLat := strconv.ParseFloat(strings.TrimSpace(latText), 64)
+	lon, errLon := strconv.ParseFloat(strings.TrimSpace(lonText), 64)
+	if errLat != nil || errLon != nil {
+		return nil, usage(fmt.Errorf("--at is %q: must be LATITUDE,LONGITUDE in degrees", text))
+	}
+	return &starlingv1.Place{Latitude: lat, Longitude: lon}, nil
+}
+
+func parseAvailability(text string) (starlingv1.Availability, error) {
+	name := "AVAILABILITY_" + strings.ToUpper(strings.ReplaceAll(text, "-", "_"))
+	value, ok := starlingv1.Availability_value[name]
+	if !ok || value == 0 {
+		return 0, usage(fmt.Errorf("availability is %q: must be offline, free, reserved or on-ride", text))
+	}
+	return starlingv1.Availability(value), nil
+}
+
+func availabilityName(a starlingv1.Availability) string {
+	if a == starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
+		return "-"
+	}
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(a.String(), "AVAILABILITY_"), "_", "-"))
+}
+
+func newNearest(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "nearest --at LAT,LON",
+		Short:   "Print the vehicles nearest to a place",
+		GroupID: "ask",
+		Args:    usageArgs(cobra.NoArgs),
+		Example: `  starling nearest --at 30.2672,-97.7431
+  starling nearest --at -33.8688,151.2093 --max-results 5 --radius-m 3000 \
+      --available free --type van --min-seats 4 --max-age 30s --json`,
+	}
+	flags := cmd.Flags()
+	addr := flags.String("matcher", defaultMatcher, "Address of the matcher's door.")
+	at := flags.String("at", "", "The place: latitude,longitude in degrees.")
+	k := flags.Int32("max-results", 10, "How many vehicles at most.")
+	radius := flags.Float64("radius-m", 0, "Only vehicles within so many metres; 0 means no bound.")
+	maxAge := flags.Duration("max-age", 0, "Only vehicles whose newest fix is no older; 0 means any.")
+	available := flags.StringSlice("available", nil, "Only vehicles that are offline, free, reserved or on-ride (several allowed).")
+	types := flags.StringSlice("type", nil, "Only vehicles of this type (several allowed).")
+	seats := flags.Int32("min-seats", 0, "Only vehicles with at least so many seats.")
+	tags := flags.StringSlice("tag", nil, "Only vehicles with all of these tags.")
+	timeout := flags.Duration("timeout", 10*time.Second, "How long to wait for the answer.")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		place, err := parsePlace(*at)
+		if err != nil {
+			return err
+		}
+		req := &starlingv1.SearchNearestRequest{
+			Place: place, MaxResults: *k, RadiusM: *radius,
+			Filter: &starlingv1.VehicleFilter{Types: *types, MinSeats: *seats, Tags: *tags},
+		}
+		if *maxAge != 0 {
+			req.Filter.MaxAge = durationpb.New(*maxAge)
+		}
+		for _, name := range *available {
+			a, err := parseAvailability(name)
+			if err != nil {
+				return err
+			}
+			req.Filter.Availabilities = append(req.Filter.Availabilities, a)
+		}
+		conn, err := dial(*addr)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
+		defer cancel()
+		answer, err := starlingv1.NewFleetServiceClient(conn).SearchNearest(ctx, req)
+		if err != nil {
+			return fmt.Errorf("search the nearest vehicles at %s: %w", *addr, describe(err))
+		}
+		if *asJSON {
+			return printProto(world.Out, answer, true)
+		}
+		return printNearest(world.Out, answer)
+	}
+	return cmd
+}
+
+// describe puts a gRPC error and its details into a person's words.
+func describe(err error) error {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	text := fmt.Sprintf("%s: %s", s.Code(), s.Message())
+	for _, d := range s.Details() {
+		text += fmt.Sprintf(" [%v]", d)
+	}
+	return fmt.Errorf("%s", text)
+}
+
+func printNearest(w io.Writer, answer *starlingv1.SearchNearestResponse) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "DISTANCE\tVEHICLE\tPOSITION\t± 95 %\tSPEED\tHEADING\tAGE\tAVAILABILITY\tTYPE")
+	for _, r := range answer.Results {
+		_, _ = fmt.Fprintf(tw, "%.0f m\t%s\n", r.DistanceM, vehicleColumns(r.Vehicle))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if len(answer.Results) == 0 {
+		_, _ = fmt.Fprintln(w, "No vehicle matches.")
+	}
+	if n := len(answer.StalePartitions); n > 0 {
+		_, _ = fmt.Fprintf(w, "Careful: %d partitions are behind; their vehicles may have moved on:", n)
+		for _, p := range answer.StalePartitions {
+			_, _ = fmt.Fprintf(w, " %d (%s)", p.Partition, p.Behind.AsDuration().Round(time.Second))
+		}
+		_, _ = fmt.Fprintln(w)
+	}
+	return nil
+}
+
+// vehicleColumns is a vehicle as a row of a table, without its distance.
+func vehicleColumns(v *starlingv1.Vehicle) string {
+	position, sure := "-", "-"
+	if p := v.Position; p != nil {
+		position = fmt.Sprintf("%.5f,%.5f", p.Latitude, p.Longitude)
+		sure = fmt.Sprintf("%.0f m", p.UncertaintyRadiusM)
+	}
+	speed, heading := "-", "-"
+	if v.SpeedMps != nil {
+		speed = fmt.Sprintf("%.1f m/s", *v.SpeedMps)
+	}
+	if v.HeadingDeg != nil {
+		heading = fmt.Sprintf("%.0f°", *v.HeadingDeg)
+	}
+	kind := v.Attributes.GetType()
+	if kind == "" {
+		kind = "-"
+	}
+	return strings.Join([]string{
+		strings.TrimPrefix(v.Name, "vehicles/"), position, sure, speed, heading,
+		v.Age.AsDuration().Round(100 * time.Millisecond).String(), availabilityName(v.Availability), kind,
+	}, "\t")
+}

@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/replay"
+)
+
+const defaultIngest = "127.0.0.1:7600"
+
+// doors are the two addresses that a driver of the fleet needs.
+type doors struct{ ingest, matcher *string }
+
+func doorFlags(cmd *cobra.Command) doors {
+	return doors{
+		ingest:  cmd.Flags().String("ingest", defaultIngest, "Address of ingest's door."),
+		matcher: cmd.Flags().String("matcher", defaultMatcher, "Address of the matcher's door."),
+	}
+}
+
+// open connects to both; close must be called.
+func (d doors) open() (ingest, matcher *grpc.ClientConn, closeBoth func(), err error) {
+	ingest, err = client.Dial(*d.ingest, client.DialOptions{})
+	if err != nil {
+		return nil, nil, nil, usage(err)
+	}
+	matcher, err = dial(*d.matcher)
+	if err != nil {
+		_ = ingest.Close()
+		return nil, nil, nil, err
+	}
+	return ingest, matcher, func() { _ = ingest.Close(); _ = matcher.Close() }, nil
+}
+
+// replayReport is what `replay --json` prints.
+type replayReport struct {
+	Account      replay.Account       `json:"account"`
+	Closes       bool                 `json:"closes"`
+	Why          string               `json:"why,omitempty"`
+	Verification *replay.Verification `json:"verification,omitempty"`
+}
+
+func newReplay(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "replay FILE...",
+		Short:   "Play recorded drives through the gRPC door and account for every row",
+		GroupID: "drive",
+		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Long: `Play recorded fixes (CSV or CSV.gz; columns vehicle_id, unix_ms, lat, lon and, as
+far as there are any, accuracy_m, speed_mps, heading_deg) through the gRPC door,
+and account for every row at the end:
+
+  rows = accepted + duplicates + conflicts + late + refused by reason
+
+A folder stands for the recordings in it. The recorded times are moved so that
+the last point is now when the playback ends, unless --as-recorded; then the
+server must accept times so old (its setting ingest.validation.max_age). Nobody else may
+report for the same vehicles meanwhile, or the account can't close.`,
+		Example: `  starling replay drives.csv.gz                  # as fast as the server takes it
+  starling replay --speedup 60 monday/ tuesday/  # a minute a second
+  starling replay --verify 1000 drives.csv.gz    # and compare nearest with brute force`,
+	}
+	opts := replay.DefaultOptions()
+	d := doorFlags(cmd)
+	flags := cmd.Flags()
+	flags.Float64Var(&opts.Speedup, "speedup", 0, "How many times faster than recorded; 0 is as fast as the server takes it.")
+	flags.BoolVar(&opts.AsRecorded, "as-recorded", false, "Keep the recorded times.")
+	maxGap := flags.Duration("max-gap", time.Hour, "Shorten a silence of the whole recording to this; 0 keeps it. Not with --as-recorded.")
+	flags.StringVar(&opts.VehiclePrefix, "vehicle-prefix", "", "Put this before every vehicle id, to play a recording as another fleet.")
+	flags.IntVar(&opts.BatchSize, "batch-size", opts.BatchSize, "Fixes of one vehicle in a report.")
+	flags.DurationVar(&opts.SettleTimeout, "settle-timeout", opts.SettleTimeout, "How long to wait at the end for the fleet to show everything.")
+	verify := flags.Int("verify", 0, "Then compare nearest with brute force for so many random places.")
+	quiet := flags.Bool("quiet", false, "No progress on standard error.")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ingest, matcher, closeBoth, err := d.open()
+		if err != nil {
+			return err
+		}
+		defer closeBoth()
+		opts.Paths, opts.Ingest, opts.Fleet = args, ingest, matcher
+		if !opts.AsRecorded {
+			opts.MaxGap = *maxGap
+		}
+		if err := opts.Validate(); err != nil {
+			return usage(err)
+		}
+		if !*quiet {
+			opts.Progress = func(p replay.Progress) { printProgress(world.Err, p) }
+		}
+		account, err := replay.Run(cmd.Context(), opts)
+		if err != nil {
+			return fmt.Errorf("replay: %w", err)
+		}
+		return closeReplay(cmd.Context(), world, account, verifier{matcher, *verify}, *asJSON)
+	}
+	return cmd
+}
+
+// verifier compares nearest with brute force at some places; none if 0.
+type verifier struct {
+	matcher *grpc.ClientConn
+	places  int
+}
+
+// closeReplay prints the account and says whether all is as it must be.
+func closeReplay(ctx context.Context, world IO, account replay.Account, verify verifier, asJSON bool) error {
+	report := replayReport{Account: account}
+	closing := account.Check()
+	if report.Closes = closing == nil; !report.Closes {
+		report.Why = closing.Error()
+	}
+	var wrong error
+	if verify.places > 0 {
+		opts := replay.DefaultVerifyOptions()
+		opts.Fleet, opts.Places = verify.matcher, verify.places
+		verification, err := replay.Verify(ctx, opts)
+		report.Verification, wrong = &verification, err
+	}
+	if err := printReplay(world.Out, report, asJSON); err != nil {
+		return err
+	}
+	if closing != nil {
+		return answerNo("the account does not close: %w", closing)
+	}
+	if wrong != nil {
+		return answerNo("nearest is not exact: %w", wrong)
+	}
+	return nil
+}
+
+func printProgress(w io.Writer, p replay.Progress) {
+	if p.Settling {
+		_, _ = fmt.Fprintf(w, "%6s  all sent; the fleet shows %d fixes\n", p.Elapsed.Round(time.Second), p.Consumed)
+		return
+	}
+	_, _ = fmt.Fprintf(w, "%6s  %d of %d rows sent, %d acknowledged (%.0f/s), %d refused, %d reports under way\n",
+		p.Elapsed.Round(time.Second), p.Rows, p.RowsTotal, p.AcknowledgedFixes, p.FixesPerSecond, p.RefusedFixes, p.UnacknowledgedReports)
+}
+
+func printReplay(w io.Writer, r replayReport, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, r)
+	}
+	_, err := fmt.Fprintf(w, "%s\n%d vehicles from %d files, acknowledged in %s (%.0f fixes/s), searchable %s later\n",
+		r.Account, r.Account.Vehicles, len(r.Account.Files),
+		r.Account.SendDuration.Round(time.Millisecond), r.Account.FixesPerSecond(), r.Account.SettleDuration.Round(time.Millisecond))
+	if err == nil && r.Closes {
+		_, err = fmt.Fprintln(w, "The account closes: every row is in exactly one class.")
+	}
+	if v := r.Verification; err == nil && v != nil {
+		_, err = fmt.Fprintf(w, "Nearest compared with brute force over %d vehicles: %d places, %d results.\n", v.Vehicles, v.Places, v.Results)
+	}
+	return err
+}

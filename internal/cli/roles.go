@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/internal/config"
+)
+
+// settings gives a command the whole configuration: its flags, and a function
+// that loads and checks it.
+func settings(cmd *cobra.Command, world IO) func() (app.Config, error) {
+	defaults := app.DefaultConfig()
+	config.RegisterFlags(cmd.Flags(), config.Settings(&defaults))
+	file := cmd.Flags().String("config", lookupEnv(world.Environ, config.EnvPrefix+"CONFIG"), "Configuration file (YAML); also STARLING_CONFIG.")
+	return func() (app.Config, error) {
+		cfg := app.DefaultConfig()
+		if err := config.Load(&cfg, config.Sources{File: *file, Environ: world.Environ, Flags: cmd.Flags()}); err != nil {
+			return cfg, usage(fmt.Errorf("configuration: %w", err))
+		}
+		if err := cfg.Validate(); err != nil {
+			return cfg, usage(fmt.Errorf("configuration: %w", err))
+		}
+		return cfg, nil
+	}
+}
+
+func lookupEnv(environ []string, name string) string {
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+func roleCommands(world IO) []*cobra.Command {
+	return []*cobra.Command{
+		newRole(world, "up", "Run every role in one process", app.AllRoles(), `  starling up
+  starling up --local-directory /var/lib/starling --log-format json
+  starling up --kafka-brokers localhost:9092 --partitions 48`),
+		newRole(world, "ingest", "Run the door for driver apps on a Kafka cluster", []app.Role{app.Ingest},
+			`  starling ingest --kafka-brokers k1:9092,k2:9092 --server-ingest-listen 127.0.0.1:7600`),
+		newRole(world, "tracker", "Run an owner of partitions on a Kafka cluster", []app.Role{app.Tracker},
+			`  starling tracker --kafka-brokers k1:9092,k2:9092 --server-admin-listen 127.0.0.1:7702`),
+		newRole(world, "matcher", "Run the door for dispatchers and riders on a Kafka cluster", []app.Role{app.Matcher},
+			`  starling matcher --kafka-brokers k1:9092,k2:9092 --server-matcher-listen 127.0.0.1:7601`),
+	}
+}
+
+func newRole(world IO, name, short string, roles []app.Role, example string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     name,
+		Short:   short,
+		Example: example,
+		GroupID: "run",
+		Args:    usageArgs(cobra.NoArgs),
+		Long: short + `.
+
+Every setting is a flag, an environment variable and a key of the configuration
+file; a flag wins over a variable, a variable over the file. The reference is
+docs/configuration.md, and ` + "`starling config print`" + ` shows what is in force.
+It stops on SIGINT or SIGTERM without losing anything; a second signal ends it at
+once, which is safe too.`,
+	}
+	load := settings(cmd, world)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		logger, err := app.NewLogger(cfg.Log, world.Err)
+		if err != nil {
+			return usage(err)
+		}
+		process, err := app.New(cfg, roles, logger)
+		if err != nil {
+			return usage(err)
+		}
+		return process.Run(cmd.Context())
+	}
+	return cmd
+}
+
+func newConfig(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "config",
+		Short:   "Print, check or describe the configuration",
+		GroupID: "run",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	show := &cobra.Command{
+		Use:     "print",
+		Short:   "Print the configuration in force, as a file that can be used",
+		Long:    "Print the configuration in force, from defaults, file, environment and flags, as a\nfile that can be used. Faults are all named in one message, with exit code 2.",
+		Example: "  starling config print --config starling.yaml --kafka-brokers k1:9092",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	load := settings(show, world)
+	asJSON := jsonFlag(show)
+	show.RunE = func(*cobra.Command, []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(world.Out, config.Values(cfg))
+		}
+		return config.Print(world.Out, cfg)
+	}
+	reference := &cobra.Command{
+		Use:   "reference",
+		Short: "Print the reference of all settings (Markdown)",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			return writeReference(world.Out)
+		},
+	}
+	cmd.AddCommand(show, reference)
+	return cmd
+}

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/loadtest/simulate"
+)
+
+// fleetFlags gives a command the simulated fleet's settings as flags.
+func fleetFlags(cmd *cobra.Command) func() (simulate.Config, error) {
+	defaults := simulate.DefaultConfig()
+	config.RegisterFlags(cmd.Flags(), config.Settings(&defaults))
+	return func() (simulate.Config, error) {
+		fleet := simulate.DefaultConfig()
+		if err := config.Load(&fleet, config.Sources{Flags: cmd.Flags()}); err != nil {
+			return fleet, usage(err)
+		}
+		return fleet, usage(fleet.Validate())
+	}
+}
+
+func newSimulate(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "simulate",
+		Short:   "Send the reports of a simulated city fleet",
+		GroupID: "drive",
+		Args:    usageArgs(cobra.NoArgs),
+		Long: `Send the reports of a simulated city fleet to ingest, as phones would: with
+jitter, GPS noise, tunnels, fixes uploaded by the minute, resends and disorder.
+The same seed gives the same fleet.`,
+		Example: `  starling simulate                                  # 200 vehicles until Ctrl-C
+  starling simulate --vehicles 5000 --period 1s --duration 10m
+  starling simulate --duration 1h --flat-out --json  # an hour's reports at once`,
+	}
+	fleet := fleetFlags(cmd)
+	opts := simulate.DefaultOptions()
+	addr := cmd.Flags().String("ingest", defaultIngest, "Address of ingest's door.")
+	cmd.Flags().DurationVar(&opts.Duration, "duration", 0, "How long the fleet drives; 0 means until Ctrl-C.")
+	cmd.Flags().BoolVar(&opts.FlatOut, "flat-out", false, "Send the whole duration, which then ends now, as fast as the server takes it.")
+	quiet := cmd.Flags().Bool("quiet", false, "No progress on standard error.")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var err error
+		if opts.Fleet, err = fleet(); err != nil {
+			return err
+		}
+		d := doors{ingest: addr, matcher: addr}
+		ingest, _, closeDoors, err := d.open()
+		if err != nil {
+			return err
+		}
+		defer closeDoors()
+		opts.Ingest = ingest
+		if err := opts.Validate(); err != nil {
+			return usage(err)
+		}
+		if !*quiet {
+			opts.Progress = func(p simulate.Progress) { printSimulation(world.Err, p) }
+		}
+		result, err := simulate.Run(cmd.Context(), opts)
+		if err != nil {
+			return fmt.Errorf("simulate: %w", err)
+		}
+		if *asJSON {
+			err = printJSON(world.Out, result)
+		} else {
+			printSimulation(world.Out, result)
+		}
+		if n := result.Client.PendingReports; err == nil && n > 0 {
+			return answerNo("%d reports are not acknowledged", n)
+		}
+		return err
+	}
+	return cmd
+}
+
+func printSimulation(w io.Writer, p simulate.Progress) {
+	_, _ = fmt.Fprintf(w, "%6s  %d fixes in %d reports sent, %d acknowledged (%.0f/s), %d refused, ack p50 %s p99 %s, %d reports under way\n",
+		p.Elapsed.Round(time.Second), p.Fixes, p.Reports, p.Client.AcknowledgedFixes, p.FixesPerSecond, p.Client.RefusedFixes,
+		short(p.AckLatency.P50), short(p.AckLatency.P99), p.Client.PendingReports)
+}
+
+// short prints a latency with as much precision as a person wants.
+func short(d time.Duration) string {
+	switch {
+	case d >= 10*time.Second:
+		return d.Round(time.Second).String()
+	case d >= 10*time.Millisecond:
+		return d.Round(time.Millisecond).String()
+	default:
+		return d.Round(10 * time.Microsecond).String()
+	}
+}

@@ -1,0 +1,81 @@
+package config_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/config"
+)
+
+type section struct {
+	Wait  time.Duration `koanf:"wait" help:"How long."`
+	Hosts []string      `koanf:"hosts" help:"Where."`
+}
+
+type sample struct {
+	Name     string  `koanf:"name" help:"Who."`
+	Password string  `koanf:"password" help:"Hidden." secret:"true"`
+	Count    int     `koanf:"count" help:"How many."`
+	Share    float64 `koanf:"share" help:"How much."`
+	On       bool    `koanf:"on" help:"Whether."`
+	Deep     section `koanf:"deep_section" help:"-"`
+}
+
+func defaults() sample {
+	return sample{Name: "a", Count: 3, Deep: section{Wait: time.Second, Hosts: []string{"x"}}}
+}
+
+func load(t *testing.T, yaml string, env []string, args ...string) (sample, error) {
+	t.Helper()
+	cfg := defaults()
+	src := config.Sources{Environ: env}
+	if yaml != "" {
+		src.File = filepath.Join(t.TempDir(), "c.yaml")
+		require.NoError(t, os.WriteFile(src.File, []byte(yaml), 0o600))
+	}
+	src.Flags = pflag.NewFlagSet("t", pflag.ContinueOnError)
+	config.RegisterFlags(src.Flags, config.Settings(cfg))
+	require.NoError(t, src.Flags.Parse(args))
+	err := config.Load(&cfg, src)
+	return cfg, err
+}
+
+func TestLaterSourceWins(t *testing.T) {
+	cfg, err := load(t, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, defaults(), cfg)
+
+	cfg, err = load(t, "name: file\ncount: 4\nshare: 0.5\ndeep_section:\n  wait: 2s\n  hosts: [p, q]\n",
+		[]string{"STARLING_COUNT=5", "STARLING_DEEP_SECTION_HOSTS=r,s", "STARLING_ON=true", "HOME=/x"},
+		"--deep-section-hosts=t", "--count=6")
+	require.NoError(t, err)
+	require.Equal(t, sample{Name: "file", Count: 6, Share: 0.5, On: true, Deep: section{Wait: 2 * time.Second, Hosts: []string{"t"}}}, cfg)
+}
+
+func TestAllFaultsInOneError(t *testing.T) {
+	_, err := load(t, "nmae: x\nwait: 3s\ncount: many\ndeep_section:\n  wait: 5\n", []string{"STARLING_COLOUR=red", "STARLING_SHARE=half"})
+	for _, part := range []string{`unknown setting "nmae"`, `"wait" (did you mean "deep_section.wait"?)`, "STARLING_COLOUR", "'count'", "'share'", "no unit"} {
+		require.ErrorContains(t, err, part)
+	}
+}
+
+func TestPrintReadsBackAndHidesSecrets(t *testing.T) {
+	cfg := defaults()
+	cfg.Deep.Hosts = []string{"m", "n"}
+	var out bytes.Buffer
+	require.NoError(t, config.Print(&out, cfg))
+	back, err := load(t, out.String(), nil)
+	require.NoError(t, err)
+	require.Equal(t, cfg, back)
+
+	cfg.Password = "hunter2"
+	out.Reset()
+	require.NoError(t, config.Print(&out, cfg))
+	require.NotContains(t, out.String(), "hunter2")
+}

@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/kafkatest"
+	"github.com/starling-fleet/starling/loadtest/drill"
+)
+
+// The short forms of the crash drill; docs/drills.md has the long ones.
+
+func TestCrashDrillLocal(t *testing.T) {
+	o := drillOptions(t)
+	o.Kills, o.Duration = 5, 15*time.Second
+	runDrill(t, o)
+}
+
+func TestCrashDrillKafka(t *testing.T) {
+	o := drillOptions(t)
+	o.KafkaBrokers = kafkatest.Shared(t).Brokers()
+	o.Kills, o.Zombies, o.Duration = 5, 1, 30*time.Second
+	runDrill(t, o)
+}
+
+// drillOptions makes a small fleet that reports ten minutes of device time.
+func drillOptions(t *testing.T) drill.Options {
+	t.Helper()
+	o := drill.DefaultOptions()
+	o.Dir = filepath.Join(t.TempDir(), "drill")
+	require.NoError(t, os.Mkdir(o.Dir, 0o755))
+	o.Binary = binary(t)
+	o.Partitions, o.FixesPerSecond, o.Speed, o.Streams = 6, 1500, 10, 8
+	o.Args = []string{"--tracker-checkpoint-interval", "2s"}
+	o.Seed = 20260101
+	o.Progress = t.Output()
+	return o
+}
+
+func runDrill(t *testing.T, o drill.Options) {
+	t.Helper()
+	account, err := drill.Run(t.Context(), o)
+	require.NoError(t, err)
+	t.Log("\n" + account.String())
+	require.True(t, account.OK(), "%s", account)
+	// The drill must have met what it is about. Whether a kill meets a report that
+	// is not yet acknowledged is luck, so resends are not among it: the client's
+	// own tests force those.
+	require.Positive(t, account.Totals.Repeats)
+	require.Positive(t, account.Totals.CopiesStored)
+	require.Positive(t, account.Totals.Duplicate)
+	require.Positive(t, account.Totals.Conflict)
+	require.Positive(t, account.Totals.Late)
+	require.Positive(t, account.Totals.Refused)
+	require.Positive(t, account.Totals.FinalPoints)
+}
+
+var built struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// binary builds starling once for all tests.
+func binary(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		// Not t.TempDir, which ends with the first test.
+		dir, err := os.MkdirTemp("", "starling-e2e-")
+		require.NoError(t, err)
+		built.path = filepath.Join(dir, "starling")
+		if out, err := exec.Command("go", "build", "-o", built.path, "../../cmd/starling").CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build starling: %w: %s", err, out)
+		}
+	})
+	require.NoError(t, built.err)
+	return built.path
+}

@@ -1,0 +1,176 @@
+// Package filtereval measures gpsfilter on drives with ground truth, clean and
+// with injected faults, and prints the table of what it must show.
+//
+// All errors are horizontal distances between the live position right after a
+// row and the truth interpolated at the row's time. Everything is a function
+// of the files and fixed seeds, so two runs print the same.
+package filtereval
+
+import (
+	"compress/gzip"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/starling-fleet/starling/gpsfilter"
+)
+
+// maxTruthGapMS is the longest gap between two truth points across which the
+// truth is interpolated.
+const maxTruthGapMS = 1500
+
+// TruthPoint is one point of a reference trajectory.
+type TruthPoint struct {
+	TimeMS         int64
+	LatDeg, LonDeg float64
+}
+
+// Stream is one device's fixes and the reference trajectory of its drive.
+type Stream struct {
+	// Name is the file's name without its endings.
+	Name string
+	// Kind is the name's part before the first digit or drive name, such as
+	// "gsdc_chipset".
+	Kind string
+	// Drive names the drive: streams of one drive are left out together.
+	Drive string
+	// Fixes are in device order, Truth by time.
+	Fixes []gpsfilter.Fix
+	Truth []TruthPoint
+}
+
+// LoadDir reads every NAME.csv.gz with its NAME.truth.csv.gz in dir, by name.
+func LoadDir(dir string) ([]Stream, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.truth.csv.gz"))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("no *.truth.csv.gz in %s", dir)
+	}
+	sort.Strings(paths)
+	streams := make([]Stream, 0, len(paths))
+	for _, p := range paths {
+		base := strings.TrimSuffix(p, ".truth.csv.gz")
+		s, err := LoadStream(base+".csv.gz", p)
+		if err != nil {
+			return nil, err
+		}
+		streams = append(streams, s)
+	}
+	return streams, nil
+}
+
+// LoadStream reads one stream and its truth; files ending in .gz are unpacked.
+func LoadStream(fixesPath, truthPath string) (Stream, error) {
+	name := filepath.Base(fixesPath)
+	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".csv")
+	s := Stream{Name: name}
+	s.Kind, s.Drive = kindAndDrive(name)
+	err := eachRow(fixesPath, []string{"unix_ms", "lat", "lon", "accuracy_m", "speed_mps", "heading_deg"}, func(v []float64) {
+		f := gpsfilter.Fix{TimeMS: int64(v[0]), LatDeg: v[1], LonDeg: v[2]}
+		for i, field := range []gpsfilter.Fields{gpsfilter.FieldAccuracy, gpsfilter.FieldSpeed, gpsfilter.FieldHeading} {
+			if x := v[3+i]; !math.IsNaN(x) {
+				f.Has |= field
+				*[]*float32{&f.AccuracyM, &f.SpeedMPS, &f.HeadingDeg}[i] = float32(x)
+			}
+		}
+		s.Fixes = append(s.Fixes, f)
+	})
+	if err != nil {
+		return Stream{}, err
+	}
+	err = eachRow(truthPath, []string{"unix_ms", "lat", "lon"}, func(v []float64) {
+		s.Truth = append(s.Truth, TruthPoint{int64(v[0]), v[1], v[2]})
+	})
+	if err != nil {
+		return Stream{}, err
+	}
+	sort.SliceStable(s.Truth, func(i, j int) bool { return s.Truth[i].TimeMS < s.Truth[j].TimeMS })
+	return s, nil
+}
+
+func kindAndDrive(name string) (kind, drive string) {
+	parts := strings.SplitN(name, "_", 3)
+	switch {
+	case len(parts) == 3 && parts[0] == "gsdc":
+		drive, _, _ = strings.Cut(parts[2], "_")
+		return parts[0] + "_" + parts[1], drive
+	case len(parts) == 3 && parts[0] == "ppc":
+		return "ppc", parts[2]
+	}
+	return parts[0], name
+}
+
+// eachRow calls fn with the named columns of each row; an empty cell is NaN.
+func eachRow(path string, columns []string, fn func([]float64)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer f.Close()
+	var r io.Reader = f
+	if strings.HasSuffix(path, ".gz") {
+		if r, err = gzip.NewReader(f); err != nil {
+			return fmt.Errorf("unpack %s: %w", path, err)
+		}
+	}
+	cr := csv.NewReader(r)
+	cr.ReuseRecord = true
+	header, err := cr.Read()
+	if err != nil {
+		return fmt.Errorf("read header of %s: %w", path, err)
+	}
+	at := make([]int, len(columns))
+	for i, c := range columns {
+		at[i] = -1
+		for j, h := range header {
+			if h == c {
+				at[i] = j
+			}
+		}
+		if at[i] < 0 && i < 3 {
+			return fmt.Errorf("%s: no column %q", path, c)
+		}
+	}
+	values := make([]float64, len(columns))
+	for {
+		rec, err := cr.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+		for i, j := range at {
+			values[i] = math.NaN()
+			if j < 0 || rec[j] == "" {
+				continue
+			}
+			if values[i], err = strconv.ParseFloat(rec[j], 64); err != nil {
+				line, _ := cr.FieldPos(j)
+				return fmt.Errorf("%s line %d: %s: %w", path, line, columns[i], err)
+			}
+		}
+		fn(values)
+	}
+}
+
+// Every returns the fixes that are at least period after the one kept before.
+// Times may fall short by 5 %, so that a jittering clock keeps its rate.
+func Every(fixes []gpsfilter.Fix, periodMS int64) []gpsfilter.Fix {
+	out := make([]gpsfilter.Fix, 0, len(fixes))
+	for _, f := range fixes {
+		if len(out) == 0 || f.TimeMS-out[len(out)-1].TimeMS >= periodMS-periodMS/20 {
+			out = append(out, f)
+		}
+	}
+	return out
+}

@@ -1,0 +1,186 @@
+package locallog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+)
+
+// appendOverhead is what an append costs of the buffer beside its bytes.
+const appendOverhead = 32
+
+// partition is one partition of one topic.
+type partition struct {
+	topic  *topic
+	number int32
+
+	intake struct {
+		sync.Mutex
+		chunks []*chunk // waiting for the committer, oldest first; the last may grow
+		queued bool     // is in the dirty list
+		closed bool
+		// What chunks have lately grown to: the next begins with as much.
+		bytesHint, countHint int
+	}
+
+	// next is the offset of the next chunk: the committer's.
+	next int64
+
+	// What readers see.
+	shown   sync.Mutex
+	first   int64    // oldest offset kept
+	end     int64    // one past the newest durable record
+	tail    []*chunk // the newest chunks, contiguous up to end
+	waiters []*reader
+}
+
+// dirtyList holds the partitions that have appends waiting.
+type dirtyList struct {
+	sync.Mutex
+	partitions []*partition
+	wake       chan struct{} // capacity 1
+}
+
+func (d *dirtyList) add(p *partition) {
+	d.Lock()
+	d.partitions = append(d.partitions, p)
+	first := len(d.partitions) == 1
+	d.Unlock()
+	if first {
+		select {
+		case d.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (d *dirtyList) take() []*partition {
+	d.Lock()
+	defer d.Unlock()
+	taken := d.partitions
+	d.partitions = nil
+	return taken
+}
+
+// Append implements eventlog.Appender.
+func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eventlog.Record, done eventlog.Completion) error {
+	t := l.topics[topic]
+	if t == nil || uint32(partition) >= uint32(len(t.partitions)) {
+		_, err := l.find(topic, partition)
+		return err
+	}
+	bytes := len(rec.Key) + len(rec.Value)
+	switch {
+	case bytes > t.decl.MaxRecordBytes:
+		return fmt.Errorf("append to %s partition %d: %w: %d bytes, at most %d", topic, partition, eventlog.ErrTooLarge, bytes, t.decl.MaxRecordBytes)
+	case t.decl.Compacted:
+		return fmt.Errorf("append to %s: a compacted topic is written by checkpoints alone", topic)
+	case t.refuse.Load():
+		l.metrics.refused.Inc()
+		return fmt.Errorf("append to %s partition %d: %w", topic, partition, eventlog.ErrFull)
+	}
+	cost := int64(bytes) + appendOverhead
+	if err := l.room.take(ctx, cost, l.gone); err != nil {
+		if errors.Is(err, errGone) {
+			err = l.goneErr()
+		}
+		return fmt.Errorf("append to %s partition %d: %w", topic, partition, err)
+	}
+	p := &t.partitions[partition]
+	if !p.put(rec, done, cost, l) {
+		l.room.give(cost)
+		return l.goneErr()
+	}
+	return nil
+}
+
+// put adds a record to the partition's growing chunk. It says false when the
+// log is gone.
+func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int64, l *Log) bool {
+	in := &p.intake
+	in.Lock()
+	if in.closed {
+		in.Unlock()
+		return false
+	}
+	var c *chunk
+	if n := len(in.chunks); n > 0 {
+		c = in.chunks[n-1]
+	}
+	if c == nil || len(c.data)+int(cost) > chunkBytes {
+		c = newChunk(max(in.bytesHint, int(cost)+chunkHeader), in.countHint)
+		in.chunks = append(in.chunks, c)
+	}
+	c.add(rec, done, cost)
+	added := !in.queued
+	in.queued = true
+	in.Unlock()
+	if added {
+		l.dirty.add(p)
+	}
+	return true
+}
+
+// takeChunks gives the committer chunks of at most so many bytes, but at
+// least one, and says whether some are left.
+func (p *partition) takeChunks(limit int64) (taken []*chunk, left bool) {
+	in := &p.intake
+	in.Lock()
+	defer in.Unlock()
+	n := 0
+	for n < len(in.chunks) && (n == 0 || limit >= int64(len(in.chunks[n].data))) {
+		limit -= int64(len(in.chunks[n].data))
+		n++
+	}
+	taken = in.chunks[:n:n]
+	if n < len(in.chunks) {
+		in.chunks = in.chunks[n:]
+		return taken, true
+	}
+	in.chunks = nil
+	in.queued = false
+	for _, c := range taken {
+		in.bytesHint = recent(in.bytesHint, len(c.data))
+		in.countHint = recent(in.countHint, c.count)
+	}
+	return taken, false
+}
+
+// recent follows the largest of the last few sizes, with a little to spare.
+func recent(hint, size int) int {
+	return max(size+size/16, hint-hint/8)
+}
+
+// shut takes no more appends and returns what is queued.
+func (p *partition) shut() []*chunk {
+	in := &p.intake
+	in.Lock()
+	defer in.Unlock()
+	in.closed = true
+	taken := in.chunks
+	in.chunks = nil
+	return taken
+}
+
+// failQueued ends the intake and tells everything that is queued an error.
+func (l *Log) failQueued(err error) {
+	for _, t := range l.ordered {
+		for i := range t.partitions {
+			for _, c := range t.partitions[i].shut() {
+				l.tellFailure(c, err)
+			}
+		}
+	}
+}
+
+func (l *Log) tellFailure(c *chunk, err error) {
+	for _, d := range c.done {
+		d.Done(0, err)
+	}
+	c.done = nil
+	l.room.give(c.cost)
+	l.metrics.lost.Add(float64(c.count))
+}

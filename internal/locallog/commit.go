@@ -1,0 +1,277 @@
+package locallog
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// pipelineDepth is how many groups wait for their sync while the next forms.
+// Pebble syncs those that wait together.
+const pipelineDepth = 2
+
+// group is what one commit stores.
+type group struct {
+	parts   []part
+	records int
+	bytes   int64
+	began   time.Time
+	batch   *pebble.Batch
+}
+
+// part is a group's chunks of one partition.
+type part struct {
+	partition *partition
+	chunks    []*chunk
+}
+
+// commitLoop is the committer: the only writer of the record store, and the
+// owner of offsets and append times.
+func (l *Log) commitLoop() {
+	defer close(l.finish)
+	defer l.recoverStore()
+	var pause *time.Timer
+	var last time.Time
+	for {
+		select {
+		case <-l.dirty.wake:
+		case <-l.gone:
+			return
+		}
+		if rest := l.cfg.GroupInterval - time.Since(last); rest > 0 {
+			if pause == nil {
+				pause = time.NewTimer(rest)
+			} else {
+				pause.Reset(rest)
+			}
+			select {
+			case <-pause.C:
+			case <-l.gone:
+				return
+			}
+		}
+		last = time.Now()
+		g := l.gather()
+		if g == nil {
+			continue
+		}
+		if err := l.write(g); err != nil {
+			l.fail(fmt.Errorf("write to the record store: %w", err))
+			return
+		}
+		l.finish <- g // waits while the disk is behind
+	}
+}
+
+// recoverStore turns a panic of Pebble, which it raises when its write-ahead
+// log has failed, into a failure of the log.
+func (l *Log) recoverStore() {
+	if r := recover(); r != nil {
+		l.logger.Error("store panics", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		l.fail(fmt.Errorf("store panics: %v", r))
+	}
+}
+
+// gather takes what is queued, up to a group's size, partition by partition in
+// the order in which they got their first append. From here on the group is in
+// flight: its completions are told exactly once, whatever happens.
+func (l *Log) gather() *group {
+	dirty := l.dirty.take()
+	l.flight.Lock()
+	defer l.flight.Unlock()
+	if l.flight.buried || len(dirty) == 0 {
+		return nil
+	}
+	g := &group{began: time.Now(), parts: make([]part, 0, len(dirty))}
+	for i, p := range dirty {
+		if g.bytes >= l.cfg.MaxGroupBytes {
+			for _, rest := range dirty[i:] {
+				l.dirty.add(rest)
+			}
+			break
+		}
+		chunks, left := p.takeChunks(l.cfg.MaxGroupBytes - g.bytes)
+		if left {
+			l.dirty.add(p)
+		}
+		for _, c := range chunks {
+			g.records += c.count
+			g.bytes += int64(len(c.data))
+		}
+		g.parts = append(g.parts, part{p, chunks})
+	}
+	l.flight.groups = append(l.flight.groups, g)
+	return g
+}
+
+// write stamps a group and hands it to the record store. It is durable when
+// the batch's sync has been waited for; a crash before that leaves it out, or
+// a part of the groups before it.
+func (l *Log) write(g *group) error {
+	l.lastTimeMS = max(l.lastTimeMS, l.env.now().UnixMilli())
+	b := l.records.NewBatch(pebble.WithInitialSizeBytes(int(g.bytes)+len(g.parts)*64+4096), pebble.WithMaxRetainedSizeBytes(2*int(l.cfg.MaxGroupBytes)))
+	if err := l.roll(b); err != nil {
+		return err
+	}
+	last, _ := l.segments.last()
+	number := last.number
+	var key [recordKeyLen]byte
+	for _, part := range g.parts {
+		p := part.partition
+		for _, c := range part.chunks {
+			c.seal(p.next, l.lastTimeMS)
+			p.next = c.end()
+			l.segments.written += int64(len(c.data)) + chunkOverhead
+			k := appendChunkKey(key[:0], number, p.topic.id, uint32(p.number), c.base)
+			if err := b.Set(k, c.data, nil); err != nil {
+				return err
+			}
+		}
+	}
+	l.spend(g.bytes)
+	g.batch = b
+	if l.cfg.Sync {
+		return l.records.ApplyNoSyncWait(b, pebble.Sync)
+	}
+	return l.records.Apply(b, pebble.NoSync)
+}
+
+// roll begins a new segment when the last is full or old. Writing the
+// memtable out at this point makes tables end where segments end.
+func (l *Log) roll(b *pebble.Batch) error {
+	s := &l.segments
+	var number uint64
+	if last, ok := s.last(); ok {
+		if s.written < l.cfg.SegmentBytes && l.lastTimeMS-s.startedMS < l.cfg.SegmentAge.Milliseconds() {
+			return nil
+		}
+		number = last.number + 1
+		if _, err := l.records.AsyncFlush(); err != nil {
+			return fmt.Errorf("write out segment %d: %w", last.number, err)
+		}
+	}
+	partitions := len(l.ordered) * l.cfg.Partitions
+	next := segment{number: number, timeMS: l.lastTimeMS, starts: make([]int64, partitions), swept: make([]bool, partitions)}
+	for _, t := range l.ordered {
+		for i := range t.partitions {
+			next.starts[t.index+i] = t.partitions[i].next
+		}
+	}
+	if err := b.Set(headerKey(number), next.encode(), nil); err != nil {
+		return err
+	}
+	s.Lock()
+	s.all = append(s.all, next)
+	s.Unlock()
+	s.written, s.startedMS = 0, l.lastTimeMS
+	return nil
+}
+
+// finishLoop waits for each group's sync, publishes it and tells its
+// appenders, in the order of the groups.
+func (l *Log) finishLoop() {
+	for g := range l.finish {
+		var err error
+		if l.cfg.Sync {
+			err = g.batch.SyncWait()
+		}
+		if err != nil {
+			l.fail(fmt.Errorf("sync the record store: %w", err))
+			continue // the failure tells this group and those behind it
+		}
+		if l.tell(g) {
+			l.metrics.committed(g)
+			if err := g.batch.Close(); err != nil {
+				l.logger.Warn("a committed batch does not close", "error", err)
+			}
+		}
+	}
+}
+
+// tell publishes a durable group and tells its appenders. It says false when
+// the log's failure has told them already.
+func (l *Log) tell(g *group) bool {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	l.flight.Lock()
+	buried := l.flight.buried
+	if !buried {
+		l.flight.groups = l.flight.groups[1:]
+	}
+	l.flight.Unlock()
+	if buried {
+		return false
+	}
+	for _, part := range g.parts {
+		l.tail.publish(part.partition, part.chunks)
+	}
+	for _, part := range g.parts {
+		for _, c := range part.chunks {
+			for i, d := range c.done {
+				d.Done(c.base+int64(i), nil)
+			}
+			c.done = nil
+			l.room.give(c.cost)
+		}
+	}
+	return true
+}
+
+// fail ends the log: see the package comment. It does not wait, since it may
+// be called from deep within a store.
+func (l *Log) fail(err error) {
+	err = fmt.Errorf("the log has failed, start again: %w", err)
+	if !l.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	l.logger.Error("the log has failed; the process must exit and start again", "error", err)
+	close(l.failed)
+	l.goneOnce.Do(func() { close(l.gone) })
+	go l.bury(err)
+}
+
+// bury tells every append that is under way that its outcome is unknown.
+func (l *Log) bury(err error) {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	l.flight.Lock()
+	groups := l.flight.groups
+	l.flight.groups, l.flight.buried = nil, true
+	l.flight.Unlock()
+	for _, g := range groups {
+		for _, part := range g.parts {
+			for _, c := range part.chunks {
+				l.tellFailure(c, err)
+			}
+		}
+	}
+	l.failQueued(err)
+}
+
+// apply commits a batch of the state store. A store that has failed may never
+// answer, so the log's failure ends the wait.
+func (l *Log) apply(b *pebble.Batch, synced bool) error {
+	answer := make(chan error, 1)
+	go func() {
+		defer l.recoverStore()
+		if !synced {
+			answer <- l.state.Apply(b, pebble.NoSync)
+			return
+		}
+		answer <- errors.Join(l.state.ApplyNoSyncWait(b, pebble.Sync), b.SyncWait())
+	}()
+	select {
+	case err := <-answer:
+		if err != nil {
+			err = fmt.Errorf("write to the state store: %w", err)
+			l.fail(err)
+			return err
+		}
+		return b.Close()
+	case <-l.failed:
+		return l.Err()
+	}
+}

@@ -1,0 +1,77 @@
+package locallog
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// Config is what an operator sets for the embedded log.
+type Config struct {
+	Directory          string        `koanf:"directory" help:"Directory that holds the log; one process at a time uses it."`
+	Partitions         int           `koanf:"-"`
+	Sync               bool          `koanf:"sync" help:"Whether an append is acknowledged only after an fsync; without it a crash of the process or the machine may lose acknowledged fixes, and raises the epoch."`
+	GroupInterval      time.Duration `koanf:"group_interval" help:"Least time between the starts of two group commits; longer costs latency and saves CPU and fsyncs."`
+	MaxBufferBytes     int64         `koanf:"max_buffer_bytes" help:"Bytes of appends that wait for their commit before further appends block."`
+	MaxGroupBytes      int64         `koanf:"max_group_bytes" help:"Bytes that one group commit takes at most; a single larger record is a group of its own."`
+	TailCacheBytes     int64         `koanf:"tail_cache_bytes" help:"Bytes of the newest records that are kept in memory for readers."`
+	SegmentBytes       int64         `koanf:"segment_bytes" help:"Bytes of records after which a new segment begins; retention deletes whole segments."`
+	SegmentAge         time.Duration `koanf:"segment_age" help:"Age at which a segment is followed by a new one."`
+	BlockCacheBytes    int64         `koanf:"block_cache_bytes" help:"Bytes of the cache for blocks read from disk."`
+	StateMemtableBytes int64         `koanf:"state_memtable_bytes" help:"Bytes of checkpoints that are gathered in memory before they are written out as a table."`
+	RetentionInterval  time.Duration `koanf:"retention_interval" help:"Time between two looks for records older than their topic's retention."`
+	LowWaterFreeBytes  int64         `koanf:"low_water_free_bytes" help:"Free bytes on the disk below which fixes are refused; consequences of what was taken are refused below half of it."`
+	SpaceInterval      time.Duration `koanf:"space_interval" help:"Time between two looks at the free space of the disk."`
+	HandoverTimeout    time.Duration `koanf:"handover_timeout" help:"Time that an owner may take to hand a partition over before it loses it."`
+}
+
+// DefaultConfig suits a laptop.
+func DefaultConfig() Config {
+	return Config{
+		Directory:          "data/log",
+		Partitions:         topics.DefaultPartitions,
+		Sync:               true,
+		GroupInterval:      time.Millisecond,
+		MaxBufferBytes:     64 << 20,
+		MaxGroupBytes:      4 << 20,
+		TailCacheBytes:     128 << 20,
+		SegmentBytes:       8 << 20,
+		SegmentAge:         time.Hour,
+		BlockCacheBytes:    32 << 20,
+		StateMemtableBytes: 32 << 20,
+		RetentionInterval:  time.Minute,
+		LowWaterFreeBytes:  1 << 30,
+		SpaceInterval:      500 * time.Millisecond,
+		HandoverTimeout:    30 * time.Second,
+	}
+}
+
+// maxPartitions is what the key's layout allows.
+const maxPartitions = 1 << 16
+
+// Validate returns all faults at once.
+func (c Config) Validate() error {
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Directory != "", "directory: must be set")
+	check(c.Partitions >= 1 && c.Partitions <= maxPartitions, "partitions: %d is not between 1 and %d", c.Partitions, maxPartitions)
+	check(c.GroupInterval >= 0 && c.GroupInterval <= time.Second, "group_interval: %v is not between 0 and 1 s", c.GroupInterval)
+	check(c.MaxBufferBytes >= 64<<10, "max_buffer_bytes: %d is less than 64 KiB", c.MaxBufferBytes)
+	check(c.MaxGroupBytes >= 64<<10, "max_group_bytes: %d is less than 64 KiB", c.MaxGroupBytes)
+	check(c.TailCacheBytes >= 0, "tail_cache_bytes: %d is negative", c.TailCacheBytes)
+	check(c.SegmentBytes >= 64<<10 && c.SegmentBytes <= 1<<30, "segment_bytes: %d is not between 64 KiB and 1 GiB", c.SegmentBytes)
+	check(c.SegmentAge >= time.Second, "segment_age: %v is less than 1 s", c.SegmentAge)
+	check(c.BlockCacheBytes >= 1<<20, "block_cache_bytes: %d is less than 1 MiB", c.BlockCacheBytes)
+	check(c.StateMemtableBytes >= 1<<20 && c.StateMemtableBytes <= 1<<30, "state_memtable_bytes: %d is not between 1 MiB and 1 GiB", c.StateMemtableBytes)
+	check(c.RetentionInterval > 0, "retention_interval: %v is not positive", c.RetentionInterval)
+	check(c.LowWaterFreeBytes >= 0, "low_water_free_bytes: %d is negative", c.LowWaterFreeBytes)
+	check(c.SpaceInterval > 0, "space_interval: %v is not positive", c.SpaceInterval)
+	check(c.HandoverTimeout > 0, "handover_timeout: %v is not positive", c.HandoverTimeout)
+	return errors.Join(faults...)
+}

@@ -1,0 +1,291 @@
+// Package locallog is the embedded log: eventlog.Log on Pebble, in one
+// directory of one machine, for one process.
+//
+// One committer gathers the appends of all topics and partitions, stamps them,
+// writes one chunk of records for each partition and syncs once for the whole
+// group. While a group is synced the next one forms. Only then are its records
+// published: readers take the newest from memory and older ones from disk.
+//
+// Two Pebble stores share the directory. The record store ("records") holds
+// chunks and is only ever appended to; the state store ("state") holds
+// checkpoints and the log's own small facts. They are apart because a table
+// that held both would overlap every older one and be rewritten over and over.
+//
+// # What a crash leaves behind
+//
+//   - Before a group's sync has returned: any prefix of the groups under way.
+//     Nobody was told and no reader has seen them; appenders send again.
+//   - After it: the whole group, whether or not its appenders were told.
+//   - In a checkpoint: all of it or nothing, since it is one batch of the state
+//     store. Loading a claim writes its new generation first, so an owner from
+//     before the crash stays fenced.
+//   - In retention: the oldest offset kept is stored before records are
+//     deleted. Records below it that are still there are hidden, and deleted by
+//     a later round.
+//
+// Without Config.Sync the records that the operating system or Pebble still
+// held are lost too, although they were acknowledged and read. The log notices
+// at the next start, when it finds that it was not closed, and raises its
+// epoch.
+//
+// # When the disk fails
+//
+// A failed write or sync of the log leaves open what is on disk. The log then
+// fails as a whole: every append under way or later is told an error,
+// nothing is acknowledged any more, Failed is closed, and the process is to
+// exit and start again, which recovers everything acknowledged. The directory
+// stays locked until the process ends.
+package locallog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/eventlog/owners"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// Log is an open log. It is safe for concurrent use.
+type Log struct {
+	cfg     Config
+	env     environment
+	logger  *slog.Logger
+	metrics *metrics
+	topics  map[string]*topic // never changed after Open
+	ordered []*topic          // the same, by id
+	epoch   int64
+	lock    *pebble.Lock
+	wire    *tripwire
+	records *pebble.DB
+	state   *pebble.DB
+
+	room     room
+	dirty    dirtyList
+	segments segments
+	tail     tailCache
+	space    space
+
+	// gone is closed when the log takes no more calls: closed or failed.
+	gone     chan struct{}
+	goneOnce sync.Once
+	failed   chan struct{}
+	failure  atomic.Pointer[error]
+
+	// flight lists the groups that are gathered and not yet told, oldest first.
+	flight struct {
+		sync.Mutex
+		groups []*group
+		buried bool // told by the failure; the committer gathers no more
+	}
+	telling sync.Mutex // held while completions are told, so that they stay in order
+
+	lastTimeMS int64 // append time of the newest group; the committer's
+	finish     chan *group
+	workers    sync.WaitGroup
+	closeOnce  sync.Once
+	closeErr   error
+
+	retaining sync.Mutex // held by truncate and sweep
+
+	claims claims
+	calls  calls
+}
+
+var _ eventlog.Log = (*Log)(nil)
+
+// topic is one topic's partitions.
+type topic struct {
+	decl       topics.Topic
+	id         uint16
+	index      int // of its first partition among all partitions
+	partitions []partition
+	refuse     atomic.Bool // the disk is too full for this topic
+}
+
+// environment is what tests replace.
+type environment struct {
+	fs  vfs.FS
+	now func() time.Time
+}
+
+// errGone is turned into the reason why the log is gone.
+var errGone = errors.New("gone")
+
+// Open opens or creates the log in cfg.Directory with the given topics, and
+// starts its goroutines; Close joins them. It fails if another process uses
+// the directory, or if it was created with another number of partitions.
+func Open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *slog.Logger) (*Log, error) {
+	return open(cfg, decls, reg, logger, environment{fs: vfs.Default, now: time.Now})
+}
+
+func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *slog.Logger, env environment) (*Log, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configuration of the log: %w", err)
+	}
+	l := &Log{
+		cfg: cfg, env: env, logger: logger, metrics: newMetrics(reg),
+		gone: make(chan struct{}), failed: make(chan struct{}),
+		finish: make(chan *group, pipelineDepth),
+	}
+	l.wire = &tripwire{FS: env.fs, fail: l.fail}
+	l.room.limit = cfg.MaxBufferBytes
+	l.tail.limit = cfg.TailCacheBytes
+	l.dirty.wake = make(chan struct{}, 1)
+	l.space.look = make(chan struct{}, 1)
+	err := l.recover(decls)
+	if err == nil {
+		err = l.metrics.register(l)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log in %s: %w", cfg.Directory, err), l.closeStores())
+	}
+	l.wire.armed.Store(true)
+	l.workers.Go(l.commitLoop)
+	l.workers.Go(l.finishLoop)
+	l.workers.Go(l.watchSpace)
+	l.workers.Go(l.retain)
+	return l, nil
+}
+
+// Partitions implements eventlog.Log.
+func (l *Log) Partitions() int32 { return int32(l.cfg.Partitions) }
+
+// Epoch implements eventlog.Log. It is fixed while the log is open.
+func (l *Log) Epoch() int64 { return l.epoch }
+
+// Failed is closed when the log has failed as a whole (see the package
+// comment): the process is to exit.
+func (l *Log) Failed() <-chan struct{} { return l.failed }
+
+// Err says why the log has failed, or nil.
+func (l *Log) Err() error {
+	if err := l.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// goneErr says why the log takes no more calls.
+func (l *Log) goneErr() error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	return eventlog.ErrClosed
+}
+
+func (l *Log) isGone() bool {
+	select {
+	case <-l.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// find returns a topic, and checks the partition.
+func (l *Log) find(name string, partition int32) (*topic, error) {
+	t := l.topics[name]
+	if t == nil || uint32(partition) >= uint32(len(t.partitions)) {
+		return nil, fmt.Errorf("%w: %s partition %d of %d", eventlog.ErrUnknownTopic, name, partition, l.cfg.Partitions)
+	}
+	return t, nil
+}
+
+// Bounds implements eventlog.Log.
+func (l *Log) Bounds(_ context.Context, topic string) ([]eventlog.Bounds, error) {
+	t, err := l.find(topic, 0)
+	if err != nil {
+		return nil, err
+	}
+	if l.isGone() {
+		return nil, l.goneErr()
+	}
+	out := make([]eventlog.Bounds, len(t.partitions))
+	for i := range t.partitions {
+		out[i] = t.partitions[i].bounds()
+	}
+	return out, nil
+}
+
+// Close implements eventlog.Log. The groups that are being committed are
+// finished and told; appends behind them fail with ErrClosed. Of a log that has
+// failed it returns the failure.
+func (l *Log) Close() error {
+	l.closeOnce.Do(func() { l.closeErr = l.close() })
+	return l.closeErr
+}
+
+func (l *Log) close() error {
+	l.goneOnce.Do(func() { close(l.gone) })
+	// The workers may be stuck in a store that has failed: then nobody waits.
+	idle := make(chan struct{})
+	left := l.calls.end()
+	go func() { l.workers.Wait(); <-left; close(idle) }()
+	select {
+	case <-idle:
+	case <-l.failed:
+	}
+	if err := l.Err(); err != nil {
+		return err
+	}
+	l.failQueued(eventlog.ErrClosed)
+	return errors.Join(l.closeStores(), l.Err())
+}
+
+// closeStores closes what recover has opened. A store that fails over it may
+// never answer.
+func (l *Log) closeStores() error {
+	l.metrics.unregister()
+	closed := make(chan error, 1)
+	go func() { closed <- l.closeEach() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-l.failed:
+		return nil // the lock stays until the process ends
+	}
+}
+
+// closeEach puts the marker of a clean shutdown last: a crash before it counts
+// as unclean.
+func (l *Log) closeEach() error {
+	if l.Err() != nil {
+		return nil
+	}
+	var errs []error
+	if l.records != nil {
+		errs = append(errs, l.records.Close())
+	}
+	if l.state != nil {
+		if len(l.ordered) > 0 && errors.Join(errs...) == nil {
+			errs = append(errs, l.markClosed())
+		}
+		errs = append(errs, l.state.Close())
+	}
+	if l.lock != nil {
+		errs = append(errs, l.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ownersOf returns the group's members within this process.
+func (l *Log) ownersOf(spec eventlog.OwnSpec) *owners.Group {
+	l.claims.Lock()
+	defer l.claims.Unlock()
+	g := l.claims.groups[spec]
+	if g == nil {
+		g = owners.New(l.Partitions(), l.cfg.HandoverTimeout)
+		l.claims.groups[spec] = g
+	}
+	return g
+}

@@ -1,0 +1,215 @@
+package locallog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+)
+
+// reader takes its partitions in turn: the one it has read goes to the back.
+type reader struct {
+	log    *Log
+	places []*readPlace // in the order of their turns
+	wake   chan struct{}
+	closed bool
+}
+
+type readPlace struct {
+	partition *partition
+	next      int64 // offset to read
+}
+
+// NewReader implements eventlog.Log. An offset beyond the end is refused: it
+// stems from records that this log does not have.
+func (l *Log) NewReader(_ context.Context, topic string, start map[int32]int64) (eventlog.Reader, error) {
+	t, err := l.find(topic, 0)
+	if err != nil {
+		return nil, err
+	}
+	if l.isGone() {
+		return nil, l.goneErr()
+	}
+	r := &reader{log: l, wake: make(chan struct{}, 1)}
+	for number, offset := range start {
+		if _, err := l.find(topic, number); err != nil {
+			return nil, err
+		}
+		p := &t.partitions[number]
+		if end := p.bounds().End; offset < 0 || offset > end {
+			return nil, fmt.Errorf("read %s partition %d: offset %d is not between 0 and the end %d", topic, number, offset, end)
+		}
+		r.places = append(r.places, &readPlace{p, offset})
+	}
+	slices.SortFunc(r.places, func(a, b *readPlace) int { return int(a.partition.number - b.partition.number) })
+	return r, nil
+}
+
+// wakeUp makes a Poll that waits look again.
+func (r *reader) wakeUp() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Poll implements eventlog.Reader. Records of a partition come in batches of
+// about a thousand from memory and a megabyte from disk.
+func (r *reader) Poll(ctx context.Context) (eventlog.Batch, error) {
+	for {
+		switch {
+		case r.closed:
+			return eventlog.Batch{}, eventlog.ErrClosed
+		case r.log.isGone():
+			return eventlog.Batch{}, r.log.goneErr()
+		case ctx.Err() != nil:
+			return eventlog.Batch{}, ctx.Err()
+		}
+		for i, place := range r.places {
+			batch, err := r.read(place)
+			if err != nil {
+				return batch, err
+			}
+			if len(batch.Records) > 0 {
+				copy(r.places[i:], r.places[i+1:])
+				r.places[len(r.places)-1] = place
+				return batch, nil
+			}
+		}
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+		case <-r.log.gone:
+		}
+	}
+}
+
+// Close implements eventlog.Reader.
+func (r *reader) Close() error {
+	r.closed = true
+	for _, place := range r.places {
+		p := place.partition
+		p.shown.Lock()
+		p.waiters = slices.DeleteFunc(p.waiters, func(other *reader) bool { return other == r })
+		p.shown.Unlock()
+	}
+	return nil
+}
+
+// read returns what a partition has to offer, or an empty batch.
+func (r *reader) read(place *readPlace) (eventlog.Batch, error) {
+	p := place.partition
+	g := p.look(place.next, r)
+	if place.next < g.first {
+		return eventlog.Batch{}, p.truncated(place.next, g.first)
+	}
+	if place.next >= g.end {
+		return eventlog.Batch{}, nil
+	}
+	chunks := g.chunks
+	if len(chunks) == 0 {
+		var err error
+		if chunks, err = r.log.fetch(p, place.next, g.end); err != nil {
+			return eventlog.Batch{}, err
+		}
+	}
+	records, err := join(chunks, place.next)
+	if err != nil {
+		return eventlog.Batch{}, fmt.Errorf("read %s partition %d: %w", p.topic.decl.Name, p.number, err)
+	}
+	place.next = records[len(records)-1].Offset + 1
+	return eventlog.Batch{Partition: p.number, Records: records, End: g.end}, nil
+}
+
+func (p *partition) truncated(want, first int64) error {
+	return &eventlog.TruncatedError{Topic: p.topic.decl.Name, Partition: p.number, Want: want, First: first}
+}
+
+// join returns the records of consecutive chunks from an offset on.
+func join(chunks []*chunk, from int64) ([]eventlog.Stored, error) {
+	total := chunks[0].base - from
+	for _, c := range chunks {
+		total += int64(c.count)
+	}
+	out := make([]eventlog.Stored, 0, total)
+	var err error
+	for _, c := range chunks {
+		if out, err = c.appendRecords(out, from); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// fetch reads durable chunks of a partition from disk: the one that holds an
+// offset and those behind it, about a megabyte.
+func (l *Log) fetch(p *partition, from, end int64) ([]*chunk, error) {
+	if !l.calls.enter() {
+		return nil, l.goneErr()
+	}
+	defer l.calls.leave()
+	chunks, err := l.scan(p, from, end)
+	if err != nil {
+		return nil, fmt.Errorf("read %s partition %d from offset %d: %w", p.topic.decl.Name, p.number, from, err)
+	}
+	// Retention may have passed by.
+	if first := p.bounds().First; from < first {
+		return nil, p.truncated(from, first)
+	}
+	if len(chunks) == 0 || chunks[0].base > from {
+		return nil, fmt.Errorf("read %s partition %d: offset %d is missing from the store", p.topic.decl.Name, p.number, from)
+	}
+	l.metrics.fetched.Inc()
+	return chunks, nil
+}
+
+func (l *Log) scan(p *partition, from, end int64) (chunks []*chunk, err error) {
+	number, last, ok := l.segments.holding(p.topic.index+int(p.number), from)
+	if !ok {
+		return nil, nil
+	}
+	bounds := func(segment uint64) (lower, upper []byte) {
+		return partitionKey(segment, p.topic.id, uint32(p.number)), partitionKey(segment, p.topic.id, uint32(p.number)+1)
+	}
+	lower, upper := bounds(number)
+	it, err := l.records.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	size := 0
+	ok = it.SeekLT(appendChunkKey(nil, number, p.topic.id, uint32(p.number), from+1))
+	for size < pollBytes {
+		for ; ok && size < pollBytes; ok = it.Next() {
+			base, err := chunkBase(it.Key())
+			if err != nil {
+				return nil, err
+			}
+			if base >= end {
+				return chunks, nil // not durable yet
+			}
+			value, err := it.ValueAndErr()
+			if err != nil {
+				return nil, err
+			}
+			c, err := parseChunk(base, bytes.Clone(value))
+			if err != nil {
+				return nil, err
+			}
+			chunks = append(chunks, c)
+			size += len(c.data)
+		}
+		if err := it.Error(); err != nil || number >= last {
+			return chunks, err
+		}
+		number++
+		it.SetBounds(bounds(number))
+		ok = it.First()
+	}
+	return chunks, nil
+}

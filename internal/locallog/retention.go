@@ -1,0 +1,145 @@
+package locallog
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// retain looks for old records at every interval.
+func (l *Log) retain() {
+	defer l.recoverStore()
+	ticker := time.NewTicker(l.cfg.RetentionInterval)
+	defer ticker.Stop()
+	for {
+		if err := l.retainOnce(l.env.now()); err != nil {
+			l.logger.Error("old records could not be deleted", "error", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-l.gone:
+			return
+		}
+	}
+}
+
+// retainOnce deletes the records that are older than their topic's retention,
+// in whole segments, and never what an owners' group has yet to read.
+func (l *Log) retainOnce(now time.Time) error {
+	for _, t := range l.ordered {
+		if t.decl.Retention <= 0 || t.decl.Compacted {
+			continue
+		}
+		cutoff := now.Add(-t.decl.Retention).UnixMilli()
+		for i := range t.partitions {
+			p := &t.partitions[i]
+			before := l.segments.expired(t.index+i, cutoff)
+			for _, resume := range l.resumes(t.decl.Name, int32(i)) {
+				before = min(before, resume)
+			}
+			if err := l.truncate(p, before); err != nil {
+				return err
+			}
+		}
+	}
+	return l.sweep()
+}
+
+// expired returns the offset of a partition below which all records are older
+// than the cutoff: the start of the newest segment that began before it.
+func (s *segments) expired(index int, cutoffMS int64) int64 {
+	s.RLock()
+	defer s.RUnlock()
+	before := int64(0)
+	for _, seg := range s.all {
+		if seg.timeMS >= cutoffMS {
+			break
+		}
+		before = seg.starts[index]
+	}
+	return before
+}
+
+// truncate hides a partition's records below an offset, durably; sweep deletes
+// them. A crash in between leaves them for the next sweep.
+func (l *Log) truncate(p *partition, before int64) error {
+	l.retaining.Lock()
+	defer l.retaining.Unlock()
+	if before <= p.bounds().First {
+		return nil
+	}
+	b := l.state.NewBatch()
+	if err := b.Set(firstKey(p.topic.id, uint32(p.number)), binary.AppendUvarint(nil, uint64(before)), nil); err != nil {
+		return err
+	}
+	if err := l.apply(b, true); err != nil {
+		return fmt.Errorf("store the oldest offset of %s partition %d: %w", p.topic.decl.Name, p.number, err)
+	}
+	p.shown.Lock()
+	p.first = before
+	p.shown.Unlock()
+	return nil
+}
+
+// sweep deletes the hidden records of the segments that are no longer written,
+// and the leading segments that nothing is left of. Pebble takes the range out
+// of its tables at once: unlike a range tombstone this frees the space without
+// a compaction. A crash leaves some for the next sweep.
+func (l *Log) sweep() error {
+	l.retaining.Lock()
+	defer l.retaining.Unlock()
+	l.segments.RLock()
+	all := slices.Clone(l.segments.all)
+	l.segments.RUnlock()
+	dropped := 0
+	for i := 0; i+1 < len(all); i++ {
+		hidden, kept := l.hiddenIn(all[i], all[i+1])
+		if !kept && dropped == i {
+			dropped++
+			continue
+		}
+		for _, p := range hidden {
+			if err := l.excise(partitionKey(all[i].number, p.topic.id, uint32(p.number)), partitionKey(all[i].number, p.topic.id, uint32(p.number)+1)); err != nil {
+				return err
+			}
+			all[i].swept[p.topic.index+int(p.number)] = true
+		}
+	}
+	if dropped == 0 {
+		return nil
+	}
+	// The index first: nobody looks for what is about to go.
+	l.segments.Lock()
+	l.segments.all = slices.Clone(l.segments.all[dropped:])
+	l.segments.Unlock()
+	return l.excise(segmentKey(all[0].number), segmentKey(all[dropped].number))
+}
+
+// hiddenIn returns the partitions whose records in a segment are all hidden and
+// not yet deleted, and says whether any records of the segment are kept.
+func (l *Log) hiddenIn(s, next segment) (hidden []*partition, kept bool) {
+	for _, t := range l.ordered {
+		for i := range t.partitions {
+			index := t.index + i
+			switch {
+			case s.starts[index] == next.starts[index]: // has none here
+			case t.partitions[i].bounds().First < next.starts[index]:
+				kept = true
+			case !s.swept[index]:
+				hidden = append(hidden, &t.partitions[i])
+			}
+		}
+	}
+	return hidden, kept
+}
+
+func (l *Log) excise(start, end []byte) error {
+	if err := l.records.Excise(context.Background(), pebble.KeyRange{Start: start, End: end}); err != nil {
+		return fmt.Errorf("delete old records: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package locallog
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// testClock is set by the test.
+type testClock struct{ ms atomic.Int64 }
+
+func (c *testClock) now() time.Time          { return time.UnixMilli(c.ms.Load()) }
+func (c *testClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
+
+func openClocked(t *testing.T, cfg Config, fs vfs.FS, clock *testClock) *Log {
+	l, err := open(cfg, topics.All(), newRegistry(), quietLogger, environment{fs: fs, now: clock.now})
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func newClock() *testClock {
+	c := &testClock{}
+	c.ms.Store(1_700_000_000_000)
+	return c
+}
+
+func firsts(t *testing.T, l *Log, topic string) []int64 {
+	t.Helper()
+	bounds, err := l.Bounds(t.Context(), topic)
+	require.NoError(t, err)
+	out := make([]int64, len(bounds))
+	for i, b := range bounds {
+		out[i] = b.First
+	}
+	return out
+}
+
+// checkpointAt stores a resume offset for each of some partitions.
+func checkpointAt(t *testing.T, l *Log, resumes map[int32]int64) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{}, 16)
+	go func() {
+		for range l.Partitions() {
+			<-done
+		}
+		cancel()
+	}()
+	require.NoError(t, l.Own(ctx, testSpec, func(ctx context.Context, c eventlog.Claim) error {
+		defer func() { <-c.Revoked() }()
+		defer func() { done <- struct{}{} }()
+		if _, err := c.Load(ctx, func(_, _ []byte) error { return nil }); err != nil {
+			return err
+		}
+		if resume, ok := resumes[c.Partition()]; ok {
+			return c.Checkpoint(ctx, nil, resume)
+		}
+		return nil
+	}))
+}
+
+// TestRetention has a day a segment: records go when they are older than their
+// topic's retention and every owners' group is past them.
+func TestRetention(t *testing.T) {
+	clock, cfg, fs := newClock(), testConfig(), vfs.NewMem()
+	cfg.SegmentAge, cfg.SegmentBytes = 24*time.Hour, 1<<20
+	cfg.TailCacheBytes = 0
+	l := openClocked(t, cfg, fs, clock)
+	const days = 12 // locations and tracks are kept for 7, dead letters for 28
+	for range days {
+		for p := range l.Partitions() {
+			appendValues(t, l, topics.Locations, p, "a", "b")
+			appendValues(t, l, topics.Tracks, p, "c")
+			appendValues(t, l, topics.DeadLetters, p, "d")
+		}
+		clock.advance(24*time.Hour + time.Second)
+	}
+	// Of 12 days the last 7 are kept; the cutoff falls into the first of them.
+	old := int64(days - 7)
+	require.NoError(t, l.retainOnce(clock.now()))
+	require.Equal(t, []int64{2 * old, 2 * old, 2 * old, 2 * old}, firsts(t, l, topics.Locations))
+	require.Equal(t, []int64{old, old, old, old}, firsts(t, l, topics.Tracks))
+	require.Equal(t, []int64{0, 0, 0, 0}, firsts(t, l, topics.DeadLetters))
+	require.Equal(t, []string{"c", "c", "c", "c", "c", "c", "c"}, readValues(t, l, topics.Tracks, 2))
+	require.Len(t, readValues(t, l, topics.DeadLetters, 2), days)
+
+	// The records are gone from the store, not only hidden.
+	chunks, err := l.scan(&l.topics[topics.Tracks].partitions[2], 0, 1)
+	require.NoError(t, err)
+	require.Empty(t, chunks)
+
+	// An owner that lags holds its partition of its source back, and no other.
+	checkpointAt(t, l, map[int32]int64{0: 1000, 1: 10, 3: 1000})
+	clock.advance(7 * 24 * time.Hour)
+	require.NoError(t, l.retainOnce(clock.now()))
+	last := int64(days - 1)
+	require.Equal(t, []int64{2 * last, 10, 2 * old, 2 * last}, firsts(t, l, topics.Locations), "partition 2 was claimed and never checkpointed")
+	require.Equal(t, []int64{last, last, last, last}, firsts(t, l, topics.Tracks))
+
+	require.NoError(t, l.Close())
+	l = openClocked(t, cfg, fs, clock)
+	require.Equal(t, []int64{2 * last, 10, 2 * old, 2 * last}, firsts(t, l, topics.Locations))
+	require.NoError(t, l.retainOnce(clock.now()), "what owners hold back is known after a restart")
+	require.Equal(t, []int64{2 * last, 10, 2 * old, 2 * last}, firsts(t, l, topics.Locations))
+
+	// When everything but the last segment is gone, so is its index.
+	checkpointAt(t, l, map[int32]int64{0: 1000, 1: 1000, 2: 1000, 3: 1000})
+	clock.advance(60 * 24 * time.Hour)
+	require.NoError(t, l.retainOnce(clock.now()))
+	require.Len(t, l.segments.all, 1)
+	for _, topic := range []string{topics.Locations, topics.Tracks, topics.DeadLetters} {
+		require.Len(t, readValues(t, l, topic, 1), map[string]int{topics.Locations: 2, topics.Tracks: 1, topics.DeadLetters: 1}[topic])
+	}
+	appendValues(t, l, topics.Tracks, 1, "new")
+	require.Equal(t, []string{"c", "new"}, readValues(t, l, topics.Tracks, 1))
+}
+
+// Retention that is interrupted between hiding and deleting ends after the
+// restart.
+func TestRetentionGoesOnAfterACrash(t *testing.T) {
+	clock, cfg, mem := newClock(), testConfig(), vfs.NewCrashableMem()
+	cfg.SegmentAge = time.Hour
+	l := openClocked(t, cfg, mem, clock)
+	for range 5 {
+		appendValues(t, l, topics.Locations, 0, "a", "b", "c")
+		clock.advance(2 * time.Hour)
+	}
+	require.NoError(t, l.truncate(&l.topics[topics.Locations].partitions[0], 9))
+	mem = mem.CrashClone(vfs.CrashCloneCfg{})
+	l = openClocked(t, cfg, mem, clock)
+	require.Equal(t, int64(9), firsts(t, l, topics.Locations)[0])
+	require.Len(t, l.segments.all, 5)
+	require.NoError(t, l.sweep())
+	require.Len(t, l.segments.all, 2)
+	mem = mem.CrashClone(vfs.CrashCloneCfg{})
+	l = openClocked(t, cfg, mem, clock)
+	require.Len(t, l.segments.all, 2)
+	require.Len(t, readValues(t, l, topics.Locations, 0), 6)
+}
+
+// A clock that is set back does not set append times back.
+func TestAppendTimeDoesNotStepBack(t *testing.T) {
+	clock, cfg, fs := newClock(), testConfig(), vfs.NewMem()
+	l := openClocked(t, cfg, fs, clock)
+	start := clock.ms.Load()
+	appendValues(t, l, topics.Locations, 0, "a")
+	clock.advance(-time.Hour)
+	appendValues(t, l, topics.Locations, 0, "b")
+	require.NoError(t, l.Close())
+	l = openClocked(t, cfg, fs, clock)
+	appendValues(t, l, topics.Locations, 0, "c")
+	clock.advance(2 * time.Hour)
+	appendValues(t, l, topics.Locations, 0, "d")
+	r, err := l.NewReader(t.Context(), topics.Locations, map[int32]int64{0: 0})
+	require.NoError(t, err)
+	var times []int64
+	for len(times) < 4 {
+		b, err := r.Poll(t.Context())
+		require.NoError(t, err)
+		for _, s := range b.Records {
+			times = append(times, s.AppendTimeMS)
+		}
+	}
+	require.Equal(t, []int64{start, start, start, start + time.Hour.Milliseconds()}, times)
+}

@@ -1,0 +1,92 @@
+package locallog
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// smallDisk says how much room there is; every append of the record store's
+// log takes as much away.
+type smallDisk struct {
+	vfs.FS
+	free atomic.Int64
+}
+
+func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: uint64(max(d.free.Load(), 0)), TotalBytes: 1 << 40}, nil
+}
+
+// TestNearlyFullDisk refuses fixes first, then all appends, keeps what it has,
+// and goes on when there is room again.
+func TestNearlyFullDisk(t *testing.T) {
+	cfg := testConfig()
+	cfg.LowWaterFreeBytes = 10 << 20
+	cfg.SpaceInterval = time.Hour // the test looks
+	disk := &smallDisk{FS: vfs.NewMem()}
+	disk.free.Store(100 << 20)
+	l := openTest(t, cfg, disk)
+	try := func(topic string) error {
+		e := make(ear, 1)
+		err := l.Append(t.Context(), topic, 0, eventlog.Record{Value: []byte("v")}, e)
+		if err == nil {
+			err = e.next(t).err
+		}
+		return err
+	}
+	require.NoError(t, try(topics.Locations))
+	require.NoError(t, try(topics.Tracks))
+
+	disk.free.Store(9 << 20)
+	l.checkSpace()
+	require.ErrorIs(t, try(topics.Locations), eventlog.ErrFull)
+	require.NoError(t, try(topics.Tracks), "what follows from the fixes that were taken still finds room")
+
+	disk.free.Store(4 << 20)
+	l.checkSpace()
+	require.ErrorIs(t, try(topics.Locations), eventlog.ErrFull)
+	require.ErrorIs(t, try(topics.Tracks), eventlog.ErrFull)
+
+	require.Equal(t, []string{"v"}, readValues(t, l, topics.Locations, 0))
+	require.Equal(t, []string{"v", "v"}, readValues(t, l, topics.Tracks, 0))
+
+	require.NoError(t, l.Close())
+	l = openTest(t, cfg, disk)
+	require.ErrorIs(t, try(topics.Tracks), eventlog.ErrFull, "full from the start")
+
+	disk.free.Store(100 << 20)
+	l.checkSpace()
+	require.NoError(t, try(topics.Locations))
+	require.NoError(t, try(topics.Tracks))
+	require.Equal(t, []string{"v", "v"}, readValues(t, l, topics.Locations, 0))
+}
+
+// The disk is looked at again before much is written, however long the
+// interval.
+func TestManyAppendsDoNotOutrunTheLook(t *testing.T) {
+	cfg := testConfig()
+	cfg.LowWaterFreeBytes = 10 << 20
+	cfg.SpaceInterval = time.Hour
+	disk := &smallDisk{FS: vfs.NewMem()}
+	disk.free.Store(20 << 20)
+	l := openTest(t, cfg, disk)
+	disk.free.Store(0) // someone else takes the rest
+	e := make(ear, 100_000)
+	taken, refused := 0, error(nil)
+	for refused == nil {
+		if refused = l.Append(t.Context(), topics.Locations, 0, eventlog.Record{Value: make([]byte, 10_000)}, e); refused == nil {
+			taken++
+			require.Less(t, taken, 2000, "20 MB were taken")
+		}
+	}
+	require.ErrorIs(t, refused, eventlog.ErrFull)
+	for range taken {
+		require.NoError(t, e.next(t).err)
+	}
+}

@@ -1,0 +1,96 @@
+package locallog
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// openStore opens one of the two Pebble stores. Pebble calls the logger's
+// Fatalf when it cannot go on, possibly on this very call: then the opening
+// goroutine is left behind.
+func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
+	opts.FS = l.wire
+	opts.FormatMajorVersion = pebble.FormatNewest
+	opts.Logger = storeLogger{l, l.logger.With("store", name)}
+	opts.EventListener = &pebble.EventListener{
+		BackgroundError: func(err error) {
+			l.logger.Error("store works in the background and fails", "store", name, "error", err)
+		},
+		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
+			l.metrics.stalls.Inc()
+			l.logger.Warn("store makes writers wait", "store", name, "reason", info.Reason)
+		},
+	}
+	type opened struct {
+		db  *pebble.DB
+		err error
+	}
+	ch := make(chan opened, 1)
+	go func() {
+		db, err := pebble.Open(l.wire.PathJoin(l.cfg.Directory, name), opts)
+		ch <- opened{db, err}
+	}()
+	select {
+	case o := <-ch:
+		if o.err != nil {
+			return nil, fmt.Errorf("open store %s: %w", name, o.err)
+		}
+		return o.db, nil
+	case <-l.failed:
+		return nil, fmt.Errorf("open store %s: %w", name, l.Err())
+	}
+}
+
+// recordOptions suit a store that is only appended to. Its memtable is larger
+// than a segment, and is written out when the segment ends: every table
+// belongs to one segment and moves down the levels without being rewritten.
+func (l *Log) recordOptions() *pebble.Options {
+	o := &pebble.Options{
+		CacheSize:                   l.cfg.BlockCacheBytes,
+		MemTableSize:                uint64(l.cfg.SegmentBytes + l.cfg.SegmentBytes/4 + 2*l.cfg.MaxGroupBytes),
+		MemTableStopWritesThreshold: 4,
+		FlushDelayDeleteRange:       10 * time.Second, // so that retention frees space soon
+	}
+	for i := range o.TargetFileSizes {
+		o.TargetFileSizes[i] = l.cfg.SegmentBytes
+	}
+	// Coordinates hardly compress, and compressing them took a sixth of the
+	// whole process's CPU.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	return o
+}
+
+func (l *Log) stateOptions() *pebble.Options {
+	return &pebble.Options{
+		CacheSize:                   8 << 20,
+		MemTableSize:                uint64(l.cfg.StateMemtableBytes),
+		MemTableStopWritesThreshold: 4,
+	}
+}
+
+// storeLogger passes Pebble's messages on.
+type storeLogger struct {
+	log    *Log
+	logger *slog.Logger
+}
+
+// Infof implements pebble.Logger.
+func (s storeLogger) Infof(format string, args ...any) {
+	s.logger.Debug(fmt.Sprintf(format, args...))
+}
+
+// Errorf implements pebble.Logger.
+func (s storeLogger) Errorf(format string, args ...any) {
+	s.logger.Error(fmt.Sprintf(format, args...))
+}
+
+// Fatalf implements pebble.Logger. Pebble relies on it not to return: a commit
+// that has failed would go on and answer that all is well. So the calling
+// goroutine stops here for good, and the log fails.
+func (s storeLogger) Fatalf(format string, args ...any) {
+	s.log.fail(fmt.Errorf("store: "+format, args...))
+	select {}
+}

@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+)
+
+type bench struct {
+	opts    Options
+	started int // children so far
+}
+
+// Result is what was measured, and how.
+type Result struct {
+	Machine  Machine       `json:"machine"`
+	Log      string        `json:"log"`
+	Note     string        `json:"note,omitempty"`
+	Rounds   int           `json:"rounds"`
+	Duration time.Duration `json:"duration_ns"`
+	Sizes    []Size        `json:"sizes"`
+	Heap     *Heap         `json:"heap,omitempty"`
+}
+
+// Machine is where it was measured.
+type Machine struct {
+	OS   string `json:"os"`
+	Arch string `json:"arch"`
+	CPUs int    `json:"cpus"`
+	Go   string `json:"go"`
+}
+
+// Size holds the medians over all rounds for one number of fixes a report.
+type Size struct {
+	FixesPerReport int `json:"fixes_per_report"`
+	// Acknowledged fixes a second at saturation, nothing being consumed.
+	BareIngest     float64 `json:"bare_ingest_fixes_per_s"`
+	StarlingIngest float64 `json:"starling_ingest_fixes_per_s"`
+	// IngestRatio is the median of the rounds' ratios.
+	IngestRatio float64 `json:"ingest_ratio"`
+	// CPU of the server for each fix at that saturation.
+	BareIngestCPU     time.Duration `json:"bare_ingest_cpu_per_fix_ns"`
+	StarlingIngestCPU time.Duration `json:"starling_ingest_cpu_per_fix_ns"`
+	// Sustainable is the rate at which Starling makes fixes searchable.
+	Sustainable float64 `json:"sustainable_fixes_per_s"`
+	// Rate is half of that, at which the whole way is measured.
+	Rate float64 `json:"rate_fixes_per_s"`
+	// CPU of the server for each fix of the whole way.
+	BareWholeCPU     time.Duration `json:"bare_whole_cpu_per_fix_ns"`
+	StarlingWholeCPU time.Duration `json:"starling_whole_cpu_per_fix_ns"`
+	// CPUAboveBare is the median of the rounds' differences.
+	CPUAboveBare time.Duration `json:"cpu_above_bare_per_fix_ns"`
+	// WorstLag is the traffic, in time, that had piled up in any round.
+	WorstLag time.Duration `json:"worst_lag_ns"`
+	// Median latencies of Starling at Rate.
+	AckP99        time.Duration `json:"ack_p99_ns"`
+	SearchableP50 time.Duration `json:"searchable_p50_ns"`
+	SearchableP99 time.Duration `json:"searchable_p99_ns"`
+}
+
+// Heap is what one vehicle costs in live heap.
+type Heap struct {
+	Vehicles    int     `json:"vehicles"`
+	WindowFixes int     `json:"window_fixes"`
+	TrackerB    float64 `json:"tracker_bytes_per_vehicle"`
+	MatcherB    float64 `json:"matcher_bytes_per_vehicle"`
+	// LogB, IngestB and OtherB are of the whole process.
+	LogB    float64 `json:"log_bytes"`
+	IngestB float64 `json:"ingest_bytes"`
+	OtherB  float64 `json:"other_bytes"`
+}
+
+// Run measures. It takes, for each size and round, four runs of Warmup and
+// Duration; nothing else should run on the machine.
+func Run(ctx context.Context, opts Options) (Result, error) {
+	if err := opts.Validate(); err != nil {
+		return Result{}, fmt.Errorf("bench: %w", err)
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(string) {}
+	}
+	b := &bench{opts: opts}
+	res := Result{
+		Machine: Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()},
+		Log:     "local", Note: opts.Note, Rounds: opts.Rounds, Duration: opts.Duration,
+	}
+	if len(opts.KafkaBrokers) > 0 {
+		res.Log = "kafka"
+	}
+	sizes := make([]rounds, len(opts.FixesPerReport))
+	for i, n := range opts.FixesPerReport {
+		opts.Progress(fmt.Sprintf("%s log, %d fixes a report: what can Starling sustain?", res.Log, n))
+		rate, err := b.sustainable(ctx, n)
+		if err != nil {
+			return res, fmt.Errorf("bench: sustainable rate: %w", err)
+		}
+		sizes[i] = rounds{n: n, sustainable: rate}
+	}
+	for round := range opts.Rounds {
+		for i := range sizes {
+			opts.Progress(fmt.Sprintf("%s log, round %d of %d, %d fixes a report", res.Log, round+1, opts.Rounds, sizes[i].n))
+			if err := b.round(ctx, round, &sizes[i]); err != nil {
+				return res, fmt.Errorf("bench: %w", err)
+			}
+		}
+	}
+	for i := range sizes {
+		res.Sizes = append(res.Sizes, sizes[i].medians())
+	}
+	if opts.HeapVehicles > 0 {
+		opts.Progress(fmt.Sprintf("%s log, live heap of %d vehicles", res.Log, opts.HeapVehicles))
+		heap, err := b.heap(ctx)
+		if err != nil {
+			return res, fmt.Errorf("bench: heap: %w", err)
+		}
+		v := float64(opts.HeapVehicles)
+		res.Heap = &Heap{
+			Vehicles: opts.HeapVehicles, WindowFixes: heapReports * heapFixesPerReport,
+			TrackerB: heap["tracker"] / v, MatcherB: heap["matcher"] / v,
+			LogB: heap["log"], IngestB: heap["ingest"] + heap["grpc"], OtherB: heap["other"],
+		}
+	}
+	return res, nil
+}
+
+// rounds are the runs of one size.
+type rounds struct {
+	n                                                  int
+	sustainable                                        float64
+	bareIngest, starlingIngest, bareWhole, starlingWay []run
+}
+
+// round runs the four measurements once, the bare and the real one next to each
+// other and in turn first, so that what drifts does not favour either.
+func (b *bench) round(ctx context.Context, number int, s *rounds) error {
+	measure := func(kind Kind, rate float64, to *[]run) error {
+		r, err := b.measure(ctx, kind, s.n, rate)
+		if err == nil {
+			*to = append(*to, r)
+			b.opts.Progress(fmt.Sprintf("  %-16s %9.0f fixes/s, %6.2f µs of CPU a fix, acknowledged in %v (p99)",
+				kind, r.fixesPerSecond, micros(r.cpuPerFix), r.ackLatency.P99.Round(100*time.Microsecond)))
+		}
+		return err
+	}
+	steps := []func() error{
+		func() error { return measure(BareIngest, 0, &s.bareIngest) },
+		func() error { return measure(StarlingIngest, 0, &s.starlingIngest) },
+		func() error { return measure(BareWhole, s.sustainable/2, &s.bareWhole) },
+		func() error { return measure(StarlingWhole, s.sustainable/2, &s.starlingWay) },
+	}
+	if number%2 == 1 {
+		steps[0], steps[1] = steps[1], steps[0]
+		steps[2], steps[3] = steps[3], steps[2]
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// medians sums up the rounds.
+func (s *rounds) medians() Size {
+	rate := func(r run) float64 { return r.fixesPerSecond }
+	cpu := func(r run) float64 { return float64(r.cpuPerFix) }
+	out := Size{
+		FixesPerReport: s.n, Sustainable: s.sustainable, Rate: s.sustainable / 2,
+		BareIngest: median(s.bareIngest, rate), StarlingIngest: median(s.starlingIngest, rate),
+		BareIngestCPU: time.Duration(median(s.bareIngest, cpu)), StarlingIngestCPU: time.Duration(median(s.starlingIngest, cpu)),
+		BareWholeCPU: time.Duration(median(s.bareWhole, cpu)), StarlingWholeCPU: time.Duration(median(s.starlingWay, cpu)),
+		AckP99:        time.Duration(median(s.starlingWay, func(r run) float64 { return float64(r.ackLatency.P99) })),
+		SearchableP50: time.Duration(median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P50) })),
+		SearchableP99: time.Duration(median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P99) })),
+	}
+	ratios, above := make([]float64, len(s.bareIngest)), make([]float64, len(s.bareWhole))
+	for i := range ratios {
+		ratios[i] = s.starlingIngest[i].fixesPerSecond / s.bareIngest[i].fixesPerSecond
+		above[i] = float64(s.starlingWay[i].cpuPerFix - s.bareWhole[i].cpuPerFix)
+		out.WorstLag = max(out.WorstLag, s.starlingWay[i].lag)
+	}
+	same := func(x float64) float64 { return x }
+	out.IngestRatio = median(ratios, same)
+	out.CPUAboveBare = time.Duration(median(above, same))
+	return out
+}
+
+func median[T any](runs []T, of func(T) float64) float64 {
+	values := make([]float64, len(runs))
+	for i, r := range runs {
+		values[i] = of(r)
+	}
+	slices.Sort(values)
+	n := len(values)
+	if n == 0 {
+		return 0
+	}
+	return (values[(n-1)/2] + values[n/2]) / 2
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

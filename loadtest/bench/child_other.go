@@ -1,0 +1,8 @@
+//go:build !linux
+
+package bench
+
+import "os/exec"
+
+// dieWithParent does nothing here: only Linux offers it.
+func dieWithParent(*exec.Cmd) {}

@@ -1,0 +1,80 @@
+// Package bench measures Starling beside the bare pipeline, in one run, on one
+// machine: children of this process serve, in turn and under the same load, and
+// their CPU time is their own.
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Options say what is measured.
+type Options struct {
+	// Starling is the path of the starling binary.
+	Starling string
+	// Serve is the command line of a child that serves Kind, to which the flags
+	// of childArgs are added.
+	Serve []string
+	// KafkaBrokers are the log; empty means the local one.
+	KafkaBrokers []string
+	// Note is added to the description of the method, such as where Kafka runs.
+	Note string
+	// FixesPerReport are the sizes that are measured.
+	FixesPerReport []int
+	// Rounds is how often each measurement is repeated; the medians count.
+	Rounds int
+	// Warmup and Duration of each measurement.
+	Warmup, Duration time.Duration
+	// HeapVehicles is the fleet's size for the heap; 0 leaves that out.
+	HeapVehicles int
+	// WorkDir holds the local logs, one at a time; empty means a temporary
+	// folder.
+	WorkDir string
+	// Progress, when not nil, is told each step in a sentence.
+	Progress func(string)
+}
+
+// DefaultOptions are what `make bench` measures.
+func DefaultOptions() Options {
+	return Options{
+		FixesPerReport: []int{1, 5, 50}, Rounds: 5,
+		Warmup: 2 * time.Second, Duration: 4 * time.Second, HeapVehicles: 100_000,
+	}
+}
+
+// Validate names every field that breaks its rule.
+func (o Options) Validate() error {
+	var faults []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	rule(o.Starling != "", "starling must name the binary")
+	rule(len(o.Serve) > 0, "serve must name a command")
+	rule(len(o.FixesPerReport) > 0, "fixes_per_report must have a size")
+	for _, n := range o.FixesPerReport {
+		rule(n >= 1 && n <= 1000, "fixes_per_report %d must be 1 to 1000", n)
+	}
+	rule(o.Rounds >= 1, "rounds %d must be at least 1", o.Rounds)
+	rule(o.Warmup > 0 && o.Duration > 0, "warmup and duration must be positive")
+	rule(o.HeapVehicles >= 0, "heap_vehicles must not be negative")
+	return errors.Join(faults...)
+}
+
+// Kind is what a child serves.
+type Kind string
+
+// The kinds. The first three are served by the command Options.Serve.
+const (
+	// BareIngest is the bare pipeline without its reader.
+	BareIngest Kind = "bare-ingest"
+	// BareWhole is the bare pipeline with its reader.
+	BareWhole Kind = "bare-whole"
+	// StarlingIngest is Starling's ingest alone on the local log, which the
+	// starling binary can't be: there, a local log has all roles.
+	StarlingIngest Kind = "starling-ingest"
+	// StarlingWhole is `starling up`.
+	StarlingWhole Kind = "starling-whole"
+)

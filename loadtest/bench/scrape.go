@@ -1,0 +1,133 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// scrape sums each metric of a child over its labels.
+func (c *child) scrape(ctx context.Context) (map[string]float64, error) {
+	body, err := get(ctx, "http://"+c.admin+"/metrics")
+	if err != nil {
+		return nil, fmt.Errorf("read metrics: %w", err)
+	}
+	defer body.Close()
+	return parseMetrics(body)
+}
+
+// parseMetrics reads Prometheus's text format.
+func parseMetrics(r io.Reader) (map[string]float64, error) {
+	sums := map[string]float64{}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		blank := strings.LastIndexByte(line, ' ')
+		if blank < 0 {
+			return nil, fmt.Errorf("metrics have the line %q", line)
+		}
+		value, err := strconv.ParseFloat(line[blank+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("metrics have the line %q: %w", line, err)
+		}
+		name, _, _ := strings.Cut(line[:blank], "{")
+		sums[name] += value
+	}
+	return sums, lines.Err()
+}
+
+// MetricReadFixes is the bare child's count of fixes that its reader has seen.
+const MetricReadFixes = "bare_read_fixes_total"
+
+// progress is how far a child's consumers are, in fixes, and whether everything
+// the tracker has published is searchable.
+type progress struct {
+	fixes   int64
+	visible bool
+}
+
+// consumed asks a child how far its consumers are.
+func (c *child) consumed(ctx context.Context, kind Kind) (progress, error) {
+	m, err := c.scrape(ctx)
+	if err != nil {
+		return progress{}, err
+	}
+	if kind == BareWhole {
+		return progress{int64(m[MetricReadFixes]), true}, nil
+	}
+	return progress{
+		fixes:   int64(m["starling_tracker_fixes_total"]),
+		visible: m["starling_matcher_records_total"] >= m["starling_tracker_records_total"],
+	}, nil
+}
+
+// heapByRoom reads a heap profile in its text form and sums what is live by the
+// room that allocated it: the innermost frame of a stack that is in one of the
+// rooms. Samples are scaled as pprof does it: an object of s bytes is sampled
+// with probability 1 - exp(-s/rate).
+func heapByRoom(r io.Reader, rooms map[string]string) (map[string]float64, error) {
+	live := map[string]float64{}
+	rate := 0.0
+	var bytes float64 // of the stack that is being read
+	counted := true
+	settle := func() {
+		if !counted {
+			live["other"] += bytes
+		}
+		counted = true
+	}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case strings.HasPrefix(line, "heap profile:"):
+			_, after, _ := strings.Cut(line, "@ heap/")
+			doubled, err := strconv.ParseFloat(after, 64)
+			if err != nil {
+				return nil, fmt.Errorf("heap profile begins with %q", line)
+			}
+			rate = doubled / 2
+		case line == "" || strings.HasPrefix(line, "# runtime"):
+			settle()
+		case line[0] == '#':
+			if room := roomOf(line, rooms); room != "" && !counted {
+				live[room] += bytes
+				counted = true
+			}
+		case strings.Contains(line, " @ "):
+			settle()
+			var objects, size float64
+			if _, err := fmt.Sscanf(line, "%f: %f [", &objects, &size); err != nil {
+				return nil, fmt.Errorf("heap profile has %q: %w", line, err)
+			}
+			bytes, counted = 0, objects == 0
+			if objects > 0 {
+				bytes = size / (1 - math.Exp(-size/objects/rate))
+			}
+		}
+	}
+	settle()
+	if rate == 0 {
+		return nil, fmt.Errorf("heap profile has no header")
+	}
+	return live, lines.Err()
+}
+
+// roomOf names the room of a frame.
+func roomOf(frame string, rooms map[string]string) string {
+	for prefix, room := range rooms {
+		if strings.Contains(frame, prefix) {
+			return room
+		}
+	}
+	return ""
+}

@@ -1,0 +1,91 @@
+// Generate puts a made-up load on Starling with as little CPU of its own as
+// possible and prints what was acknowledged and how fast, as text or JSON.
+//
+// Exit codes: 0 done; 1 something failed; 2 wrong usage.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/generate"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	code, err := run(ctx, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+	}
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) (code int, err error) {
+	o := generate.DefaultOptions()
+	flags := flag.NewFlagSet("generate", flag.ContinueOnError)
+	ingest := flags.String("ingest", "127.0.0.1:7600", "address of ingest's door")
+	matcher := flags.String("matcher", "127.0.0.1:7601", "address of the matcher's door; empty measures acknowledgements only")
+	connections := flags.Int("connections", 4, "connections over which the streams are spread")
+	flags.IntVar(&o.Streams, "streams", o.Streams, "streams that are open at a time")
+	flags.IntVar(&o.VehiclesPerStream, "vehicles-per-stream", o.VehiclesPerStream, "vehicles of each stream")
+	flags.IntVar(&o.FixesPerReport, "fixes-per-report", o.FixesPerReport, "fixes in one message")
+	flags.Float64Var(&o.FixesPerSecond, "rate", 0, "fixes a second over all streams; 0 is as many as are acknowledged")
+	flags.DurationVar(&o.Warmup, "warmup", o.Warmup, "time before the measurement")
+	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of the measurement")
+	flags.IntVar(&o.InFlight, "in-flight", o.InFlight, "unacknowledged reports of a stream at most")
+	flags.IntVar(&o.Watched, "watched", o.Watched, "vehicles that are watched for how soon their fixes can be found")
+	flags.DurationVar(&o.DeviceInterval, "device-interval", o.DeviceInterval, "device time between two fixes of a vehicle; 0 sends the time of sending")
+	flags.StringVar(&o.VehiclePrefix, "vehicle-prefix", o.VehiclePrefix, "what vehicle ids begin with")
+	flags.Int64Var(&o.Seed, "seed", o.Seed, "number from which the fleet is drawn")
+	asJSON := flags.Bool("json", false, "print JSON")
+	if err := flags.Parse(args); err != nil {
+		return 2, nil // flag has said why
+	}
+	for range max(1, *connections) {
+		conn, err := client.Dial(*ingest, client.DialOptions{})
+		if err != nil {
+			return 2, err
+		}
+		defer conn.Close()
+		o.Ingest = append(o.Ingest, conn)
+	}
+	if *matcher != "" {
+		conn, err := client.Dial(*matcher, client.DialOptions{})
+		if err != nil {
+			return 2, err
+		}
+		defer conn.Close()
+		o.Fleet = conn
+	}
+	if err := o.Validate(); err != nil {
+		return 2, err
+	}
+	o.Progress = func(p generate.Progress) {
+		fmt.Fprintf(os.Stderr, "%4s %10.0f fixes/s acknowledged, %d reports under way, %d streams broke\n",
+			p.Elapsed.Round(time.Second), p.FixesPerSecond, p.UnacknowledgedNow, p.BrokenStreamsSoFar)
+	}
+	r, err := generate.Run(ctx, o)
+	if *asJSON {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		_ = out.Encode(r)
+	} else {
+		fmt.Printf("acknowledged  %.0f fixes/s over %v\n", r.FixesPerSecond, r.Measured.Round(time.Millisecond))
+		fmt.Printf("ack latency   %v\n", r.AckLatency)
+		fmt.Printf("searchable    %v; %d not within the drain\n", r.Searchable, r.Unsearchable)
+		fmt.Printf("all in all    %d fixes sent, %d acknowledged, of these %d refused, %d unknown after %d broken streams\n",
+			r.SentFixes, r.AcknowledgedFixes, r.RefusedFixes, r.UnknownFixes, r.BrokenStreams)
+	}
+	if err != nil {
+		return 1, err
+	}
+	return 0, nil
+}

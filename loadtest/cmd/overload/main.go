@@ -1,0 +1,75 @@
+// Overload puts ten times the sustainable load on a server of its own, beside
+// clients that misbehave, and prints what became of everybody, as a table or
+// JSON. `make overload` runs it.
+//
+// Exit codes: 0 everything held; 1 something did not, or the run failed; 2
+// wrong usage.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/starling-fleet/starling/loadtest/overload"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	code, err := run(ctx, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "overload:", err)
+	}
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) (code int, err error) {
+	o := overload.DefaultOptions()
+	flags := flag.NewFlagSet("overload", flag.ContinueOnError)
+	starling := flags.String("starling", "bin/starling", "the starling binary")
+	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
+	flags.DurationVar(&o.Calibration, "calibration", o.Calibration, "time for which the sustainable load is looked for")
+	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of the overload")
+	flags.Float64Var(&o.Factor, "factor", o.Factor, "offered load in sustainable loads")
+	flags.IntVar(&o.StreamsPerLoad, "streams-per-load", o.StreamsPerLoad, "streams that offer one sustainable load")
+	flags.IntVar(&o.VehiclesPerStream, "vehicles-per-stream", o.VehiclesPerStream, "vehicles of each of those streams")
+	flags.IntVar(&o.FixesPerReport, "fixes-per-report", o.FixesPerReport, "fixes in one message")
+	flags.IntVar(&o.InFlight, "in-flight", o.InFlight, "unacknowledged reports of a stream at most")
+	flags.IntVar(&o.IdleStreams, "idle-streams", o.IdleStreams, "silent streams")
+	flags.IntVar(&o.DeafStreams, "deaf-streams", o.DeafStreams, "streams that never read their acknowledgements")
+	flags.IntVar(&o.GarbageSenders, "garbage-senders", o.GarbageSenders, "senders of garbage and oversized messages")
+	flags.IntVar(&o.HonestVehicles, "honest-vehicles", o.HonestVehicles, "vehicles of the honest fleet")
+	flags.DurationVar(&o.HonestPeriod, "honest-period", o.HonestPeriod, "time between two fixes of an honest vehicle")
+	flags.Int64Var(&o.ServerBytes, "server-bytes", o.ServerBytes, "the server's ingest.limits.server_bytes")
+	flags.DurationVar(&o.MaxHonestP99, "max-honest-p99", o.MaxHonestP99, "longest time to an honest report's acknowledgement, for 99 in 100")
+	flags.DurationVar(&o.MaxSearchP99, "max-search-p99", o.MaxSearchP99, "longest time of a search, for 99 in 100")
+	flags.DurationVar(&o.SettleTimeout, "settle-timeout", o.SettleTimeout, "longest wait for the last acknowledgements and for trackers without progress")
+	asJSON := flags.Bool("json", false, "print JSON")
+	if err := flags.Parse(args); err != nil {
+		return 2, nil // flag has said why
+	}
+	o.Starling = []string{*starling}
+	if err := o.Validate(); err != nil {
+		return 2, err
+	}
+	begun := time.Now()
+	o.Progress = func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
+	r, err := overload.Run(ctx, o)
+	if *asJSON {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		_ = out.Encode(r)
+	} else {
+		fmt.Print(r)
+	}
+	if err != nil || len(r.Faults) > 0 {
+		return 1, err
+	}
+	return 0, nil
+}

@@ -1,0 +1,198 @@
+package check_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/eventlog/memlog"
+	"github.com/starling-fleet/starling/loadtest/drill/check"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/tracker"
+)
+
+// world is everything that a drill leaves behind, in one partition.
+type world struct {
+	told              check.Told
+	locations, tracks []eventlog.Stored
+	fleet             map[string]*starlingv1.Vehicle
+}
+
+func (w *world) judge() *check.Checker {
+	c := check.New(w.told, 1)
+	for _, rec := range w.locations {
+		c.Location(0, rec)
+	}
+	for _, rec := range w.tracks {
+		c.Track(0, rec)
+	}
+	c.Finish(w.fleet)
+	return c
+}
+
+// newWorld has a real tracker answer the reports of three vehicles.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{told: check.Told{}, fleet: map[string]*starlingv1.Vehicle{}}
+	log := memlog.New(1, memlog.Options{})
+	t.Cleanup(func() { require.NoError(t, log.Close()) })
+	rng := rand.New(rand.NewPCG(1, 2))
+	for seq := int64(1); seq <= 30; seq++ {
+		for i := range 3 {
+			w.report(t, log, rng, fmt.Sprintf("v%d", i), seq)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tr, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- tr.Run(ctx) }()
+	w.locations = log.Store().Records(topics.Locations, 0)
+	require.Eventually(t, func() bool { return len(log.Store().Records(topics.Tracks, 0)) >= len(w.locations) }, 10*time.Second, time.Millisecond)
+	cancel()
+	require.NoError(t, <-ended)
+	w.tracks = log.Store().Records(topics.Tracks, 0)[:len(w.locations)]
+	for _, rec := range w.tracks {
+		v := decode[starlingv1.TrackRecord](t, rec.Value).Live
+		w.fleet[v.VehicleId] = &starlingv1.Vehicle{
+			DeviceTime: timestamppb.New(time.UnixMilli(v.DeviceTimeMs)), SeenTime: timestamppb.New(time.UnixMilli(v.SeenTimeMs)),
+			Position: &starlingv1.Position{Latitude: v.Latitude, Longitude: v.Longitude, VarEastM2: v.VarEastM2, CovEastNorthM2: v.CovEastNorthM2, VarNorthM2: v.VarNorthM2},
+			SpeedMps: v.SpeedMps, HeadingDeg: v.HeadingDeg, Availability: v.Availability, Attributes: v.Attributes, FixCounts: v.FixCounts, Verdict: v.Verdict,
+		}
+	}
+	return w
+}
+
+func (w *world) report(t *testing.T, log *memlog.Log, rng *rand.Rand, vehicle string, seq int64) {
+	t.Helper()
+	r := &starlingv1.Report{SessionId: 7, Sequence: seq, Availability: starlingv1.Availability(1 + rng.IntN(3))}
+	told := &check.Report{Session: 7, Sequence: seq, Availability: r.Availability, Acknowledged: true}
+	for i := range int64(4) {
+		f := &starlingv1.Fix{DeviceTimeMs: 1_700_000_000_000 + (seq*4+i)*1000, Latitude: 52 + rng.Float64()*0.0001, Longitude: 13}
+		r.Fixes = append(r.Fixes, f)
+		told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f)})
+	}
+	told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: 1, Refusable: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND})
+	told.Refused = map[int32]starlingv1.RefusalReason{4: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND}
+	w.told[vehicle] = append(w.told[vehicle], told)
+	rec := eventlog.Record{Key: []byte(vehicle), Value: encode(t, &starlingv1.LocationRecord{Event: &starlingv1.LocationRecord_Report{Report: r}})}
+	done := make(completion, 1)
+	require.NoError(t, log.Append(t.Context(), topics.Locations, 0, rec, done))
+	require.NoError(t, <-done)
+}
+
+type completion chan error
+
+func (c completion) Done(_ int64, err error) { c <- err }
+
+func encode(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	require.NoError(t, err)
+	return b
+}
+
+func decode[T any, P interface {
+	*T
+	proto.Message
+}](t *testing.T, b []byte) P {
+	t.Helper()
+	m := P(new(T))
+	require.NoError(t, proto.Unmarshal(b, m))
+	return m
+}
+
+// change decodes the value of a record, changes it and puts it back.
+func change[T any, P interface {
+	*T
+	proto.Message
+}](t *testing.T, records []eventlog.Stored, at int, fn func(P)) {
+	t.Helper()
+	m := decode[T, P](t, records[at].Value)
+	fn(m)
+	records[at].Value = encode(t, m)
+}
+
+func TestNothingIsOffInAnUndisturbedRun(t *testing.T) {
+	w := newWorld(t)
+	// A tracker that was killed publishes some again.
+	w.tracks = slices.Concat(w.tracks[:50], w.tracks[30:])
+	c := w.judge()
+	require.True(t, c.Findings.None(), "%s", &c.Findings)
+	require.Equal(t, int64(20), c.Totals.Repeats)
+	require.Equal(t, int64(3*30*4), c.Totals.Accepted)
+	require.Equal(t, int64(3*30), c.Totals.Refused)
+}
+
+// Each case damages one thing; the checker must name it.
+func TestWhatIsOffIsFound(t *testing.T) {
+	type track = starlingv1.TrackRecord
+	type location = starlingv1.LocationRecord
+	cases := map[string]struct {
+		damage func(t *testing.T, w *world)
+		found  string
+	}{
+		"a record of locations is gone": {func(_ *testing.T, w *world) { w.locations = slices.Delete(w.locations, 40, 41) }, check.Lost},
+		"a fix of a record is gone": {func(t *testing.T, w *world) {
+			change(t, w.locations, 40, func(m *location) { m.GetReport().Fixes = m.GetReport().Fixes[1:] })
+		}, check.Altered},
+		"a fix of a record differs": {func(t *testing.T, w *world) {
+			change(t, w.locations, 40, func(m *location) { m.GetReport().Fixes[0].Latitude += 1e-9 })
+		}, check.Altered},
+		"a record that nobody sent": {func(_ *testing.T, w *world) { w.told["v1"] = w.told["v1"][1:] }, check.Foreign},
+		"a refusal was not told":    {func(_ *testing.T, w *world) { w.told["v1"][3].Refused = nil }, check.RefusalOff},
+		"a good fix was refused": {func(_ *testing.T, w *world) {
+			w.told["v1"][3].Refused[0] = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD
+		}, check.RefusalOff},
+		"a track is gone":             {func(_ *testing.T, w *world) { w.tracks = slices.Delete(w.tracks, 40, 41) }, check.Hole},
+		"the last tracks are missing": {func(_ *testing.T, w *world) { w.tracks = w.tracks[:80] }, check.NoTrack},
+		"a repeat differs": {func(t *testing.T, w *world) {
+			w.tracks = slices.Concat(w.tracks[:50], slices.Clone(w.tracks[40:]))
+			change(t, w.tracks, 50, func(m *track) { m.ClockMs++ })
+		}, check.RepeatDiffers},
+		"a fix counts twice": {func(t *testing.T, w *world) {
+			change(t, w.tracks, 40, func(m *track) { m.Points[1] = m.Points[0] })
+		}, check.FixNotOnce},
+		"counts do not add up": {func(t *testing.T, w *world) {
+			change(t, w.tracks, 40, func(m *track) { m.FixCounts.Accepted-- })
+		}, check.CountsOff},
+		"a final point comes twice": {func(t *testing.T, w *world) {
+			change(t, w.tracks, 80, func(m *track) { m.FinalPoints = append(m.FinalPoints, m.FinalPoints[0]) })
+		}, check.FinalNotOnce},
+		"a vehicle is not served":       {func(_ *testing.T, w *world) { delete(w.fleet, "v2") }, check.FleetDiffers},
+		"a vehicle is served elsewhere": {func(_ *testing.T, w *world) { w.fleet["v2"].Position.Latitude += 1e-12 }, check.FleetDiffers},
+		"a vehicle has an old availability": {func(t *testing.T, w *world) {
+			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.Live.Availability = starlingv1.Availability_AVAILABILITY_ON_RIDE })
+		}, check.Availability},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tc.damage(t, w)
+			c := w.judge()
+			require.Positive(t, c.Findings.Count(tc.found), "%s", &c.Findings)
+		})
+	}
+	t.Run("an undisturbed run differs", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.judge()
+		for i, rec := range w.tracks {
+			c.Undisturbed(0, int64(i), rec.Value)
+		}
+		require.True(t, c.Findings.None(), "%s", &c.Findings)
+		change(t, w.tracks, 5, func(m *track) { m.ClockMs++ })
+		c.Undisturbed(0, 5, w.tracks[5].Value)
+		require.Equal(t, int64(1), c.Findings.Count(check.ReplayDiffers))
+	})
+}

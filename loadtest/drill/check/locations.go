@@ -1,0 +1,227 @@
+package check
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Kinds of findings about `locations`.
+const (
+	Lost         = "acknowledged, but not in locations"
+	Foreign      = "in locations, but never sent"
+	Altered      = "in locations with other content than was sent"
+	RefusalOff   = "a refusal that was not told, or told wrongly"
+	Undecodable  = "a record that can't be decoded"
+	WrongPlace   = "a record in another partition than its key's"
+	OffsetsNotUp = "offsets that do not grow"
+)
+
+// device is what the checker knows of one vehicle.
+type device struct {
+	reports map[reportID]*sent
+	// taken are the device times of the fixes in locations, without copies.
+	taken map[int64]struct{}
+	// fixes counts all fixes in locations, copies too.
+	fixes int64
+
+	// What the records of locations make of the vehicle's description.
+	sessions        []uint64 // in the order in which they were opened
+	availability    starlingv1.Availability
+	availabilitySeq int64
+	attributes      *starlingv1.Attributes
+	attributesSeq   int64
+
+	// What tracks say.
+	accepted, late []int64 // device times of points and of late fixes
+	final          []int64
+	counts         starlingv1.FixCounts
+	view           *starlingv1.VehicleView
+}
+
+type reportID struct {
+	session  uint64
+	sequence int64
+}
+
+type sent struct {
+	*Report
+	copies int // in locations
+}
+
+// Checker holds what is known so far. Feed it every record of `locations`, by
+// offset within a partition, then every record of `tracks`, then the fleet;
+// Finish tells what is off. It is for one goroutine.
+type Checker struct {
+	Findings Findings
+	Totals   Totals
+
+	partitions []*partition
+	devices    map[string]*device
+	order      []string
+}
+
+// Totals describe the size of what was checked.
+type Totals struct {
+	Vehicles                        int
+	ReportsSent, ReportsAcked       int64
+	FixesSent, FixesAcked, Refused  int64
+	Locations, Ticks, CopiesStored  int64
+	FixesStored, DistinctFixes      int64
+	Tracks, Repeats                 int64
+	Accepted, Duplicate             int64
+	Conflict, Late, FinalPoints     int64
+	UnacknowledgedStored, UntoldEnd int64
+}
+
+// partition is how far one partition has been checked.
+type partition struct {
+	locations []source // by place in locations
+	last      int64    // newest offset of locations, -1 before the first
+
+	position int64 // source offset of the newest track that counts
+	at       int   // index in locations of the next source
+	tracks   map[int64][32]byte
+}
+
+// source is one record of locations as the check of tracks needs it.
+type source struct {
+	offset int64
+	fixes  int
+	device *device // nil for ticks and the like
+}
+
+// New returns a checker of what clients were told.
+func New(told Told, partitions int32) *Checker {
+	c := &Checker{devices: make(map[string]*device, len(told))}
+	for range partitions {
+		c.partitions = append(c.partitions, &partition{last: -1, position: -1, tracks: map[int64][32]byte{}})
+	}
+	for id, reports := range told {
+		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}}
+		for _, r := range reports {
+			d.reports[reportID{r.Session, r.Sequence}] = &sent{Report: r}
+			c.Totals.ReportsSent++
+			c.Totals.FixesSent += int64(len(r.Fixes))
+			if r.Acknowledged {
+				c.Totals.ReportsAcked++
+				c.Totals.FixesAcked += int64(len(r.Fixes) - len(r.Refused))
+				c.Totals.Refused += int64(len(r.Refused))
+				c.checkRefusals(id, r)
+			}
+		}
+		c.devices[id] = d
+	}
+	c.Totals.Vehicles = len(told)
+	return c
+}
+
+// checkRefusals compares what was told of a report's fixes with what must have
+// been told.
+func (c *Checker) checkRefusals(vehicle string, r *Report) {
+	for i := range r.Fixes {
+		if want, got := r.Fixes[i].Refusable, r.Refused[int32(i)]; want != got {
+			c.Findings.Add(RefusalOff, "%s session %x sequence %d fix %d: told %v, must be %v", vehicle, r.Session, r.Sequence, i, got, want)
+		}
+	}
+}
+
+// Location checks the next record of a partition of `locations`.
+func (c *Checker) Location(number int32, rec eventlog.Stored) {
+	p := c.partitions[number]
+	c.Totals.Locations++
+	if rec.Offset <= p.last {
+		c.Findings.Add(OffsetsNotUp, "partition %d: offset %d follows offset %d", number, rec.Offset, p.last)
+	}
+	p.last = rec.Offset
+	src := source{offset: rec.Offset}
+	var m starlingv1.LocationRecord
+	if err := proto.Unmarshal(rec.Value, &m); err != nil {
+		c.Findings.Add(Undecodable, "locations %d/%d: %v", number, rec.Offset, err)
+	} else if report := m.GetReport(); report != nil {
+		src.device, src.fixes = c.stored(number, rec, report), len(report.Fixes)
+	} else {
+		c.Totals.Ticks++
+	}
+	p.locations = append(p.locations, src)
+}
+
+// stored compares a report in the log with what was sent.
+func (c *Checker) stored(number int32, rec eventlog.Stored, r *starlingv1.Report) *device {
+	id := string(rec.Key)
+	if eventlog.PartitionOf(rec.Key, int32(len(c.partitions))) != number {
+		c.Findings.Add(WrongPlace, "vehicle %s in partition %d", id, number)
+	}
+	d := c.devices[id]
+	if d == nil {
+		c.Findings.Add(Foreign, "vehicle %q at %d/%d", id, number, rec.Offset)
+		return nil
+	}
+	was := d.reports[reportID{r.SessionId, r.Sequence}]
+	if was == nil {
+		c.Findings.Add(Foreign, "%s session %x sequence %d at %d/%d", id, r.SessionId, r.Sequence, number, rec.Offset)
+		return d
+	}
+	if was.copies++; was.copies > 1 {
+		c.Totals.CopiesStored++
+	} else if !was.Acknowledged {
+		c.Totals.UnacknowledgedStored++
+	}
+	if !sameContent(was.Report, r) {
+		c.Findings.Add(Altered, "%s session %x sequence %d at %d/%d", id, r.SessionId, r.Sequence, number, rec.Offset)
+	}
+	d.fixes += int64(len(r.Fixes))
+	c.Totals.FixesStored += int64(len(r.Fixes))
+	for _, f := range r.Fixes {
+		d.taken[f.DeviceTimeMs] = struct{}{}
+	}
+	d.describe(r)
+	return d
+}
+
+// sameContent says that a stored report is the sent one without its refusable
+// fixes.
+func sameContent(was *Report, r *starlingv1.Report) bool {
+	at := 0
+	for i := range was.Fixes {
+		if was.Fixes[i].Refusable != starlingv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED {
+			continue
+		}
+		if at >= len(r.Fixes) || DigestOf(r.Fixes[at]) != was.Fixes[i].Digest {
+			return false
+		}
+		at++
+	}
+	return at == len(r.Fixes) && r.Availability == was.Availability && proto.Equal(r.Attributes, was.Attributes)
+}
+
+// describe follows the rule of availability and attributes: only the session
+// that was opened last counts, and in it only what advances.
+func (d *device) describe(r *starlingv1.Report) {
+	known := false
+	for _, s := range d.sessions {
+		known = known || s == r.SessionId
+	}
+	if !known {
+		d.sessions, d.availabilitySeq, d.attributesSeq = append(d.sessions, r.SessionId), 0, 0
+	}
+	newest := d.sessions[len(d.sessions)-1] == r.SessionId
+	if newest && r.Availability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED && r.Sequence > d.availabilitySeq {
+		d.availability, d.availabilitySeq = r.Availability, r.Sequence
+	}
+	if newest && r.Attributes != nil && r.Sequence > d.attributesSeq {
+		d.attributes, d.attributesSeq = r.Attributes, r.Sequence
+	}
+}
+
+// carries says that a report leaves a record: it has a fix that must be taken,
+// or tells something else.
+func (r *Report) carries() bool {
+	for i := range r.Fixes {
+		if r.Fixes[i].Refusable == starlingv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED {
+			return true
+		}
+	}
+	return r.Availability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED || r.Attributes != nil
+}

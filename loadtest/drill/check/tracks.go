@@ -1,0 +1,249 @@
+package check
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Kinds of findings about `tracks` and the fleet.
+const (
+	Hole          = "a hole in tracks"
+	RepeatDiffers = "a track published again with other bytes"
+	NoSource      = "a track without a record of locations"
+	NoTrack       = "a record of locations without a track"
+	CountsOff     = "counts that do not add up"
+	FixNotOnce    = "a fix that does not count exactly once"
+	FinalNotOnce  = "a final point that is missing, doubled or foreign"
+	FleetDiffers  = "a vehicle that the fleet serves otherwise than tracks say"
+	Availability  = "an availability or attributes other than the log's records make it"
+	ReplayDiffers = "a track that differs from the undisturbed run's"
+)
+
+// Track checks the next record of a partition of `tracks`, as a reader that
+// keeps what advances and drops what repeats.
+func (c *Checker) Track(number int32, rec eventlog.Stored) {
+	p := c.partitions[number]
+	var t starlingv1.TrackRecord
+	if err := proto.Unmarshal(rec.Value, &t); err != nil {
+		c.Findings.Add(Undecodable, "tracks %d/%d: %v", number, rec.Offset, err)
+		return
+	}
+	digest := sha256.Sum256(rec.Value)
+	if t.SourceOffset <= p.position {
+		c.Totals.Repeats++
+		if p.tracks[t.SourceOffset] != digest {
+			c.Findings.Add(RepeatDiffers, "tracks %d/%d repeats source offset %d", number, rec.Offset, t.SourceOffset)
+		}
+		return
+	}
+	if t.PreviousSourceOffset != p.position {
+		c.Findings.Add(Hole, "tracks %d/%d: source offset %d follows %d, the reader was at %d", number, rec.Offset, t.SourceOffset, t.PreviousSourceOffset, p.position)
+	}
+	for p.at < len(p.locations) && p.locations[p.at].offset < t.SourceOffset {
+		c.Findings.Add(NoTrack, "locations %d/%d", number, p.locations[p.at].offset)
+		p.at++
+	}
+	p.position, p.tracks[t.SourceOffset] = t.SourceOffset, digest
+	c.Totals.Tracks++
+	if p.at == len(p.locations) || p.locations[p.at].offset != t.SourceOffset {
+		c.Findings.Add(NoSource, "tracks %d/%d: source offset %d", number, rec.Offset, t.SourceOffset)
+		return
+	}
+	src := &p.locations[p.at]
+	p.at++
+	c.follow(number, src, &t)
+}
+
+// follow takes in what a track did.
+func (c *Checker) follow(number int32, src *source, t *starlingv1.TrackRecord) {
+	n := t.FixCounts
+	if n.GetAccepted()+n.GetDuplicate()+n.GetConflict()+n.GetLate() != int64(src.fixes) ||
+		n.GetAccepted() != int64(len(t.Points)) || n.GetLate() != int64(len(t.LateFixes)) {
+		c.Findings.Add(CountsOff, "source %d/%d with %d fixes: counts %v, %d points, %d late", number, src.offset, src.fixes, n, len(t.Points), len(t.LateFixes))
+	}
+	for _, due := range t.Dues {
+		d := c.devices[due.VehicleId]
+		if d == nil {
+			c.Findings.Add(Foreign, "due of %q at source %d/%d", due.VehicleId, number, src.offset)
+			continue
+		}
+		d.close(due.FinalPoints)
+		if due.Live != nil {
+			d.view = due.Live
+		}
+	}
+	d := src.device
+	if d == nil {
+		return
+	}
+	d.counts.Accepted += n.GetAccepted()
+	d.counts.Duplicate += n.GetDuplicate()
+	d.counts.Conflict += n.GetConflict()
+	d.counts.Late += n.GetLate()
+	for _, point := range t.Points {
+		d.accepted = append(d.accepted, point.Fix.DeviceTimeMs)
+	}
+	for _, fix := range t.LateFixes {
+		d.late = append(d.late, fix.DeviceTimeMs)
+	}
+	d.close(t.FinalPoints)
+	d.view = t.Live
+	if t.Live == nil {
+		c.Findings.Add(CountsOff, "source %d/%d: the track of a report has no live view", number, src.offset)
+	}
+}
+
+func (d *device) close(points []*starlingv1.TrackPoint) {
+	for _, p := range points {
+		d.final = append(d.final, p.Fix.DeviceTimeMs)
+	}
+}
+
+// Undisturbed compares one track of an undisturbed run over the same records.
+func (c *Checker) Undisturbed(number int32, sourceOffset int64, value []byte) {
+	p := c.partitions[number]
+	want, has := p.tracks[sourceOffset]
+	if has && sha256.Sum256(value) != want {
+		c.Findings.Add(ReplayDiffers, "partition %d source offset %d", number, sourceOffset)
+	}
+}
+
+// Position is the source offset of a partition's newest track, -1 if there is
+// none.
+func (c *Checker) Position(number int32) int64 { return c.partitions[number].position }
+
+// Finish checks what only shows in the end. The fleet is what the matcher
+// served after the last report was consumed, by vehicle id.
+func (c *Checker) Finish(fleet map[string]*starlingv1.Vehicle) {
+	for number, p := range c.partitions {
+		for ; p.at < len(p.locations); p.at++ {
+			// The clean stop may come between a tick and its track.
+			if p.locations[p.at].device != nil {
+				c.Findings.Add(NoTrack, "locations %d/%d, at the end", number, p.locations[p.at].offset)
+			} else {
+				c.Totals.UntoldEnd++
+			}
+		}
+	}
+	for id, d := range c.devices {
+		c.order = append(c.order, id)
+		c.Totals.DistinctFixes += int64(len(d.taken))
+	}
+	slices.Sort(c.order)
+	for _, id := range c.order {
+		c.finishDevice(id, c.devices[id], fleet[id])
+	}
+	for id := range fleet {
+		if c.devices[id] == nil {
+			c.Findings.Add(FleetDiffers, "%s is served but never reported", id)
+		}
+	}
+}
+
+func (c *Checker) finishDevice(id string, d *device, served *starlingv1.Vehicle) {
+	for _, r := range d.reports {
+		if r.Acknowledged && r.copies == 0 && r.carries() {
+			c.Findings.Add(Lost, "%s session %x sequence %d with %d fixes", id, r.Session, r.Sequence, len(r.Fixes))
+		}
+	}
+	c.Totals.Accepted += d.counts.Accepted
+	c.Totals.Duplicate += d.counts.Duplicate
+	c.Totals.Conflict += d.counts.Conflict
+	c.Totals.Late += d.counts.Late
+	c.Totals.FinalPoints += int64(len(d.final))
+	if sum := d.counts.Accepted + d.counts.Duplicate + d.counts.Conflict + d.counts.Late; sum != d.fixes {
+		c.Findings.Add(CountsOff, "%s: %d fixes in locations, %d counted", id, d.fixes, sum)
+	}
+	c.checkOnce(id, d)
+	c.checkFinal(id, d)
+	if d.view == nil {
+		if served != nil {
+			c.Findings.Add(FleetDiffers, "%s is served but was never told", id)
+		}
+		return
+	}
+	if d.view.Availability != d.availability {
+		c.Findings.Add(Availability, "%s is %v, the records make it %v", id, d.view.Availability, d.availability)
+	}
+	if !proto.Equal(d.view.Attributes, d.attributes) {
+		c.Findings.Add(Availability, "%s has the attributes %v, the records make them %v", id, d.view.Attributes, d.attributes)
+	}
+	if !sameCounts(d.view.FixCounts, &d.counts) {
+		c.Findings.Add(CountsOff, "%s: the view counts %v, its tracks %v", id, d.view.FixCounts, &d.counts)
+	}
+	if why := differs(d.view, served); why != "" {
+		c.Findings.Add(FleetDiffers, "%s: %s", id, why)
+	}
+}
+
+// checkOnce checks that every fix in locations is a point or a late fix, and
+// that exactly once.
+func (c *Checker) checkOnce(id string, d *device) {
+	told := slices.Concat(d.accepted, d.late)
+	slices.Sort(told)
+	for i, ms := range told {
+		if _, taken := d.taken[ms]; !taken {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is told but not in locations", id, ms)
+		}
+		if i > 0 && told[i-1] == ms {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is told twice", id, ms)
+		}
+	}
+	for ms := range d.taken {
+		if _, found := slices.BinarySearch(told, ms); !found {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is in locations and never told", id, ms)
+		}
+	}
+}
+
+// checkFinal checks that the final points are the accepted fixes up to some
+// device time, each once.
+func (c *Checker) checkFinal(id string, d *device) {
+	slices.Sort(d.accepted)
+	if !slices.IsSortedFunc(d.final, cmp.Compare[int64]) {
+		c.Findings.Add(FinalNotOnce, "%s: final points are not in the order of device time", id)
+	}
+	if len(d.final) > len(d.accepted) || !slices.Equal(d.final, d.accepted[:len(d.final)]) {
+		c.Findings.Add(FinalNotOnce, "%s: %d final points of %d accepted fixes are not the oldest of them", id, len(d.final), len(d.accepted))
+	}
+}
+
+// differs says in what the fleet's answer differs from the newest view.
+func differs(v *starlingv1.VehicleView, served *starlingv1.Vehicle) string {
+	if served == nil {
+		return "it is not served"
+	}
+	position := served.GetPosition()
+	switch {
+	case served.GetDeviceTime().AsTime().UnixMilli() != v.DeviceTimeMs && (v.DeviceTimeMs != 0 || served.DeviceTime != nil):
+		return "device time"
+	case served.GetSeenTime().AsTime().UnixMilli() != v.SeenTimeMs:
+		return "seen time"
+	case position.GetLatitude() != v.Latitude || position.GetLongitude() != v.Longitude:
+		return "position"
+	case position.GetVarEastM2() != v.VarEastM2 || position.GetCovEastNorthM2() != v.CovEastNorthM2 || position.GetVarNorthM2() != v.VarNorthM2:
+		return "uncertainty"
+	case served.GetSpeedMps() != v.GetSpeedMps() || served.GetHeadingDeg() != v.GetHeadingDeg():
+		return "speed or heading"
+	case served.GetAvailability() != v.Availability:
+		return "availability"
+	case !proto.Equal(served.GetAttributes(), v.Attributes):
+		return "attributes"
+	case !sameCounts(served.GetFixCounts(), v.FixCounts):
+		return "fix counts"
+	case served.GetVerdict() != v.Verdict:
+		return "verdict"
+	}
+	return ""
+}
+
+// sameCounts compares counts; none and zeros are the same.
+func sameCounts(a, b *starlingv1.FixCounts) bool {
+	return a.GetAccepted() == b.GetAccepted() && a.GetDuplicate() == b.GetDuplicate() && a.GetConflict() == b.GetConflict() && a.GetLate() == b.GetLate()
+}

@@ -1,0 +1,226 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+const (
+	// startPatience is how long the first start may take.
+	startPatience = time.Minute
+	// drainPatience is how long the last acknowledgements may take, and how
+	// long the fleet may take to settle.
+	drainPatience = 2 * time.Minute
+	// quiet is how long the fleet must not change before it counts as settled:
+	// longer than the 5 s after which a partition without an owner is stale.
+	quiet = 7 * time.Second
+)
+
+// Run makes one drill and returns its account. An error says that the drill
+// could not be made; what is off is in the account.
+func Run(ctx context.Context, o Options) (*Account, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("drill: %w", err)
+	}
+	d := &drill{opts: o, began: time.Now()}
+	account, err := d.run(ctx)
+	for _, p := range d.processes {
+		if p.cmd != nil {
+			p.kill()
+		}
+		_ = p.output.Close()
+	}
+	for _, c := range d.conns {
+		_ = c.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("drill: %w (seed %d)", err, o.Seed)
+	}
+	return account, nil
+}
+
+type drill struct {
+	opts      Options
+	began     time.Time
+	processes []*process
+	conns     []*grpc.ClientConn
+	doors     []grpc.ClientConnInterface // to ingest
+	matcher   grpc.ClientConnInterface
+	saying    sync.Mutex
+}
+
+func (d *drill) say(format string, args ...any) {
+	if d.opts.Progress == nil {
+		return
+	}
+	d.saying.Lock()
+	defer d.saying.Unlock()
+	_, _ = fmt.Fprintf(d.opts.Progress, "%7.1f s  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (d *drill) run(ctx context.Context) (*Account, error) {
+	if err := d.up(ctx); err != nil {
+		return nil, err
+	}
+	f, k, p := newFleet(d.opts, d.doors), newKiller(d.opts, d.processes, d.say), newProbe(&d.opts, d.matcher)
+	d.say("%d vehicles report %d fixes/s over %d streams", d.opts.vehicles(), d.opts.FixesPerSecond, d.opts.Streams)
+	account := &Account{Options: d.opts}
+	if err := d.disturb(ctx, f, k, p, account); err != nil {
+		return nil, err
+	}
+	fleet, err := d.rest(ctx)
+	if err != nil {
+		account.Findings.Add("a fleet that does not settle", "%v", err)
+	}
+	if err := d.down(ctx); err != nil {
+		account.Findings.Add("a process that does not stop in good order", "%v", err)
+	}
+	checker, err := verify(ctx, d.opts, f.told(), fleet, d.say)
+	if err != nil {
+		return nil, err
+	}
+	account.take(f, k, p, checker)
+	return account, nil
+}
+
+// up starts every process and opens the doors.
+func (d *drill) up(ctx context.Context) error {
+	var err error
+	if d.processes, err = d.layOut(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for _, p := range d.processes {
+		if err := p.start(); err != nil {
+			return err
+		}
+		// One after the other: the first creates the topics.
+		if _, err := p.waitReady(ctx); err != nil {
+			return err
+		}
+		if p.role == "up" || p.role == "ingest" {
+			const connections = 2 // of many streams each
+			for range connections {
+				conn, err := d.dial(p.ingest)
+				if err != nil {
+					return err
+				}
+				d.doors = append(d.doors, conn)
+			}
+		}
+		if p.role == "up" || p.role == "matcher" {
+			if d.matcher, err = d.dial(p.matcher); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *drill) layOut() (processes []*process, err error) {
+	add := func(name, role string, args ...string) {
+		p, perr := newProcess(&d.opts, name, role, args...)
+		if perr != nil {
+			err = errors.Join(err, perr)
+			return
+		}
+		processes = append(processes, p)
+	}
+	if !d.opts.onKafka() {
+		add("up", "up", "--local-directory", logDir(&d.opts))
+		return processes, err
+	}
+	args := []string{"--kafka-brokers", strings.Join(d.opts.KafkaBrokers, ","), "--kafka-topic-prefix", topicPrefix(&d.opts)}
+	add("matcher-1", "matcher", args...)
+	add("tracker-1", "tracker", args...)
+	add("tracker-2", "tracker", args...)
+	add("ingest-1", "ingest", args...)
+	add("ingest-2", "ingest", args...)
+	return processes, err
+}
+
+func (d *drill) dial(addr string) (*grpc.ClientConn, error) {
+	conn, err := client.Dial(addr, client.DialOptions{Extra: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+		MinConnectTimeout: 5 * time.Second,
+	})}})
+	if err == nil {
+		d.conns = append(d.conns, conn)
+	}
+	return conn, err
+}
+
+// disturb lets the fleet report while processes are killed, until everything is
+// acknowledged.
+func (d *drill) disturb(ctx context.Context, f *fleet, k *killer, p *probe, account *Account) error {
+	background, endBackground := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer endBackground()
+	wg.Go(func() { k.guard(background) })
+	wg.Go(func() { p.run(background) })
+	wg.Go(func() { account.LongestWithoutAck = f.watchAcks(background) })
+
+	reporting, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	stop, drained := make(chan struct{}), make(chan struct{})
+	go func() { f.run(reporting, stop); close(drained) }()
+	k.run(ctx)
+	// The last process must be back before the fleet's last reports.
+	sleep(ctx, max(time.Second, time.Until(f.started.Add(d.opts.Duration))))
+	account.Reported, account.AckedWhileReporting = time.Since(f.started), f.acked.Load()
+	close(stop)
+	d.say("the fleet sends its last reports")
+	select {
+	case <-drained:
+	case <-time.After(drainPatience):
+		giveUp()
+		<-drained
+	case <-ctx.Done():
+		giveUp()
+		<-drained
+		return ctx.Err()
+	}
+	k.watch.Wait()
+	return nil
+}
+
+// watchAcks returns the longest time in which no stream was acknowledged
+// anything.
+func (f *fleet) watchAcks(ctx context.Context) (longest time.Duration) {
+	for sleep(ctx, 20*time.Millisecond) {
+		longest = max(longest, time.Since(time.Unix(0, f.lastAck.Load())))
+	}
+	return longest
+}
+
+// rest waits until everything is consumed and returns what is served.
+func (d *drill) rest(ctx context.Context) (map[string]*starlingv1.Vehicle, error) {
+	d.say("waiting until everything is consumed")
+	ctx, cancel := context.WithTimeout(ctx, drainPatience)
+	defer cancel()
+	return settled(ctx, d.matcher, quiet)
+}
+
+// down stops every process in good order, ingest first.
+func (d *drill) down(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var err error
+	for _, p := range slices.Backward(d.processes) {
+		err = errors.Join(err, p.stop(ctx))
+	}
+	return err
+}

@@ -1,0 +1,102 @@
+// Package drill kills Starling's processes at random while a fleet reports,
+// and then has the account checked: what was acknowledged is in the log, each
+// fix counts once, and tracks and fleet are those of a run that was never
+// disturbed.
+//
+// It drives the real binary through its doors. What it sends and whom it kills
+// follow from the seed; when exactly, and what the machine does meanwhile, does
+// not, so a seed repeats a drill closely and not to the instant.
+package drill
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Options set a drill.
+type Options struct {
+	// Binary is the path of the starling binary.
+	Binary string
+	// KafkaBrokers makes the drill run every role in a process of its own on
+	// Kafka; empty means `starling up` on the local log.
+	KafkaBrokers []string
+	// Dir is an empty folder for the log and what the processes say.
+	Dir string
+	// Args are added to every command line.
+	Args []string
+
+	// Partitions of every topic.
+	Partitions int
+	// FixesPerSecond is what the whole fleet sends.
+	FixesPerSecond int
+	// FixInterval is the device time between two fixes of one vehicle.
+	FixInterval time.Duration
+	// Speed is how many times faster than device time the fleet reports, as if
+	// it had been out of reach for a while. Rate, interval and speed give the
+	// size of the fleet.
+	Speed float64
+	// FixesPerReport is how many fixes a report carries.
+	FixesPerReport int
+	// Streams is the number of connections' streams over which vehicles share.
+	Streams int
+	// Duration is how long the fleet reports.
+	Duration time.Duration
+	// Kills is how many processes are killed in that time.
+	Kills int
+	// Zombies is how many times a tracker is stopped for longer than its
+	// session and then goes on; on Kafka only.
+	Zombies int
+	// Seed decides what is sent and who is killed.
+	Seed uint64
+
+	// Progress is told what happens, a line each; nil means nobody.
+	Progress io.Writer
+}
+
+// DefaultOptions is the long form's shape with a short form's size.
+func DefaultOptions() Options {
+	return Options{
+		Partitions:     24,
+		FixesPerSecond: 20_000,
+		FixInterval:    time.Second,
+		Speed:          1,
+		FixesPerReport: 5,
+		Streams:        64,
+		Duration:       time.Minute,
+		Kills:          10,
+		Seed:           1,
+	}
+}
+
+// Validate names every fault.
+func (o *Options) Validate() error {
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	check(o.Binary != "", "binary: must be set")
+	check(o.Dir != "", "dir: must be set")
+	check(o.Partitions >= 1, "partitions: %d, must be positive", o.Partitions)
+	check(o.Speed >= 0.01 && o.Speed <= 1000, "speed: %v, must be between 0.01 and 1000", o.Speed)
+	check(o.FixInterval >= 10*time.Millisecond, "fix interval: %v, must be at least 10ms", o.FixInterval)
+	check(o.FixesPerReport >= 1 && o.FixesPerReport <= 500, "fixes per report: %d, must be between 1 and 500", o.FixesPerReport)
+	check(o.Streams >= 1, "streams: %d, must be positive", o.Streams)
+	check(o.Duration > 0, "duration: %v, must be positive", o.Duration)
+	check(o.Kills >= 0 && o.Zombies >= 0, "kills and zombies: %d and %d, must not be negative", o.Kills, o.Zombies)
+	check(o.Zombies == 0 || len(o.KafkaBrokers) > 0, "zombies: %d, the local log has none (its directory belongs to one process)", o.Zombies)
+	if o.FixInterval > 0 && o.Speed > 0 && o.Streams > 0 {
+		check(o.vehicles() >= o.Streams, "rate: %d fixes/s at a fix every %v make %d vehicles, must be at least one for each of %d streams",
+			o.FixesPerSecond, o.FixInterval, o.vehicles(), o.Streams)
+	}
+	return errors.Join(faults...)
+}
+
+func (o *Options) vehicles() int {
+	return int(float64(o.FixesPerSecond) * o.FixInterval.Seconds() / o.Speed)
+}
+
+func (o *Options) onKafka() bool { return len(o.KafkaBrokers) > 0 }

@@ -1,0 +1,117 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/kafkalog"
+	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/loadtest/drill/check"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// verify reads the log after the last process has stopped and has it judged.
+func verify(ctx context.Context, o Options, told check.Told, fleet map[string]*starlingv1.Vehicle, say func(string, ...any)) (*check.Checker, error) {
+	log, err := openLog(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }()
+	c := check.New(told, log.Partitions())
+	say("reading locations")
+	if err := readAll(ctx, log, topics.Locations, c.Location); err != nil {
+		return nil, err
+	}
+	say("reading tracks")
+	if err := readAll(ctx, log, topics.Tracks, c.Track); err != nil {
+		return nil, err
+	}
+	c.Finish(fleet)
+	err = readAll(ctx, log, topics.DeadLetters, func(p int32, rec eventlog.Stored) {
+		c.Findings.Add("a dead letter", "partition %d: %.300s", p, rec.Value)
+	})
+	if err != nil {
+		return nil, err
+	}
+	say("running an undisturbed tracker over the same records")
+	for p := range log.Partitions() {
+		var records []eventlog.Stored
+		err := read(ctx, log, topics.Locations, p, func(_ int32, rec eventlog.Stored) { records = append(records, rec) })
+		if err != nil {
+			return nil, err
+		}
+		err = undisturbed(ctx, records, log.Epoch(), func(source int64, value []byte) { c.Undisturbed(p, source, value) })
+		if err != nil {
+			return nil, fmt.Errorf("undisturbed run of partition %d: %w", p, err)
+		}
+	}
+	return c, nil
+}
+
+func topicPrefix(o *Options) string { return filepath.Base(o.Dir) + "-" }
+
+func logDir(o *Options) string { return filepath.Join(o.Dir, "log") }
+
+func openLog(ctx context.Context, o Options) (eventlog.Log, error) {
+	quiet := slog.New(slog.DiscardHandler)
+	if o.onKafka() {
+		cfg := kafkalog.DefaultConfig()
+		cfg.Brokers, cfg.Partitions, cfg.TopicPrefix = o.KafkaBrokers, o.Partitions, topicPrefix(&o)
+		log, err := kafkalog.Open(ctx, cfg, topics.All(), prometheus.NewRegistry(), quiet)
+		if err != nil {
+			return nil, fmt.Errorf("open the log on Kafka: %w", err)
+		}
+		return log, nil
+	}
+	cfg := locallog.DefaultConfig()
+	cfg.Directory, cfg.Partitions = logDir(&o), o.Partitions
+	log, err := locallog.Open(cfg, topics.All(), prometheus.NewRegistry(), quiet)
+	if err != nil {
+		return nil, fmt.Errorf("open the local log: %w", err)
+	}
+	return log, nil
+}
+
+// readAll tells fn every record of a topic, by partition.
+func readAll(ctx context.Context, log eventlog.Log, topic string, fn func(int32, eventlog.Stored)) error {
+	for p := range log.Partitions() {
+		if err := read(ctx, log, topic, p, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read tells fn every record of one partition, by offset.
+func read(ctx context.Context, log eventlog.Log, topic string, partition int32, fn func(int32, eventlog.Stored)) error {
+	all, err := log.Bounds(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("bounds of %s: %w", topic, err)
+	}
+	bounds := all[partition]
+	if bounds.First == bounds.End {
+		return nil
+	}
+	r, err := log.NewReader(ctx, topic, map[int32]int64{partition: bounds.First})
+	if err != nil {
+		return fmt.Errorf("read %s partition %d: %w", topic, partition, err)
+	}
+	defer func() { _ = r.Close() }()
+	for next := bounds.First; next < bounds.End; {
+		batch, err := r.Poll(ctx)
+		if err != nil {
+			return fmt.Errorf("read %s partition %d from %d: %w", topic, partition, next, err)
+		}
+		for _, rec := range batch.Records {
+			fn(partition, rec)
+			next = rec.Offset + 1
+		}
+	}
+	return nil
+}

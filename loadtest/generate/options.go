@@ -1,0 +1,123 @@
+// Package generate is the native load generator: it sends made-up fixes of many
+// vehicles over many streams, at a rate or as fast as they are acknowledged,
+// with as little CPU of its own as possible.
+package generate
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/latency"
+)
+
+// Options say what to send.
+type Options struct {
+	// Ingest are the connections; streams are spread over them.
+	Ingest []grpc.ClientConnInterface
+	// Fleet, when not nil, is asked how soon fixes can be found.
+	Fleet grpc.ClientConnInterface
+	// Streams are open at a time, each with VehiclesPerStream vehicles.
+	Streams           int
+	VehiclesPerStream int
+	// FixesPerReport make one message.
+	FixesPerReport int
+	// FixesPerSecond over all streams; 0 means as many as are acknowledged.
+	FixesPerSecond float64
+	// Warmup comes before Duration; what is acknowledged in it is not counted.
+	Warmup   time.Duration
+	Duration time.Duration
+	// ReportsPerVehicle ends the sending, before its time, when every vehicle
+	// has sent so many; 0 means no such end.
+	ReportsPerVehicle int
+	// InFlight bounds the unacknowledged reports of a stream. It is at most 64
+	// for each of its vehicles.
+	InFlight int
+	// DeviceInterval is the device time between two fixes of a vehicle, from
+	// Backdate before now. Zero means that fixes carry the time at which they
+	// are sent; then a vehicle must not have more than a thousand a second.
+	DeviceInterval time.Duration
+	Backdate       time.Duration
+	// Watched is how many vehicles are watched for how soon fixes can be found.
+	Watched       int
+	VehiclePrefix string
+	// The vehicles move within RadiusM of the centre.
+	CentreLatDeg, CentreLonDeg, RadiusM float64
+	Seed                                int64
+	// Progress, when not nil, is told how it goes every second.
+	Progress func(Progress)
+}
+
+// DefaultOptions send ten fixes a report from 10,000 vehicles, flat out for ten
+// seconds. Device times advance a second a fix, however fast they are sent.
+func DefaultOptions() Options {
+	return Options{
+		Streams: 20, VehiclesPerStream: 500, FixesPerReport: 10,
+		Warmup: 2 * time.Second, Duration: 10 * time.Second, InFlight: 1024,
+		DeviceInterval: time.Second, Backdate: 25 * 24 * time.Hour,
+		Watched: 20, VehiclePrefix: "gen-",
+		CentreLatDeg: 48.2085, CentreLonDeg: 16.3730, RadiusM: 20_000, Seed: 1,
+	}
+}
+
+// Validate names every field that breaks its rule.
+func (o Options) Validate() error {
+	var faults []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	rule(len(o.Ingest) > 0, "ingest must have a connection")
+	rule(o.Streams >= 1, "streams %d must be at least 1", o.Streams)
+	rule(o.VehiclesPerStream >= 1, "vehicles_per_stream %d must be at least 1", o.VehiclesPerStream)
+	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= client.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", o.FixesPerReport, client.MaxFixesPerReport)
+	rule(o.FixesPerSecond >= 0, "fixes_per_second %v must not be negative", o.FixesPerSecond)
+	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
+	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
+	rule(o.ReportsPerVehicle >= 0, "reports_per_vehicle %d must not be negative", o.ReportsPerVehicle)
+	rule(o.InFlight >= 1 && o.InFlight <= client.MaxUnacknowledged*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to 64 for each vehicle of a stream", o.InFlight)
+	rule(o.DeviceInterval == 0 || o.DeviceInterval >= time.Millisecond, "device_interval %v must be 0 or at least 1ms", o.DeviceInterval)
+	rule(o.Backdate >= 0, "backdate %v must not be negative", o.Backdate)
+	rule(o.Watched >= 0, "watched %d must not be negative", o.Watched)
+	rule(client.ValidVehicleID(o.VehiclePrefix) && len(o.VehiclePrefix) <= 40, "vehicle_prefix %q must be 1 to 40 of the characters A-Z a-z 0-9 - _ . ~", o.VehiclePrefix)
+	rule(o.CentreLatDeg >= -80 && o.CentreLatDeg <= 80, "centre_lat_deg %v must be -80 to 80", o.CentreLatDeg)
+	rule(o.CentreLonDeg >= -180 && o.CentreLonDeg <= 180, "centre_lon_deg %v must be -180 to 180", o.CentreLonDeg)
+	rule(o.RadiusM > 0 && o.RadiusM <= 500_000, "radius_m %v must be above 0 and at most 500000", o.RadiusM)
+	return errors.Join(faults...)
+}
+
+// Progress is the last second.
+type Progress struct {
+	Elapsed            time.Duration `json:"elapsed_ns"`
+	FixesPerSecond     float64       `json:"fixes_per_second"`
+	AcknowledgedFixes  int64         `json:"acknowledged_fixes"`
+	UnacknowledgedNow  int64         `json:"unacknowledged_reports"`
+	BrokenStreamsSoFar int64         `json:"broken_streams"`
+}
+
+// Result is what was measured.
+type Result struct {
+	// FixesPerSecond were acknowledged within the measured Duration.
+	FixesPerSecond float64       `json:"fixes_per_second"`
+	Measured       time.Duration `json:"measured_ns"`
+	// AckLatency is from sending a report to its acknowledgement, of every
+	// eighth report within the measured time.
+	AckLatency latency.Summary `json:"ack_latency"`
+	// Searchable is from sending a fix to a watcher seeing it, of the watched
+	// vehicles' newest fixes, over the whole run.
+	Searchable latency.Summary `json:"searchable"`
+	// Unsearchable are fixes of watched vehicles that did not show within the
+	// drain.
+	Unsearchable int `json:"unsearchable"`
+	// The whole run, warm-up and drain included.
+	SentFixes         int64 `json:"sent_fixes"`
+	AcknowledgedFixes int64 `json:"acknowledged_fixes"`
+	RefusedFixes      int64 `json:"refused_fixes"`
+	// UnknownFixes were sent on streams that broke before the answer.
+	UnknownFixes  int64 `json:"unknown_fixes"`
+	BrokenStreams int64 `json:"broken_streams"`
+}

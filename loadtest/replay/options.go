@@ -1,0 +1,106 @@
+// Package replay plays recorded fixes through the real gRPC door and accounts
+// for every row: what was accepted, was there before, was late or was refused.
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/client"
+)
+
+// Options say what to play and how.
+type Options struct {
+	// Paths are CSV or CSV.gz files, folders of them, or patterns. Reference
+	// trajectories (*.truth.csv) and labels (*labels.csv) are left out.
+	Paths []string
+	// Ingest is where the reports go.
+	Ingest grpc.ClientConnInterface
+	// Fleet answers what became of the fixes; nil means Ingest's connection.
+	Fleet grpc.ClientConnInterface
+	// Speedup is how many times faster than recorded the rows are sent: 1 or
+	// more, or 0 for as fast as the server takes them.
+	Speedup float64
+	// AsRecorded keeps the recorded times. Otherwise each file's times are
+	// moved so that its last point is now when the playback ends, with all
+	// intervals kept.
+	AsRecorded bool
+	// MaxGap shortens each longer stretch in which a file has no row at all to
+	// this, so that a recording of scattered days is played as one. 0 keeps all
+	// intervals.
+	MaxGap time.Duration
+	// VehiclePrefix is put before each vehicle id, so that the same recording
+	// can be played as another fleet.
+	VehiclePrefix string
+	// BatchSize is how many fixes of one vehicle make a report. A report is
+	// sent with fewer when a device time repeats, when it has waited for
+	// MaxWait, and at the end.
+	BatchSize int
+	// MaxWait bounds how long a fix waits for its report to fill up when
+	// Speedup is not 0.
+	MaxWait time.Duration
+	// SettleTimeout bounds how long the end waits for the fleet to show
+	// everything that was acknowledged, counted from the last progress.
+	SettleTimeout time.Duration
+	// Client bounds the reporter.
+	Client client.Config
+	// Progress, when not nil, is told how it goes every ProgressEvery and once
+	// at the end, from one goroutine at a time.
+	Progress      func(Progress)
+	ProgressEvery time.Duration
+}
+
+// DefaultOptions play flat out, ten fixes a report.
+func DefaultOptions() Options {
+	return Options{
+		BatchSize:     10,
+		MaxWait:       time.Second,
+		SettleTimeout: 15 * time.Second,
+		Client:        client.DefaultConfig(),
+		ProgressEvery: time.Second,
+	}
+}
+
+// Validate names every field that breaks its rule.
+func (o Options) Validate() error {
+	var faults []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	rule(len(o.Paths) > 0, "paths must name at least one file")
+	rule(o.Ingest != nil, "ingest must be a connection")
+	rule(o.Speedup == 0 || o.Speedup >= 1, "speedup %v must be 0 (flat out) or at least 1", o.Speedup)
+	rule(o.MaxGap >= 0, "max_gap %v must not be negative", o.MaxGap)
+	rule(o.MaxGap == 0 || !o.AsRecorded, "max_gap must be 0 when as_recorded is set")
+	rule(o.BatchSize >= 1 && o.BatchSize <= client.MaxFixesPerReport, "batch_size %d must be 1 to %d", o.BatchSize, client.MaxFixesPerReport)
+	rule(o.MaxWait > 0, "max_wait must be positive")
+	rule(o.SettleTimeout > 0, "settle_timeout must be positive")
+	rule(o.ProgressEvery > 0, "progress_every must be positive")
+	rule(o.VehiclePrefix == "" || client.ValidVehicleID(o.VehiclePrefix), "vehicle_prefix %q may hold A-Z a-z 0-9 - _ . ~ only", o.VehiclePrefix)
+	return errors.Join(faults...)
+}
+
+// Progress is how far a playback is.
+type Progress struct {
+	// Settling is true when all is acknowledged and the fleet is waited for.
+	Settling bool
+	// Rows have been sent, of RowsTotal that can be.
+	Rows, RowsTotal int64
+	// AcknowledgedFixes are durable or refused.
+	AcknowledgedFixes int64
+	// RefusedFixes were refused.
+	RefusedFixes int64
+	// UnacknowledgedReports are under way.
+	UnacknowledgedReports int
+	// FixesPerSecond were acknowledged since the last Progress.
+	FixesPerSecond float64
+	// Consumed are the fixes that the fleet shows, when Settling.
+	Consumed int64
+	// Elapsed is the time since the playback began.
+	Elapsed time.Duration
+}

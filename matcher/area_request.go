@@ -1,0 +1,119 @@
+package matcher
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Bounds of areas; fleet.proto states them.
+const (
+	maxVertices        = 1000
+	maxCells           = 10_000
+	maxAreaResults     = 10_000
+	defaultAreaResults = 1000
+	minWatchInterval   = 50 * time.Millisecond
+	maxWatchInterval   = time.Minute
+	defaultInterval    = time.Second
+)
+
+// area turns an area into the index's form. It returns nil when it has added a
+// fault, and also when the area is absent and not required.
+func (f *faults) area(field string, in *starlingv1.Area, required bool) *liveindex.Area {
+	if in == nil && !required {
+		return nil
+	}
+	before := len(*f)
+	switch shape := in.GetShape().(type) {
+	case *starlingv1.Area_Viewport:
+		return f.viewport(field+".viewport", shape.Viewport)
+	case *starlingv1.Area_Polygon:
+		return f.polygon(field+".polygon", shape.Polygon)
+	case *starlingv1.Area_Cells:
+		return f.cells(field+".cells", shape.Cells)
+	}
+	if len(*f) == before {
+		f.add(field, "needs a viewport, a polygon or cells")
+	}
+	return nil
+}
+
+func (f *faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area {
+	before := len(*f)
+	south, west := f.place(field+".southwest", in.GetSouthwest())
+	north, east := f.place(field+".northeast", in.GetNortheast())
+	if len(*f) > before {
+		return nil
+	}
+	area, err := liveindex.NewViewport(south, west, north, east)
+	if err != nil {
+		f.add(field, "%v", err)
+	}
+	return area
+}
+
+func (f *faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
+	if n := len(in.GetVertices()); n < 3 || n > maxVertices {
+		f.add(field+".vertices", "are %d, must be between 3 and %d", n, maxVertices)
+		return nil
+	}
+	before := len(*f)
+	vertices := make([]geo.Vec, len(in.GetVertices()))
+	for i, p := range in.GetVertices() {
+		vertices[i] = geo.Unit(f.place(field+".vertices["+strconv.Itoa(i)+"]", p))
+	}
+	if len(*f) > before {
+		return nil
+	}
+	area, err := liveindex.NewPolygon(vertices)
+	if err != nil {
+		f.add(field, "%v", err)
+	}
+	return area
+}
+
+func (f *faults) cells(field string, in *starlingv1.CellSet) *liveindex.Area {
+	field += ".h3_cells"
+	if n := len(in.GetH3Cells()); n < 1 || n > maxCells {
+		f.add(field, "are %d, must be between 1 and %d", n, maxCells)
+		return nil
+	}
+	set := make([]uint64, len(in.GetH3Cells()))
+	for i, text := range in.GetH3Cells() {
+		n, err := strconv.ParseUint(text, 16, 64)
+		if err != nil {
+			f.add(field, "%q is not an H3 cell in hexadecimal form", text)
+			return nil
+		}
+		set[i] = n
+	}
+	area, err := liveindex.NewCells(set)
+	if err != nil {
+		f.add(field, "%v", err)
+	}
+	return area
+}
+
+func (f *faults) areaResults(n int32) int {
+	if n < 0 || n > maxAreaResults {
+		f.add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultAreaResults, maxAreaResults)
+	}
+	if n == 0 {
+		return defaultAreaResults
+	}
+	return int(n)
+}
+
+func (f *faults) interval(req *starlingv1.WatchAreaRequest) time.Duration {
+	d := req.GetMinInterval()
+	if d == nil {
+		return defaultInterval
+	}
+	if d.CheckValid() != nil || d.AsDuration() < minWatchInterval || d.AsDuration() > maxWatchInterval {
+		f.add("min_interval", "must be between %v and %v", minWatchInterval, maxWatchInterval)
+	}
+	return d.AsDuration()
+}

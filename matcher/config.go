@@ -1,0 +1,84 @@
+package matcher
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/starling-fleet/starling/matcher/eta"
+)
+
+// Config sets the matcher.
+type Config struct {
+	StaleAfter    time.Duration `koanf:"stale_after" help:"How far a partition's clock may be behind the wall clock before answers name the partition as stale."`
+	RebuildWindow time.Duration `koanf:"rebuild_window" help:"Stretch of each partition of tracks, counted back from its newest record on the partition's clock, that is read at start; several times the tracker's repeat_interval, or silent vehicles are missed. 0 reads everything that is kept."`
+	MaxWatchers   int           `koanf:"max_watchers" help:"Largest number of calls that watch vehicles, and of calls that watch areas, at the same time."`
+
+	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches; bounds the call's memory, about 100 bytes each."`
+
+	PredictLimit time.Duration `koanf:"predict_limit" help:"Longest time after a vehicle's newest fix for which a search predicts where it is."`
+
+	ETA ETAConfig `koanf:"eta"`
+}
+
+// ETAConfig sets how travel times are estimated.
+type ETAConfig struct {
+	SpeedMPS     float64       `koanf:"speed_mps" help:"Speed in metres per second along the great circle that is assumed when no routing server is set."`
+	Detour       float64       `koanf:"detour" help:"Ratio of a way's length to the great circle's that is assumed when no routing server is set."`
+	OSRMURL      string        `koanf:"osrm_url" help:"Base URL of an OSRM server that is asked for travel times; empty means none."`
+	OSRMProfile  string        `koanf:"osrm_profile" help:"Routing profile that the OSRM server is asked for."`
+	OSRMMaxTable int           `koanf:"osrm_max_table" help:"Places in one table that the OSRM server takes, its --max-table-size."`
+	OSRMTimeout  time.Duration `koanf:"osrm_timeout" help:"Longest time that one request to the OSRM server may take."`
+}
+
+// DefaultConfig returns the configuration that Starling ships with.
+func DefaultConfig() Config {
+	return Config{
+		StaleAfter:      5 * time.Second,
+		RebuildWindow:   15 * time.Minute,
+		MaxWatchers:     20_000,
+		MaxAreaVehicles: 20_000,
+		PredictLimit:    20 * time.Second,
+		ETA: ETAConfig{
+			SpeedMPS: 8, Detour: 1.35,
+			OSRMProfile: "driving", OSRMMaxTable: 100, OSRMTimeout: 2 * time.Second,
+		},
+	}
+}
+
+// Validate returns all faults of c joined, each naming its field and rule, or
+// nil.
+func (c Config) Validate() error {
+	var errs []error
+	if c.StaleAfter < 100*time.Millisecond || c.StaleAfter > time.Hour {
+		errs = append(errs, fmt.Errorf("stale_after: %v, must be between 100ms and 1h", c.StaleAfter))
+	}
+	if c.RebuildWindow != 0 && (c.RebuildWindow < 10*time.Second || c.RebuildWindow > 365*24*time.Hour) {
+		errs = append(errs, fmt.Errorf("rebuild_window: %v, must be 0 or between 10s and 8760h", c.RebuildWindow))
+	}
+	if c.MaxWatchers < 1 || c.MaxWatchers > 10_000_000 {
+		errs = append(errs, fmt.Errorf("max_watchers: %d, must be between 1 and 10000000", c.MaxWatchers))
+	}
+	if c.MaxAreaVehicles < 1 || c.MaxAreaVehicles > 10_000_000 {
+		errs = append(errs, fmt.Errorf("max_area_vehicles: %d, must be between 1 and 10000000", c.MaxAreaVehicles))
+	}
+	if c.PredictLimit < time.Second || c.PredictLimit > 5*time.Minute {
+		errs = append(errs, fmt.Errorf("predict_limit: %v, must be between 1s and 5m", c.PredictLimit))
+	}
+	if _, err := c.ETA.estimator(); err != nil {
+		errs = append(errs, fmt.Errorf("eta: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// estimator returns what the configuration describes.
+func (c ETAConfig) estimator() (eta.Estimator, error) {
+	if c.OSRMTimeout < 10*time.Millisecond || c.OSRMTimeout > time.Minute {
+		return nil, fmt.Errorf("osrm_timeout: %v, must be between 10ms and 1m", c.OSRMTimeout)
+	}
+	if c.OSRMURL != "" {
+		return eta.NewOSRM(c.OSRMURL, c.OSRMProfile, c.OSRMMaxTable, &http.Client{Timeout: c.OSRMTimeout})
+	}
+	return eta.NewGreatCircle(c.SpeedMPS, c.Detour)
+}

@@ -1,0 +1,27 @@
+// Package matcher holds the live fleet in memory and answers where it is. It
+// reads all partitions of `tracks`, keeps the newest view of every vehicle in a
+// liveindex.Index and serves starling.v1.FleetService from there.
+//
+// A matcher stores nothing. At start it reads a bounded stretch of every
+// partition (Config.RebuildWindow), in which each vehicle that the tracker has
+// not forgotten is told at least once, and serves from the moment when it has
+// everything that was in the log when it started. A crash leaves nothing
+// behind; the next start does the same again.
+//
+// # What counts
+//
+// Per partition a record counts if it advances (epoch, source offset). One that
+// does not is a repeat, which a tracker publishes after a restart, and is
+// dropped: it is identical to the one that counted. One whose previous source
+// offset is not the last that counted shows a hole. While a partition is being
+// rebuilt the matcher starts over behind the hole, with none of the partition's
+// vehicles; after that it stops with an error and raises
+// starling_matcher_holes_total, because vehicles may have changed unseen. A new
+// epoch also starts over: vehicles are unknown until they are told again.
+//
+// # Staleness
+//
+// A partition is stale when its clock, the largest append time that its tracker
+// has told, is behind the wall clock by more than Config.StaleAfter. Every
+// answer names the stale partitions that it may have read from.
+package matcher

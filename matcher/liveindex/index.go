@@ -1,0 +1,295 @@
+package liveindex
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// Index is the live fleet. All methods are safe for concurrent use.
+type Index struct {
+	states   slab[state]
+	vehicles slab[vehicle]
+	ids      *idTable
+	attrs    *attrTable
+	seats    *seats
+	version  atomic.Uint64 // the newest published
+	count    atomic.Int64  // vehicles
+	topSpeed atomic.Uint32 // bits of the largest speed ever, as float32
+	root     *node
+	moved    func(id string, from, to geo.Vec)
+
+	mu   sync.Mutex // makes one writer of many; guards what follows
+	tree *tree
+	dead deadQueue
+	// reclaimAt is how many dead there must be before the next look at the
+	// readers.
+	reclaimAt int
+	touched   uint64 // keeps the compiler from dropping what Warm reads
+}
+
+// New returns an empty index. If moved is not nil, it is called after each
+// update that changed a vehicle, with where the vehicle was and where it is, as
+// unit vectors; the zero vector stands for no position. It must not block nor
+// call methods that write.
+func New(moved func(id string, from, to geo.Vec)) *Index {
+	x := &Index{moved: moved, ids: newIDTable(), attrs: newAttrTable(), seats: newSeats()}
+	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id })
+	x.root = x.tree.root
+	x.version.Store(firstPinned)
+	return x
+}
+
+// Len is the number of vehicles, those without a position included.
+func (x *Index) Len() int { return int(x.count.Load()) }
+
+// Upsert makes a view the newest state of its vehicle. It keeps nothing of the
+// view's memory. A view that says nothing new changes nothing. One that breaks
+// a rule is refused with an error that names the field, and changes nothing.
+func (x *Index) Upsert(v *wire.View) error {
+	if err := check(v); err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.reclaim()
+
+	var old *state
+	number, _, known := x.ids.find(v.VehicleID, &x.vehicles)
+	if known {
+		old = x.states.at(x.vehicles.at(number).current.Load() - 1)
+	} else {
+		number = x.vehicles.alloc()
+		x.vehicles.at(number).id = strings.Clone(v.VehicleID)
+	}
+	born := x.version.Load() + 1
+	fresh := x.states.alloc()
+	s := x.states.at(fresh)
+	s.born, s.vehicle = born, number
+	x.fill(s, v, old)
+	if known && s.says(old) {
+		x.attrs.release(s.attributes)
+		x.states.release(fresh)
+		return nil
+	}
+	x.noteSpeed(s)
+	var from, to geo.Vec
+	if known {
+		from = x.whereIs(old)
+	}
+	if v.DeviceTimeMS != 0 {
+		x.addEntry(fresh, s, old)
+		to = x.whereIs(s)
+	}
+	if known {
+		x.kill(x.vehicles.at(number).current.Load()-1, old, born)
+	}
+	x.vehicles.at(number).current.Store(fresh + 1)
+	if !known {
+		x.ids.insert(x.vehicles.at(number).id, number, &x.vehicles)
+		x.count.Add(1)
+	}
+	x.version.Store(born)
+	if x.moved != nil {
+		x.moved(x.vehicles.at(number).id, from, to)
+	}
+	return nil
+}
+
+// says whether a state that has just been filled is as its vehicle's last.
+func (s *state) says(old *state) bool {
+	if s.deviceTimeMS != old.deviceTimeMS || s.seenTimeMS != old.seenTimeMS {
+		return false // nearly always
+	}
+	a, b := *s, *old
+	b.born, b.leaf, b.place, b.has = a.born, a.leaf, a.place, b.has&^hasPosition
+	return a == b
+}
+
+// whereIs returns a state's place, the zero vector if it has none.
+func (x *Index) whereIs(s *state) geo.Vec {
+	if s.has&hasPosition == 0 {
+		return geo.Vec{}
+	}
+	return x.tree.leaves[s.leaf].entries[s.place].at
+}
+
+// Remove forgets a vehicle and says whether it was known.
+func (x *Index) Remove(id string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.reclaim()
+	number, place, known := x.ids.find(id, &x.vehicles)
+	if !known {
+		return false
+	}
+	v := x.vehicles.at(number)
+	died := x.version.Load() + 1
+	current := v.current.Load() - 1
+	from := x.whereIs(x.states.at(current))
+	x.kill(current, x.states.at(current), died)
+	x.dead.last().vehicle = number + 1
+	v.current.Store(0)
+	x.ids.remove(place)
+	x.count.Add(-1)
+	x.version.Store(died)
+	if x.moved != nil {
+		x.moved(v.id, from, geo.Vec{})
+	}
+	return true
+}
+
+// check refuses what the index cannot hold.
+func check(v *wire.View) error {
+	if v.VehicleID == "" {
+		return fmt.Errorf("vehicle_id: is empty")
+	}
+	if v.Verdict < 0 || v.Verdict > math.MaxUint8 {
+		return fmt.Errorf("verdict: %d is not known", v.Verdict)
+	}
+	if v.Availability < 0 || v.Availability >= 1<<availabilityBits {
+		return fmt.Errorf("availability: %d is not known", v.Availability)
+	}
+	if v.DeviceTimeMS == 0 {
+		return nil
+	}
+	if v.DeviceTimeMS < 0 {
+		return fmt.Errorf("device_time_ms: %d is negative", v.DeviceTimeMS)
+	}
+	// Negated, so that NaN is refused too.
+	if !(v.LatDeg >= -90 && v.LatDeg <= 90) {
+		return fmt.Errorf("latitude: %v is not in [-90, 90]", v.LatDeg)
+	}
+	if !(v.LonDeg >= -180 && v.LonDeg <= 180) {
+		return fmt.Errorf("longitude: %v is not in [-180, 180]", v.LonDeg)
+	}
+	return nil
+}
+
+// fill sets what a view says.
+func (x *Index) fill(s *state, v *wire.View, old *state) {
+	hint := uint32(noAttributes)
+	if old != nil {
+		hint = old.attributes
+	}
+	s.deviceTimeMS, s.seenTimeMS = v.DeviceTimeMS, v.SeenTimeMS
+	s.latDeg, s.lonDeg, s.cell = v.LatDeg, v.LonDeg, v.Cell
+	s.speedMPS, s.headingDeg = v.SpeedMPS, v.HeadingDeg
+	s.varEastM2, s.covEastNorthM2, s.varNorthM2 = v.VarEastM2, v.CovEastNorthM2, v.VarNorthM2
+	s.accepted = v.Counts.Accepted
+	s.duplicate, s.conflict, s.late = clip(v.Counts.Duplicate), clip(v.Counts.Conflict), clip(v.Counts.Late)
+	s.attributes = x.attrs.intern(v.HasAttributes, &v.Attributes, hint)
+	s.availability, s.verdict, s.has = uint8(v.Availability), uint8(v.Verdict), 0
+	if v.HasSpeed {
+		s.has |= hasSpeed
+	}
+	if v.HasHeading {
+		s.has |= hasHeading
+	}
+}
+
+func clip(n int64) uint32 { return uint32(max(0, min(n, math.MaxUint32))) }
+
+// addEntry puts a state into the tree.
+func (x *Index) addEntry(number uint32, s, old *state) {
+	var at geo.Vec
+	near := x.tree.root
+	if old != nil && old.has&hasPosition != 0 {
+		near = x.tree.leaves[old.leaf]
+	}
+	if near != x.tree.root && old.latDeg == s.latDeg && old.lonDeg == s.lonDeg {
+		at = near.entries[old.place].at
+	} else {
+		at = geo.Unit(s.latDeg, s.lonDeg)
+	}
+	p := spotOf(at, x.vehicles.at(s.vehicle).id)
+	leaf := x.tree.room(x.tree.leafFor(near, p), p)
+	x.tree.stackUnder(leaf, at)
+	place := leaf.takeFree()
+	leaf.live++
+	s.leaf, s.place = leaf.number, place
+	s.has |= hasPosition
+	e := &leaf.entries[place]
+	e.at, e.deviceTimeMS, e.state = at, s.deviceTimeMS, number
+	e.kind = s.attributes<<availabilityBits | uint32(s.availability)
+	// Readers see the entry from its death on; until its version is published
+	// they find that it is not born yet, so that must be known before.
+	atomic.StoreUint64(&leaf.lastBorn, s.born)
+	atomic.StoreUint64(&e.death, alive)
+}
+
+// kill marks a state, and its entry if it has one, dead from a version on.
+func (x *Index) kill(number uint32, s *state, died uint64) {
+	if s.has&hasPosition != 0 {
+		leaf := x.tree.leaves[s.leaf]
+		leaf.live--
+		atomic.StoreUint64(&leaf.entries[s.place].death, died)
+	}
+	x.dead.push(corpse{died: died, state: number})
+}
+
+// reclaimEvery bounds how often the announcements of all readers are looked at.
+const reclaimEvery = 32
+
+// reclaim frees what died before every reader's version.
+func (x *Index) reclaim() {
+	if x.dead.len() < x.reclaimAt {
+		return
+	}
+	oldest := x.seats.oldest(x.version.Load())
+	for x.dead.len() > 0 && x.dead.first().died <= oldest {
+		c := x.dead.pop()
+		s := x.states.at(c.state)
+		if s.has&hasPosition != 0 {
+			x.tree.freed(x.tree.leaves[s.leaf], s.place)
+		}
+		x.attrs.release(s.attributes)
+		x.states.release(c.state)
+		if c.vehicle != 0 {
+			x.vehicles.at(c.vehicle - 1).id = ""
+			x.vehicles.release(c.vehicle - 1)
+		}
+	}
+	x.reclaimAt = x.dead.len() + reclaimEvery
+}
+
+// corpse is a state that died, and its vehicle's number plus one if that went
+// with it.
+type corpse struct {
+	died           uint64
+	state, vehicle uint32
+}
+
+// deadQueue holds corpses in order of death, in a ring.
+type deadQueue struct {
+	ring        []corpse // its length is a power of two
+	head, count int
+}
+
+func (q *deadQueue) len() int       { return q.count }
+func (q *deadQueue) first() *corpse { return &q.ring[q.head] }
+func (q *deadQueue) last() *corpse  { return &q.ring[(q.head+q.count-1)&(len(q.ring)-1)] }
+
+func (q *deadQueue) push(c corpse) {
+	if q.count == len(q.ring) {
+		grown := make([]corpse, max(64, 2*len(q.ring)))
+		for i := range q.count {
+			grown[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
+		}
+		q.ring, q.head = grown, 0
+	}
+	q.count++
+	*q.last() = c
+}
+
+func (q *deadQueue) pop() corpse {
+	c := q.ring[q.head]
+	q.head = (q.head + 1) & (len(q.ring) - 1)
+	q.count--
+	return c
+}

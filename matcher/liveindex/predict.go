@@ -1,0 +1,80 @@
+package liveindex
+
+import (
+	"math"
+
+	"github.com/starling-fleet/starling/internal/geo"
+)
+
+// Prediction is where a vehicle is expected to be now, if it has driven on as
+// it did at its newest fix.
+type Prediction struct {
+	LatDeg, LonDeg float64
+	// VarGrowthM2 is what the time since the fix adds to the variance of the
+	// position along every axis, in square metres.
+	VarGrowthM2 float64
+}
+
+// How a vehicle strays from driving on straight at constant speed: its reported
+// speed is off by so much, and it accelerates or turns by so much.
+const (
+	speedErrorMPS    = 1.0
+	accelerationMPS2 = 1.5
+)
+
+// Ahead asks a search to rank by predicted positions.
+type Ahead struct {
+	// NowMS is the moment for which positions are predicted.
+	NowMS int64
+	// LimitMS is the longest time after a fix for which the vehicle is
+	// predicted; one that was silent for longer stays where it was.
+	LimitMS int64
+}
+
+// drive returns how many seconds a vehicle is predicted ahead, 0 if it is not.
+func (a Ahead) drive(s *state) float64 {
+	dt := a.NowMS - s.deviceTimeMS
+	if dt <= 0 || dt > a.LimitMS || s.has&(hasSpeed|hasHeading) != hasSpeed|hasHeading || !(s.speedMPS > 0) || math.IsInf(float64(s.speedMPS), 0) {
+		return 0
+	}
+	return float64(dt) / 1000
+}
+
+// reachM is how far a vehicle may be from where it was last seen: no
+// prediction goes farther.
+func (x *Index) reachM(a Ahead) float64 {
+	return float64(math.Float32frombits(x.topSpeed.Load())) * float64(max(a.LimitMS, 0)) / 1000
+}
+
+// noteSpeed keeps the largest speed that any state ever had. It is the
+// writer's, and comes before the state is published.
+func (x *Index) noteSpeed(s *state) {
+	if s.has&hasSpeed != 0 && s.speedMPS > math.Float32frombits(x.topSpeed.Load()) && !math.IsInf(float64(s.speedMPS), 0) {
+		x.topSpeed.Store(math.Float32bits(s.speedMPS))
+	}
+}
+
+// predicted returns where a vehicle that was at a place is after some seconds.
+func predicted(at geo.Vec, s *state, seconds float64) geo.Vec {
+	sinArc, cosArc := math.Sincos(float64(s.speedMPS) * seconds / geo.EarthRadiusM)
+	sinHead, cosHead := math.Sincos(float64(s.headingDeg) * (math.Pi / 180))
+	cosLat := math.Hypot(at.X, at.Y)
+	if cosLat < 1e-9 {
+		return at // every direction is south or north of here
+	}
+	east := geo.Vec{X: -at.Y / cosLat, Y: at.X / cosLat}
+	north := geo.Vec{X: -at.Z * east.Y, Y: at.Z * east.X, Z: cosLat}
+	along := func(here, e, n float64) float64 { return here*cosArc + (e*sinHead+n*cosHead)*sinArc }
+	return geo.Vec{X: along(at.X, east.X, north.X), Y: along(at.Y, east.Y, north.Y), Z: along(at.Z, east.Z, north.Z)}
+}
+
+// predict returns a state's prediction, or false if there is none.
+func (a Ahead) predict(s *state) (Prediction, bool) {
+	dt := a.drive(s)
+	if dt == 0 {
+		return Prediction{}, false
+	}
+	lat, lon := predicted(geo.Unit(s.latDeg, s.lonDeg), s, dt).Degrees()
+	speed, bend := speedErrorMPS*dt, accelerationMPS2*dt*dt/2
+	return Prediction{lat, lon, speed*speed + bend*bend}, true
+}

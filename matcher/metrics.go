@@ -1,0 +1,59 @@
+package matcher
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the room's resolved handles.
+type metrics struct {
+	records, repeats, outdated, holes, invalidViews prometheus.Counter
+	forgotten                                       prometheus.Counter
+	applySeconds, searchSeconds                     prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_matcher_" + name, Help: help})
+	}
+	gauge := func(name, help string, read func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "starling_matcher_" + name, Help: help}, read)
+	}
+	out := &metrics{
+		records:      counter("records_total", "Records of tracks that counted."),
+		repeats:      counter("repeats_total", "Records of tracks that were there before and were dropped."),
+		outdated:     counter("outdated_total", "Records of tracks from an epoch that has ended, which were dropped."),
+		holes:        counter("holes_total", "Holes met in a partition of tracks. One after the rebuild stops the matcher and calls for an operator."),
+		invalidViews: counter("invalid_views_total", "Views in tracks that broke a rule, so that the vehicle kept its former state."),
+		forgotten:    counter("vehicles_forgotten_total", "Vehicles that the tracker has forgotten."),
+		applySeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "starling_matcher_apply_lag_seconds", Help: "Time from a record's append to tracks until it was searchable; the newest record of each batch.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
+		}),
+		searchSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "starling_matcher_search_seconds", Help: "Time that a nearest search took in the index.",
+			Buckets: prometheus.ExponentialBuckets(5e-6, 2, 18),
+		}),
+	}
+	for _, c := range []prometheus.Collector{
+		out.records, out.repeats, out.outdated, out.holes, out.invalidViews, out.forgotten, out.applySeconds, out.searchSeconds,
+		gauge("vehicles", "Vehicles in the live fleet.", func() float64 { return float64(m.index.Len()) }),
+		gauge("ready", "1 when the fleet has been rebuilt and calls are served.", func() float64 {
+			if m.Ready() {
+				return 1
+			}
+			return 0
+		}),
+		gauge("stale_partitions", "Partitions whose clock is behind by more than stale_after.", func() float64 {
+			return float64(len(m.stale(m.now().UnixMilli())))
+		}),
+		gauge("watchers", "Open calls that watch a vehicle.", func() float64 { return float64(m.watchers.open.Load()) }),
+		gauge("area_watchers", "Open calls that watch an area.", func() float64 { return float64(m.areas.open.Load()) }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return out, nil
+}

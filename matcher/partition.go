@@ -1,0 +1,176 @@
+package matcher
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// partition is how far one partition of `tracks` has been read.
+type partition struct {
+	// clockMS is the partition's clock, 0 before it is known.
+	clockMS atomic.Int64
+	// empty is true while the partition has never had a record.
+	empty atomic.Bool
+
+	// What follows belongs to Run.
+
+	// epoch and source are the last record's that counted, if positioned.
+	epoch, source int64
+	positioned    bool
+	populated     bool  // a vehicle was put into the index
+	next          int64 // offset of the next record to read
+	rebuiltAt     int64 // the offset from which on the partition counts as rebuilt
+	rebuilt       bool
+}
+
+// apply takes in a batch. Each record becomes visible by itself; a search sees
+// a whole number of views.
+func (m *Matcher) apply(b eventlog.Batch) error {
+	p := &m.partitions[b.Partition]
+	m.logEpoch = m.log.Epoch()
+	for i := range b.Records {
+		if i%warmRun == 0 && m.index.Len() > warmFrom {
+			m.warm(b.Records[i:])
+		}
+		r := &b.Records[i]
+		if err := m.applyRecord(p, b.Partition, r); err != nil {
+			return fmt.Errorf("tracks partition %d offset %d: %w", b.Partition, r.Offset, err)
+		}
+		p.next = r.Offset + 1
+	}
+	if n := len(b.Records); n > 0 {
+		p.empty.Store(false)
+		if p.rebuilt {
+			lag := m.now().UnixMilli() - b.Records[n-1].AppendTimeMS
+			m.metrics.applySeconds.Observe(float64(max(lag, 0)) / 1000)
+		}
+	}
+	return nil
+}
+
+const (
+	// warmRun is how many records the index is warmed up for at a time.
+	warmRun = 32
+	// warmFrom is the size of a fleet that fits the processor's cache anyway.
+	warmFrom = 5000
+)
+
+// warm tells the index whose views come next: a record's key is its vehicle.
+func (m *Matcher) warm(records []eventlog.Stored) {
+	m.nextIDs = m.nextIDs[:0]
+	for i := range min(len(records), warmRun) {
+		if len(records[i].Key) > 0 {
+			m.nextIDs = append(m.nextIDs, records[i].Key)
+		}
+	}
+	if len(m.nextIDs) > 1 {
+		m.index.Warm(m.nextIDs)
+	}
+}
+
+func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) error {
+	t := &m.track
+	// The decoder makes no new string for an id that it finds in the struct, and
+	// the record's vehicle is its key. Records do not change, and the index
+	// keeps a copy of its own.
+	t.Live.VehicleID = unsafe.String(unsafe.SliceData(r.Key), len(r.Key))
+	if err := t.UnmarshalLive(r.Value); err != nil {
+		return fmt.Errorf("decode: %w", err)
+	}
+	counts, err := m.advance(p, number, t)
+	if err != nil || !counts {
+		return err
+	}
+	m.metrics.records.Inc()
+	if t.ClockMS > p.clockMS.Load() {
+		p.clockMS.Store(t.ClockMS)
+	}
+	// What time did to vehicles comes before what the record's own vehicle
+	// reported.
+	for i := range t.Dues {
+		switch d := &t.Dues[i]; {
+		case d.Forgotten:
+			m.forget(d.VehicleID)
+		case d.HasLive:
+			m.upsert(p, &d.Live)
+		}
+	}
+	if t.HasLive {
+		m.upsert(p, &t.Live)
+	}
+	return nil
+}
+
+// advance moves the partition's position to the record and says whether the
+// record counts.
+func (m *Matcher) advance(p *partition, number int32, t *wire.Track) (counts bool, err error) {
+	switch {
+	case t.Epoch < m.logEpoch || p.positioned && t.Epoch < p.epoch:
+		m.metrics.outdated.Inc()
+		return false, nil
+	case !p.positioned:
+	case t.Epoch > p.epoch:
+		m.logger.Warn("a new epoch begins, its vehicles are unknown until they report", "partition", number, "epoch", t.Epoch)
+		m.startOver(number)
+	case t.SourceOffset <= p.source:
+		m.metrics.repeats.Inc()
+		return false, nil
+	case t.PreviousSourceOffset != p.source:
+		m.metrics.holes.Inc()
+		if p.rebuilt {
+			return false, fmt.Errorf("hole: the record follows source offset %d, the last one read was %d", t.PreviousSourceOffset, p.source)
+		}
+		m.logger.Warn("hole in tracks during the rebuild, starting over behind it", "partition", number, "expected", p.source, "follows", t.PreviousSourceOffset)
+		m.startOver(number)
+	}
+	p.epoch, p.source, p.positioned = t.Epoch, t.SourceOffset, true
+	return true, nil
+}
+
+func (m *Matcher) upsert(p *partition, v *wire.View) {
+	if err := m.index.Upsert(v); err != nil {
+		m.metrics.invalidViews.Inc()
+		m.logger.Error("a view in tracks breaks a rule, the vehicle keeps its former state", "vehicle", v.VehicleID, "error", err)
+		return
+	}
+	p.populated = true
+}
+
+func (m *Matcher) forget(id string) {
+	if m.index.Remove(id) {
+		m.metrics.forgotten.Inc()
+	}
+}
+
+// stalePartition is a partition whose clock is behind.
+type stalePartition struct {
+	number   int32
+	behindMS int64
+	known    bool // false when nothing is known of its clock
+}
+
+// stale returns the partitions that are stale at a time, in order; nil if there
+// are none. A partition that never had a record has nothing to be stale.
+func (m *Matcher) stale(nowMS int64) []stalePartition {
+	var out []stalePartition
+	for i := range m.partitions {
+		if s, ok := m.staleness(int32(i), nowMS); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (m *Matcher) staleness(number int32, nowMS int64) (stalePartition, bool) {
+	p := &m.partitions[number]
+	clock := p.clockMS.Load()
+	if clock == 0 {
+		return stalePartition{number: number}, !p.empty.Load()
+	}
+	behind := nowMS - clock
+	return stalePartition{number, behind, true}, behind > m.cfg.StaleAfter.Milliseconds()
+}

@@ -1,0 +1,149 @@
+package matcher
+
+import (
+	"encoding/base64"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Bounds of requests; fleet.proto states them.
+const (
+	defaultResults  = 10
+	maxResults      = 1000
+	defaultPageSize = 1000
+	maxPageSize     = 10_000
+	maxTypes        = 100
+	maxTags         = 16
+	maxLabelLength  = 32
+	maxSeats        = 1000
+	maxIDLength     = 64
+)
+
+const namePrefix = "vehicles/"
+
+// vehicleID returns the id in a resource name.
+func (f *faults) vehicleID(field, name string) string {
+	id, ok := strings.CutPrefix(name, namePrefix)
+	if !ok || !validID(id) {
+		f.add(field, "must be vehicles/{vehicle_id}, with a vehicle id of 1 to 64 of the characters A-Z a-z 0-9 - _ . ~")
+	}
+	return id
+}
+
+func validID(id string) bool {
+	if len(id) < 1 || len(id) > maxIDLength {
+		return false
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '~':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// query turns a search request into the index's form.
+func (f *faults) query(req *starlingv1.SearchNearestRequest, nowMS int64) liveindex.Query {
+	q := liveindex.Query{MaxResults: int(req.GetMaxResults()), RadiusM: req.GetRadiusM()}
+	q.LatDeg, q.LonDeg = f.place("place", req.GetPlace())
+	if q.MaxResults == 0 {
+		q.MaxResults = defaultResults
+	}
+	if q.MaxResults < 0 || q.MaxResults > maxResults {
+		f.add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", q.MaxResults, defaultResults, maxResults)
+	}
+	if !(q.RadiusM >= 0) || math.IsInf(q.RadiusM, 0) {
+		f.add("radius_m", "is %v, must be 0 (for no bound) or positive and finite", q.RadiusM)
+	}
+	q.Filter = f.filter(req.GetFilter(), nowMS)
+	q.Within = f.area("area", req.GetArea(), false)
+	if _, known := starlingv1.Ranking_name[int32(req.GetRanking())]; !known {
+		f.add("ranking", "%d is not a ranking", req.GetRanking())
+	}
+	return q
+}
+
+func (f *faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float64) {
+	if p == nil {
+		f.add(field, "is required")
+		return 0, 0
+	}
+	// Negated, so that NaN is refused too.
+	if !(p.GetLatitude() >= -90 && p.GetLatitude() <= 90) {
+		f.add(field+".latitude", "is %v, must be between -90 and 90", p.GetLatitude())
+	}
+	if !(p.GetLongitude() >= -180 && p.GetLongitude() <= 180) {
+		f.add(field+".longitude", "is %v, must be between -180 and 180", p.GetLongitude())
+	}
+	return p.GetLatitude(), p.GetLongitude()
+}
+
+func (f *faults) filter(in *starlingv1.VehicleFilter, nowMS int64) liveindex.Filter {
+	out := liveindex.Filter{Availabilities: in.GetAvailabilities(), Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags()}
+	for _, a := range out.Availabilities {
+		if _, known := starlingv1.Availability_name[int32(a)]; !known || a == starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
+			f.add("filter.availabilities", "%d is not an availability", a)
+		}
+	}
+	f.labels("filter.types", out.Types, maxTypes)
+	f.labels("filter.tags", out.Tags, maxTags)
+	if out.MinSeats < 0 || out.MinSeats > maxSeats {
+		f.add("filter.min_seats", "is %d, must be between 0 and %d", out.MinSeats, maxSeats)
+	}
+	if age := in.GetMaxAge(); age != nil {
+		if age.CheckValid() != nil || age.AsDuration() <= 0 {
+			f.add("filter.max_age", "must be a positive duration")
+		}
+		// A part of a millisecond counts for the vehicle: its time has none.
+		out.MinDeviceTimeMS = max(1, nowMS-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
+	}
+	return out
+}
+
+func (f *faults) labels(field string, labels []string, atMost int) {
+	if len(labels) > atMost {
+		f.add(field, "has %d entries, at most %d are allowed", len(labels), atMost)
+		return
+	}
+	for _, l := range labels {
+		if n := utf8.RuneCountInString(l); n < 1 || n > maxLabelLength {
+			f.add(field, "%q must have 1 to %d characters", l, maxLabelLength)
+		}
+	}
+}
+
+// pageTokens name the id after which the page starts, in a form that is not
+// meant to be made up.
+const pageTokenVersion = "1:"
+
+func pageToken(after string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(pageTokenVersion + after))
+}
+
+func (f *faults) pageStart(token string) (after string) {
+	if token == "" {
+		return ""
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	after, ok := strings.CutPrefix(string(raw), pageTokenVersion)
+	if err != nil || !ok || !validID(after) {
+		f.add("page_token", "is not a token that ListVehicles returned")
+	}
+	return after
+}
+
+func (f *faults) pageSize(n int32) int {
+	if n < 0 || n > maxPageSize {
+		f.add("page_size", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultPageSize, maxPageSize)
+	}
+	if n == 0 {
+		return defaultPageSize
+	}
+	return int(n)
+}

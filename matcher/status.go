@@ -1,0 +1,70 @@
+package matcher
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// errorDomain is the domain of google.rpc.ErrorInfo in this package's statuses.
+const errorDomain = "fleet.starling.v1"
+
+// Reasons of google.rpc.ErrorInfo.
+const (
+	reasonInvalidRequest  = "INVALID_REQUEST"
+	reasonVehicleNotFound = "VEHICLE_NOT_FOUND"
+	reasonRebuilding      = "REBUILDING"
+	reasonTooManyWatchers = "TOO_MANY_WATCHERS"
+	reasonAreaTooLarge    = "AREA_TOO_LARGE"
+	reasonStopped         = "STOPPED"
+	reasonNoTravelTimes   = "NO_TRAVEL_TIMES"
+)
+
+// retryDelay is what clients are asked to wait while the fleet is rebuilt or
+// watchers are too many.
+const retryDelay = time.Second
+
+// statusError builds a status with details.
+func statusError(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}
+	st, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
+	if err != nil {
+		return status.Error(code, message) // details that do not marshal are not worth a failure
+	}
+	return st.Err()
+}
+
+func retryInfo() *errdetails.RetryInfo {
+	return &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)}
+}
+
+// hasStopped ends a watch when Run has ended.
+func hasStopped() error {
+	return statusError(codes.Unavailable, reasonStopped, "the matcher has stopped", retryInfo())
+}
+
+// notFound says that the fleet does not know a vehicle.
+func notFound(name string) error {
+	return statusError(codes.NotFound, reasonVehicleNotFound, name+" is not known",
+		&errdetails.ResourceInfo{ResourceType: "starling.v1.Vehicle", ResourceName: name, Description: "The vehicle has not reported, or was silent for so long that it was forgotten."})
+}
+
+// faults gathers what is wrong with a request.
+type faults []*errdetails.BadRequest_FieldViolation
+
+func (f *faults) add(field, rule string, args ...any) {
+	*f = append(*f, &errdetails.BadRequest_FieldViolation{Field: field, Description: fmt.Sprintf(rule, args...)})
+}
+
+// err is the INVALID_ARGUMENT that names all faults, or nil.
+func (f faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return statusError(codes.InvalidArgument, reasonInvalidRequest, f[0].Field+": "+f[0].Description, &errdetails.BadRequest{FieldViolations: f})
+}

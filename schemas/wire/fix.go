@@ -1,0 +1,124 @@
+package wire
+
+import (
+	"math"
+)
+
+// maxFixBytes is the most that one fix takes as a field of a report: tag and
+// length, a ten-byte varint, two doubles, four floats and a bool with their tags.
+const maxFixBytes = 2 + 11 + 2*9 + 4*5 + 2
+
+func (f *Fix) append(b []byte) []byte {
+	b = appendVarint(b, tagOf(1, typeVarint), uint64(f.DeviceTimeMS))
+	b = appendDouble(b, tagOf(2, typeFixed64), f.LatDeg)
+	b = appendDouble(b, tagOf(3, typeFixed64), f.LonDeg)
+	if f.Has&HasAccuracy != 0 {
+		b = appendOptionalFloat(b, tagOf(4, typeFixed32), f.AccuracyM)
+	}
+	if f.Has&HasSpeed != 0 {
+		b = appendOptionalFloat(b, tagOf(5, typeFixed32), f.SpeedMPS)
+	}
+	if f.Has&HasHeading != 0 {
+		b = appendOptionalFloat(b, tagOf(6, typeFixed32), f.HeadingDeg)
+	}
+	if f.Has&HasAltitude != 0 {
+		b = appendOptionalFloat(b, tagOf(7, typeFixed32), f.AltitudeM)
+	}
+	if f.Has&HasMocked != 0 {
+		b = appendBool(b, tagOf(8, typeVarint), f.Mocked)
+	}
+	return b
+}
+
+// merge decodes b over what f holds, as a protobuf decoder does with a
+// sub-message that comes in pieces.
+func (f *Fix) merge(b []byte) error {
+	s := scanner{rest: b}
+	for s.next() {
+		switch s.tag {
+		case 1<<3 | typeVarint:
+			f.DeviceTimeMS = int64(s.num)
+		case 2<<3 | typeFixed64:
+			f.LatDeg = math.Float64frombits(s.num)
+		case 3<<3 | typeFixed64:
+			f.LonDeg = math.Float64frombits(s.num)
+		case 4<<3 | typeFixed32:
+			f.AccuracyM, f.Has = float32Of(s.num), f.Has|HasAccuracy
+		case 5<<3 | typeFixed32:
+			f.SpeedMPS, f.Has = float32Of(s.num), f.Has|HasSpeed
+		case 6<<3 | typeFixed32:
+			f.HeadingDeg, f.Has = float32Of(s.num), f.Has|HasHeading
+		case 7<<3 | typeFixed32:
+			f.AltitudeM, f.Has = float32Of(s.num), f.Has|HasAltitude
+		case 8<<3 | typeVarint:
+			f.Mocked, f.Has = s.num != 0, f.Has|HasMocked
+		}
+	}
+	return s.err
+}
+
+func float32Of(bits uint64) float32 { return math.Float32frombits(uint32(bits)) }
+
+// appendFixes writes a repeated Fix.
+func appendFixes(b []byte, tag byte, fixes []Fix) []byte {
+	for i := range fixes {
+		var start int
+		b, start = openMessage(b, tag)
+		b = fixes[i].append(b)
+		b = closeMessage(b, start)
+	}
+	return b
+}
+
+// mergeFix adds one decoded Fix to a repeated field.
+func mergeFix(fixes []Fix, b []byte) ([]Fix, error) {
+	fixes, f := extend(fixes)
+	*f = Fix{}
+	return fixes, f.merge(b)
+}
+
+func (a *Attributes) append(b []byte) []byte {
+	b = appendString(b, tagOf(1, typeBytes), a.Type)
+	b = appendVarint(b, tagOf(2, typeVarint), uint64(int64(a.Seats)))
+	for _, tag := range a.Tags {
+		b = appendTag(b, tag)
+	}
+	return b
+}
+
+// appendTag writes an element of a repeated string, which counts even when it
+// is empty.
+func appendTag(b []byte, v string) []byte {
+	b, start := openMessage(b, tagOf(3, typeBytes))
+	return closeMessage(append(b, v...), start)
+}
+
+func (a *Attributes) maxBytes() int {
+	n := len(a.Type) + 32
+	for _, tag := range a.Tags {
+		n += len(tag) + 11
+	}
+	return n
+}
+
+// reset empties a but keeps its room.
+func (a *Attributes) reset() { a.Type, a.Seats, a.Tags = "", 0, a.Tags[:0] }
+
+// merge decodes b over what a holds. A type equal to oldType and a tag equal to
+// the one that stood in its place before are not allocated again.
+func (a *Attributes) merge(b []byte, oldType string) error {
+	s := scanner{rest: b}
+	for s.next() {
+		switch s.tag {
+		case 1<<3 | typeBytes:
+			s.str(&a.Type, oldType)
+		case 2<<3 | typeVarint:
+			a.Seats = int32(s.num)
+		case 3<<3 | typeBytes:
+			var tag *string
+			a.Tags, tag = extend(a.Tags)
+			s.str(tag, *tag)
+		}
+	}
+	return s.err
+}

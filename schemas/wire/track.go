@@ -1,0 +1,224 @@
+package wire
+
+import (
+	"math"
+
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Append appends the encoding of a starlingv1.TrackRecord. Strings must be
+// valid UTF-8.
+func (t *Track) Append(dst []byte) []byte {
+	var start int
+	dst = appendVarint(dst, tagOf(1, typeVarint), uint64(t.Epoch))
+	dst = appendVarint(dst, tagOf(2, typeVarint), uint64(t.SourceOffset))
+	dst = appendVarint(dst, tagOf(3, typeVarint), uint64(t.PreviousSourceOffset))
+	dst = appendVarint(dst, tagOf(4, typeVarint), uint64(t.ClockMS))
+	dst = t.Counts.appendField(dst, tagOf(5, typeBytes))
+	if t.HasLive {
+		dst, start = openMessage(dst, tagOf(6, typeBytes))
+		dst = closeMessage(t.Live.append(dst), start)
+	}
+	dst = appendPoints(dst, tagOf(7, typeBytes), t.Points)
+	dst = appendPoints(dst, tagOf(8, typeBytes), t.FinalPoints)
+	dst = appendFixes(dst, tagOf(9, typeBytes), t.LateFixes)
+	for i := range t.Dues {
+		dst, start = openMessage(dst, tagOf(10, typeBytes))
+		dst = closeMessage(t.Dues[i].append(dst), start)
+	}
+	return dst
+}
+
+// Unmarshal decodes a starlingv1.TrackRecord whole.
+func (t *Track) Unmarshal(b []byte) error { return decodeError("TrackRecord", t.unmarshal(b, true)) }
+
+// UnmarshalLive decodes a starlingv1.TrackRecord without its points, final
+// points and late fixes, for readers that only follow the live fleet. It does
+// not look into what it leaves out, so it accepts a record whose points are
+// malformed, which Unmarshal refuses.
+func (t *Track) UnmarshalLive(b []byte) error {
+	return decodeError("TrackRecord", t.unmarshal(b, false))
+}
+
+func (t *Track) reset() viewStrings {
+	old := t.Live.reset()
+	t.Epoch, t.SourceOffset, t.PreviousSourceOffset, t.ClockMS = 0, 0, 0, 0
+	t.Counts = FixCounts{}
+	t.HasLive = false
+	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
+	t.LateFixes, t.Dues = t.LateFixes[:0], t.Dues[:0]
+	return old
+}
+
+func (t *Track) unmarshal(b []byte, points bool) error {
+	old := t.reset()
+	s := scanner{rest: b}
+	for s.next() {
+		var err error
+		switch s.tag {
+		case 1<<3 | typeVarint:
+			t.Epoch = int64(s.num)
+		case 2<<3 | typeVarint:
+			t.SourceOffset = int64(s.num)
+		case 3<<3 | typeVarint:
+			t.PreviousSourceOffset = int64(s.num)
+		case 4<<3 | typeVarint:
+			t.ClockMS = int64(s.num)
+		case 5<<3 | typeBytes:
+			err = t.Counts.merge(s.data)
+		case 6<<3 | typeBytes:
+			t.HasLive = true
+			err = t.Live.merge(s.data, &old)
+		case 7<<3 | typeBytes:
+			if points {
+				t.Points, err = mergePoint(t.Points, s.data)
+			}
+		case 8<<3 | typeBytes:
+			if points {
+				t.FinalPoints, err = mergePoint(t.FinalPoints, s.data)
+			}
+		case 9<<3 | typeBytes:
+			if points {
+				t.LateFixes, err = mergeFix(t.LateFixes, s.data)
+			}
+		case 10<<3 | typeBytes:
+			var d *Due
+			t.Dues, d = extend(t.Dues)
+			err = d.unmarshal(s.data, points)
+		}
+		s.invalid(err)
+	}
+	return s.err
+}
+
+func (d *Due) append(b []byte) []byte {
+	b = appendString(b, tagOf(1, typeBytes), d.VehicleID)
+	if d.HasLive {
+		var start int
+		b, start = openMessage(b, tagOf(2, typeBytes))
+		b = closeMessage(d.Live.append(b), start)
+	}
+	b = appendPoints(b, tagOf(3, typeBytes), d.FinalPoints)
+	if d.Forgotten {
+		b = appendBool(b, tagOf(4, typeVarint), true)
+	}
+	return b
+}
+
+func (d *Due) unmarshal(b []byte, points bool) error {
+	oldID, old := d.VehicleID, d.Live.reset()
+	d.VehicleID, d.HasLive, d.Forgotten = "", false, false
+	d.FinalPoints = d.FinalPoints[:0]
+	s := scanner{rest: b}
+	for s.next() {
+		var err error
+		switch s.tag {
+		case 1<<3 | typeBytes:
+			s.str(&d.VehicleID, oldID)
+		case 2<<3 | typeBytes:
+			d.HasLive = true
+			err = d.Live.merge(s.data, &old)
+		case 3<<3 | typeBytes:
+			if points {
+				d.FinalPoints, err = mergePoint(d.FinalPoints, s.data)
+			}
+		case 4<<3 | typeVarint:
+			d.Forgotten = s.num != 0
+		}
+		s.invalid(err)
+	}
+	return s.err
+}
+
+// appendField writes the counts as a sub-message. Counts that are all zero are
+// left out: a reader sees zeros either way.
+func (c *FixCounts) appendField(b []byte, tag byte) []byte {
+	if *c == (FixCounts{}) {
+		return b
+	}
+	b, start := openMessage(b, tag)
+	b = appendVarint(b, tagOf(1, typeVarint), uint64(c.Accepted))
+	b = appendVarint(b, tagOf(2, typeVarint), uint64(c.Duplicate))
+	b = appendVarint(b, tagOf(3, typeVarint), uint64(c.Conflict))
+	b = appendVarint(b, tagOf(4, typeVarint), uint64(c.Late))
+	return closeMessage(b, start)
+}
+
+func (c *FixCounts) merge(b []byte) error {
+	s := scanner{rest: b}
+	for s.next() {
+		switch s.tag {
+		case 1<<3 | typeVarint:
+			c.Accepted = int64(s.num)
+		case 2<<3 | typeVarint:
+			c.Duplicate = int64(s.num)
+		case 3<<3 | typeVarint:
+			c.Conflict = int64(s.num)
+		case 4<<3 | typeVarint:
+			c.Late = int64(s.num)
+		}
+	}
+	return s.err
+}
+
+func appendPoints(b []byte, tag byte, points []TrackPoint) []byte {
+	for i := range points {
+		var start int
+		b, start = openMessage(b, tag)
+		b = closeMessage(points[i].append(b), start)
+	}
+	return b
+}
+
+func mergePoint(points []TrackPoint, b []byte) ([]TrackPoint, error) {
+	points, p := extend(points)
+	*p = TrackPoint{}
+	return points, p.merge(b)
+}
+
+func (p *TrackPoint) append(b []byte) []byte {
+	b, start := openMessage(b, tagOf(1, typeBytes))
+	b = closeMessage(p.Fix.append(b), start)
+	b = appendDouble(b, tagOf(2, typeFixed64), p.LatDeg)
+	b = appendDouble(b, tagOf(3, typeFixed64), p.LonDeg)
+	if p.HasSpeed {
+		b = appendOptionalFloat(b, tagOf(4, typeFixed32), p.SpeedMPS)
+	}
+	if p.HasHeading {
+		b = appendOptionalFloat(b, tagOf(5, typeFixed32), p.HeadingDeg)
+	}
+	b = appendFloat(b, tagOf(6, typeFixed32), p.VarEastM2)
+	b = appendFloat(b, tagOf(7, typeFixed32), p.CovEastNorthM2)
+	b = appendFloat(b, tagOf(8, typeFixed32), p.VarNorthM2)
+	b = appendVarint(b, tagOf(9, typeVarint), uint64(int64(p.Verdict)))
+	return appendFloat(b, tagOf(10, typeFixed32), p.NormalisedDistance)
+}
+
+func (p *TrackPoint) merge(b []byte) error {
+	s := scanner{rest: b}
+	for s.next() {
+		switch s.tag {
+		case 1<<3 | typeBytes:
+			s.invalid(p.Fix.merge(s.data))
+		case 2<<3 | typeFixed64:
+			p.LatDeg = math.Float64frombits(s.num)
+		case 3<<3 | typeFixed64:
+			p.LonDeg = math.Float64frombits(s.num)
+		case 4<<3 | typeFixed32:
+			p.SpeedMPS, p.HasSpeed = float32Of(s.num), true
+		case 5<<3 | typeFixed32:
+			p.HeadingDeg, p.HasHeading = float32Of(s.num), true
+		case 6<<3 | typeFixed32:
+			p.VarEastM2 = float32Of(s.num)
+		case 7<<3 | typeFixed32:
+			p.CovEastNorthM2 = float32Of(s.num)
+		case 8<<3 | typeFixed32:
+			p.VarNorthM2 = float32Of(s.num)
+		case 9<<3 | typeVarint:
+			p.Verdict = starlingv1.Verdict(int32(s.num))
+		case 10<<3 | typeFixed32:
+			p.NormalisedDistance = float32Of(s.num)
+		}
+	}
+	return s.err
+}

@@ -1,0 +1,160 @@
+// Package wire holds the messages of the hot path as flat Go structs and
+// encodes and decodes them in the protobuf wire format of starling.v1, byte for
+// byte what the generated code in schemas/starlingv1 reads and writes (which is
+// also its judge in the tests). It exists because generated structs cost an
+// allocation for every optional field of every fix.
+//
+// Decoders accept whatever a protobuf decoder must accept (fields in any order,
+// repeated scalar fields: last wins, unknown fields skipped) and answer
+// anything else with an error, never a panic. Decoding reuses the slices of the
+// struct it decodes into, so a struct may be kept for the next record; what
+// must outlive it has to be copied.
+package wire
+
+import "github.com/starling-fleet/starling/schemas/starlingv1"
+
+// Has says which optional fields of a fix are present.
+type Has uint8
+
+// The optional fields of a fix.
+const (
+	HasAccuracy Has = 1 << iota
+	HasSpeed
+	HasHeading
+	HasAltitude
+	HasMocked
+)
+
+// Fix is starlingv1.Fix. Optional fields mean something only when their bit is
+// set in Has.
+type Fix struct {
+	DeviceTimeMS                               int64
+	LatDeg, LonDeg                             float64
+	AccuracyM, SpeedMPS, HeadingDeg, AltitudeM float32
+	Has                                        Has
+	Mocked                                     bool
+}
+
+// Attributes is starlingv1.Attributes.
+type Attributes struct {
+	Type  string
+	Seats int32
+	Tags  []string
+}
+
+// Report is starlingv1.Report.
+type Report struct {
+	VehicleID     string
+	SessionID     uint64
+	Sequence      int64
+	Fixes         []Fix
+	Availability  starlingv1.Availability
+	HasAttributes bool
+	Attributes    Attributes
+}
+
+// LocationKind says what a record of `locations` is.
+type LocationKind uint8
+
+// Kinds of records of `locations`.
+const (
+	KindUnknown LocationKind = iota
+	KindReport
+	KindTick
+	KindVersionSwitch
+)
+
+// Location is starlingv1.LocationRecord.
+type Location struct {
+	Kind LocationKind
+	// Report is valid when Kind is KindReport. Its VehicleID is empty in the
+	// log: the record's key holds it.
+	Report Report
+	// Switch is valid when Kind is KindVersionSwitch.
+	Switch VersionSwitch
+}
+
+// VersionSwitch is starlingv1.VersionSwitch.
+type VersionSwitch struct {
+	StepVersion  int32
+	Settings     []byte
+	GoldenDigest []byte
+}
+
+// FixCounts is starlingv1.FixCounts.
+type FixCounts struct {
+	Accepted, Duplicate, Conflict, Late int64
+}
+
+// Estimate is the filter's answer as it is published: where a vehicle was at
+// one fix, how fast, and how sure that is.
+type Estimate struct {
+	LatDeg, LonDeg                        float64
+	SpeedMPS, HeadingDeg                  float32
+	HasSpeed, HasHeading                  bool
+	VarEastM2, CovEastNorthM2, VarNorthM2 float32
+	Verdict                               starlingv1.Verdict
+}
+
+// View is starlingv1.VehicleView.
+type View struct {
+	VehicleID string
+	// DeviceTimeMS is zero when the vehicle has no position yet.
+	DeviceTimeMS int64
+	SeenTimeMS   int64
+	Estimate
+	Cell         uint64
+	Availability starlingv1.Availability
+	// HasAttributes is false when the vehicle never reported any.
+	HasAttributes bool
+	Attributes    Attributes
+	Counts        FixCounts
+}
+
+// TrackPoint is starlingv1.TrackPoint.
+type TrackPoint struct {
+	Fix Fix
+	Estimate
+	NormalisedDistance float32
+}
+
+// Due is starlingv1.VehicleDue.
+type Due struct {
+	VehicleID   string
+	HasLive     bool
+	Live        View
+	FinalPoints []TrackPoint
+	Forgotten   bool
+}
+
+// Track is starlingv1.TrackRecord.
+type Track struct {
+	Epoch                int64
+	SourceOffset         int64
+	PreviousSourceOffset int64
+	ClockMS              int64
+	Counts               FixCounts
+	HasLive              bool
+	Live                 View
+	Points               []TrackPoint
+	FinalPoints          []TrackPoint
+	LateFixes            []Fix
+	Dues                 []Due
+}
+
+// FixRefusal is starlingv1.FixRefusal.
+type FixRefusal struct {
+	ReportNumber int64
+	Sequence     int64
+	FixIndex     int32
+	Field        string
+	Reason       starlingv1.RefusalReason
+	Description  string
+}
+
+// Ack is starlingv1.StreamReportsResponse.
+type Ack struct {
+	AcknowledgedReports  int64
+	AcknowledgedSequence int64
+	Refusals             []FixRefusal
+}

@@ -1,0 +1,167 @@
+package tracker
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// metrics are the tracker's, with every handle resolved. What is replayed after
+// a restart is counted again.
+type metrics struct {
+	reports, ticks, switches, poisoned    prometheus.Counter
+	accepted, duplicate, conflict, late   prometheus.Counter
+	finalPoints, toldAgain, forgotten     prometheus.Counter
+	rebases, overdueTicks                 prometheus.Counter
+	vehicles, partitions                  prometheus.Gauge
+	lag, clock                            *prometheus.GaugeVec
+	checkpoints, checkpointBytes, retries prometheus.Counter
+	checkpointSeconds, loadSeconds        prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	var errs []error
+	register := func(c prometheus.Collector) {
+		if err := reg.Register(c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_tracker_" + name, Help: help})
+		register(c)
+		return c
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "starling_tracker_" + name, Help: help})
+		register(g)
+		return g
+	}
+	byPartition := func(name, help string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "starling_tracker_" + name, Help: help}, []string{"partition"})
+		register(g)
+		return g
+	}
+	seconds := func(name, help string) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "starling_tracker_" + name, Help: help, Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		})
+		register(h)
+		return h
+	}
+	records := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_tracker_records_total", Help: "Records of locations that were stepped, by kind.",
+	}, []string{"kind"})
+	fixes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_tracker_fixes_total", Help: "Fixes by what became of them.",
+	}, []string{"result"})
+	register(records)
+	register(fixes)
+	m := &metrics{
+		reports: records.WithLabelValues("report"), ticks: records.WithLabelValues("tick"),
+		switches: records.WithLabelValues("version_switch"), poisoned: records.WithLabelValues("poison"),
+		accepted: fixes.WithLabelValues("accepted"), duplicate: fixes.WithLabelValues("duplicate"),
+		conflict: fixes.WithLabelValues("conflict"), late: fixes.WithLabelValues("late"),
+		finalPoints:       counter("final_points_total", "Fixes whose reorder window has closed."),
+		toldAgain:         counter("told_again_total", "Silent vehicles that were told again."),
+		forgotten:         counter("forgotten_total", "Vehicles that were forgotten after a long silence."),
+		rebases:           counter("rebases_total", "Vehicles that are followed at another device time because their clock had jumped."),
+		overdueTicks:      counter("overdue_ticks_total", "Ticks that were appended because one record could not settle all dues."),
+		vehicles:          gauge("vehicles", "Vehicles known to the partitions that this process owns."),
+		partitions:        gauge("partitions", "Partitions that this process owns."),
+		lag:               byPartition("lag_records", "Offsets between the newest durable record of locations and the last that was stepped."),
+		clock:             byPartition("clock_timestamp_seconds", "The partition's clock, in seconds since the Unix epoch."),
+		checkpoints:       counter("checkpoints_total", "Checkpoints that were stored."),
+		checkpointBytes:   counter("checkpoint_bytes_total", "Bytes of state in the checkpoints that were stored."),
+		retries:           counter("retries_total", "Times that the tracker gave up its partitions because the log failed, and took them up again."),
+		checkpointSeconds: seconds("checkpoint_duration_seconds", "Time from the cut to the stored checkpoint."),
+		loadSeconds:       seconds("load_duration_seconds", "Time to restore a partition from its checkpoints."),
+	}
+	return m, errors.Join(errs...)
+}
+
+// tally gathers the counts of one batch, so that metrics cost per batch and not
+// per fix.
+type tally struct {
+	reports, ticks, switches, poisoned int
+	fixes                              wire.FixCounts
+	finalPoints, toldAgain, forgotten  int
+	rebases                            int
+}
+
+func (c *tally) add(r *Result, kind wire.LocationKind) {
+	switch {
+	case r.Poison != nil:
+		c.poisoned++
+	case kind == wire.KindReport:
+		c.reports++
+	case kind == wire.KindTick:
+		c.ticks++
+	case kind == wire.KindVersionSwitch:
+		c.switches++
+	}
+	if r.Rebased {
+		c.rebases++
+	}
+	c.fixes.Accepted += r.Track.Counts.Accepted
+	c.fixes.Duplicate += r.Track.Counts.Duplicate
+	c.fixes.Conflict += r.Track.Counts.Conflict
+	c.fixes.Late += r.Track.Counts.Late
+	c.finalPoints += len(r.Track.FinalPoints)
+	for i := range r.Track.Dues {
+		d := &r.Track.Dues[i]
+		c.finalPoints += len(d.FinalPoints)
+		if d.HasLive {
+			c.toldAgain++
+		}
+		if d.Forgotten {
+			c.forgotten++
+		}
+	}
+}
+
+func (c *tally) flush(m *metrics) {
+	m.reports.Add(float64(c.reports))
+	m.ticks.Add(float64(c.ticks))
+	m.switches.Add(float64(c.switches))
+	m.poisoned.Add(float64(c.poisoned))
+	m.accepted.Add(float64(c.fixes.Accepted))
+	m.duplicate.Add(float64(c.fixes.Duplicate))
+	m.conflict.Add(float64(c.fixes.Conflict))
+	m.late.Add(float64(c.fixes.Late))
+	m.finalPoints.Add(float64(c.finalPoints))
+	m.toldAgain.Add(float64(c.toldAgain))
+	m.forgotten.Add(float64(c.forgotten))
+	m.rebases.Add(float64(c.rebases))
+	*c = tally{}
+}
+
+// partitionMetrics are the gauges of one partition while it is owned.
+type partitionMetrics struct {
+	all        *metrics
+	label      string
+	lag, clock prometheus.Gauge
+	vehicles   int
+}
+
+func (m *metrics) own(partition int32) *partitionMetrics {
+	label := strconv.Itoa(int(partition))
+	m.partitions.Inc()
+	return &partitionMetrics{all: m, label: label, lag: m.lag.WithLabelValues(label), clock: m.clock.WithLabelValues(label)}
+}
+
+func (m *partitionMetrics) set(p *Partition, end int64) {
+	m.lag.Set(float64(max(0, end-p.Offset()-1)))
+	m.clock.Set(float64(p.ClockMS()) / 1000)
+	m.all.vehicles.Add(float64(p.Vehicles() - m.vehicles))
+	m.vehicles = p.Vehicles()
+}
+
+func (m *partitionMetrics) release() {
+	m.all.vehicles.Sub(float64(m.vehicles))
+	m.all.partitions.Dec()
+	m.all.lag.DeleteLabelValues(m.label)
+	m.all.clock.DeleteLabelValues(m.label)
+}

@@ -1,0 +1,230 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// owner serves one claimed partition. Its run goroutine owns the partition's
+// state; a second goroutine reads ahead and a third stores checkpoints.
+type owner struct {
+	cfg     Config
+	log     Log
+	claim   eventlog.Claim
+	metrics *metrics
+	gauges  *partitionMetrics
+	logger  *slog.Logger
+
+	state   *Partition
+	tracks  *publisher
+	letters *appends
+	ticks   *ticker
+	tally   tally
+	// end is one past the newest durable record that was heard of.
+	end int64
+
+	checkpoint checkpointing
+	// running are the two other goroutines.
+	running sync.WaitGroup
+}
+
+// run returns nil after an orderly hand-over, and an error that tells why the
+// partition was given up otherwise.
+//
+// A crash between two checkpoints leaves tracks published that the state does
+// not know of. The next owner steps the same records from the last checkpoint
+// and publishes the same tracks again; readers drop them by source offset.
+func (o *owner) run(ctx context.Context) error {
+	if err := o.load(ctx); err != nil {
+		return err
+	}
+	readCtx, stopReading := context.WithCancel(ctx)
+	defer o.running.Wait()
+	defer stopReading()
+	batches := make(chan read)
+	o.running.Go(func() { o.read(readCtx, batches) })
+
+	o.checkpoint.start(o.cfg.CheckpointInterval, o.claim.Partition())
+	defer o.checkpoint.timer.Stop()
+	silence := time.NewTimer(o.cfg.TickInterval)
+	defer silence.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-o.claim.Revoked():
+			stopReading()
+			o.handOver(ctx)
+			return nil
+		case r := <-batches:
+			if r.err != nil {
+				return fmt.Errorf("read %s: %w", topics.Locations, r.err)
+			}
+			if err := o.stepBatch(ctx, r.batch); err != nil {
+				return o.giveBack(ctx, err)
+			}
+			o.cutReplay()
+			o.ticks.heard()
+			if o.caughtUp() && o.state.Overdue() {
+				o.metrics.overdueTicks.Inc()
+				o.tick(ctx)
+			}
+			silence.Reset(o.cfg.TickInterval)
+		case <-silence.C:
+			if o.caughtUp() {
+				o.tick(ctx)
+			}
+			silence.Reset(o.cfg.TickInterval)
+		case <-o.tracks.news:
+		case <-o.letters.news:
+		case <-o.checkpoint.timer.C:
+			o.cut()
+		case err := <-o.checkpoint.stored:
+			if err := o.cutStored(err); err != nil {
+				return o.fenced(ctx, err)
+			}
+		}
+		if err := errors.Join(o.tracks.failed(), o.letters.failed()); err != nil {
+			return err
+		}
+		o.storeCut(ctx)
+	}
+}
+
+// load restores the partition as of its last checkpoint. From here on every
+// earlier claim is fenced: what its holder still publishes is what this one
+// publishes again, and its checkpoints are refused.
+func (o *owner) load(ctx context.Context) error {
+	started := time.Now()
+	loader, err := NewLoader(o.cfg.StepSettings(), o.log.Epoch())
+	if err != nil {
+		return err
+	}
+	resume, err := o.claim.Load(ctx, loader.Add)
+	if err != nil {
+		return fmt.Errorf("load the state: %w", err)
+	}
+	if o.state, err = loader.Partition(resume); err != nil {
+		return fmt.Errorf("load the state: %w", err)
+	}
+	if o.state.Settings() != o.cfg.StepSettings() {
+		o.logger.Warn("the partition keeps the step settings of its state; a version switch in the log would change them",
+			"in_force", string(o.state.Settings().Encode()), "configured", string(o.cfg.StepSettings().Encode()))
+	}
+	bounds, err := o.log.Bounds(ctx, topics.Locations)
+	if err != nil {
+		return fmt.Errorf("bounds of %s: %w", topics.Locations, err)
+	}
+	at := bounds[o.claim.Partition()]
+	o.end = at.End
+	if resume < 0 {
+		// Nothing was read before, so the log's beginning is the beginning.
+		resume = at.First
+	}
+	o.checkpoint.resume = resume
+	if resume < at.End {
+		o.checkpoint.replayEnd = at.End
+	}
+	o.gauges.set(o.state, o.end)
+	o.metrics.loadSeconds.Observe(time.Since(started).Seconds())
+	o.logger.Info("tracker serves a partition", "vehicles", o.state.Vehicles(), "resume", resume, "end", o.end, "loaded_in", time.Since(started))
+	return nil
+}
+
+// read is what the reading goroutine found.
+type read struct {
+	batch eventlog.Batch
+	err   error
+}
+
+// read hands batches to the run goroutine until ctx is done or reading fails.
+func (o *owner) read(ctx context.Context, batches chan<- read) {
+	hand := func(r read) bool {
+		select {
+		case batches <- r:
+			return r.err == nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+	reader, err := o.log.NewReader(ctx, topics.Locations, map[int32]int64{o.claim.Partition(): o.checkpoint.resume})
+	if err != nil {
+		hand(read{err: err})
+		return
+	}
+	defer func() {
+		if err := reader.Close(); err != nil {
+			o.logger.Warn("close reader", "error", err)
+		}
+	}()
+	for {
+		batch, err := reader.Poll(ctx)
+		if !hand(read{batch: batch, err: err}) {
+			return
+		}
+	}
+}
+
+// stepBatch steps the records and hands their tracks to the log.
+func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
+	defer o.tally.flush(o.metrics)
+	o.end = batch.End
+	for i := range batch.Records {
+		rec := &batch.Records[i]
+		result, err := o.state.Step(*rec)
+		if err != nil {
+			return err
+		}
+		o.tally.add(&result, o.state.location.Kind)
+		if result.Poison != nil {
+			if err := o.bury(ctx, rec, result.Poison); err != nil {
+				return err
+			}
+		}
+		if err := o.tracks.publish(ctx, rec.Key, result.Track); err != nil {
+			return err
+		}
+	}
+	o.gauges.set(o.state, o.end)
+	return nil
+}
+
+// giveBack ends the partition with err. At a switch to a version that this
+// binary can't serve, the state before the switch is left in good order.
+func (o *owner) giveBack(ctx context.Context, err error) error {
+	var unknown *UnknownVersionError
+	if errors.As(err, &unknown) {
+		o.handOver(ctx)
+	}
+	return err
+}
+
+// bury writes a record that could not be processed to the dead letters. A
+// checkpoint behind the record waits until the letter is durable.
+func (o *owner) bury(ctx context.Context, rec *eventlog.Stored, poison error) error {
+	o.logger.Error("a record could not be processed and goes to the dead letters", "offset", rec.Offset, "error", poison)
+	letter, err := DeadLetter{
+		Topic: topics.Locations, Partition: o.claim.Partition(), Offset: rec.Offset, AppendTimeMS: rec.AppendTimeMS,
+		Key: rec.Key, Value: rec.Value, Error: poison.Error(),
+	}.record()
+	if err != nil {
+		return err
+	}
+	return o.letters.append(ctx, letter)
+}
+
+// caughtUp says that everything durable that was heard of has been stepped.
+func (o *owner) caughtUp() bool { return max(o.state.Offset()+1, o.checkpoint.resume) >= o.end }
+
+func (o *owner) tick(ctx context.Context) {
+	if err := o.ticks.append(ctx); err != nil && ctx.Err() == nil {
+		o.logger.Warn("a tick was not appended", "error", err)
+	}
+}

@@ -1,0 +1,150 @@
+package tracker
+
+import (
+	"fmt"
+
+	"github.com/starling-fleet/starling/gpsfilter"
+	"github.com/starling-fleet/starling/internal/h3index"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// vehicle is everything that is known of one vehicle.
+type vehicle struct {
+	id string
+	track
+	sessions     sessions
+	availability starlingv1.Availability
+	// attributes is nil when none were reported. What it points to never
+	// changes, so views may share it.
+	attributes *wire.Attributes
+	// availabilitySeq and attributesSeq are the sequences in the newest session
+	// that last changed them.
+	availabilitySeq, attributesSeq int64
+	counts                         wire.FixCounts
+	// seenMS and toldMS are the partition's clock when the vehicle last
+	// reported and when its view was last published.
+	seenMS, toldMS int64
+	behind         behind
+
+	// What follows is not state: it can be dropped without changing an answer.
+	cell    h3index.Cursor
+	dueSlot int32 // place in the partition's dues
+	dirty   bool  // changed since the last cut
+}
+
+// filter is the part of gpsfilter.Filter that the step needs.
+type filter interface {
+	Step(s *gpsfilter.State, fix gpsfilter.Fix) gpsfilter.Estimate
+}
+
+// Partition is the state of one partition of `locations` and the step that
+// moves it. It is not safe for concurrent use.
+type Partition struct {
+	settings Settings
+	filter   filter
+	epoch    int64
+	// clockMS is the largest append time so far.
+	clockMS int64
+	// offset is the last record that was stepped, -1 for none.
+	offset   int64
+	vehicles map[string]*vehicle
+	dues     dues
+
+	// changed and forgotten are what the next cut has to write.
+	changed   []*vehicle
+	forgotten []string
+
+	// Scratch of one step.
+	location wire.Location
+	track    wire.Track
+	sorted   []wire.Fix
+	accepted []wire.Fix
+	undo     undo
+	rebased  bool
+}
+
+// NewPartition returns a partition that has read nothing. The epoch is the
+// log's. It fails when the settings break a rule.
+func NewPartition(settings Settings, epoch int64) (*Partition, error) {
+	p := &Partition{epoch: epoch, offset: -1, vehicles: make(map[string]*vehicle)}
+	if err := p.use(settings); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// use makes the partition step by settings from now on.
+func (p *Partition) use(settings Settings) error {
+	if err := settings.validate(); err != nil {
+		return fmt.Errorf("step settings: %w", err)
+	}
+	f, err := gpsfilter.New(settings.Filter)
+	if err != nil {
+		return fmt.Errorf("step settings: %w", err)
+	}
+	p.settings, p.filter = settings, f
+	return nil
+}
+
+// Settings are what the partition steps by.
+func (p *Partition) Settings() Settings { return p.settings }
+
+// Offset is the last record that was stepped, -1 for none.
+func (p *Partition) Offset() int64 { return p.offset }
+
+// ClockMS is the partition's clock in milliseconds since the Unix epoch: the
+// largest append time so far.
+func (p *Partition) ClockMS() int64 { return p.clockMS }
+
+// Vehicles is how many vehicles the partition knows.
+func (p *Partition) Vehicles() int { return len(p.vehicles) }
+
+// Overdue says that dues are waiting for the next record, because the last one
+// had too many.
+func (p *Partition) Overdue() bool {
+	due, _, ok := p.dues.first()
+	return ok && due <= p.clockMS
+}
+
+// undo is what a vehicle was before the step, in case the step panics.
+type undo struct {
+	vehicle vehicle
+	window  []wire.Fix
+}
+
+func (u *undo) save(v *vehicle) {
+	u.vehicle = *v
+	u.window = append(u.window[:0], v.window...)
+}
+
+func (u *undo) restore(v *vehicle) {
+	window := append(u.vehicle.window[:0], u.window...)
+	*v = u.vehicle
+	v.window = window
+}
+
+// view fills what readers see of the vehicle.
+func (p *Partition) view(v *vehicle, out *wire.View) {
+	*out = wire.View{
+		VehicleID:    v.id,
+		DeviceTimeMS: v.newestMS,
+		SeenTimeMS:   v.seenMS,
+		Estimate:     v.last,
+		Availability: v.availability,
+		Counts:       v.counts,
+	}
+	if v.newestMS > 0 {
+		cell, err := v.cell.Cell(v.last.LatDeg, v.last.LonDeg, p.settings.H3Resolution)
+		if err != nil {
+			// The step panics, which makes the record a poisoned one: a filter
+			// that answers what is no position must not be published.
+			panic(err)
+		}
+		out.Cell = cell
+	}
+	if v.attributes != nil {
+		out.HasAttributes = true
+		out.Attributes = *v.attributes
+	}
+}

@@ -1,0 +1,99 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// Log is the part of eventlog.Log that the tracker needs.
+type Log interface {
+	eventlog.Appender
+	Epoch() int64
+	Bounds(ctx context.Context, topic string) ([]eventlog.Bounds, error)
+	NewReader(ctx context.Context, topic string, start map[int32]int64) (eventlog.Reader, error)
+	Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Serve) error
+}
+
+// Tracker owns partitions of `locations`, as many as fall to this process.
+type Tracker struct {
+	cfg     Config
+	log     Log
+	metrics *metrics
+	logger  *slog.Logger
+}
+
+// New returns a tracker that does nothing yet. It fails when cfg breaks a rule
+// or reg has another tracker's metrics.
+func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger) (*Tracker, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("tracker configuration: %w", err)
+	}
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, fmt.Errorf("tracker metrics: %w", err)
+	}
+	return &Tracker{cfg: cfg, log: log, metrics: m, logger: logger}, nil
+}
+
+// Run serves partitions until ctx is done; then it publishes what is on its
+// way, takes a last checkpoint of each partition, gives them up and returns nil
+// after all its goroutines have ended. When the log fails to take a record, all
+// partitions are given up and taken up again after a pause. Any other failure
+// (a log that was cut short, a version that this binary does not know) ends Run
+// with an error.
+func (t *Tracker) Run(ctx context.Context) error {
+	spec := eventlog.OwnSpec{Group: t.cfg.Group, Source: topics.Locations, State: topics.TrackerState}
+	for {
+		err := t.log.Own(ctx, spec, t.serve)
+		switch {
+		case ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())):
+			return nil
+		case err == nil:
+			return errors.New("tracker: the log ended the ownership of partitions")
+		case !canRetry(err):
+			return fmt.Errorf("tracker: %w", err)
+		}
+		t.metrics.retries.Inc()
+		t.logger.Warn("tracker gave up its partitions because the log failed", "error", err, "again_in", t.cfg.RetryInterval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(t.cfg.RetryInterval):
+		}
+	}
+}
+
+// serve is the life of one partition in this process.
+func (t *Tracker) serve(ctx context.Context, claim eventlog.Claim) error {
+	gauges := t.metrics.own(claim.Partition())
+	defer gauges.release()
+	o := &owner{
+		cfg:     t.cfg,
+		log:     t.log,
+		claim:   claim,
+		metrics: t.metrics,
+		gauges:  gauges,
+		logger:  t.logger.With("partition", claim.Partition()),
+		tracks:  newPublisher(t.log, claim.Partition(), t.cfg.MaxInFlightBytes),
+		letters: newAppends(t.log, topics.DeadLetters, claim.Partition()),
+		ticks:   &ticker{log: t.log, partition: claim.Partition()},
+	}
+	err := o.run(ctx)
+	switch {
+	case ctx.Err() != nil:
+		// The claim is lost: its next holder has the say, and a failure on the
+		// way out changes nothing.
+		return nil
+	case err != nil:
+		return fmt.Errorf("partition %d: %w", claim.Partition(), err)
+	}
+	return nil
+}
