@@ -159,7 +159,7 @@ func BenchmarkLoad(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		_, err = loader.Partition(c.Resume)
+		_, err = loader.Partition(c.Resume, eventlog.Bounds{End: c.Resume})
 		require.NoError(b, err)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(f.ids)), "ns/vehicle")

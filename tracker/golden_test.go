@@ -127,7 +127,7 @@ func restartPartition(t require.TestingT, p *tracker.Partition, kept map[string]
 	for key, value := range kept {
 		require.NoError(t, loader.Add([]byte(key), value))
 	}
-	restored, err := loader.Partition(c.Resume)
+	restored, err := loader.Partition(c.Resume, eventlog.Bounds{End: c.Resume})
 	require.NoError(t, err)
 	return restored
 }

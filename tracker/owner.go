@@ -43,6 +43,9 @@ type owner struct {
 // and publishes the same tracks again; readers drop them by source offset.
 func (o *owner) run(ctx context.Context) error {
 	if err := o.load(ctx); err != nil {
+		if errors.Is(err, errReplaced) {
+			return nil
+		}
 		return err
 	}
 	readCtx, stopReading := context.WithCancel(ctx)
@@ -96,46 +99,6 @@ func (o *owner) run(ctx context.Context) error {
 		}
 		o.storeCut(ctx)
 	}
-}
-
-// load restores the partition as of its last checkpoint. From here on every
-// earlier claim is fenced: what its holder still publishes is what this one
-// publishes again, and its checkpoints are refused.
-func (o *owner) load(ctx context.Context) error {
-	started := time.Now()
-	loader, err := NewLoader(o.cfg.StepSettings(), o.log.Epoch())
-	if err != nil {
-		return err
-	}
-	resume, err := o.claim.Load(ctx, loader.Add)
-	if err != nil {
-		return fmt.Errorf("load the state: %w", err)
-	}
-	if o.state, err = loader.Partition(resume); err != nil {
-		return fmt.Errorf("load the state: %w", err)
-	}
-	if o.state.Settings() != o.cfg.StepSettings() {
-		o.logger.Warn("the partition keeps the step settings of its state; a version switch in the log would change them",
-			"in_force", string(o.state.Settings().Encode()), "configured", string(o.cfg.StepSettings().Encode()))
-	}
-	bounds, err := o.log.Bounds(ctx, topics.Locations)
-	if err != nil {
-		return fmt.Errorf("bounds of %s: %w", topics.Locations, err)
-	}
-	at := bounds[o.claim.Partition()]
-	o.end = at.End
-	if resume < 0 {
-		// Nothing was read before, so the log's beginning is the beginning.
-		resume = at.First
-	}
-	o.checkpoint.resume = resume
-	if resume < at.End {
-		o.checkpoint.replayEnd = at.End
-	}
-	o.gauges.set(o.state, o.end)
-	o.metrics.loadSeconds.Observe(time.Since(started).Seconds())
-	o.logger.Info("tracker serves a partition", "vehicles", o.state.Vehicles(), "resume", resume, "end", o.end, "loaded_in", time.Since(started))
-	return nil
 }
 
 // read is what the reading goroutine found.

@@ -480,7 +480,7 @@ func TestStateThatCannotBeReadIsRefused(t *testing.T) {
 	}{
 		"another version":              {1, header.Key, append([]byte{99}, header.Value[1:]...), "version 99"},
 		"another version of a vehicle": {1, []byte("v"), []byte{99}, `state of "v" has version 99`},
-		"another epoch":                {2, header.Key, header.Value, "epoch 1, the log's is 2"},
+		"a later epoch":                {0, header.Key, header.Value, "epoch 1, the log's is 0"},
 		"damage":                       {1, header.Key, header.Value[:len(header.Value)-1], "larger than what follows"},
 		"nothing":                      {1, []byte("v"), nil, "is empty"},
 	} {
@@ -493,8 +493,10 @@ func TestStateThatCannotBeReadIsRefused(t *testing.T) {
 	loader, err := tracker.NewLoader(tracker.DefaultConfig().StepSettings(), 1)
 	require.NoError(t, err)
 	require.NoError(t, loader.Add(header.Key, header.Value))
-	_, err = loader.Partition(7)
+	_, err = loader.Partition(7, eventlog.Bounds{End: 7})
 	require.ErrorContains(t, err, "resumes at offset 7, the state stands for the records before 1")
+	_, err = loader.Partition(1, eventlog.Bounds{})
+	require.ErrorContains(t, err, "resumes at offset 1, the log ends at 0")
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {
