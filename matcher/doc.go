@@ -13,10 +13,14 @@
 // Per partition a record counts if it advances (epoch, source offset). One that
 // does not is a repeat, which a tracker publishes after a restart, and is
 // dropped: it is identical to the one that counted. One whose previous source
-// offset is not the last that counted shows a hole. While a partition is being
-// rebuilt the matcher starts over behind the hole, with none of the partition's
-// vehicles; after that it stops with an error and raises
-// starling_matcher_holes_total, because vehicles may have changed unseen. A new
+// offset is not the last that counted shows a hole. It is passed over, and so is
+// what follows, until the missing record comes: the next owner of the partition
+// publishes everything behind its checkpoint again, in order. A hole that stays
+// although a minute of later records has come (by append time, so that every
+// matcher decides alike) can't be filled any more. A matcher that serves then
+// stops with an error, because vehicles may have changed unseen; one that still
+// rebuilds the partition starts over behind the hole, with none of its vehicles.
+// starling_matcher_holes_total counts both. A new
 // epoch also starts over: vehicles are unknown until they are told again.
 //
 // # Staleness

@@ -96,7 +96,7 @@ func (m *Matcher) Ready() bool { return m.ready.Load() }
 
 // Run follows `tracks` until ctx is done and then returns nil. It ends with an
 // error when the log fails, when a record cannot be decoded, and when a hole
-// shows that records are missing. Open watch calls end with it. It must be
+// stays, so that records are missing. Open watch calls end with it. It must be
 // called once.
 func (m *Matcher) Run(ctx context.Context) error {
 	defer close(m.stopped)
@@ -151,7 +151,16 @@ func (m *Matcher) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read tracks: %w", err)
 		}
-		if err := m.apply(batch); err != nil {
+		err = m.apply(batch)
+		if missing, ok := errors.AsType[*holeError](err); ok && !m.partitions[batch.Partition].rebuilt {
+			m.startBehindHole(missing)
+			_ = reader.Close()
+			if reader, err = m.log.NewReader(ctx, topics.Tracks, m.nextOffsets()); err != nil {
+				return fmt.Errorf("read tracks: %w", err)
+			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		m.noteRebuilt(&m.partitions[batch.Partition], began)
@@ -184,6 +193,13 @@ func (m *Matcher) startBehind(t *eventlog.TruncatedError) error {
 	return nil
 }
 
+// startBehindHole starts over with the first record behind a hole that stayed.
+func (m *Matcher) startBehindHole(missing *holeError) {
+	m.logger.Warn("a hole in tracks stayed, starting over behind it", "error", missing)
+	m.startOver(missing.partition)
+	m.partitions[missing.partition].next = missing.hole.offset
+}
+
 func (m *Matcher) nextOffsets() map[int32]int64 {
 	next := make(map[int32]int64, len(m.partitions))
 	for i := range m.partitions {
@@ -195,7 +211,7 @@ func (m *Matcher) nextOffsets() map[int32]int64 {
 // startOver forgets the vehicles of a partition and its position.
 func (m *Matcher) startOver(number int32) {
 	p := &m.partitions[number]
-	p.positioned = false
+	p.positioned, p.hole = false, nil
 	if !p.populated {
 		return
 	}

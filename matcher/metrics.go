@@ -8,9 +8,9 @@ import (
 
 // metrics are the room's resolved handles.
 type metrics struct {
-	records, repeats, outdated, holes, invalidViews prometheus.Counter
-	forgotten                                       prometheus.Counter
-	applySeconds, searchSeconds                     prometheus.Histogram
+	records, repeats, outdated, holes, skipped, invalidViews prometheus.Counter
+	forgotten                                                prometheus.Counter
+	applySeconds, searchSeconds                              prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
@@ -24,7 +24,8 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 		records:      counter("records_total", "Records of tracks that counted."),
 		repeats:      counter("repeats_total", "Records of tracks that were there before and were dropped."),
 		outdated:     counter("outdated_total", "Records of tracks from an epoch that has ended, which were dropped."),
-		holes:        counter("holes_total", "Holes met in a partition of tracks. One after the rebuild stops the matcher and calls for an operator."),
+		holes:        counter("holes_total", "Holes met in a partition of tracks. A tracker fills one by publishing again; one that stays stops a matcher that serves and calls for an operator."),
+		skipped:      counter("skipped_total", "Records of tracks behind a hole, which were passed over until it is filled."),
 		invalidViews: counter("invalid_views_total", "Views in tracks that broke a rule, so that the vehicle kept its former state."),
 		forgotten:    counter("vehicles_forgotten_total", "Vehicles that the tracker has forgotten."),
 		applySeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -37,7 +38,7 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 		}),
 	}
 	for _, c := range []prometheus.Collector{
-		out.records, out.repeats, out.outdated, out.holes, out.invalidViews, out.forgotten, out.applySeconds, out.searchSeconds,
+		out.records, out.repeats, out.outdated, out.holes, out.skipped, out.invalidViews, out.forgotten, out.applySeconds, out.searchSeconds,
 		gauge("vehicles", "Vehicles in the live fleet.", func() float64 { return float64(m.index.Len()) }),
 		gauge("ready", "1 when the fleet has been rebuilt and calls are served.", func() float64 {
 			if m.Ready() {

@@ -3,6 +3,7 @@ package matcher
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -22,9 +23,34 @@ type partition struct {
 	epoch, source int64
 	positioned    bool
 	populated     bool  // a vehicle was put into the index
+	hole          *hole // nil unless the records read last follow one that is missing
 	next          int64 // offset of the next record to read
 	rebuiltAt     int64 // the offset from which on the partition counts as rebuilt
 	rebuilt       bool
+}
+
+// hole is where records of a partition are missing.
+type hole struct {
+	// offset and appendedMS are those of the first record behind it.
+	offset, appendedMS int64
+}
+
+// holePatience is how long, in append time, the records that are missing may be
+// overtaken by later ones. A tracker whose log refuses a record stops at it,
+// but may have handed over a few more by then, which are stored; whoever takes
+// the partition up publishes all of them again, in order.
+const holePatience = time.Minute
+
+// holeError says that a hole was not filled in time.
+type holeError struct {
+	partition      int32
+	hole           hole
+	source, behind int64
+}
+
+func (e *holeError) Error() string {
+	return fmt.Sprintf("tracks partition %d offset %d: hole: records follow source offset %d, the last one read was %d, and nobody has published what is missing for %v",
+		e.partition, e.hole.offset, e.behind, e.source, holePatience)
 }
 
 // apply takes in a batch. Each record becomes visible by itself; a search sees
@@ -81,7 +107,7 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 	if err := t.UnmarshalLive(r.Value); err != nil {
 		return fmt.Errorf("decode: %w", err)
 	}
-	counts, err := m.advance(p, number, t)
+	counts, err := m.advance(p, number, t, r)
 	if err != nil || !counts {
 		return err
 	}
@@ -107,7 +133,7 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 
 // advance moves the partition's position to the record and says whether the
 // record counts.
-func (m *Matcher) advance(p *partition, number int32, t *wire.Track) (counts bool, err error) {
+func (m *Matcher) advance(p *partition, number int32, t *wire.Track, r *eventlog.Stored) (counts bool, err error) {
 	switch {
 	case t.Epoch < m.logEpoch || p.positioned && t.Epoch < p.epoch:
 		m.metrics.outdated.Inc()
@@ -120,15 +146,29 @@ func (m *Matcher) advance(p *partition, number int32, t *wire.Track) (counts boo
 		m.metrics.repeats.Inc()
 		return false, nil
 	case t.PreviousSourceOffset != p.source:
-		m.metrics.holes.Inc()
-		if p.rebuilt {
-			return false, fmt.Errorf("hole: the record follows source offset %d, the last one read was %d", t.PreviousSourceOffset, p.source)
-		}
-		m.logger.Warn("hole in tracks during the rebuild, starting over behind it", "partition", number, "expected", p.source, "follows", t.PreviousSourceOffset)
-		m.startOver(number)
+		return false, m.skip(p, number, t, r)
+	}
+	if p.hole != nil {
+		m.logger.Info("the hole in tracks is filled", "partition", number, "offset", p.hole.offset)
+		p.hole = nil
 	}
 	p.epoch, p.source, p.positioned = t.Epoch, t.SourceOffset, true
 	return true, nil
+}
+
+// skip passes over a record behind a hole. The partition's clock stands still
+// meanwhile, so answers soon name the partition as stale.
+func (m *Matcher) skip(p *partition, number int32, t *wire.Track, r *eventlog.Stored) error {
+	if p.hole == nil {
+		m.metrics.holes.Inc()
+		m.logger.Warn("hole in tracks, waiting for the records to be published again", "partition", number, "expected", p.source, "follows", t.PreviousSourceOffset)
+		p.hole = &hole{offset: r.Offset, appendedMS: r.AppendTimeMS}
+	}
+	m.metrics.skipped.Inc()
+	if r.AppendTimeMS-p.hole.appendedMS > holePatience.Milliseconds() {
+		return &holeError{partition: number, hole: *p.hole, source: p.source, behind: t.PreviousSourceOffset}
+	}
+	return nil
 }
 
 func (m *Matcher) upsert(p *partition, v *wire.View) {

@@ -137,12 +137,61 @@ func TestRepeatsAreDropped(t *testing.T) {
 	s.seen("a", startMS+2000)
 }
 
-func TestHoleAfterRebuildStops(t *testing.T) {
+// TestHoleIsFilled: what was published behind a failed append does not count
+// until the owner has published the missing record again.
+func TestHoleIsFilled(t *testing.T) {
+	for name, servesBefore := range map[string]bool{"while serving": true, "during the rebuild": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			id, other := "a", sibling("a")
+			p := partitionOf(id)
+			w.tell(w.at(other, 1, 1))
+			var s *service
+			if servesBefore {
+				s = w.startReady()
+			}
+			lost := w.next(p)
+			lost.HasLive, lost.Live = true, w.at(id, 5, 5)
+			w.pass(time.Second)
+			behind := w.next(p)
+			behind.HasLive, behind.Live = true, w.at(other, 2, 2)
+			w.append(p, behind)
+			if servesBefore {
+				s.eventually(func() bool { return s.metric("skipped_total") == 1 })
+				v, err := get(s, other)
+				require.NoError(t, err)
+				require.Equal(t, 1.0, v.Position.Latitude, "the record behind the hole must wait")
+			}
+			// The next owner takes long, and begins at its checkpoint.
+			w.pass(10 * time.Minute)
+			w.append(p, &wire.Track{Epoch: w.epoch, SourceOffset: 0, PreviousSourceOffset: -1, ClockMS: startMS})
+			w.append(p, lost)
+			w.append(p, behind)
+			if !servesBefore {
+				s = w.startReady()
+			}
+			s.seen(other, startMS+1000)
+			s.seen(id, startMS)
+			require.EqualValues(t, 1, s.metric("holes_total"))
+			require.EqualValues(t, 1, s.metric("skipped_total"))
+			require.EqualValues(t, 1, s.metric("repeats_total"))
+		})
+	}
+}
+
+func TestHoleThatStaysStops(t *testing.T) {
 	w := newWorld(t)
 	w.tell(w.at("a", 1, 1))
 	s := w.startReady()
-	w.next(partitionOf("a")) // never published
+	p := partitionOf("a")
+	w.next(p) // never published
 	w.tell(w.at("a", 2, 2))
+	w.pass(time.Minute)
+	w.tick(p)
+	s.eventually(func() bool { return s.metric("skipped_total") == 2 })
+	require.True(t, s.role.Ready())
+	w.pass(time.Millisecond)
+	w.tick(p)
 	require.ErrorContains(t, <-s.failed, "hole")
 	s.failed <- nil
 	require.EqualValues(t, 1, s.metric("holes_total"))
@@ -151,14 +200,16 @@ func TestHoleAfterRebuildStops(t *testing.T) {
 	require.Equal(t, codes.Unavailable, status.Code(err))
 }
 
-func TestHoleDuringRebuildStartsOver(t *testing.T) {
+func TestHoleThatStaysDuringRebuildStartsOver(t *testing.T) {
 	w := newWorld(t)
 	id := "a"
-	other := sibling(id)
+	p, other := partitionOf(id), sibling(id)
 	w.tell(w.at(id, 1, 1))
-	w.next(partitionOf(id)) // lost
+	w.next(p) // lost
 	w.tell(w.at(other, 2, 2))
 	w.tell(w.at(stranger(id), 3, 3))
+	w.pass(time.Minute + time.Millisecond)
+	w.tick(p)
 	s := w.startReady()
 	require.EqualValues(t, 1, s.metric("holes_total"))
 	_, err := get(s, id)
@@ -167,6 +218,9 @@ func TestHoleDuringRebuildStartsOver(t *testing.T) {
 		_, err = get(s, known)
 		require.NoError(t, err, known)
 	}
+	w.pass(time.Second)
+	w.tell(w.at(id, 4, 4))
+	s.seen(id, w.nowMS.Load())
 }
 
 // sibling returns another vehicle of the same partition.

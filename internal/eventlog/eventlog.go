@@ -42,8 +42,10 @@ type Completion interface {
 	// Done is called exactly once for every Append that returned nil. With a
 	// nil error the record is durable at offset. ErrFull and ErrTooLarge say
 	// that it is certainly not in the log; any other error leaves that open.
-	// Within a partition, calls come in append order; after a failed record
-	// the outcomes of later ones say nothing about it. Done must not block.
+	// Within a partition, calls come in append order. Records appended behind
+	// one that fails may be stored all the same, for as long as the writer has
+	// not heard of it: see kafkalog, whose client can't call them back. Done
+	// must not block.
 	Done(offset int64, err error)
 }
 

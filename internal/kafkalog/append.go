@@ -67,6 +67,13 @@ func (l *Log) Append(ctx context.Context, name string, partition int32, rec even
 }
 
 // finish is told the fate of every record, in the order of its partition.
+//
+// When a broker refuses a batch, or its time is up, the client fails everything
+// that it then holds of the partition, so that no sequence number is left out,
+// and goes on with what it is given afterwards. What is appended between that
+// moment and the first call of finish is stored, behind records that are not:
+// the client has no way to be asked in between. Writers to whom order matters
+// therefore stop at the first failure, and their readers follow a chain.
 func (l *Log) finish(r *kgo.Record, err error) {
 	p := r.Context.(*pending)
 	done, offset := p.done, r.Offset

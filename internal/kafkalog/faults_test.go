@@ -160,6 +160,59 @@ func TestAppendThatABrokerRefusesFails(t *testing.T) {
 	}
 }
 
+// reentrant is a ledger that appends one more record when it is told the first
+// failure: while the log still has other failures to tell.
+type reentrant struct {
+	ledger
+	once sync.Once
+	more func()
+}
+
+func (r *reentrant) Done(offset int64, err error) {
+	if err != nil {
+		r.once.Do(r.more)
+	}
+	r.ledger.Done(offset, err)
+}
+
+// TestAFailureTakesAllThatWaitWithIt: no record in the log follows one of the
+// same partition that failed, except for those that are appended between the
+// client's giving up and the writer's hearing of it. That these are stored is
+// why readers of `tracks` must bear a hole until it is filled.
+func TestAFailureTakesAllThatWaitWithIt(t *testing.T) {
+	fake := newFake(t)
+	var held hold
+	held.install(fake)
+	cfg := testConfig(fake.ListenAddrs())
+	log := openLog(t, cfg)
+	r := &reentrant{}
+	r.more = func() { r.append(t, log, 1) }
+	r.append(t, log, 1) // so that the client has the partition's leader
+	r.wg.Wait()
+	release := held.begin()
+	fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: cfg.TopicPrefix + topics.Locations, Err: kerr.InvalidRecord})
+	const n = 2000 // several batches, of which at most one is on its way
+	r.wg.Add(n)
+	for i := range n {
+		rec := eventlog.Record{Value: append(fmt.Appendf(nil, "%d", i), make([]byte, 1000)...)}
+		require.NoError(t, log.Append(context.Background(), topics.Locations, 0, rec, r))
+	}
+	release()
+	r.wg.Wait()
+	require.Len(t, r.errs, n+2)
+	failed := 0
+	for _, err := range r.errs[1 : n+1] {
+		if err != nil {
+			require.ErrorIs(t, err, kerr.InvalidRecord)
+			failed++
+		}
+		require.False(t, failed > 0 && err == nil, "a record is stored behind one that failed")
+	}
+	require.Equal(t, n, failed)
+	require.NoError(t, r.errs[n+1], "what was appended before the writer heard of all failures is stored")
+	require.Equal(t, int64(1), r.offsets[n+1])
+}
+
 // counter returns the value of a metric, of the series with a label's value.
 func counter(t *testing.T, reg *prometheus.Registry, name, label string) float64 {
 	t.Helper()

@@ -135,6 +135,17 @@ func TestNothingIsOffInAnUndisturbedRun(t *testing.T) {
 	require.Equal(t, int64(3*30), c.Totals.Refused)
 }
 
+// TestAHoleThatIsFilledIsNone: a log refused one track, took the next, and the
+// next owner published all of it again.
+func TestAHoleThatIsFilledIsNone(t *testing.T) {
+	w := newWorld(t)
+	w.tracks = slices.Concat(w.tracks[:50], w.tracks[51:55], w.tracks[30:])
+	c := w.judge()
+	require.True(t, c.Findings.None(), "%s", &c.Findings)
+	require.Equal(t, int64(4), c.Totals.Skipped)
+	require.Equal(t, int64(20), c.Totals.Repeats)
+}
+
 // Each case damages one thing; the checker must name it.
 func TestWhatIsOffIsFound(t *testing.T) {
 	type track = starlingv1.TrackRecord

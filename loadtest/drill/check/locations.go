@@ -69,7 +69,7 @@ type Totals struct {
 	FixesSent, FixesAcked, Refused  int64
 	Locations, Ticks, CopiesStored  int64
 	FixesStored, DistinctFixes      int64
-	Tracks, Repeats                 int64
+	Tracks, Repeats, Skipped        int64
 	Accepted, Duplicate             int64
 	Conflict, Late, FinalPoints     int64
 	UnacknowledgedStored, UntoldEnd int64
@@ -81,6 +81,7 @@ type partition struct {
 	last      int64    // newest offset of locations, -1 before the first
 
 	position int64 // source offset of the newest track that counts
+	skipped  int64 // largest source offset behind a hole, -1 if there was none
 	at       int   // index in locations of the next source
 	tracks   map[int64][32]byte
 }
@@ -96,7 +97,7 @@ type source struct {
 func New(told Told, partitions int32) *Checker {
 	c := &Checker{devices: make(map[string]*device, len(told))}
 	for range partitions {
-		c.partitions = append(c.partitions, &partition{last: -1, position: -1, tracks: map[int64][32]byte{}})
+		c.partitions = append(c.partitions, &partition{last: -1, position: -1, skipped: -1, tracks: map[int64][32]byte{}})
 	}
 	for id, reports := range told {
 		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}}
