@@ -40,7 +40,7 @@ func (p *Partition) Cut(buffer []byte) Cut {
 	}
 	b = append(b, headerKey...)
 	ends = append(ends, len(b))
-	b = appendHeader(b, header{stepVersion: StepVersion, epoch: p.epoch, clockMS: p.clockMS, offset: p.offset, settings: p.settings})
+	b = appendHeader(b, header{stepVersion: int64(p.version.number), epoch: p.epoch, clockMS: p.clockMS, offset: p.offset, settings: p.settings.Encode()})
 	ends = append(ends, len(b))
 	for start := 0; len(ends) > 0; ends = ends[2:] {
 		c.Changes = append(c.Changes, eventlog.Record{Key: b[start:ends[0]:ends[0]], Value: b[ends[0]:ends[1]:ends[1]]})

@@ -19,7 +19,11 @@ type Loader struct {
 // settings are those of a partition that has no checkpoint; one that has keeps
 // its own.
 func NewLoader(settings Settings, epoch int64) (*Loader, error) {
-	p, err := NewPartition(settings, epoch)
+	return newLoader(stepVersions, settings, epoch)
+}
+
+func newLoader(carried versions, settings Settings, epoch int64) (*Loader, error) {
+	p, err := newPartition(carried, settings, epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -27,8 +31,9 @@ func NewLoader(settings Settings, epoch int64) (*Loader, error) {
 }
 
 // Add takes one key of the state with its latest value, in any order. It fails
-// with *UnknownStateError when another version wrote it, and when it is damaged
-// or of a later epoch than the log's.
+// with *UnknownStateError when another version wrote it, with
+// *UnknownVersionError when it is of a step that this binary does not carry, and
+// when it is damaged or of a later epoch than the log's.
 func (l *Loader) Add(key, value []byte) error {
 	p := l.partition
 	if string(key) != headerKey {
@@ -46,9 +51,8 @@ func (l *Loader) Add(key, value []byte) error {
 	if h.epoch > p.epoch {
 		return fmt.Errorf("state of the partition is of epoch %d, the log's is %d: this is not the log that the state was made from", h.epoch, p.epoch)
 	}
-	p.clockMS, p.offset = h.clockMS, h.offset
 	l.restored, l.outdated = true, h.epoch < p.epoch
-	return p.use(h.settings)
+	return p.restore(h)
 }
 
 // Begins says, once every key was added, that the partition begins anew: it has

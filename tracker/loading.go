@@ -20,7 +20,7 @@ var errReplaced = errors.New("a later claim owns the partition")
 // when a later claim has fenced this one.
 func (o *owner) load(ctx context.Context) error {
 	started := time.Now()
-	loader, err := NewLoader(o.cfg.StepSettings(), o.log.Epoch())
+	loader, err := newLoader(o.carried, o.cfg.StepSettings(), o.log.Epoch())
 	if err != nil {
 		return err
 	}

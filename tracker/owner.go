@@ -10,6 +10,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // owner serves one claimed partition. Its run goroutine owns the partition's
@@ -17,6 +18,7 @@ import (
 type owner struct {
 	cfg     Config
 	log     Log
+	carried versions
 	claim   eventlog.Claim
 	metrics *metrics
 	gauges  *partitionMetrics
@@ -146,6 +148,9 @@ func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 			return err
 		}
 		o.tally.add(&result, o.state.location.Kind)
+		if o.state.location.Kind == wire.KindVersionSwitch && result.Poison == nil {
+			o.logger.Info("a version switch is in force", "offset", rec.Offset, "step_version", o.state.StepVersion(), "settings", string(o.state.location.Switch.Settings))
+		}
 		if result.Poison != nil {
 			if err := o.bury(ctx, rec, result.Poison); err != nil {
 				return err

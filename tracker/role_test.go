@@ -43,6 +43,10 @@ func start(t *testing.T, log tracker.Log) *running {
 	t.Helper()
 	tr, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
+	return runTracker(t, tr)
+}
+
+func runTracker(t *testing.T, tr *tracker.Tracker) *running {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{t: t, cancel: cancel, ended: make(chan error, 1)}
 	go func() { r.ended <- tr.Run(ctx) }()

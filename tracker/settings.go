@@ -8,8 +8,8 @@ import (
 	"github.com/starling-fleet/starling/gpsfilter"
 )
 
-// StepVersion is the version of what Step computes. Any change to its outputs
-// is a new version.
+// StepVersion is the newest version of what Step computes. Any change to its
+// outputs is a new version; docs/operations.md says how one is added.
 const StepVersion = 1
 
 // Settings is everything besides the log that Step reads. They stand in the

@@ -1,7 +1,7 @@
 package tracker
 
 import (
-	"fmt"
+	"crypto/sha256"
 
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/internal/h3index"
@@ -33,14 +33,20 @@ type vehicle struct {
 	dirty   bool  // changed since the last cut
 }
 
-// filter is the part of gpsfilter.Filter that the step needs.
+// filter is the part of gpsfilter.Filter that the step needs, and the digest of
+// its golden outputs.
 type filter interface {
 	Step(s *gpsfilter.State, fix gpsfilter.Fix) gpsfilter.Estimate
+	GoldenDigest() [sha256.Size]byte
 }
 
 // Partition is the state of one partition of `locations` and the step that
 // moves it. It is not safe for concurrent use.
 type Partition struct {
+	// carried are the step versions that the partition may be switched to, and
+	// version is the one in force.
+	carried  versions
+	version  *stepVersion
 	settings Settings
 	filter   filter
 	epoch    int64
@@ -64,28 +70,22 @@ type Partition struct {
 	rebased  bool
 }
 
-// NewPartition returns a partition that has read nothing. The epoch is the
-// log's. It fails when the settings break a rule.
+// NewPartition returns a partition that has read nothing and steps by the newest
+// version. The epoch is the log's. It fails when the settings break a rule.
 func NewPartition(settings Settings, epoch int64) (*Partition, error) {
-	p := &Partition{epoch: epoch, offset: -1, vehicles: make(map[string]*vehicle)}
-	if err := p.use(settings); err != nil {
+	return newPartition(stepVersions, settings, epoch)
+}
+
+func newPartition(carried versions, settings Settings, epoch int64) (*Partition, error) {
+	p := &Partition{carried: carried, epoch: epoch, offset: -1, vehicles: make(map[string]*vehicle)}
+	if err := p.use(carried.newest(), settings); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// use makes the partition step by settings from now on.
-func (p *Partition) use(settings Settings) error {
-	if err := settings.validate(); err != nil {
-		return fmt.Errorf("step settings: %w", err)
-	}
-	f, err := gpsfilter.New(settings.Filter)
-	if err != nil {
-		return fmt.Errorf("step settings: %w", err)
-	}
-	p.settings, p.filter = settings, f
-	return nil
-}
+// StepVersion is the version that the partition steps by.
+func (p *Partition) StepVersion() int32 { return p.version.number }
 
 // Settings are what the partition steps by.
 func (p *Partition) Settings() Settings { return p.settings }

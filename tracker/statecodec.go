@@ -127,13 +127,14 @@ func (v *vehicle) check() error {
 // header is what a checkpoint says of its partition.
 type header struct {
 	stepVersion, epoch, clockMS, offset int64
-	settings                            Settings
+	// settings are encoded: another version may have others.
+	settings []byte
 }
 
 func appendHeader(b []byte, h header) []byte {
 	b = append(b, stateVersion)
 	b = appendInts(b, h.stepVersion, h.epoch, h.clockMS, h.offset)
-	return appendString(b, string(h.settings.Encode()))
+	return appendString(b, string(h.settings))
 }
 
 func decodeHeader(b []byte) (header, error) {
@@ -143,16 +144,11 @@ func decodeHeader(b []byte) (header, error) {
 	var h header
 	r := reader{rest: b[1:]}
 	r.ints(&h.stepVersion, &h.epoch, &h.clockMS, &h.offset)
-	settings := r.string()
+	h.settings = []byte(r.string())
 	if err := r.end(); err != nil {
 		return header{}, fmt.Errorf("state of the partition: %w", err)
 	}
-	if h.stepVersion != StepVersion {
-		return header{}, fmt.Errorf("state of the partition is of step version %d, this binary serves %d", h.stepVersion, StepVersion)
-	}
-	var err error
-	h.settings, err = DecodeSettings([]byte(settings))
-	return h, err
+	return h, nil
 }
 
 func unknownState(key string, b []byte) error {

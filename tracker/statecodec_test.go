@@ -96,7 +96,7 @@ func FuzzDecodeVehicle(f *testing.F) {
 }
 
 func FuzzDecodeHeader(f *testing.F) {
-	f.Add(appendHeader(nil, header{stepVersion: StepVersion, epoch: 1, clockMS: 2, offset: 3, settings: DefaultConfig().StepSettings()}))
+	f.Add(appendHeader(nil, header{stepVersion: StepVersion, epoch: 1, clockMS: 2, offset: 3, settings: DefaultConfig().StepSettings().Encode()}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHeader(b)
 		if err != nil {

@@ -27,19 +27,6 @@ type Result struct {
 	Rebased bool
 }
 
-// UnknownVersionError says that the log switched to a step that this binary
-// can't make. The record was not stepped; a newer binary has to go on.
-type UnknownVersionError struct {
-	Offset      int64
-	StepVersion int32
-	Reason      string
-}
-
-func (e *UnknownVersionError) Error() string {
-	return fmt.Sprintf("offset %d switches to step version %d, which this binary (step version %d) can't serve: %s",
-		e.Offset, e.StepVersion, StepVersion, e.Reason)
-}
-
 // Step moves the partition by the next record of its log. It fails with
 // *UnknownVersionError at a version switch that it can't follow, and when the
 // record is not after the last one; in both cases nothing has changed.

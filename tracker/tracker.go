@@ -26,6 +26,7 @@ type Log interface {
 type Tracker struct {
 	cfg     Config
 	log     Log
+	carried versions
 	metrics *metrics
 	logger  *slog.Logger
 }
@@ -40,7 +41,7 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("tracker metrics: %w", err)
 	}
-	return &Tracker{cfg: cfg, log: log, metrics: m, logger: logger}, nil
+	return &Tracker{cfg: cfg, log: log, carried: stepVersions, metrics: m, logger: logger}, nil
 }
 
 // Run serves partitions until ctx is done; then it publishes what is on its
@@ -78,6 +79,7 @@ func (t *Tracker) serve(ctx context.Context, claim eventlog.Claim) error {
 	o := &owner{
 		cfg:     t.cfg,
 		log:     t.log,
+		carried: t.carried,
 		claim:   claim,
 		metrics: t.metrics,
 		gauges:  gauges,

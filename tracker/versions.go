@@ -5,39 +5,111 @@ import (
 	"crypto/sha256"
 	"fmt"
 
+	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// NewVersionSwitch returns the record that makes every tracker step by this
-// binary's version and these settings from the record's offset on. It has to be
-// appended to every partition of `locations`, with an empty key. Going back is
-// another switch, to the former version and settings.
-func NewVersionSwitch(settings Settings) (wire.Location, error) {
-	digest, err := goldenDigest(settings)
+// stepVersion is one version of what Step computes that this binary carries.
+// Everything that differs between versions hangs on it.
+type stepVersion struct {
+	number int32
+	// newFilter makes the version's filter.
+	newFilter func(gpsfilter.Config) (filter, error)
+}
+
+// versions are the step versions that a binary carries, oldest first. It
+// carries an old one for as long as a log may still be stepped by it.
+type versions []stepVersion
+
+// stepVersions are what this binary carries. testdata/step_versions.pinned pins
+// what each of them computes.
+var stepVersions = versions{
+	{number: StepVersion, newFilter: func(c gpsfilter.Config) (filter, error) { return gpsfilter.New(c) }},
+}
+
+// find returns the version with the number, or nil.
+func (c versions) find(number int64) *stepVersion {
+	for i := range c {
+		if int64(c[i].number) == number {
+			return &c[i]
+		}
+	}
+	return nil
+}
+
+func (c versions) newest() *stepVersion { return &c[len(c)-1] }
+
+func (c versions) numbers() []int32 {
+	var numbers []int32
+	for i := range c {
+		numbers = append(numbers, c[i].number)
+	}
+	return numbers
+}
+
+// StepVersions are the versions of the step that this binary carries, oldest
+// first. A partition without a checkpoint starts with the newest.
+func StepVersions() []int32 { return stepVersions.numbers() }
+
+// UnknownVersionError says that the log or a checkpoint asks for a step that
+// this binary can't make. The record was not stepped; a binary that can has to
+// go on.
+type UnknownVersionError struct {
+	// Offset is the version switch, or the record that the checkpoint stands for.
+	Offset      int64
+	StepVersion int32
+	// Carried are the versions that the binary has.
+	Carried []int32
+	Reason  string
+}
+
+func (e *UnknownVersionError) Error() string {
+	return fmt.Sprintf("offset %d asks for step version %d, which this binary (it carries %v) can't serve: %s",
+		e.Offset, e.StepVersion, e.Carried, e.Reason)
+}
+
+const unknownVersion = "it does not know the version"
+
+// NewVersionSwitch returns the record that makes every tracker step by a
+// version that this binary carries and these settings from the record's offset
+// on. It has to be appended to every partition of `locations`, with an empty
+// key; a repetition changes nothing. Going back is another switch, to the
+// former version and settings.
+func NewVersionSwitch(version int32, settings Settings) (wire.Location, error) {
+	v := stepVersions.find(int64(version))
+	if v == nil {
+		return wire.Location{}, fmt.Errorf("step version %d: this binary carries %v", version, stepVersions.numbers())
+	}
+	return v.newSwitch(settings)
+}
+
+func (v *stepVersion) newSwitch(settings Settings) (wire.Location, error) {
+	digest, err := v.goldenDigest(settings)
 	if err != nil {
 		return wire.Location{}, err
 	}
 	return wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{
-		StepVersion: StepVersion, Settings: settings.Encode(), GoldenDigest: digest,
+		StepVersion: v.number, Settings: settings.Encode(), GoldenDigest: digest,
 	}}, nil
 }
 
 // switchVersion starts the step version and settings that the log names.
 func (p *Partition) switchVersion(offset int64, s *wire.VersionSwitch) error {
 	refuse := func(reason string) error {
-		return &UnknownVersionError{Offset: offset, StepVersion: s.StepVersion, Reason: reason}
+		return &UnknownVersionError{Offset: offset, StepVersion: s.StepVersion, Carried: p.carried.numbers(), Reason: reason}
 	}
-	if s.StepVersion != StepVersion {
-		return refuse("it does not know the version")
+	version := p.carried.find(int64(s.StepVersion))
+	if version == nil {
+		return refuse(unknownVersion)
 	}
 	settings, err := DecodeSettings(s.Settings)
 	if err != nil {
 		return refuse(fmt.Sprintf("the settings are not its own: %v", err))
 	}
 	if len(s.GoldenDigest) > 0 {
-		digest, err := goldenDigest(settings)
+		digest, err := version.goldenDigest(settings)
 		if err != nil {
 			return refuse(err.Error())
 		}
@@ -45,7 +117,7 @@ func (p *Partition) switchVersion(offset int64, s *wire.VersionSwitch) error {
 			return refuse(fmt.Sprintf("its golden outputs have the digest %x, not %x", digest, s.GoldenDigest))
 		}
 	}
-	if err := p.use(settings); err != nil {
+	if err := p.use(version, settings); err != nil {
 		return refuse(err.Error())
 	}
 	// The filter may have changed, and live must stay what base and the open
@@ -58,14 +130,63 @@ func (p *Partition) switchVersion(offset int64, s *wire.VersionSwitch) error {
 	return nil
 }
 
-// goldenDigest is the SHA-256 of what a small log yields: a binary that answers
-// another digest would disagree about the real one.
-func goldenDigest(settings Settings) ([]byte, error) {
-	p, err := NewPartition(settings, 1)
+// use makes the partition step by a version and settings from now on.
+func (p *Partition) use(version *stepVersion, settings Settings) error {
+	if err := settings.validate(); err != nil {
+		return fmt.Errorf("step settings: %w", err)
+	}
+	f, err := version.newFilter(settings.Filter)
+	if err != nil {
+		return fmt.Errorf("step settings: %w", err)
+	}
+	p.version, p.settings, p.filter = version, settings, f
+	return nil
+}
+
+// restore makes the partition step by what its checkpoint says.
+func (p *Partition) restore(h header) error {
+	version := p.carried.find(h.stepVersion)
+	if version == nil {
+		return &UnknownVersionError{Offset: h.offset, StepVersion: int32(h.stepVersion), Carried: p.carried.numbers(), Reason: unknownVersion}
+	}
+	settings, err := DecodeSettings(h.settings)
+	if err != nil {
+		return err
+	}
+	p.clockMS, p.offset = h.clockMS, h.offset
+	return p.use(version, settings)
+}
+
+// InForce is what a partition's checkpoint says that it is stepped by.
+type InForce struct {
+	StepVersion int32
+	// Settings are as Settings.Encode writes them in the binary that stored them.
+	Settings []byte
+	// Offset is the last record that the checkpoint stands for.
+	Offset int64
+}
+
+// ReadInForce reads one key of the topic `tracker-state`. It returns false for
+// the keys of vehicles.
+func ReadInForce(key, value []byte) (InForce, bool, error) {
+	if string(key) != headerKey {
+		return InForce{}, false, nil
+	}
+	h, err := decodeHeader(value)
+	return InForce{StepVersion: int32(h.stepVersion), Settings: h.settings, Offset: h.offset}, err == nil, err
+}
+
+// goldenDigest is the SHA-256 of the filter's own golden outputs and of what a
+// small log yields: a binary that answers another digest would disagree about
+// the real one.
+func (v *stepVersion) goldenDigest(settings Settings) ([]byte, error) {
+	p, err := newPartition(versions{*v}, settings, 1)
 	if err != nil {
 		return nil, err
 	}
 	hash := sha256.New()
+	ofFilter := p.filter.GoldenDigest()
+	hash.Write(ofFilter[:])
 	for _, rec := range goldenLog() {
 		r, err := p.Step(rec)
 		if err != nil {
