@@ -23,7 +23,7 @@ const module = "github.com/starling-fleet/starling/"
 // inside one entry may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":        {"internal/cli"},
-	"internal/cli":        {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "loadtest", "schemas", "internal/eventlog", "internal/kafkalog", "internal/locallog"},
+	"internal/cli":        {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "loadtest", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog"},
 	"internal/app":        {"internal/config", "internal/version", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
 	"ingest":              {"internal/eventlog", "schemas"},
 	"tracker":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},
@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"client":              {"schemas"},
 	"loadtest":            {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
-	"loadtest/drill":       {"internal/freeport", "client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check"},
+	"loadtest/drill":       {"internal/freeport", "client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/process"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as internal/app does.
 	"loadtest/cmd":     {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
@@ -136,7 +136,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e")
+	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e") || within(folder, "internal/modeltest")
 }
 
 func roomOf(folder string) string {

@@ -145,7 +145,7 @@ func (c *child) sample(ctx context.Context, kind Kind, whole bool, warmup, durat
 			return 0, 0
 		}
 		var err error
-		if cpu, err = c.cpu(); err != nil {
+		if cpu, err = c.CPU(); err != nil {
 			s.err = err
 		}
 		if whole {
@@ -252,7 +252,7 @@ func (b *bench) heap(ctx context.Context) (map[string]float64, error) {
 	if err := c.waitConsumed(ctx, result.AcknowledgedFixes); err != nil {
 		return nil, err
 	}
-	body, err := get(ctx, "http://"+c.admin+"/debug/pprof/heap?gc=1&debug=1")
+	body, err := c.Get(ctx, "/debug/pprof/heap?gc=1&debug=1")
 	if err != nil {
 		return nil, fmt.Errorf("read the heap profile: %w", err)
 	}

@@ -10,40 +10,6 @@ import (
 	"strings"
 )
 
-// scrape sums each metric of a child over its labels.
-func (c *child) scrape(ctx context.Context) (map[string]float64, error) {
-	body, err := get(ctx, "http://"+c.admin+"/metrics")
-	if err != nil {
-		return nil, fmt.Errorf("read metrics: %w", err)
-	}
-	defer body.Close()
-	return parseMetrics(body)
-}
-
-// parseMetrics reads Prometheus's text format.
-func parseMetrics(r io.Reader) (map[string]float64, error) {
-	sums := map[string]float64{}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := lines.Text()
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		blank := strings.LastIndexByte(line, ' ')
-		if blank < 0 {
-			return nil, fmt.Errorf("metrics have the line %q", line)
-		}
-		value, err := strconv.ParseFloat(line[blank+1:], 64)
-		if err != nil {
-			return nil, fmt.Errorf("metrics have the line %q: %w", line, err)
-		}
-		name, _, _ := strings.Cut(line[:blank], "{")
-		sums[name] += value
-	}
-	return sums, lines.Err()
-}
-
 // MetricReadFixes is the bare child's count of fixes that its reader has seen.
 const MetricReadFixes = "bare_read_fixes_total"
 
@@ -56,7 +22,7 @@ type progress struct {
 
 // consumed asks a child how far its consumers are.
 func (c *child) consumed(ctx context.Context, kind Kind) (progress, error) {
-	m, err := c.scrape(ctx)
+	m, err := c.Metrics(ctx)
 	if err != nil {
 		return progress{}, err
 	}

@@ -36,9 +36,7 @@ func Run(ctx context.Context, o Options) (*Account, error) {
 	d := &drill{opts: o, began: time.Now()}
 	account, err := d.run(ctx)
 	for _, p := range d.processes {
-		if p.cmd != nil {
-			p.kill()
-		}
+		p.Kill()
 		_ = p.output.Close()
 	}
 	for _, c := range d.conns {
@@ -53,7 +51,7 @@ func Run(ctx context.Context, o Options) (*Account, error) {
 type drill struct {
 	opts      Options
 	began     time.Time
-	processes []*process
+	processes []*role
 	conns     []*grpc.ClientConn
 	doors     []grpc.ClientConnInterface // to ingest
 	matcher   grpc.ClientConnInterface
@@ -103,11 +101,11 @@ func (d *drill) up(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for _, p := range d.processes {
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return err
 		}
 		// One after the other: the first creates the topics.
-		if _, err := p.waitReady(ctx); err != nil {
+		if _, err := p.WaitReady(ctx); err != nil {
 			return err
 		}
 		if p.role == "up" || p.role == "ingest" {
@@ -129,9 +127,9 @@ func (d *drill) up(ctx context.Context) error {
 	return nil
 }
 
-func (d *drill) layOut() (processes []*process, err error) {
+func (d *drill) layOut() (processes []*role, err error) {
 	add := func(name, role string, args ...string) {
-		p, perr := newProcess(&d.opts, name, role, args...)
+		p, perr := newRole(&d.opts, name, role, args...)
 		if perr != nil {
 			err = errors.Join(err, perr)
 			return
@@ -220,7 +218,7 @@ func (d *drill) down(ctx context.Context) error {
 	defer cancel()
 	var err error
 	for _, p := range slices.Backward(d.processes) {
-		err = errors.Join(err, p.stop(ctx))
+		err = errors.Join(err, p.Stop(ctx))
 	}
 	return err
 }

@@ -14,7 +14,7 @@ import (
 // killer ends processes and starts them again.
 type killer struct {
 	opts      Options
-	processes []*process
+	processes []*role
 	rng       *rand.Rand
 	say       func(string, ...any)
 
@@ -28,7 +28,7 @@ type killer struct {
 	findings check.Findings
 }
 
-func newKiller(o Options, processes []*process, say func(string, ...any)) *killer {
+func newKiller(o Options, processes []*role, say func(string, ...any)) *killer {
 	return &killer{opts: o, processes: processes, rng: rand.New(rand.NewPCG(o.Seed, 1<<34)), say: say, kills: map[string]int{}}
 }
 
@@ -57,7 +57,7 @@ func (k *killer) run(ctx context.Context) {
 		}
 		p := k.processes[k.rng.IntN(len(k.processes))]
 		k.say("kill %d of %d: %s", i+1, n, p.name)
-		p.kill()
+		p.Kill()
 		k.mu.Lock()
 		k.kills[p.role]++
 		k.mu.Unlock()
@@ -68,7 +68,7 @@ func (k *killer) run(ctx context.Context) {
 
 // zombie stops a tracker for longer than its session lasts and lets it go on.
 func (k *killer) zombie(ctx context.Context) {
-	var trackers []*process
+	var trackers []*role
 	for _, p := range k.processes {
 		if p.role == "tracker" {
 			trackers = append(trackers, p)
@@ -77,12 +77,12 @@ func (k *killer) zombie(ctx context.Context) {
 	p := trackers[k.rng.IntN(len(trackers))]
 	const asleep = 10 * time.Second // the session timeout is 6 s
 	k.say("zombie: %s sleeps for %v", p.name, asleep)
-	if err := p.signal(syscall.SIGSTOP, false); err != nil {
+	if err := p.Signal(syscall.SIGSTOP, false); err != nil {
 		k.finding("a process that can't be stopped", "%v", err)
 		return
 	}
 	sleep(ctx, asleep)
-	if err := p.signal(syscall.SIGCONT, false); err != nil {
+	if err := p.Signal(syscall.SIGCONT, false); err != nil {
 		k.finding("a process that can't be woken", "%v", err)
 	}
 	sleep(ctx, 3*time.Second) // it must have its say before the next kill
@@ -93,16 +93,16 @@ func (k *killer) zombie(ctx context.Context) {
 
 // startAgain starts a process and measures in the background how long it takes
 // until it serves.
-func (k *killer) startAgain(ctx context.Context, p *process) {
-	if err := p.start(); err != nil {
+func (k *killer) startAgain(ctx context.Context, p *role) {
+	if err := p.Start(); err != nil {
 		k.finding("a process that does not start", "%v", err)
 		return
 	}
 	k.watch.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		exited := p.ended()
-		took, err := p.waitReady(ctx)
+		exited := p.Ended()
+		took, err := p.WaitReady(ctx)
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		select {
@@ -123,8 +123,8 @@ func (k *killer) startAgain(ctx context.Context, p *process) {
 func (k *killer) guard(ctx context.Context) {
 	for sleep(ctx, 50*time.Millisecond) {
 		for _, p := range k.processes {
-			if p.endedByItself() {
-				k.finding("a process that ended by itself", "%s: %s", p.name, p.lastWords())
+			if p.EndedByItself() {
+				k.finding("a process that ended by itself", "%s: %s", p.name, p.LastWords())
 				k.startAgain(ctx, p)
 			}
 		}

@@ -4,7 +4,9 @@ package freshness
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -109,7 +111,11 @@ func (p *Probe) Run(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return nil
 				}
-				if c := status.Code(err); c != codes.Unavailable && c != codes.ResourceExhausted {
+				switch code := status.Code(err); {
+				case code == codes.Unavailable, code == codes.ResourceExhausted:
+				// The server may notice the end of ctx first.
+				case code == codes.DeadlineExceeded, errors.Is(err, io.EOF):
+				default:
 					return fmt.Errorf("watch vehicle %q: %w", id, err)
 				}
 				select {

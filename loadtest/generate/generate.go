@@ -100,9 +100,16 @@ func watchedOf(workers []*worker, n int) []string {
 
 // awaitShown gives the fleet five seconds to show the last fixes.
 func (g *generator) awaitShown(ctx context.Context) {
-	deadline := time.Now().Add(5 * time.Second)
-	for g.probe.Waiting() > 0 && time.Now().Before(deadline) && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for g.probe.Waiting() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

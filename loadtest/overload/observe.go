@@ -2,11 +2,7 @@ package overload
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,36 +31,18 @@ type Sample struct {
 
 // sample looks at the server once.
 func (s *server) sample(ctx context.Context, begun time.Time) (Sample, error) {
-	m, err := s.metrics(ctx)
+	m, err := s.Metrics(ctx)
 	if err != nil {
 		return Sample{}, err
 	}
 	return Sample{
-		At: time.Since(begun), ResidentBytes: s.memory("VmRSS"),
+		At: time.Since(begun), ResidentBytes: s.Memory("VmRSS"),
 		LiveBytes:         int64(m["go_memstats_next_gc_bytes"] / 2),
 		AcknowledgedFixes: int64(m["starling_ingest_fixes_acknowledged_total"]),
 		ConsumedFixes:     int64(m["starling_tracker_fixes_total"]),
 		InFlightBytes:     int64(m["starling_ingest_in_flight_bytes"]),
 		Streams:           int64(m["starling_ingest_streams"]),
 	}, nil
-}
-
-// memory reads a size from proc_pid_status(5) in bytes, or returns -1.
-func (s *server) memory(field string) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return -1
-	}
-	_, after, _ := strings.Cut(string(text), "\n"+field+":")
-	words := strings.Fields(after)
-	if len(words) == 0 {
-		return -1
-	}
-	kib, err := strconv.ParseInt(words[0], 10, 64)
-	if err != nil {
-		return -1
-	}
-	return kib << 10
 }
 
 // watch samples the server every second until done is closed. That the server

@@ -114,19 +114,8 @@ func (x *overload) calibrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	deadline := time.Now().Add(x.opts.SettleTimeout)
-	for {
-		s, err := x.server.sample(ctx, begun)
-		if err != nil {
-			return err
-		}
-		if s.ConsumedFixes >= r.AcknowledgedFixes {
-			break
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d fixes were consumed after %v", s.ConsumedFixes, r.AcknowledgedFixes, x.opts.SettleTimeout)
-		}
-		time.Sleep(50 * time.Millisecond)
+	if err := x.awaitConsumed(ctx, r.AcknowledgedFixes); err != nil {
+		return err
 	}
 	x.result.SustainableFixesPerSecond = float64(r.AcknowledgedFixes) / time.Since(begun).Seconds()
 	x.say("sustainable: %.0f fixes/s; %.0f a second are acknowledged when the trackers may fall behind", x.result.SustainableFixesPerSecond, r.FixesPerSecond)
@@ -134,6 +123,28 @@ func (x *overload) calibrate(ctx context.Context) error {
 		return errors.New("nothing was acknowledged")
 	}
 	return nil
+}
+
+// awaitConsumed waits until the server's trackers have consumed so many fixes.
+func (x *overload) awaitConsumed(ctx context.Context, fixes int64) error {
+	ctx, cancel := context.WithTimeout(ctx, x.opts.SettleTimeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, err := x.server.sample(ctx, time.Now())
+		if err != nil {
+			return err
+		}
+		if s.ConsumedFixes >= fixes {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d fixes were consumed: %w", s.ConsumedFixes, fixes, ctx.Err())
+		}
+	}
 }
 
 // press puts the load on, with everybody else, and ends when all senders have
@@ -231,7 +242,7 @@ func (x *overload) close(ctx context.Context) error {
 		return fmt.Errorf("close the account: %w", err)
 	}
 	r.SettleTime = time.Since(begun)
-	r.PeakResidentBytes = x.server.memory("VmHWM")
+	r.PeakResidentBytes = x.server.Memory("VmHWM")
 	last, err := x.server.sample(ctx, begun)
 	if err != nil {
 		return err

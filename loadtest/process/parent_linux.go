@@ -1,11 +1,12 @@
-package bench
+package process
 
 import (
 	"os/exec"
 	"syscall"
 )
 
-// dieWithParent ends the child when this process ends, however it does.
+// dieWithParent has the kernel kill the child when this process ends, however it
+// does.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

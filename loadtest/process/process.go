@@ -1,0 +1,232 @@
+// Package process starts, watches and ends the child processes that drills and
+// measurements drive: Starling's own binary, mostly, which tells over its admin
+// address when it serves.
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Spec says what to start.
+type Spec struct {
+	// Name is how errors call it.
+	Name string
+	// Command is the binary and its arguments; every start uses the same.
+	Command []string
+	// Admin is the address of its admin HTTP server.
+	Admin string
+	// Output gets what it writes to stdout and stderr, besides what Words keeps;
+	// nil means nobody.
+	Output io.Writer
+}
+
+// Process is a child process that may be started again after it has ended. Its
+// methods may be called concurrently, but Start only when nothing runs.
+type Process struct {
+	spec Spec
+	said words
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd     // nil before the first start
+	exited chan struct{} // closed when cmd has ended
+	err    error         // cmd's, set before exited is closed
+	wanted bool          // cmd's end was wanted
+	began  time.Time     // when cmd was started
+}
+
+// New prepares a process; Start starts it.
+func New(spec Spec) *Process { return &Process{spec: spec} }
+
+// Start starts the process and does not wait until it serves. On Linux the
+// kernel kills it when this process dies.
+func (p *Process) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cmd := exec.Command(p.spec.Command[0], p.spec.Command[1:]...)
+	var output io.Writer = &p.said
+	if p.spec.Output != nil {
+		output = io.MultiWriter(&p.said, p.spec.Output)
+	}
+	cmd.Stdout, cmd.Stderr = output, output
+	dieWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.spec.Name, err)
+	}
+	exited := make(chan struct{})
+	p.cmd, p.exited, p.err, p.wanted, p.began = cmd, exited, nil, false, time.Now()
+	go func() {
+		err := cmd.Wait()
+		p.mu.Lock()
+		p.err = err
+		p.mu.Unlock()
+		close(exited)
+	}()
+	return nil
+}
+
+// Started says that the process was started at least once.
+func (p *Process) Started() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil
+}
+
+// PID is the id of the process that was started last.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
+// Signal sends a signal to the running process. Wanted says that its end, if it
+// comes of it, is no surprise to EndedByItself.
+func (p *Process) Signal(s syscall.Signal, wanted bool) error {
+	p.mu.Lock()
+	p.wanted = p.wanted || wanted
+	cmd := p.cmd
+	p.mu.Unlock()
+	if err := cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("send %v to %s: %w", s, p.spec.Name, err)
+	}
+	return nil
+}
+
+// Kill ends the process at once, if it was started, and waits for its end.
+func (p *Process) Kill() {
+	if p.Started() && p.Signal(syscall.SIGKILL, true) == nil {
+		<-p.Ended()
+	}
+}
+
+// Stop ends the process in good order, or kills it when ctx is done first. A nil
+// error says that it ended with success.
+func (p *Process) Stop(ctx context.Context) error {
+	if err := p.Signal(syscall.SIGTERM, true); err != nil {
+		return err
+	}
+	select {
+	case <-p.Ended():
+	case <-ctx.Done():
+		p.Kill()
+		return fmt.Errorf("stop %s: %w", p.spec.Name, ctx.Err())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return fmt.Errorf("%s stopped with: %w; it said: %s", p.spec.Name, p.err, &p.said)
+	}
+	return nil
+}
+
+// StopWithin is Stop with a time limit.
+func (p *Process) StopWithin(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return p.Stop(ctx)
+}
+
+// Ended is closed when the process that was started last has ended.
+func (p *Process) Ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exited
+}
+
+// EndedByItself says that the process has ended although nobody wanted it to.
+func (p *Process) EndedByItself() bool {
+	select {
+	case <-p.Ended():
+	default:
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.wanted
+}
+
+// LastWords is the end of what the process said, over all its starts.
+func (p *Process) LastWords() string { return p.said.String() }
+
+// Ready asks once whether the process serves.
+func (p *Process) Ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	body, err := p.Get(ctx, "/readyz")
+	if err != nil {
+		return false
+	}
+	return body.Close() == nil
+}
+
+// WaitReady waits until the process serves and returns how long after its start
+// that was.
+func (p *Process) WaitReady(ctx context.Context) (time.Duration, error) {
+	p.mu.Lock()
+	began, exited := p.began, p.exited
+	p.mu.Unlock()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !p.Ready(ctx) {
+		select {
+		case <-exited:
+			return 0, fmt.Errorf("%s ended before it served: %s", p.spec.Name, &p.said)
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%s does not serve: %w: %s", p.spec.Name, ctx.Err(), &p.said)
+		case <-tick.C:
+		}
+	}
+	return time.Since(began), nil
+}
+
+// ErrNotOK is an answer of the admin server other than 200.
+var ErrNotOK = errors.New("not OK")
+
+// Get fetches a page of the admin server. The caller closes it.
+func (p *Process) Get(ctx context.Context, path string) (io.ReadCloser, error) {
+	url := "http://" + p.spec.Admin + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("%s: %s: %w", url, resp.Status, ErrNotOK)
+	}
+	return resp.Body, nil
+}
+
+// words keeps the end of what is written to it.
+type words struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (w *words) Write(p []byte) (int, error) {
+	const keep = 4096
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = append(w.buf, p...)
+	if over := len(w.buf) - keep; over > 0 {
+		w.buf = w.buf[over:]
+	}
+	return len(p), nil
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(bytes.TrimSpace(w.buf))
+}
