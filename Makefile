@@ -33,14 +33,14 @@ lint: $(BIN)/golangci-lint $(BIN)/buf ## linters for Go and protobuf, and the br
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against schemas/released.binpb
 
-proto: $(BIN)/buf ## generate Go from schemas/proto
+proto: $(BIN)/buf ## generate Go and the OpenAPI document from schemas/proto
 	$(BIN)/buf generate
 
 schemas-release: $(BIN)/buf ## declare the present schemas released: later changes must not break them
 	$(BIN)/buf build -o schemas/released.binpb
 
-proto-check: proto ## fail if the generated Go is not current
-	git diff --exit-code -- schemas/starlingv1
+proto-check: proto ## fail if what is generated is not current
+	git diff --exit-code -- schemas/starlingv1 schemas/openapi internal/jsondoor/gateway
 
 docs: build ## write the generated parts of docs/ anew
 	$(GO) test ./ingest -run Docs -update
@@ -56,7 +56,7 @@ clean: ## remove what was built
 	rm -rf $(BIN)
 
 # The tools have modules of their own, so that their dependencies stay out of ours.
-$(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc &: tools/buf/go.sum
+$(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/protoc-gen-grpc-gateway $(BIN)/protoc-gen-openapiv2 &: tools/buf/go.sum
 	cd tools/buf && GOBIN=$(BIN) $(GO) install tool
 
 $(BIN)/golangci-lint: tools/lint/go.sum

@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"internal/kafkalog":   {"internal/eventlog", "schemas/topics"},
 	"internal/kafkatest":  {},
 	"internal/eventlog":   {"schemas/topics"},
+	"internal/jsondoor":   {"schemas"},
 	"internal/config":     {},
 	"internal/freeport":   {},
 	"internal/version":    {},

@@ -7,6 +7,7 @@
 package starlingv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -1295,7 +1296,19 @@ func (x *ListVehiclesResponse) GetStalePartitions() []*StalePartition {
 type WatchVehicleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resource name: vehicles/{vehicle_id}.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When set, the vehicle is played out: each of its fixes is sent so long
+	// after it was taken, 1 second to 15 minutes. A vehicle that uploads many
+	// fixes at once then moves smoothly, if the delay is at least the time
+	// between two uploads. Fixes that come too late for that are sent at double
+	// pace until the play-out has caught up, and left out when they are older
+	// than twice the delay.
+	PlaybackDelay *durationpb.Duration `protobuf:"bytes,2,opt,name=playback_delay,json=playbackDelay,proto3" json:"playback_delay,omitempty"`
+	// The token of the last message of a call that broke off. The server does not
+	// go back behind what that message told: one that has not got so far itself
+	// waits for up to 5 seconds. A play-out goes on behind the last fix sent, if
+	// this server played it and the call broke off less than a minute ago.
+	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1337,15 +1350,38 @@ func (x *WatchVehicleRequest) GetName() string {
 	return ""
 }
 
+func (x *WatchVehicleRequest) GetPlaybackDelay() *durationpb.Duration {
+	if x != nil {
+		return x.PlaybackDelay
+	}
+	return nil
+}
+
+func (x *WatchVehicleRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
 // WatchVehicleResponse is the vehicle after a change.
 type WatchVehicleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The vehicle; only its name when it is not known (yet, or any more).
+	// The vehicle; only its name when it is not known (yet, or any more). In a
+	// play-out, what a fix says is that of the fix being played, and the rest is
+	// the newest.
 	Vehicle *Vehicle `protobuf:"bytes,1,opt,name=vehicle,proto3" json:"vehicle,omitempty"`
 	// True when the fleet does not know the vehicle.
 	Unknown bool `protobuf:"varint,2,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	// True when its partition is stale.
-	Stale         bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Set when the vehicle is played out.
+	Playback *Playback `protobuf:"bytes,4,opt,name=playback,proto3" json:"playback,omitempty"`
+	// Lets a later call go on from here.
+	ResumeToken string `protobuf:"bytes,5,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// True in the first message of a call whose resume token was honoured. When
+	// it is false although there was a token, the call starts anew.
+	Resumed       bool `protobuf:"varint,6,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1401,6 +1437,106 @@ func (x *WatchVehicleResponse) GetStale() bool {
 	return false
 }
 
+func (x *WatchVehicleResponse) GetPlayback() *Playback {
+	if x != nil {
+		return x.Playback
+	}
+	return nil
+}
+
+func (x *WatchVehicleResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+func (x *WatchVehicleResponse) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+// Playback says where a play-out stands.
+type Playback struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time from the fix to this message, without the error of the device's clock:
+	// the delay asked for, more while the play-out catches up, less when the call
+	// has just begun and nothing older is at hand. The vehicle's own age field
+	// trusts the device's clock.
+	Age *durationpb.Duration `protobuf:"bytes,1,opt,name=age,proto3" json:"age,omitempty"`
+	// How far the device's clock is taken to be ahead of the server's; negative
+	// when it is behind. The quickest way of a report counts as its being behind.
+	DeviceClockAhead *durationpb.Duration `protobuf:"bytes,2,opt,name=device_clock_ahead,json=deviceClockAhead,proto3" json:"device_clock_ahead,omitempty"`
+	// Fixes at hand that are still to come. With none, the vehicle stays where it
+	// is until it reports again.
+	BufferedFixes int32 `protobuf:"varint,3,opt,name=buffered_fixes,json=bufferedFixes,proto3" json:"buffered_fixes,omitempty"`
+	// Fixes left out since the message before: they came too late, or the client
+	// was too slow.
+	SkippedFixes  int32 `protobuf:"varint,4,opt,name=skipped_fixes,json=skippedFixes,proto3" json:"skipped_fixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Playback) Reset() {
+	*x = Playback{}
+	mi := &file_starling_v1_fleet_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Playback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Playback) ProtoMessage() {}
+
+func (x *Playback) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_fleet_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Playback.ProtoReflect.Descriptor instead.
+func (*Playback) Descriptor() ([]byte, []int) {
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Playback) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+func (x *Playback) GetDeviceClockAhead() *durationpb.Duration {
+	if x != nil {
+		return x.DeviceClockAhead
+	}
+	return nil
+}
+
+func (x *Playback) GetBufferedFixes() int32 {
+	if x != nil {
+		return x.BufferedFixes
+	}
+	return 0
+}
+
+func (x *Playback) GetSkippedFixes() int32 {
+	if x != nil {
+		return x.SkippedFixes
+	}
+	return 0
+}
+
 // WatchAreaRequest says what to watch.
 type WatchAreaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1410,14 +1546,20 @@ type WatchAreaRequest struct {
 	Filter *VehicleFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The least time between two updates, 50 ms to 1 minute; absent means 1
 	// second.
-	MinInterval   *durationpb.Duration `protobuf:"bytes,3,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	MinInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	// The token of the last update of a call that broke off. It is honoured by
+	// the server that gave it, for the same area and filter, for a minute after
+	// it has noticed the break, while it has memory for it. The first update then
+	// tells what has changed since. Otherwise (another replica, a restart) it is a
+	// snapshot.
+	ResumeToken   string `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchAreaRequest) Reset() {
 	*x = WatchAreaRequest{}
-	mi := &file_starling_v1_fleet_proto_msgTypes[19]
+	mi := &file_starling_v1_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1571,7 @@ func (x *WatchAreaRequest) String() string {
 func (*WatchAreaRequest) ProtoMessage() {}
 
 func (x *WatchAreaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_fleet_proto_msgTypes[19]
+	mi := &file_starling_v1_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1584,7 @@ func (x *WatchAreaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAreaRequest.ProtoReflect.Descriptor instead.
 func (*WatchAreaRequest) Descriptor() ([]byte, []int) {
-	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{19}
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchAreaRequest) GetArea() *Area {
@@ -1466,28 +1608,39 @@ func (x *WatchAreaRequest) GetMinInterval() *durationpb.Duration {
 	return nil
 }
 
-// WatchAreaResponse is an update, or a part of one: every update brings the
-// client from the state as of one moment to that of a later one.
+func (x *WatchAreaRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// WatchAreaResponse is an update, or a part of one. Every update brings the
+// client to a later state, in which each vehicle is as of one moment.
 type WatchAreaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True in the parts of the first update, which tells the whole area.
+	// True in the parts of an update that tells the whole area: the client
+	// forgets what it had. It is the first of a call that does not resume.
 	Snapshot bool `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// Vehicles that entered or changed.
 	Changed []*Vehicle `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
-	// Names of vehicles that left the area, ceased to pass or were forgotten.
+	// Names of vehicles that left the area, ceased to pass or were forgotten. In
+	// the first update of a call that resumes, the client may not know some.
 	Left []string `protobuf:"bytes,3,rep,name=left,proto3" json:"left,omitempty"`
 	// True when the next message is a part of the same update.
 	More bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	// Partitions whose vehicles may be older than they look; in the last part of
 	// an update. A change of them alone is an update too.
 	StalePartitions []*StalePartition `protobuf:"bytes,5,rep,name=stale_partitions,json=stalePartitions,proto3" json:"stale_partitions,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Lets a later call go on behind this update; in its last part.
+	ResumeToken   string `protobuf:"bytes,6,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchAreaResponse) Reset() {
 	*x = WatchAreaResponse{}
-	mi := &file_starling_v1_fleet_proto_msgTypes[20]
+	mi := &file_starling_v1_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1652,7 @@ func (x *WatchAreaResponse) String() string {
 func (*WatchAreaResponse) ProtoMessage() {}
 
 func (x *WatchAreaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_fleet_proto_msgTypes[20]
+	mi := &file_starling_v1_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1665,7 @@ func (x *WatchAreaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAreaResponse.ProtoReflect.Descriptor instead.
 func (*WatchAreaResponse) Descriptor() ([]byte, []int) {
-	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{20}
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchAreaResponse) GetSnapshot() bool {
@@ -1550,11 +1703,18 @@ func (x *WatchAreaResponse) GetStalePartitions() []*StalePartition {
 	return nil
 }
 
+func (x *WatchAreaResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
 var File_starling_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\"\xd1\x04\n" +
+	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\"\xd1\x04\n" +
 	"\aVehicle\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vdevice_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1647,36 +1807,48 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\x14ListVehiclesResponse\x120\n" +
 	"\bvehicles\x18\x01 \x03(\v2\x14.starling.v1.VehicleR\bvehicles\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12F\n" +
-	"\x10stale_partitions\x18\x03 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions\")\n" +
+	"\x10stale_partitions\x18\x03 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions\"\x8e\x01\n" +
 	"\x13WatchVehicleRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"v\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12@\n" +
+	"\x0eplayback_delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rplaybackDelay\x12!\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\"\xe6\x01\n" +
 	"\x14WatchVehicleResponse\x12.\n" +
 	"\avehicle\x18\x01 \x01(\v2\x14.starling.v1.VehicleR\avehicle\x12\x18\n" +
 	"\aunknown\x18\x02 \x01(\bR\aunknown\x12\x14\n" +
-	"\x05stale\x18\x03 \x01(\bR\x05stale\"\xab\x01\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\x121\n" +
+	"\bplayback\x18\x04 \x01(\v2\x15.starling.v1.PlaybackR\bplayback\x12!\n" +
+	"\fresume_token\x18\x05 \x01(\tR\vresumeToken\x12\x18\n" +
+	"\aresumed\x18\x06 \x01(\bR\aresumed\"\xcc\x01\n" +
+	"\bPlayback\x12+\n" +
+	"\x03age\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12G\n" +
+	"\x12device_clock_ahead\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10deviceClockAhead\x12%\n" +
+	"\x0ebuffered_fixes\x18\x03 \x01(\x05R\rbufferedFixes\x12#\n" +
+	"\rskipped_fixes\x18\x04 \x01(\x05R\fskippedFixes\"\xce\x01\n" +
 	"\x10WatchAreaRequest\x12%\n" +
 	"\x04area\x18\x01 \x01(\v2\x11.starling.v1.AreaR\x04area\x122\n" +
 	"\x06filter\x18\x02 \x01(\v2\x1a.starling.v1.VehicleFilterR\x06filter\x12<\n" +
-	"\fmin_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\"\xcf\x01\n" +
+	"\fmin_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12!\n" +
+	"\fresume_token\x18\x04 \x01(\tR\vresumeToken\"\xf2\x01\n" +
 	"\x11WatchAreaResponse\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\bR\bsnapshot\x12.\n" +
 	"\achanged\x18\x02 \x03(\v2\x14.starling.v1.VehicleR\achanged\x12\x12\n" +
 	"\x04left\x18\x03 \x03(\tR\x04left\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12F\n" +
-	"\x10stale_partitions\x18\x05 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions*M\n" +
+	"\x10stale_partitions\x18\x05 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions\x12!\n" +
+	"\fresume_token\x18\x06 \x01(\tR\vresumeToken*M\n" +
 	"\aRanking\x12\x17\n" +
 	"\x13RANKING_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10RANKING_DISTANCE\x10\x01\x12\x13\n" +
-	"\x0fRANKING_ARRIVAL\x10\x022\xf3\x03\n" +
-	"\fFleetService\x12V\n" +
-	"\rSearchNearest\x12!.starling.v1.SearchNearestRequest\x1a\".starling.v1.SearchNearestResponse\x12M\n" +
+	"\x0fRANKING_ARRIVAL\x10\x022\x91\x06\n" +
+	"\fFleetService\x12\x9b\x01\n" +
+	"\rSearchNearest\x12!.starling.v1.SearchNearestRequest\x1a\".starling.v1.SearchNearestResponse\"C\x82\xd3\xe4\x93\x02=:\x01*Z\x1c\x12\x1a/v1/vehicles:searchNearest\"\x1a/v1/vehicles:searchNearest\x12\x8c\x01\n" +
 	"\n" +
-	"SearchArea\x12\x1e.starling.v1.SearchAreaRequest\x1a\x1f.starling.v1.SearchAreaResponse\x12B\n" +
+	"SearchArea\x12\x1e.starling.v1.SearchAreaRequest\x1a\x1f.starling.v1.SearchAreaResponse\"=\x82\xd3\xe4\x93\x027:\x01*Z\x19\x12\x17/v1/vehicles:searchArea\"\x17/v1/vehicles:searchArea\x12a\n" +
 	"\n" +
-	"GetVehicle\x12\x1e.starling.v1.GetVehicleRequest\x1a\x14.starling.v1.Vehicle\x12S\n" +
-	"\fListVehicles\x12 .starling.v1.ListVehiclesRequest\x1a!.starling.v1.ListVehiclesResponse\x12U\n" +
-	"\fWatchVehicle\x12 .starling.v1.WatchVehicleRequest\x1a!.starling.v1.WatchVehicleResponse0\x01\x12L\n" +
-	"\tWatchArea\x12\x1d.starling.v1.WatchAreaRequest\x1a\x1e.starling.v1.WatchAreaResponse0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"GetVehicle\x12\x1e.starling.v1.GetVehicleRequest\x1a\x14.starling.v1.Vehicle\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=vehicles/*}\x12i\n" +
+	"\fListVehicles\x12 .starling.v1.ListVehiclesRequest\x1a!.starling.v1.ListVehiclesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/vehicles\x12z\n" +
+	"\fWatchVehicle\x12 .starling.v1.WatchVehicleRequest\x1a!.starling.v1.WatchVehicleResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{name=vehicles/*}:watch0\x01\x12\x89\x01\n" +
+	"\tWatchArea\x12\x1d.starling.v1.WatchAreaRequest\x1a\x1e.starling.v1.WatchAreaResponse\";\x82\xd3\xe4\x93\x025:\x01*Z\x18\x12\x16/v1/vehicles:watchArea\"\x16/v1/vehicles:watchArea0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_fleet_proto_rawDescOnce sync.Once
@@ -1691,7 +1863,7 @@ func file_starling_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_starling_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_starling_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_starling_v1_fleet_proto_goTypes = []any{
 	(Ranking)(0),                  // 0: starling.v1.Ranking
 	(*Vehicle)(nil),               // 1: starling.v1.Vehicle
@@ -1713,26 +1885,27 @@ var file_starling_v1_fleet_proto_goTypes = []any{
 	(*ListVehiclesResponse)(nil),  // 17: starling.v1.ListVehiclesResponse
 	(*WatchVehicleRequest)(nil),   // 18: starling.v1.WatchVehicleRequest
 	(*WatchVehicleResponse)(nil),  // 19: starling.v1.WatchVehicleResponse
-	(*WatchAreaRequest)(nil),      // 20: starling.v1.WatchAreaRequest
-	(*WatchAreaResponse)(nil),     // 21: starling.v1.WatchAreaResponse
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(Availability)(0),             // 24: starling.v1.Availability
-	(*Attributes)(nil),            // 25: starling.v1.Attributes
-	(*FixCounts)(nil),             // 26: starling.v1.FixCounts
-	(Verdict)(0),                  // 27: starling.v1.Verdict
+	(*Playback)(nil),              // 20: starling.v1.Playback
+	(*WatchAreaRequest)(nil),      // 21: starling.v1.WatchAreaRequest
+	(*WatchAreaResponse)(nil),     // 22: starling.v1.WatchAreaResponse
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(Availability)(0),             // 25: starling.v1.Availability
+	(*Attributes)(nil),            // 26: starling.v1.Attributes
+	(*FixCounts)(nil),             // 27: starling.v1.FixCounts
+	(Verdict)(0),                  // 28: starling.v1.Verdict
 }
 var file_starling_v1_fleet_proto_depIdxs = []int32{
-	22, // 0: starling.v1.Vehicle.device_time:type_name -> google.protobuf.Timestamp
-	22, // 1: starling.v1.Vehicle.seen_time:type_name -> google.protobuf.Timestamp
-	23, // 2: starling.v1.Vehicle.age:type_name -> google.protobuf.Duration
+	23, // 0: starling.v1.Vehicle.device_time:type_name -> google.protobuf.Timestamp
+	23, // 1: starling.v1.Vehicle.seen_time:type_name -> google.protobuf.Timestamp
+	24, // 2: starling.v1.Vehicle.age:type_name -> google.protobuf.Duration
 	2,  // 3: starling.v1.Vehicle.position:type_name -> starling.v1.Position
-	24, // 4: starling.v1.Vehicle.availability:type_name -> starling.v1.Availability
-	25, // 5: starling.v1.Vehicle.attributes:type_name -> starling.v1.Attributes
-	26, // 6: starling.v1.Vehicle.fix_counts:type_name -> starling.v1.FixCounts
-	27, // 7: starling.v1.Vehicle.verdict:type_name -> starling.v1.Verdict
-	24, // 8: starling.v1.VehicleFilter.availabilities:type_name -> starling.v1.Availability
-	23, // 9: starling.v1.VehicleFilter.max_age:type_name -> google.protobuf.Duration
+	25, // 4: starling.v1.Vehicle.availability:type_name -> starling.v1.Availability
+	26, // 5: starling.v1.Vehicle.attributes:type_name -> starling.v1.Attributes
+	27, // 6: starling.v1.Vehicle.fix_counts:type_name -> starling.v1.FixCounts
+	28, // 7: starling.v1.Vehicle.verdict:type_name -> starling.v1.Verdict
+	25, // 8: starling.v1.VehicleFilter.availabilities:type_name -> starling.v1.Availability
+	24, // 9: starling.v1.VehicleFilter.max_age:type_name -> google.protobuf.Duration
 	6,  // 10: starling.v1.Area.viewport:type_name -> starling.v1.Viewport
 	7,  // 11: starling.v1.Area.polygon:type_name -> starling.v1.Polygon
 	8,  // 12: starling.v1.Area.cells:type_name -> starling.v1.CellSet
@@ -1751,33 +1924,37 @@ var file_starling_v1_fleet_proto_depIdxs = []int32{
 	14, // 25: starling.v1.SearchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
 	1,  // 26: starling.v1.NearbyVehicle.vehicle:type_name -> starling.v1.Vehicle
 	2,  // 27: starling.v1.NearbyVehicle.predicted_position:type_name -> starling.v1.Position
-	23, // 28: starling.v1.NearbyVehicle.travel_time:type_name -> google.protobuf.Duration
-	23, // 29: starling.v1.StalePartition.behind:type_name -> google.protobuf.Duration
+	24, // 28: starling.v1.NearbyVehicle.travel_time:type_name -> google.protobuf.Duration
+	24, // 29: starling.v1.StalePartition.behind:type_name -> google.protobuf.Duration
 	1,  // 30: starling.v1.ListVehiclesResponse.vehicles:type_name -> starling.v1.Vehicle
 	14, // 31: starling.v1.ListVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	1,  // 32: starling.v1.WatchVehicleResponse.vehicle:type_name -> starling.v1.Vehicle
-	5,  // 33: starling.v1.WatchAreaRequest.area:type_name -> starling.v1.Area
-	4,  // 34: starling.v1.WatchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
-	23, // 35: starling.v1.WatchAreaRequest.min_interval:type_name -> google.protobuf.Duration
-	1,  // 36: starling.v1.WatchAreaResponse.changed:type_name -> starling.v1.Vehicle
-	14, // 37: starling.v1.WatchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	9,  // 38: starling.v1.FleetService.SearchNearest:input_type -> starling.v1.SearchNearestRequest
-	11, // 39: starling.v1.FleetService.SearchArea:input_type -> starling.v1.SearchAreaRequest
-	15, // 40: starling.v1.FleetService.GetVehicle:input_type -> starling.v1.GetVehicleRequest
-	16, // 41: starling.v1.FleetService.ListVehicles:input_type -> starling.v1.ListVehiclesRequest
-	18, // 42: starling.v1.FleetService.WatchVehicle:input_type -> starling.v1.WatchVehicleRequest
-	20, // 43: starling.v1.FleetService.WatchArea:input_type -> starling.v1.WatchAreaRequest
-	10, // 44: starling.v1.FleetService.SearchNearest:output_type -> starling.v1.SearchNearestResponse
-	12, // 45: starling.v1.FleetService.SearchArea:output_type -> starling.v1.SearchAreaResponse
-	1,  // 46: starling.v1.FleetService.GetVehicle:output_type -> starling.v1.Vehicle
-	17, // 47: starling.v1.FleetService.ListVehicles:output_type -> starling.v1.ListVehiclesResponse
-	19, // 48: starling.v1.FleetService.WatchVehicle:output_type -> starling.v1.WatchVehicleResponse
-	21, // 49: starling.v1.FleetService.WatchArea:output_type -> starling.v1.WatchAreaResponse
-	44, // [44:50] is the sub-list for method output_type
-	38, // [38:44] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	24, // 32: starling.v1.WatchVehicleRequest.playback_delay:type_name -> google.protobuf.Duration
+	1,  // 33: starling.v1.WatchVehicleResponse.vehicle:type_name -> starling.v1.Vehicle
+	20, // 34: starling.v1.WatchVehicleResponse.playback:type_name -> starling.v1.Playback
+	24, // 35: starling.v1.Playback.age:type_name -> google.protobuf.Duration
+	24, // 36: starling.v1.Playback.device_clock_ahead:type_name -> google.protobuf.Duration
+	5,  // 37: starling.v1.WatchAreaRequest.area:type_name -> starling.v1.Area
+	4,  // 38: starling.v1.WatchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
+	24, // 39: starling.v1.WatchAreaRequest.min_interval:type_name -> google.protobuf.Duration
+	1,  // 40: starling.v1.WatchAreaResponse.changed:type_name -> starling.v1.Vehicle
+	14, // 41: starling.v1.WatchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	9,  // 42: starling.v1.FleetService.SearchNearest:input_type -> starling.v1.SearchNearestRequest
+	11, // 43: starling.v1.FleetService.SearchArea:input_type -> starling.v1.SearchAreaRequest
+	15, // 44: starling.v1.FleetService.GetVehicle:input_type -> starling.v1.GetVehicleRequest
+	16, // 45: starling.v1.FleetService.ListVehicles:input_type -> starling.v1.ListVehiclesRequest
+	18, // 46: starling.v1.FleetService.WatchVehicle:input_type -> starling.v1.WatchVehicleRequest
+	21, // 47: starling.v1.FleetService.WatchArea:input_type -> starling.v1.WatchAreaRequest
+	10, // 48: starling.v1.FleetService.SearchNearest:output_type -> starling.v1.SearchNearestResponse
+	12, // 49: starling.v1.FleetService.SearchArea:output_type -> starling.v1.SearchAreaResponse
+	1,  // 50: starling.v1.FleetService.GetVehicle:output_type -> starling.v1.Vehicle
+	17, // 51: starling.v1.FleetService.ListVehicles:output_type -> starling.v1.ListVehiclesResponse
+	19, // 52: starling.v1.FleetService.WatchVehicle:output_type -> starling.v1.WatchVehicleResponse
+	22, // 53: starling.v1.FleetService.WatchArea:output_type -> starling.v1.WatchAreaResponse
+	48, // [48:54] is the sub-list for method output_type
+	42, // [42:48] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_fleet_proto_init() }
@@ -1799,7 +1976,7 @@ func file_starling_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_fleet_proto_rawDesc), len(file_starling_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

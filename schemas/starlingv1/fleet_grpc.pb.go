@@ -42,14 +42,16 @@ type FleetServiceClient interface {
 	GetVehicle(ctx context.Context, in *GetVehicleRequest, opts ...grpc.CallOption) (*Vehicle, error)
 	// ListVehicles returns the whole live fleet in pages, ordered by name.
 	ListVehicles(ctx context.Context, in *ListVehiclesRequest, opts ...grpc.CallOption) (*ListVehiclesResponse, error)
-	// WatchVehicle sends the vehicle as it is and then each change. A slow
-	// reader is sent the newest state and never a growing queue.
+	// WatchVehicle sends the vehicle as it is and then each change, or plays out
+	// its fixes at the pace at which they were taken. A slow reader is sent the
+	// newest state that is due and never a growing queue. A client that was
+	// disconnected goes on with the resume token of its last message.
 	WatchVehicle(ctx context.Context, in *WatchVehicleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchVehicleResponse], error)
 	// WatchArea sends the vehicles inside an area as they are and then what
-	// changes: who enters, moves or leaves. Changes between two messages are
+	// changes: who enters, moves or leaves. Changes between two updates are
 	// merged, so that a slow reader is sent the newest state and never a growing
-	// queue. A client that was disconnected calls again and is sent everything
-	// anew, so it misses nothing.
+	// queue. A client that was disconnected calls again with the resume token of
+	// the last update that it has whole, and is sent what has changed since.
 	WatchArea(ctx context.Context, in *WatchAreaRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAreaResponse], error)
 }
 
@@ -154,14 +156,16 @@ type FleetServiceServer interface {
 	GetVehicle(context.Context, *GetVehicleRequest) (*Vehicle, error)
 	// ListVehicles returns the whole live fleet in pages, ordered by name.
 	ListVehicles(context.Context, *ListVehiclesRequest) (*ListVehiclesResponse, error)
-	// WatchVehicle sends the vehicle as it is and then each change. A slow
-	// reader is sent the newest state and never a growing queue.
+	// WatchVehicle sends the vehicle as it is and then each change, or plays out
+	// its fixes at the pace at which they were taken. A slow reader is sent the
+	// newest state that is due and never a growing queue. A client that was
+	// disconnected goes on with the resume token of its last message.
 	WatchVehicle(*WatchVehicleRequest, grpc.ServerStreamingServer[WatchVehicleResponse]) error
 	// WatchArea sends the vehicles inside an area as they are and then what
-	// changes: who enters, moves or leaves. Changes between two messages are
+	// changes: who enters, moves or leaves. Changes between two updates are
 	// merged, so that a slow reader is sent the newest state and never a growing
-	// queue. A client that was disconnected calls again and is sent everything
-	// anew, so it misses nothing.
+	// queue. A client that was disconnected calls again with the resume token of
+	// the last update that it has whole, and is sent what has changed since.
 	WatchArea(*WatchAreaRequest, grpc.ServerStreamingServer[WatchAreaResponse]) error
 	mustEmbedUnimplementedFleetServiceServer()
 }

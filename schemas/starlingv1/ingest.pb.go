@@ -7,6 +7,7 @@
 package starlingv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -521,7 +522,7 @@ var File_starling_v1_ingest_proto protoreflect.FileDescriptor
 
 const file_starling_v1_ingest_proto_rawDesc = "" +
 	"\n" +
-	"\x18starling/v1/ingest.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\"\x82\x02\n" +
+	"\x18starling/v1/ingest.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x15starling/v1/fix.proto\"\x82\x02\n" +
 	"\x06Report\x12\x1d\n" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12\x1d\n" +
@@ -566,11 +567,11 @@ const file_starling_v1_ingest_proto_rawDesc = "" +
 	"\x1eREFUSAL_REASON_HEADING_INVALID\x10\n" +
 	"\x12#\n" +
 	"\x1fREFUSAL_REASON_ALTITUDE_INVALID\x10\v\x12\x19\n" +
-	"\x15REFUSAL_REASON_MOCKED\x10\f2\xba\x01\n" +
+	"\x15REFUSAL_REASON_MOCKED\x10\f2\xd7\x01\n" +
 	"\rIngestService\x12Z\n" +
-	"\rStreamReports\x12!.starling.v1.StreamReportsRequest\x1a\".starling.v1.StreamReportsResponse(\x010\x01\x12M\n" +
+	"\rStreamReports\x12!.starling.v1.StreamReportsRequest\x1a\".starling.v1.StreamReportsResponse(\x010\x01\x12j\n" +
 	"\n" +
-	"SendReport\x12\x1e.starling.v1.SendReportRequest\x1a\x1f.starling.v1.SendReportResponseBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"SendReport\x12\x1e.starling.v1.SendReportRequest\x1a\x1f.starling.v1.SendReportResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/reports:sendBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_ingest_proto_rawDescOnce sync.Once
