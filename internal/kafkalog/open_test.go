@@ -133,12 +133,19 @@ func TestTheEpochIsRaisedByCommandOnly(t *testing.T) {
 		cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
 		require.NoError(t, err)
 		defer cl.Close()
-		_, err = kadm.NewClient(cl).DeleteTopic(ctx, cfg.TopicPrefix+"starling-meta")
+		const attempts = 3
+		meta := cfg.TopicPrefix + "starling-meta"
+		_, err = kadm.NewClient(cl).DeleteTopic(ctx, meta)
 		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			all, err := kadm.NewClient(cl).ListTopics(ctx)
+			return err == nil && !all.Has(meta)
+		}, patience, 100*time.Millisecond)
+		// A try that meets the topic half deleted may last as long as the patience.
 		require.Eventually(t, func() bool {
 			err := tryOpen(cfg)
 			return err != nil && strings.Contains(err.Error(), "the log's epoch was lost")
-		}, patience, 100*time.Millisecond)
+		}, attempts*patience, 100*time.Millisecond)
 		_, err = a.RaiseEpoch(ctx, 0)
 		require.ErrorContains(t, err, "name one above any that was in use")
 		epoch, err := a.RaiseEpoch(ctx, 12)
