@@ -69,3 +69,7 @@ kafka: ## run a throw-away Kafka on loopback and print its address (needs Java a
 .PHONY: overload
 overload: build ## ten times the sustainable load for a minute, beside hostile clients; the account is closed
 	$(GO) run ./loadtest/cmd/overload -starling $(BIN)/starling $(OVERLOAD_FLAGS)
+
+.PHONY: bench-nearest
+bench-nearest: build ## searches for the nearest of a moving fleet, beside Redis (apt-get install redis-server)
+	$(GO) run ./loadtest/cmd/nearest -starling $(BIN)/starling $(NEAREST_FLAGS)

@@ -1,0 +1,114 @@
+// Package nearest measures searches for the nearest vehicles of a fleet that
+// moves all the while, on Starling and on Redis, side by side.
+//
+// Starling is `starling up` on a new local log: every position update goes
+// through ingest, log, tracker and matcher, and every search over gRPC. Redis
+// gets the same positions by GEOADD and is searched by GEOSEARCH. Both answer
+// over loopback, and the load generator runs on the same CPUs.
+package nearest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Options say what to measure.
+type Options struct {
+	// Starling is the command that starts Starling, without `up`.
+	Starling []string
+	// Redis is the redis-server binary; empty leaves Redis out.
+	Redis string
+	// WorkDir is where the servers keep their data; empty means the system's
+	// temporary folder.
+	WorkDir string
+	// Vehicles is the size of the fleet.
+	Vehicles int
+	// UpdatesPerSecond are positions reported, by all vehicles in turn; at most
+	// MaxUpdatesPerVehicle times Vehicles.
+	UpdatesPerSecond int
+	// Connections to search on, each with one search at a time.
+	Connections int
+	// SideM is the side of the square that the fleet drives in.
+	SideM float64
+	// RadiusM bounds each search.
+	RadiusM float64
+	// Results are wanted of each search.
+	Results int
+	// RedisPipeline is how many GEOADD are sent at a time.
+	RedisPipeline int
+	// Rounds is how often everything is measured, Starling and Redis in turn.
+	Rounds int
+	// Warmup comes before each measurement of Duration.
+	Warmup, Duration time.Duration
+	// Layouts are the names of those to measure; none means all.
+	Layouts []string
+	// OpenLoopPerSecond is the rate of searches of the open loop; 0 means what
+	// Redis can just sustain.
+	OpenLoopPerSecond float64
+	// Profile, when not empty, is a folder that gets Starling's CPU profile of
+	// each measurement.
+	Profile string
+	// Progress, when not nil, is told what is measured.
+	Progress func(string)
+}
+
+// MaxUpdatesPerVehicle bounds UpdatesPerSecond: a vehicle's fixes need device
+// times of their own, in milliseconds.
+const MaxUpdatesPerVehicle = 100
+
+// DefaultOptions measure a city of 40 km by 40 km.
+func DefaultOptions() Options {
+	return Options{
+		Starling: []string{"bin/starling"}, Redis: "redis-server",
+		Vehicles: 100_000, UpdatesPerSecond: 20_000, Connections: 8,
+		SideM: 40_000, RadiusM: 2000, Results: 10, RedisPipeline: 100,
+		Rounds: 5, Warmup: 2 * time.Second, Duration: 5 * time.Second,
+	}
+}
+
+// Validate names every field that breaks its rule.
+func (o Options) Validate() error {
+	var faults []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	rule(len(o.Starling) > 0, "starling must name a command")
+	rule(o.Vehicles >= streams, "vehicles %d must be at least %d", o.Vehicles, streams)
+	rule(o.UpdatesPerSecond >= 0 && o.UpdatesPerSecond <= MaxUpdatesPerVehicle*o.Vehicles, "updates_per_second %d must be 0 to %d for each vehicle", o.UpdatesPerSecond, MaxUpdatesPerVehicle)
+	rule(o.Connections >= 1 && o.Connections <= 1000, "connections %d must be 1 to 1000", o.Connections)
+	rule(o.SideM >= 100 && o.SideM <= 500_000, "side_m %v must be 100 to 500000", o.SideM)
+	rule(o.RadiusM > 0, "radius_m %v must be positive", o.RadiusM)
+	rule(o.Results >= 1 && o.Results <= 1000, "results %d must be 1 to 1000", o.Results)
+	rule(o.RedisPipeline >= 1, "redis_pipeline %d must be at least 1", o.RedisPipeline)
+	rule(o.Rounds >= 1, "rounds %d must be at least 1", o.Rounds)
+	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
+	rule(o.Duration >= 100*time.Millisecond, "duration %v must be at least 100ms", o.Duration)
+	rule(o.OpenLoopPerSecond >= 0, "open_loop_per_second %v must not be negative", o.OpenLoopPerSecond)
+	rule(o.Redis != "" || o.OpenLoopPerSecond > 0, "open_loop_per_second must be set where there is no Redis to find it")
+	if _, err := o.layouts(); err != nil {
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+func (o Options) layouts() ([]layout, error) {
+	if len(o.Layouts) == 0 {
+		return allLayouts, nil
+	}
+	var out []layout
+	for _, name := range o.Layouts {
+		found := false
+		for _, l := range allLayouts {
+			if l.name == name {
+				out, found = append(out, l), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("layouts: %q is not one of uniform, downtown, onespot", name)
+		}
+	}
+	return out, nil
+}

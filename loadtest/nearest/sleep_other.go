@@ -1,0 +1,7 @@
+//go:build !linux
+
+package nearest
+
+import "time"
+
+func sleep(d time.Duration) { time.Sleep(d) }

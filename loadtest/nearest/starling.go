@@ -1,0 +1,320 @@
+package nearest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/freeport"
+	"github.com/starling-fleet/starling/loadtest/process"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+const (
+	// streams carry the reports, each of its share of the vehicles.
+	streams = 8
+	// maxUnacknowledged reports wait on a stream.
+	maxUnacknowledged = 4096
+	// recordsMetric counts what the matcher has made searchable.
+	recordsMetric  = "starling_matcher_records_total"
+	vehiclesMetric = "starling_matcher_vehicles"
+)
+
+// starlingTarget is a `starling up` of its own on a new local log.
+type starlingTarget struct {
+	*process.Process
+	opts            *Options
+	dir             string
+	ingest, matcher string
+	admin           string
+	conns           []*grpc.ClientConn
+}
+
+func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
+	addrs, err := freeport.Addrs(3)
+	if err != nil {
+		return nil, err
+	}
+	s := &starlingTarget{opts: o, ingest: addrs[0], matcher: addrs[1], admin: addrs[2]}
+	if s.dir, err = os.MkdirTemp(o.WorkDir, "starling-nearest-"); err != nil {
+		return nil, fmt.Errorf("make a folder for the log: %w", err)
+	}
+	command := append(append([]string{}, o.Starling...), "up", "--log-level", "warn",
+		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-admin-listen", addrs[2],
+		"--local-directory", filepath.Join(s.dir, "log"))
+	s.Process = process.New(process.Spec{Name: "starling", Command: command, Admin: addrs[2]})
+	if err := s.Start(); err != nil {
+		_ = os.RemoveAll(s.dir)
+		return nil, err
+	}
+	ready, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if _, err := s.WaitReady(ready); err != nil {
+		_ = s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *starlingTarget) name() string { return "starling" }
+
+func (s *starlingTarget) dial(addr string) (*grpc.ClientConn, error) {
+	conn, err := client.Dial(addr, client.DialOptions{})
+	if err == nil {
+		s.conns = append(s.conns, conn)
+	}
+	return conn, err
+}
+
+// fill sends a report of every vehicle, with its availability and attributes,
+// as fast as they are acknowledged.
+func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
+	err := s.eachShare(ctx, fleet, func(ctx context.Context, conn *grpc.ClientConn, share []vehicle) error {
+		r, err := openReports(ctx, conn)
+		if err != nil {
+			return err
+		}
+		for i := range share {
+			if err := r.send(&share[i], time.Now().UnixMilli(), true); err != nil {
+				return err
+			}
+		}
+		return r.close()
+	})
+	if err != nil {
+		return fmt.Errorf("fill: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		m, err := s.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		if int(m[vehiclesMetric]) == len(fleet) {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("fill: %v of %d vehicles can be found: %w", m[vehiclesMetric], len(fleet), ctx.Err())
+		}
+	}
+}
+
+// eachShare runs fn for equal shares of the fleet, each on a connection.
+func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func(context.Context, *grpc.ClientConn, []vehicle) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range streams {
+		conn, err := s.dial(s.ingest)
+		if err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		share := fleet[len(fleet)*i/streams : len(fleet)*(i+1)/streams]
+		group.Go(func() error { return fn(ctx, conn, share) })
+	}
+	return group.Wait()
+}
+
+func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond int) error {
+	if perSecond == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	// Streams outlive ctx, to end in good order.
+	return s.eachShare(context.WithoutCancel(ctx), fleet, func(callCtx context.Context, conn *grpc.ClientConn, share []vehicle) error {
+		r, err := openReports(callCtx, conn)
+		if err != nil {
+			return err
+		}
+		turn, p := newTurn(len(share), uint64(len(fleet))), newPace(float64(perSecond)/streams)
+		err = eachTick(ctx, func() (bool, error) {
+			nowMS := time.Now().UnixMilli()
+			for range p.due(len(share)) {
+				if err := r.send(&share[turn.next()], nowMS, false); err != nil {
+					return false, err
+				}
+			}
+			return false, nil
+		})
+		return errors.Join(err, r.close())
+	})
+}
+
+// reports is a stream of reports.
+type reports struct {
+	stream      grpc.ClientStream
+	req         wire.StreamRequest
+	sent, acked atomic.Int64
+	room        chan struct{} // has a token when more was acknowledged
+	received    chan error
+}
+
+func openReports(ctx context.Context, conn *grpc.ClientConn) (*reports, error) {
+	desc := &grpc.StreamDesc{StreamName: "StreamReports", ClientStreams: true, ServerStreams: true}
+	stream, err := conn.NewStream(ctx, desc, starlingv1.IngestService_StreamReports_FullMethodName, grpc.ForceCodecV2(wire.Codec()))
+	if err != nil {
+		return nil, fmt.Errorf("open a stream of reports: %w", err)
+	}
+	r := &reports{stream: stream, room: make(chan struct{}, 1), received: make(chan error, 1)}
+	r.req = wire.StreamRequest{HasReport: true, Report: wire.Report{Fixes: make([]wire.Fix, 1)}}
+	go func() {
+		r.received <- r.receive()
+		close(r.received)
+	}()
+	return r, nil
+}
+
+// send moves a vehicle on and reports where it is.
+func (r *reports) send(v *vehicle, nowMS int64, whole bool) error {
+	for r.sent.Load()-r.acked.Load() >= maxUnacknowledged {
+		select {
+		case <-r.room:
+		case err := <-r.received:
+			return fmt.Errorf("reports: the stream ended: %w", err)
+		}
+	}
+	v.drive(nowMS)
+	report := &r.req.Report
+	report.VehicleID, report.SessionID, report.Sequence = v.id, v.session, v.sequence
+	report.Fixes[0] = wire.Fix{
+		DeviceTimeMS: v.lastMS, LatDeg: v.latDeg, LonDeg: v.lonDeg, AccuracyM: 5,
+		SpeedMPS: v.reportedSpeedMPS, HeadingDeg: v.headingDeg, Has: wire.HasAccuracy | wire.HasSpeed,
+	}
+	if v.reportedSpeedMPS > 0 {
+		report.Fixes[0].Has |= wire.HasHeading
+	}
+	report.Availability, report.HasAttributes = 0, whole
+	if whole {
+		report.Availability, report.Attributes = v.availability, wire.Attributes{Type: "van", Seats: v.seats}
+	}
+	r.sent.Add(1)
+	if err := r.stream.SendMsg(&r.req); err != nil {
+		return fmt.Errorf("reports: send: %w", err)
+	}
+	return nil
+}
+
+func (r *reports) receive() error {
+	var ack wire.Ack
+	for {
+		if err := r.stream.RecvMsg(&ack); err != nil {
+			if errors.Is(err, io.EOF) && r.sent.Load() == r.acked.Load() {
+				return nil
+			}
+			return err
+		}
+		if len(ack.Refusals) > 0 {
+			return fmt.Errorf("a fix was refused: %s", ack.Refusals[0].Description)
+		}
+		r.acked.Store(ack.AcknowledgedReports)
+		select {
+		case r.room <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// close waits until everything is acknowledged.
+func (r *reports) close() error {
+	if err := r.stream.CloseSend(); err != nil {
+		return fmt.Errorf("reports: close: %w", err)
+	}
+	if err := <-r.received; err != nil {
+		return fmt.Errorf("reports: %w", err)
+	}
+	return nil
+}
+
+func (s *starlingTarget) updated(ctx context.Context) (float64, error) {
+	m, err := s.Metrics(ctx)
+	return m[recordsMetric], err
+}
+
+func (s *starlingTarget) searchers(n int) ([]searcher, error) {
+	out := make([]searcher, n)
+	for i := range out {
+		conn, err := s.dial(s.matcher)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = &starlingSearcher{
+			fleet: starlingv1.NewFleetServiceClient(conn),
+			req: &starlingv1.SearchNearestRequest{
+				Place: &starlingv1.Place{}, MaxResults: int32(s.opts.Results), RadiusM: s.opts.RadiusM,
+			},
+		}
+	}
+	return out, nil
+}
+
+type starlingSearcher struct {
+	fleet starlingv1.FleetServiceClient
+	req   *starlingv1.SearchNearestRequest
+}
+
+// passesOneInTwenty matches what newFleet draws.
+var passesOneInTwenty = &starlingv1.VehicleFilter{Availabilities: []starlingv1.Availability{starlingv1.Availability_AVAILABILITY_FREE}, MinSeats: 8}
+
+func (s *starlingSearcher) search(ctx context.Context, q query) (int, error) {
+	s.req.Place.Latitude, s.req.Place.Longitude, s.req.Filter = q.latDeg, q.lonDeg, nil
+	if q.filtered {
+		s.req.Filter = passesOneInTwenty
+	}
+	answer, err := s.fleet.SearchNearest(ctx, s.req)
+	if err != nil {
+		return 0, fmt.Errorf("SearchNearest: %w", err)
+	}
+	found := answer.GetResults()
+	for i := 1; i < len(found); i++ {
+		if found[i].GetDistanceM() < found[i-1].GetDistanceM() {
+			return 0, fmt.Errorf("SearchNearest: %s is before %s, which is nearer", found[i-1].GetVehicle().GetName(), found[i].GetVehicle().GetName())
+		}
+	}
+	return len(found), nil
+}
+
+func (s *starlingTarget) cpu() (time.Duration, error) { return s.CPU() }
+func (s *starlingTarget) memory() int64               { return s.Memory("VmRSS") }
+
+func (s *starlingTarget) stop() error {
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+	err := s.StopWithin(time.Minute)
+	_ = os.RemoveAll(s.dir)
+	return err
+}
+
+// turn names vehicles one after the other in a shuffled order, again and again.
+type turn struct {
+	order []uint32
+	at    int
+}
+
+func newTurn(n int, seed uint64) *turn {
+	t := &turn{order: make([]uint32, n)}
+	for i, v := range rand.New(rand.NewPCG(seed, 4)).Perm(n) {
+		t.order[i] = uint32(v)
+	}
+	return t
+}
+
+func (t *turn) next() int {
+	if t.at == len(t.order) {
+		t.at = 0
+	}
+	t.at++
+	return int(t.order[t.at-1])
+}
