@@ -17,6 +17,8 @@ type Config struct {
 
 	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches; bounds the call's memory, about 100 bytes each."`
 
+	MaxPlaybackFixes int `koanf:"max_playback_fixes" help:"Largest number of fixes that are kept for calls that play vehicles out, about 60 bytes each; when there are more, the oldest of the vehicle that has just reported go."`
+
 	PredictLimit time.Duration `koanf:"predict_limit" help:"Longest time after a vehicle's newest fix for which a search predicts where it is."`
 
 	ETA ETAConfig `koanf:"eta"`
@@ -39,7 +41,9 @@ func DefaultConfig() Config {
 		RebuildWindow:   15 * time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
-		PredictLimit:    20 * time.Second,
+
+		MaxPlaybackFixes: 1_000_000,
+		PredictLimit:     20 * time.Second,
 		ETA: ETAConfig{
 			SpeedMPS: 8, Detour: 1.35,
 			OSRMProfile: "driving", OSRMMaxTable: 100, OSRMTimeout: 2 * time.Second,
@@ -62,6 +66,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxAreaVehicles < 1 || c.MaxAreaVehicles > 10_000_000 {
 		errs = append(errs, fmt.Errorf("max_area_vehicles: %d, must be between 1 and 10000000", c.MaxAreaVehicles))
+	}
+	if c.MaxPlaybackFixes < 1000 || c.MaxPlaybackFixes > 1_000_000_000 {
+		errs = append(errs, fmt.Errorf("max_playback_fixes: %d, must be between 1000 and 1000000000", c.MaxPlaybackFixes))
 	}
 	if c.PredictLimit < time.Second || c.PredictLimit > 5*time.Minute {
 		errs = append(errs, fmt.Errorf("predict_limit: %v, must be between 1s and 5m", c.PredictLimit))

@@ -37,6 +37,7 @@ type world struct {
 	nowMS   atomic.Int64
 	sources [partitions]int64 // next source offset
 	epoch   int64
+	clock   func() time.Time // nil: nowMS
 }
 
 func newWorld(t testing.TB) *world {
@@ -48,7 +49,12 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func (w *world) now() time.Time { return time.UnixMilli(w.nowMS.Load()) }
+func (w *world) now() time.Time {
+	if w.clock != nil {
+		return w.clock()
+	}
+	return time.UnixMilli(w.nowMS.Load())
+}
 
 func (w *world) pass(d time.Duration) { w.nowMS.Add(d.Milliseconds()) }
 
@@ -69,7 +75,7 @@ func (w *world) append(partition int32, t *wire.Track) {
 func (w *world) next(partition int32) *wire.Track {
 	source := w.sources[partition]
 	w.sources[partition]++
-	return &wire.Track{Epoch: w.epoch, SourceOffset: source, PreviousSourceOffset: source - 1, ClockMS: w.nowMS.Load()}
+	return &wire.Track{Epoch: w.epoch, SourceOffset: source, PreviousSourceOffset: source - 1, ClockMS: w.now().UnixMilli()}
 }
 
 // tick moves a partition's clock on, as a tracker does for a silent one.
@@ -84,7 +90,7 @@ func (w *world) tickAll() { w.tick(0, 1, 2, 3) }
 // at is a free vehicle's view at a place, now.
 func (w *world) at(id string, latDeg, lonDeg float64) wire.View {
 	v := wire.View{
-		VehicleID: id, DeviceTimeMS: w.nowMS.Load(), SeenTimeMS: w.nowMS.Load(),
+		VehicleID: id, DeviceTimeMS: w.now().UnixMilli(), SeenTimeMS: w.now().UnixMilli(),
 		Availability: starlingv1.Availability_AVAILABILITY_FREE,
 	}
 	v.LatDeg, v.LonDeg = latDeg, lonDeg

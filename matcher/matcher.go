@@ -39,6 +39,7 @@ type Matcher struct {
 	metrics  *metrics
 	watchers *watchers
 	areas    *areaWatchers
+	tapes    *tapes
 	eta      eta.Estimator
 	ready    atomic.Bool
 	stopped  chan struct{} // closed when Run has ended
@@ -46,6 +47,7 @@ type Matcher struct {
 	partitions []partition // what is not atomic in them is Run's
 	// Run's own:
 	track    wire.Track // the record at hand
+	whole    wire.Track // and with its points, if somebody plays them out
 	logEpoch int64      // the log's epoch at the batch at hand
 	nextIDs  [][]byte
 	rebuilt  int // partitions that have caught up
@@ -70,7 +72,7 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	}
 	m := &Matcher{
 		cfg: cfg, log: log, logger: logger, now: time.Now,
-		watchers: newWatchers(cfg.MaxWatchers), areas: newAreaWatchers(cfg.MaxWatchers),
+		watchers: newWatchers(cfg.MaxWatchers), areas: newAreaWatchers(cfg.MaxWatchers), tapes: newTapes(cfg.MaxPlaybackFixes),
 		partitions: make([]partition, log.Partitions()), stopped: make(chan struct{}),
 	}
 	m.index = liveindex.New(func(id string, from, to geo.Vec) {

@@ -23,11 +23,28 @@ type hit struct {
 	travel time.Duration
 }
 
-// hitPool lends memory to the index's answers.
-var hitPool = sync.Pool{New: func() any { return new([]liveindex.Hit) }}
+// finding is an answer: hits in order, which point into found.
+type finding struct {
+	found []liveindex.Hit
+	hits  []hit
+}
 
-// maxPooledHits bounds what a pooled slice keeps in memory.
+// findingPool lends memory to answers.
+var findingPool = sync.Pool{New: func() any { return new(finding) }}
+
+// maxPooledHits bounds what a pooled finding keeps in memory.
 const maxPooledHits = 64
+
+// free gives a finding back to the pool.
+func (f *finding) free() {
+	if cap(f.found) > maxPooledHits {
+		return
+	}
+	clear(f.found[:cap(f.found)])
+	clear(f.hits[:cap(f.hits)])
+	f.found, f.hits = f.found[:0], f.hits[:0]
+	findingPool.Put(f)
+}
 
 // Bounds of how many of the nearest are compared by travel time; fleet.proto
 // states them.
@@ -36,57 +53,59 @@ const (
 	minCompared   = 50
 )
 
-// SearchNearest implements starlingv1.FleetServiceServer.
+// SearchNearest implements starlingv1.FleetServiceServer for callers in the
+// process; over gRPC, searchEncoded answers the same.
 func (m *Matcher) SearchNearest(ctx context.Context, req *starlingv1.SearchNearestRequest) (*starlingv1.SearchNearestResponse, error) {
-	if err := m.serving(); err != nil {
+	memory := findingPool.Get().(*finding)
+	defer memory.free()
+	nowMS, err := m.search(ctx, req, memory)
+	if err != nil {
 		return nil, err
 	}
-	nowMS := m.now().UnixMilli()
+	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, nowMS), StalePartitions: m.staleMessages(nowMS)}, nil
+}
+
+// search finds what a request asks for and returns the moment that it was asked
+// at.
+func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (nowMS int64, err error) {
+	if err := m.serving(); err != nil {
+		return 0, err
+	}
+	nowMS = m.now().UnixMilli()
 	var f faults
 	q := f.query(req, nowMS)
 	if err := f.err(); err != nil {
-		return nil, err
+		return 0, err
 	}
 	if req.GetPredict() {
 		q.Ahead = &liveindex.Ahead{NowMS: nowMS, LimitMS: m.cfg.PredictLimit.Milliseconds()}
 	}
-	pooled := hitPool.Get().(*[]liveindex.Hit)
-	found, err := m.find(ctx, q, req.GetRanking(), (*pooled)[:0])
-	if err != nil {
-		return nil, err
-	}
-	answer := &starlingv1.SearchNearestResponse{Results: nearbyMessages(found.hits, nowMS), StalePartitions: m.staleMessages(nowMS)}
-	if cap(found.memory) <= maxPooledHits {
-		clear(found.memory)
-		*pooled = found.memory
-		hitPool.Put(pooled)
-	}
-	return answer, nil
-}
-
-// finding is an answer and the memory it stands in.
-type finding struct {
-	hits   []hit
-	memory []liveindex.Hit
+	return nowMS, m.find(ctx, q, req.GetRanking(), to)
 }
 
 // find searches the index and, if the ranking asks for it, compares travel
 // times.
-func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv1.Ranking, memory []liveindex.Hit) (finding, error) {
+func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv1.Ranking, to *finding) error {
 	want, arrival := q.MaxResults, ranking == starlingv1.Ranking_RANKING_ARRIVAL
 	if arrival {
 		q.MaxResults = min(max(want*arrivalFactor, minCompared), maxResults)
 	}
 	began := time.Now()
-	memory = m.index.Nearest(q, memory)
+	to.found = m.index.Nearest(q, to.found)
 	m.metrics.searchSeconds.Observe(time.Since(began).Seconds())
-	hits := make([]hit, len(memory))
-	for i := range memory {
-		hits[i] = hit{Hit: &memory[i], travel: -1}
+	for i := range to.found {
+		to.hits = append(to.hits, hit{Hit: &to.found[i], travel: -1})
 	}
-	if !arrival || len(hits) == 0 {
-		return finding{hits, memory}, nil
+	if !arrival || len(to.hits) == 0 {
+		return nil
 	}
+	return m.rankByArrival(ctx, q, want, to)
+}
+
+// rankByArrival puts the hits in the order of their travel times and keeps as
+// many as are wanted.
+func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int, to *finding) error {
+	hits := to.hits
 	from := make([]eta.Place, len(hits))
 	for i, h := range hits {
 		from[i] = eta.Place{LatDeg: h.Vehicle.LatDeg, LonDeg: h.Vehicle.LonDeg}
@@ -97,10 +116,10 @@ func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv
 	times, err := m.eta.Arrivals(ctx, from, eta.Place{LatDeg: q.LatDeg, LonDeg: q.LonDeg})
 	if err != nil {
 		if ctx.Err() != nil {
-			return finding{}, status.FromContextError(ctx.Err()).Err()
+			return status.FromContextError(ctx.Err()).Err()
 		}
 		m.logger.Warn("no travel times", "error", err)
-		return finding{}, statusError(codes.Unavailable, reasonNoTravelTimes, "travel times cannot be had at the moment", retryInfo())
+		return statusError(codes.Unavailable, reasonNoTravelTimes, "travel times cannot be had at the moment", retryInfo())
 	}
 	for i := range hits {
 		hits[i].travel = times[i]
@@ -108,7 +127,8 @@ func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv
 	hits = slices.DeleteFunc(hits, func(h hit) bool { return h.travel == eta.Unreachable })
 	// Stable: equal times stay in the order of distance and name.
 	slices.SortStableFunc(hits, func(a, b hit) int { return cmp.Compare(a.travel, b.travel) })
-	return finding{hits[:min(want, len(hits))], memory}, nil
+	to.hits = hits[:min(want, len(hits))]
+	return nil
 }
 
 func nearbyMessages(hits []hit, nowMS int64) []*starlingv1.NearbyVehicle {

@@ -126,9 +126,25 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 		}
 	}
 	if t.HasLive {
+		m.record(t.Live.VehicleID, r.Value)
 		m.upsert(p, &t.Live)
 	}
 	return nil
+}
+
+// record puts the fixes of a report on the vehicle's tape, if it has one.
+func (m *Matcher) record(id string, value []byte) {
+	tape := m.tapes.of(id)
+	if tape == nil {
+		return
+	}
+	m.whole.Live.VehicleID = ""
+	if err := m.whole.Unmarshal(value); err != nil {
+		m.metrics.invalidViews.Inc()
+		m.logger.Error("the points of a record of tracks cannot be decoded and are not played out", "vehicle", id, "error", err)
+		return
+	}
+	m.tapes.record(tape, &m.whole)
 }
 
 // advance moves the partition's position to the record and says whether the

@@ -354,7 +354,7 @@ func TestRecordsThatCannotBeDecoded(t *testing.T) {
 func TestConfigValidate(t *testing.T) {
 	require.NoError(t, matcher.DefaultConfig().Validate())
 	err := matcher.Config{StaleAfter: time.Millisecond, RebuildWindow: time.Second, MaxWatchers: 0}.Validate()
-	for _, field := range []string{"stale_after", "rebuild_window", "max_watchers", "max_area_vehicles", "predict_limit", "eta: osrm_timeout"} {
+	for _, field := range []string{"stale_after", "rebuild_window", "max_watchers", "max_area_vehicles", "max_playback_fixes", "predict_limit", "eta: osrm_timeout"} {
 		require.ErrorContains(t, err, field)
 	}
 	w := newWorld(t)

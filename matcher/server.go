@@ -11,6 +11,7 @@ import (
 
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // maxRequestBytes bounds a request: the largest that follows the rules has
@@ -25,6 +26,12 @@ const pageBytes = 3 << 20
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.ForceServerCodecV2(wire.Codec()),
+		// Requests are small: windows of a fixed size that one fits into spare the
+		// connection the pings that would measure how large they should be, one
+		// or more for every call.
+		grpc.StaticStreamWindowSize(maxRequestBytes),
+		grpc.StaticConnWindowSize(maxRequestBytes),
 		// A goroutine that is used again has the stack that a search needs; a new
 		// one grows it step by step. Watch calls that keep a worker for
 		// themselves only take that away: gRPC then starts goroutines as ever.
@@ -35,7 +42,7 @@ func ServerOptions() []grpc.ServerOption {
 }
 
 // Register adds the fleet's door to a gRPC server.
-func (m *Matcher) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterFleetServiceServer(r, m) }
+func (m *Matcher) Register(r grpc.ServiceRegistrar) { r.RegisterService(serviceDesc(), m) }
 
 // serving is nil when the fleet can be asked.
 func (m *Matcher) serving() error {

@@ -49,7 +49,8 @@ type tape struct {
 	longest  time.Duration // delay of any player so far
 	players  map[*player]struct{}
 
-	closes *time.Timer // set while nobody plays; guarded by tapes.mu
+	closed bool
+	joins  uint64 // how often a player joined; guarded by tapes.mu
 }
 
 // playFix is a fix on a tape.
@@ -93,10 +94,7 @@ func (t *tapes) join(vehicle string, p *player) {
 		t.byID[vehicle] = one
 		t.open.Add(1)
 	}
-	if one.closes != nil {
-		one.closes.Stop()
-		one.closes = nil
-	}
+	one.joins++
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	one.players[p] = struct{}{}
@@ -114,23 +112,21 @@ func (t *tapes) leave(p *player) {
 	delete(one.players, p)
 	last := len(one.players) == 0
 	one.mu.Unlock()
-	if !last {
-		return
+	if joins := one.joins; last {
+		time.AfterFunc(tapeLinger, func() { t.close(one, joins) })
 	}
-	var timer *time.Timer
-	timer = time.AfterFunc(tapeLinger, func() { t.close(one, &timer) })
-	one.closes = timer
 }
 
-// close forgets a tape, unless somebody has joined it since the timer was set.
-func (t *tapes) close(one *tape, timer **time.Timer) {
+// close forgets a tape, unless somebody has joined it since.
+func (t *tapes) close(one *tape, joins uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if one.closes == nil || one.closes != *timer {
+	if one.joins != joins {
 		return
 	}
 	one.mu.Lock()
 	defer one.mu.Unlock()
+	one.closed = true
 	delete(t.byID, one.vehicle)
 	t.open.Add(-1)
 	t.held.Add(-int64(len(one.fixes)))
@@ -151,6 +147,9 @@ func (t *tapes) of(vehicle string) *tape {
 func (t *tapes) record(one *tape, r *wire.Track) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
+	if one.closed {
+		return
+	}
 	before := len(one.fixes)
 	if r.Live.DeviceTimeMS < one.newestMS {
 		one.fixes, one.clock, one.lostMS = nil, deviceClock{}, 0
@@ -163,10 +162,12 @@ func (t *tapes) record(one *tape, r *wire.Track) {
 	if n := len(r.Points); n > 0 {
 		one.clock.note(r.Live.SeenTimeMS, r.Points[n-1].Fix.DeviceTimeMS)
 	}
-	held := t.held.Add(int64(len(one.fixes) - before))
 	one.drop(one.played(r.Live.SeenTimeMS), false)
-	one.drop(max(len(one.fixes)-maxTapeFixes, min(int(held-t.most), len(one.fixes))), true)
-	t.held.Add(int64(len(one.fixes)-before) - (held - t.held.Load()))
+	one.drop(len(one.fixes)-maxTapeFixes, true)
+	if over := t.held.Load() + int64(len(one.fixes)-before) - t.most; over > 0 {
+		one.drop(int(min(over, int64(len(one.fixes)))), true)
+	}
+	t.held.Add(int64(len(one.fixes) - before))
 }
 
 // add puts a fix in its place.
@@ -204,18 +205,19 @@ func (t *tape) played(nowMS int64) int {
 	return n
 }
 
-// drop removes the first n fixes. If they are lost, players that had them to
-// come count them as skipped.
-func (t *tape) drop(n int, lost bool) {
+// drop removes the first n fixes. Players that had some of them to come count
+// them as skipped. Wanted fixes go for want of room; the others are so old that
+// every head has passed them.
+func (t *tape) drop(n int, wanted bool) {
 	if n <= 0 {
 		return
 	}
-	if lost {
+	if wanted {
 		t.lostMS = t.fixes[n-1].deviceTimeMS
-		for p := range t.players {
-			if from, there := t.find(p.playedMS + 1); p.rebased == t.rebased && (there || from < n) {
-				p.skipped += max(0, n-from)
-			}
+	}
+	for p := range t.players {
+		if from, _ := t.find(p.playedMS + 1); from < n && p.rebased == t.rebased {
+			p.skipped += n - from
 		}
 	}
 	t.fixes = slices.Delete(t.fixes, 0, n)

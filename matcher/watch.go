@@ -5,14 +5,27 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/internal/h3index"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// staleCheck is how often a watch looks whether its partition has become stale
-// or current again, which no record tells.
-const staleCheck = time.Second
+const (
+	// staleCheck is how often a watch looks whether its partition has become
+	// stale or current again, which no record tells.
+	staleCheck = time.Second
+	// catchUpWait is how long a watch that resumes waits for a matcher that has
+	// not yet read what the client was told elsewhere.
+	catchUpWait = 5 * time.Second
+)
+
+// Bounds of a play-out's delay; fleet.proto states them.
+const (
+	minPlayback = time.Second
+	maxPlayback = 15 * time.Minute
+)
 
 // WatchVehicle implements starlingv1.FleetServiceServer.
 func (m *Matcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error {
@@ -20,40 +33,59 @@ func (m *Matcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.
 		return err
 	}
 	var f faults
-	id := f.vehicleID("name", req.GetName())
+	id, delay := f.vehicleID("name", req.GetName()), f.playbackDelay(req.GetPlaybackDelay())
+	token, resumes := f.resumeVehicle(req.GetResumeToken(), id)
 	if err := f.err(); err != nil {
 		return err
 	}
-	w := m.watchers.add(id)
-	if w == nil {
+	wake := m.watchers.add(id)
+	if wake == nil {
 		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
 	}
-	defer m.watchers.remove(w)
-	tick := time.NewTicker(staleCheck)
-	defer tick.Stop()
-
-	number := m.partitionOf(id)
-	var last sighting
-	for first := true; ; first = false {
-		var s sighting
-		s.vehicle, s.known = m.index.Get(id)
-		nowMS := m.now().UnixMilli()
-		_, s.stale = m.staleness(number, nowMS)
-		if first || s != last {
-			if err := stream.Send(s.message(req.GetName(), nowMS)); err != nil {
-				return err
-			}
-			last = s
-		}
-		select {
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		case <-m.stopped:
-			return hasStopped()
-		case <-w.wake:
-		case <-tick.C:
+	defer m.watchers.remove(wake)
+	w := vehicleWatch{m: m, stream: stream, id: id, number: m.partitionOf(id), wake: wake.wake, resumes: resumes}
+	if resumes {
+		if err := w.catchUp(token.seenMS); err != nil {
+			return err
 		}
 	}
+	if delay > 0 {
+		w.player = &player{delay: delay}
+		m.tapes.join(id, w.player)
+		defer m.tapes.leave(w.player)
+		w.begin(token)
+	}
+	return w.run()
+}
+
+func (f *faults) playbackDelay(d *durationpb.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	if d.CheckValid() != nil || d.AsDuration() < minPlayback || d.AsDuration() > maxPlayback {
+		f.add("playback_delay", "must be between %v and %v", minPlayback, maxPlayback)
+	}
+	return d.AsDuration()
+}
+
+// vehicleWatch is one WatchVehicle call at work.
+type vehicleWatch struct {
+	m       *Matcher
+	stream  grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]
+	id      string
+	number  int32 // the vehicle's partition
+	wake    <-chan struct{}
+	resumes bool // until the first message: the token is honoured
+
+	last sighting
+
+	// A play-out has a player, the fix that it has sent last, if it has that
+	// from the tape, and where its cell is.
+	player  *player
+	fix     playFix
+	onTape  bool
+	cursor  h3index.Cursor
+	nextFix time.Duration
 }
 
 // sighting is what a watch has sent last: a change is a difference from it.
@@ -62,12 +94,116 @@ type sighting struct {
 	known, stale bool
 }
 
-func (s *sighting) message(name string, nowMS int64) *starlingv1.WatchVehicleResponse {
-	out := &starlingv1.WatchVehicleResponse{Unknown: !s.known, Stale: s.stale}
+// catchUp waits until this matcher has read the report that the client knows
+// already. One that takes too long does not resume.
+func (w *vehicleWatch) catchUp(seenMS int64) error {
+	timeout := time.NewTimer(catchUpWait)
+	defer timeout.Stop()
+	for {
+		if v, known := w.m.index.Get(w.id); seenMS == 0 || known && v.SeenTimeMS >= seenMS {
+			return nil
+		}
+		select {
+		case <-timeout.C:
+			w.resumes = false
+			return nil
+		case <-w.wake:
+		case <-w.stream.Context().Done():
+			return w.stream.Context().Err()
+		case <-w.m.stopped:
+			return hasStopped()
+		}
+	}
+}
+
+// begin sets a play-out's first state.
+func (w *vehicleWatch) begin(token vehicleToken) {
+	live, _ := w.m.index.Get(w.id)
+	nowMS := w.m.now().UnixMilli()
+	if w.resumes {
+		w.fix, w.onTape = w.player.resume(nowMS, token)
+		w.resumes = w.onTape
+	}
+	if !w.resumes {
+		w.fix, w.onTape = w.player.start(nowMS, &live)
+	}
+}
+
+// run sends the vehicle at first and after each change.
+func (w *vehicleWatch) run() error {
+	tick := time.NewTicker(staleCheck)
+	defer tick.Stop()
+	due := time.NewTimer(time.Hour)
+	defer due.Stop()
+	for first := true; ; first = false {
+		var s sighting
+		s.vehicle, s.known = w.m.index.Get(w.id)
+		nowMS := w.m.now().UnixMilli()
+		_, s.stale = w.m.staleness(w.number, nowMS)
+		seenMS := s.vehicle.SeenTimeMS
+		w.nextFix = -1
+		if w.player != nil && s.known {
+			w.play(&s, nowMS, first)
+		}
+		if first || s != w.last {
+			if err := w.send(&s, nowMS, seenMS); err != nil {
+				return err
+			}
+			w.last = s
+		}
+		if w.nextFix >= 0 {
+			due.Reset(w.nextFix)
+		}
+		select {
+		case <-w.stream.Context().Done():
+			return w.stream.Context().Err()
+		case <-w.m.stopped:
+			return hasStopped()
+		case <-w.wake:
+		case <-tick.C:
+		case <-due.C:
+		}
+	}
+}
+
+// play puts the fix that is due into a sighting. What every report changes and
+// no fix says stays as it was sent, lest a report be told before its fixes.
+func (w *vehicleWatch) play(s *sighting, nowMS int64, first bool) {
+	if !first {
+		fix, due, next := w.player.play(nowMS)
+		if w.nextFix = next; due {
+			w.fix, w.onTape = fix, true
+		}
+	} else {
+		w.nextFix = 0
+	}
+	switch last := &w.last.vehicle; {
+	case w.onTape:
+		w.fix.wind(&s.vehicle, &w.cursor)
+	case !first && w.last.known && last.DeviceTimeMS != 0:
+		// The state that the play-out began with stands until a fix is due.
+		began := *last
+		began.Availability, began.Attributes = s.vehicle.Availability, s.vehicle.Attributes
+		s.vehicle = began
+	}
+	if w.last.known && w.last.vehicle.DeviceTimeMS == s.vehicle.DeviceTimeMS {
+		s.vehicle.SeenTimeMS, s.vehicle.Counts = w.last.vehicle.SeenTimeMS, w.last.vehicle.Counts
+	}
+}
+
+func (w *vehicleWatch) send(s *sighting, nowMS, seenMS int64) error {
+	out := &starlingv1.WatchVehicleResponse{Unknown: !s.known, Stale: s.stale, Resumed: w.resumes}
+	w.resumes = false
 	if s.known {
 		out.Vehicle = new(vehicleMessage).fill(&s.vehicle, nowMS)
 	} else {
-		out.Vehicle = &starlingv1.Vehicle{Name: name}
+		out.Vehicle = &starlingv1.Vehicle{Name: namePrefix + w.id}
 	}
-	return out
+	token := vehicleToken{seenMS: seenMS}
+	if w.player != nil {
+		out.Playback = w.player.message(nowMS, s.vehicle.DeviceTimeMS)
+		token = w.player.token(seenMS)
+	}
+	out.ResumeToken = token.encode(w.id)
+	return w.stream.Send(out)
 }

@@ -17,8 +17,12 @@ type (
 	}
 )
 
-// Codec returns a gRPC codec that knows *StreamRequest and *Ack and hands every
-// other message to gRPC's own protobuf codec. What goes over the wire is the
+// Encoded is a message that has been encoded already. It can be sent once: what
+// holds Data is given back to its pool after that.
+type Encoded struct{ Data mem.BufferSlice }
+
+// Codec returns a gRPC codec that knows *StreamRequest, *Ack and, to be sent,
+// *Encoded, and hands every other message to gRPC's own protobuf codec. What goes over the wire is the
 // same. Pass it to grpc.ForceServerCodecV2 or grpc.ForceCodecV2; it is not
 // registered globally. It is safe for concurrent use.
 //
@@ -31,6 +35,9 @@ func Codec() encoding.CodecV2 {
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if e, ok := v.(*Encoded); ok {
+		return e.Data, nil
+	}
 	m, ok := v.(appender)
 	if !ok {
 		return c.CodecV2.Marshal(v)
