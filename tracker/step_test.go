@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/modeltest/slow"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker"
@@ -17,7 +18,7 @@ const second, minute, hour = 1000, 60_000, 3_600_000
 
 // drawScript draws what a few quarrelsome devices send, with switches to other
 // settings now and then.
-func drawScript(t *rapid.T, switchFilter bool) script {
+func drawScript(t *rapid.T) script {
 	s := script{settings: tracker.DefaultConfig().StepSettings()}
 	s.settings.WindowMaxFixes = rapid.SampledFrom([]int{1, 3, 8, 1024}).Draw(t, "window_max_fixes")
 	s.settings.WindowMS = rapid.SampledFrom([]int64{0, 5 * second, 30 * second}).Draw(t, "window")
@@ -33,7 +34,7 @@ func drawScript(t *rapid.T, switchFilter bool) script {
 		case "tick":
 			rec.Value = (&wire.Location{Kind: wire.KindTick}).Append(nil)
 		case "switch":
-			rec.Value = drawSwitch(t, s.settings, switchFilter)
+			rec.Value = drawSwitch(t, s.settings)
 		default:
 			if rapid.IntRange(0, 9).Draw(t, "jump") == 0 {
 				skew[vehicle] = rapid.SampledFrom([]int64{0, hour, -hour, -minute}).Draw(t, "skew")
@@ -46,14 +47,12 @@ func drawScript(t *rapid.T, switchFilter bool) script {
 	return s
 }
 
-func drawSwitch(t *rapid.T, settings tracker.Settings, switchFilter bool) []byte {
+func drawSwitch(t *rapid.T, settings tracker.Settings) []byte {
 	settings.WindowMS = rapid.SampledFrom([]int64{0, 10 * second, minute}).Draw(t, "new_window")
 	settings.RepeatIntervalMS = rapid.SampledFrom([]int64{10 * second, minute}).Draw(t, "new_repeat")
 	settings.H3Resolution = rapid.IntRange(5, 12).Draw(t, "new_resolution")
-	if switchFilter {
-		settings.Filter.MinAccuracyM = rapid.SampledFrom([]float64{0.5, 20}).Draw(t, "new_min_accuracy")
-		settings.Filter.DefaultAccuracyM = rapid.SampledFrom([]float64{2, 40}).Draw(t, "new_default_accuracy")
-	}
+	settings.Filter.MinAccuracyM = rapid.SampledFrom([]float64{0.5, 20}).Draw(t, "new_min_accuracy")
+	settings.Filter.DefaultAccuracyM = rapid.SampledFrom([]float64{2, 40}).Draw(t, "new_default_accuracy")
 	l := wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: tracker.StepVersion, Settings: settings.Encode()}}
 	return l.Append(nil)
 }
@@ -90,16 +89,18 @@ func drawFix(t *rapid.T, deviceClock int64) wire.Fix {
 
 func TestStepAnswersAsTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := drawScript(t, false)
+		s := drawScript(t)
 		p, err := tracker.NewPartition(s.settings, 1)
 		require.NoError(t, err)
-		m := newModel(s.settings)
+		m := slow.New(s.settings, 1)
 		for _, rec := range s.records {
 			r, err := p.Step(rec)
 			require.NoError(t, err)
 			require.NoError(t, r.Poison)
-			requireSameTrack(t, m.step(rec), r)
-			require.Len(t, m.vehicles, p.Vehicles())
+			want, poison := m.Step(rec)
+			require.NoError(t, poison)
+			requireSameTrack(t, want, r)
+			require.Equal(t, m.Vehicles(), p.Vehicles())
 		}
 	})
 }
@@ -119,7 +120,7 @@ func requireSameTrack(t require.TestingT, want wire.Track, got tracker.Result) {
 
 func TestRestartsChangeNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := drawScript(t, true)
+		s := drawScript(t)
 		undisturbed := stepAll(t, s, func(int) bool { return false })
 		restarts := rapid.SliceOfN(rapid.Bool(), len(s.records), len(s.records)).Draw(t, "restarts")
 		require.Equal(t, undisturbed, stepAll(t, s, func(i int) bool { return restarts[i] }))
@@ -207,7 +208,7 @@ func TestVersionSwitchCarriesItsProof(t *testing.T) {
 // History gets every accepted fix exactly once, and those alone.
 func TestEveryAcceptedFixIsFinalOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := drawScript(t, true)
+		s := drawScript(t)
 		p, err := tracker.NewPartition(s.settings, 1)
 		require.NoError(t, err)
 		type fix struct {

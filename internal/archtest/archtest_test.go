@@ -24,7 +24,7 @@ const module = "github.com/starling-fleet/starling/"
 var mayImport = map[string][]string{
 	"cmd/starling":        {"internal/cli"},
 	"internal/cli":        {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "loadtest", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog"},
-	"internal/app":        {"internal/config", "internal/version", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
+	"internal/app":        {"internal/config", "internal/version", "internal/jsondoor", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
 	"ingest":              {"internal/eventlog", "schemas"},
 	"tracker":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},
 	"matcher":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},

@@ -34,6 +34,9 @@ type Options struct {
 	// AfterCheckpoint is called after a checkpoint was stored; its error is
 	// Checkpoint's.
 	AfterCheckpoint func(spec eventlog.OwnSpec, partition int32, changes []eventlog.Record, resume int64) error
+	// MayStepBack lets append times step back with Now, as between brokers of
+	// a cluster. Otherwise they stay where they were.
+	MayStepBack bool
 	// MaxBatch bounds the records that one Poll returns; zero means 1,000.
 	MaxBatch int
 }
@@ -202,7 +205,7 @@ func (l *Log) storeOne(t *topicData, partition int32, a pending) (int64, error) 
 	if l.isKilled() {
 		return 0, eventlog.ErrClosed
 	}
-	st := l.store.append(t, partition, a.rec, l.opts.Now())
+	st := l.store.append(t, partition, a.rec, l.opts.Now(), l.opts.MayStepBack)
 	if l.opts.AfterAppend != nil {
 		if err := l.opts.AfterAppend(t.decl.Name, partition, st); err != nil {
 			return 0, err

@@ -128,16 +128,23 @@ func (s *Store) group(spec eventlog.OwnSpec) *groupData {
 }
 
 // append stores one record durably and makes it visible.
-func (s *Store) append(t *topicData, partition int32, rec eventlog.Record, now time.Time) eventlog.Stored {
+func (s *Store) append(t *topicData, partition int32, rec eventlog.Record, now time.Time, mayStepBack bool) eventlog.Stored {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &t.partitions[partition]
 	st := eventlog.Stored{Offset: p.end(), AppendTimeMS: now.UnixMilli(), Key: bytes.Clone(rec.Key), Value: bytes.Clone(rec.Value)}
-	if n := len(p.records); n > 0 {
+	if n := len(p.records); n > 0 && !mayStepBack {
 		st.AppendTimeMS = max(st.AppendTimeMS, p.records[n-1].AppendTimeMS)
 	}
 	p.records = append(p.records, st)
 	close(t.grown)
 	t.grown = make(chan struct{})
 	return st
+}
+
+// Epoch returns what Log.Epoch answers.
+func (s *Store) Epoch() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
 }

@@ -1,0 +1,190 @@
+package modeltest
+
+import (
+	"time"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/tracker"
+)
+
+var spec = eventlog.OwnSpec{Group: tracker.DefaultConfig().Group, Source: topics.Locations, State: topics.TrackerState}
+
+// act does one thing that the seed says.
+func (w *world) act() {
+	total := 0
+	for _, a := range actions {
+		total += a.weight
+	}
+	n := w.rng.IntN(total)
+	for _, a := range actions {
+		if n -= a.weight; n < 0 {
+			a.do(w)
+			return
+		}
+	}
+}
+
+var actions = []struct {
+	weight int
+	do     func(*world)
+}{
+	{30, (*world).sendOne},
+	{6, (*world).sendSome},
+	{4, (*world).sendLater},
+	{4, (*world).sendCopy},
+	{12, (*world).passTime},
+	{3, (*world).breakLine},
+	{2, (*world).loseAnswers},
+	{2, (*world).newSession},
+	{2, (*world).jumpClock},
+	{1, (*world).reboot},
+	{8, (*world).armFault},
+	{3, (*world).killOne},
+	{2, (*world).stopOne},
+	{5, (*world).startOne},
+	{3, (*world).depose},
+	{2, (*world).skewStamps},
+	{1, (*world).switchVersion},
+	{1, (*world).poison},
+	{2, (*world).askMatcher},
+}
+
+func (w *world) device() (*phone, *device) {
+	p := w.phones[w.rng.IntN(len(w.phones))]
+	return p, p.vehicles[w.rng.IntN(len(p.vehicles))]
+}
+
+func (w *world) sendOne() {
+	p, d := w.device()
+	p.send(w.draw(d))
+}
+
+// sendSome sends reports without waiting for one another.
+func (w *world) sendSome() {
+	p, _ := w.device()
+	for range 2 + w.rng.IntN(6) {
+		p.send(w.draw(p.vehicles[w.rng.IntN(len(p.vehicles))]))
+	}
+}
+
+// sendLater sends reports in another order than they were made.
+func (w *world) sendLater() {
+	p, d := w.device()
+	reports := []*report{w.draw(d), w.draw(d), w.draw(d)}
+	w.rng.Shuffle(len(reports), func(i, j int) { reports[i], reports[j] = reports[j], reports[i] })
+	for _, r := range reports {
+		p.send(r)
+	}
+}
+
+// sendCopy sends a report again, however old and whether acknowledged or not.
+func (w *world) sendCopy() {
+	p, d := w.device()
+	if n := len(d.sent); n > 0 {
+		p.send(d.sent[w.rng.IntN(n)])
+	}
+}
+
+func (w *world) passTime() {
+	time.Sleep(pick[time.Duration](w.rng, 10, 200, 500, 1000, 1000, 2000, 4000, 9000, 20_000)*time.Millisecond + time.Duration(w.rng.IntN(1000))*time.Microsecond)
+}
+
+func (w *world) breakLine() {
+	p, _ := w.device()
+	p.disconnect()
+}
+
+// loseAnswers leaves a phone on a line on which it hears nothing any more.
+func (w *world) loseAnswers() {
+	if p, _ := w.device(); p.connected() {
+		p.conn.mute.Store(true)
+	}
+}
+
+func (w *world) newSession() {
+	_, d := w.device()
+	d.session, d.sequence = w.rng.Uint64()|1, 0
+}
+
+func (w *world) jumpClock() {
+	_, d := w.device()
+	d.skew = pick(w.rng, 0, 0, 15*time.Second, -15*time.Second, time.Hour, -time.Hour)
+}
+
+// reboot makes a device lose its queue, and with it its session.
+func (w *world) reboot() {
+	p, _ := w.device()
+	p.disconnect()
+	w.mu.Lock()
+	for _, r := range p.queue {
+		r.dropped = true
+	}
+	p.queue = nil
+	w.mu.Unlock()
+	for _, d := range p.vehicles {
+		d.session, d.sequence, d.sent = w.rng.Uint64()|1, 0, nil
+	}
+}
+
+const longestHang = 12 * time.Second
+
+// armFault lets the next step of the log that comes to some point fail, die or
+// hang.
+func (w *world) armFault() {
+	w.faults.arm(
+		point{pick(w.rng, topics.Locations, topics.Tracks, topics.Tracks, topics.DeadLetters, checkpoint, checkpoint, load), int32(w.rng.IntN(partitions)), w.rng.IntN(2) == 0},
+		fault{effect: pick(w.rng, fails, kills, hangs), lasts: pick(w.rng, 100*time.Millisecond, 3*time.Second, longestHang), behind: w.rng.IntN(2) == 0},
+	)
+}
+
+func (w *world) anyNode() *node {
+	up := w.up(func(*node) bool { return true })
+	if len(up) == 0 {
+		return nil
+	}
+	return up[w.rng.IntN(len(up))]
+}
+
+func (w *world) killOne() {
+	if n := w.anyNode(); n != nil {
+		w.tally.kills++
+		n.kill()
+	}
+}
+
+func (w *world) stopOne() {
+	if n := w.anyNode(); n != nil {
+		n.stop()
+	}
+}
+
+// startOne starts what is missing, or one tracker or ingest more.
+func (w *world) startOne() {
+	w.ensureUp()
+	if len(w.nodes) < 5 {
+		skew := pick(w.rng, 0, 0, time.Hour, -time.Minute)
+		n := w.start(pick(w.rng, roles{ingest: true}, roles{tracker: true}, roles{tracker: true}, roles{ingest: true, tracker: true}), skew)
+		n.deafness.Store(int64(pick(w.rng, 0, 2*time.Second, 10*time.Second)))
+	}
+}
+
+// depose takes all partitions from their owners, who may go on for a while.
+func (w *world) depose() { w.store.Depose(spec) }
+
+func (w *world) skewStamps() {
+	w.stampSkew.Store(int64(pick(w.rng, 0, 0, 300*time.Millisecond, -300*time.Millisecond, 5*time.Second, -20*time.Second, 40*time.Second)))
+}
+
+func (w *world) switchVersion() {
+	l := w.drawSwitch()
+	w.tally.switches++
+	for p := range int32(partitions) {
+		w.inject(p, eventlog.Record{Value: l.Append(nil)})
+	}
+}
+
+func (w *world) poison() {
+	w.tally.poison++
+	w.inject(int32(w.rng.IntN(partitions)), w.drawPoison())
+}
