@@ -151,6 +151,7 @@ func TestStalePartitionsAreNamed(t *testing.T) {
 	}
 	require.Empty(t, stale(), "the other partitions are empty")
 	w.tickAll()
+	s.eventually(func() bool { return s.metric("records_total") == 5 })
 	w.pass(5 * time.Second)
 	require.Empty(t, stale())
 	w.pass(time.Millisecond)
