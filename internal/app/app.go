@@ -41,6 +41,7 @@ type App struct {
 	ready    chan struct{}
 	addrs    map[Role]string
 	admin    string
+	json     string
 }
 
 // New checks the configuration and prepares a process; it opens nothing.
@@ -75,12 +76,16 @@ func (a *App) Addr(role Role) string { return a.addrs[role] }
 // AdminAddr is where the admin door listens, once Ready is closed.
 func (a *App) AdminAddr() string { return a.admin }
 
+// JSONAddr is where the JSON door listens, once Ready is closed; empty if there
+// is none.
+func (a *App) JSONAddr() string { return a.json }
+
 // Run opens the log, serves until ctx is done or a role fails, and stops in
 // this order: ingest (no more acknowledgements than the log can back), tracker
 // (flush and checkpoint), matcher, log. It returns nil after a stop that was
 // asked for.
 func (a *App) Run(ctx context.Context) error {
-	log, err := a.openLog(ctx)
+	log, err := OpenLog(ctx, a.cfg, a.registry, a.logger)
 	if err != nil {
 		return err
 	}
@@ -110,15 +115,16 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
-func (a *App) openLog(ctx context.Context) (eventlog.Log, error) {
-	if a.cfg.OnKafka() {
-		log, err := kafkalog.Open(ctx, a.cfg.KafkaLog(), topics.All(), a.registry, a.logger.With("room", "kafkalog"))
+// OpenLog opens the log that the configuration names. The caller closes it.
+func OpenLog(ctx context.Context, cfg Config, reg prometheus.Registerer, logger *slog.Logger) (eventlog.Log, error) {
+	if cfg.OnKafka() {
+		log, err := kafkalog.Open(ctx, cfg.KafkaLog(), topics.All(), reg, logger.With("room", "kafkalog"))
 		if err != nil {
-			return nil, fmt.Errorf("open the log on Kafka %v: %w", a.cfg.Kafka.Brokers, err)
+			return nil, fmt.Errorf("open the log on Kafka %v: %w", cfg.Kafka.Brokers, err)
 		}
 		return log, nil
 	}
-	log, err := locallog.Open(a.cfg.LocalLog(), topics.All(), a.registry, a.logger.With("room", "locallog"))
+	log, err := locallog.Open(cfg.LocalLog(), topics.All(), reg, logger.With("room", "locallog"))
 	if err != nil {
 		return nil, fmt.Errorf("open the local log: %w", err)
 	}

@@ -104,7 +104,7 @@ close, a vehicle that is not known, a check that fails).`,
 	)
 	root.AddCommand(roleCommands(world)...)
 	root.AddCommand(
-		newDemo(world), newTopics(world), newConfig(world),
+		newDemo(world), newTopics(world), newDLQ(world), newConfig(world),
 		newSimulate(world), newReplay(world), newFilter(world),
 		newNearest(world), newWatch(world),
 		newVersion(world),

@@ -19,7 +19,7 @@ import (
 func newTopics(world IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "topics",
-		Short:   "List, create and check the topics of the log",
+		Short:   "List, create and check the topics of the log, and switch them to a step version",
 		GroupID: "run",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -35,7 +35,7 @@ func newTopics(world IO) *cobra.Command {
 			}
 			return report, err
 		}))
-	cmd.AddCommand(newRaiseEpoch(world))
+	cmd.AddCommand(newRaiseEpoch(world), newActivate(world))
 	return cmd
 }
 

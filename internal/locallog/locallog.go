@@ -118,6 +118,9 @@ type environment struct {
 	now func() time.Time
 }
 
+// ErrInUse says that the directory's lock was not to be had.
+var ErrInUse = errors.New("the directory is in use by another process, or cannot be locked")
+
 // errGone is turned into the reason why the log is gone.
 var errGone = errors.New("gone")
 

@@ -36,7 +36,7 @@ func (l *Log) recover(decls []topics.Topic) error {
 		return err
 	}
 	if l.lock, err = pebble.LockDirectory(dir, fs); err != nil {
-		return fmt.Errorf("the directory is in use by another process, or cannot be locked: %w", err)
+		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
 	if l.state, err = l.openStore("state", l.stateOptions()); err != nil {
 		return err
