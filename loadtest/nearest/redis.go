@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,8 +24,9 @@ type redisTarget struct {
 	opts  *Options
 	dir   string
 	addr  string
-	conns []*redis.Client
 	done  atomic.Int64 // updates
+	mu    sync.Mutex
+	conns []*redis.Client // guarded by mu
 }
 
 func startRedis(ctx context.Context, o *Options) (*redisTarget, error) {
@@ -79,6 +81,8 @@ func (r *redisTarget) connect() *redis.Client {
 		ReadTimeout: time.Minute, WriteTimeout: time.Minute, PoolTimeout: time.Minute,
 		DisableIndentity: true,
 	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.conns = append(r.conns, conn)
 	return conn
 }
@@ -116,7 +120,7 @@ func (r *redisTarget) add(ctx context.Context, conn *redis.Client, n int, vehicl
 func (r *redisTarget) update(ctx context.Context, fleet []vehicle, perSecond int) error {
 	conn := r.connect()
 	turn, p := newTurn(len(fleet), 0), newPace(float64(perSecond))
-	return eachTick(ctx, func() (bool, error) {
+	return eachTick(ctx, time.Millisecond, 0, func() (bool, error) {
 		n := p.due(r.opts.RedisPipeline)
 		if n == 0 {
 			return false, nil

@@ -8,11 +8,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/freeport"
@@ -24,6 +26,8 @@ import (
 const (
 	// streams carry the reports, each of its share of the vehicles.
 	streams = 8
+	// streamTick is how often a stream sends what is due; the streams take turns.
+	streamTick = streams * time.Millisecond
 	// maxUnacknowledged reports wait on a stream.
 	maxUnacknowledged = 4096
 	// recordsMetric counts what the matcher has made searchable.
@@ -38,7 +42,8 @@ type starlingTarget struct {
 	dir             string
 	ingest, matcher string
 	admin           string
-	conns           []*grpc.ClientConn
+	mu              sync.Mutex
+	conns           []*grpc.ClientConn // guarded by mu
 }
 
 func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
@@ -70,8 +75,14 @@ func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
 func (s *starlingTarget) name() string { return "starling" }
 
 func (s *starlingTarget) dial(addr string) (*grpc.ClientConn, error) {
-	conn, err := client.Dial(addr, client.DialOptions{})
+	// Windows of a fixed size spare the connection pings with every answer.
+	const window = 1 << 20
+	conn, err := client.Dial(addr, client.DialOptions{Extra: []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
+	}})
 	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.conns = append(s.conns, conn)
 	}
 	return conn, err
@@ -80,7 +91,7 @@ func (s *starlingTarget) dial(addr string) (*grpc.ClientConn, error) {
 // fill sends a report of every vehicle, with its availability and attributes,
 // as fast as they are acknowledged.
 func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
-	err := s.eachShare(ctx, fleet, func(ctx context.Context, conn *grpc.ClientConn, share []vehicle) error {
+	err := s.eachShare(ctx, fleet, func(ctx context.Context, _ int, conn *grpc.ClientConn, share []vehicle) error {
 		r, err := openReports(ctx, conn)
 		if err != nil {
 			return err
@@ -114,7 +125,7 @@ func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 }
 
 // eachShare runs fn for equal shares of the fleet, each on a connection.
-func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func(context.Context, *grpc.ClientConn, []vehicle) error) error {
+func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func(ctx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range streams {
 		conn, err := s.dial(s.ingest)
@@ -122,7 +133,7 @@ func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func
 			return errors.Join(err, group.Wait())
 		}
 		share := fleet[len(fleet)*i/streams : len(fleet)*(i+1)/streams]
-		group.Go(func() error { return fn(ctx, conn, share) })
+		group.Go(func() error { return fn(ctx, i, conn, share) })
 	}
 	return group.Wait()
 }
@@ -133,13 +144,13 @@ func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond 
 		return nil
 	}
 	// Streams outlive ctx, to end in good order.
-	return s.eachShare(context.WithoutCancel(ctx), fleet, func(callCtx context.Context, conn *grpc.ClientConn, share []vehicle) error {
+	return s.eachShare(context.WithoutCancel(ctx), fleet, func(callCtx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error {
 		r, err := openReports(callCtx, conn)
 		if err != nil {
 			return err
 		}
 		turn, p := newTurn(len(share), uint64(len(fleet))), newPace(float64(perSecond)/streams)
-		err = eachTick(ctx, func() (bool, error) {
+		err = eachTick(ctx, streamTick, streamTick*time.Duration(number)/streams, func() (bool, error) {
 			nowMS := time.Now().UnixMilli()
 			for range p.due(len(share)) {
 				if err := r.send(&share[turn.next()], nowMS, false); err != nil {
@@ -249,19 +260,18 @@ func (s *starlingTarget) searchers(n int) ([]searcher, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[i] = &starlingSearcher{
-			fleet: starlingv1.NewFleetServiceClient(conn),
-			req: &starlingv1.SearchNearestRequest{
-				Place: &starlingv1.Place{}, MaxResults: int32(s.opts.Results), RadiusM: s.opts.RadiusM,
-			},
-		}
+		out[i] = &starlingSearcher{conn: conn, codec: answerCodec{encoding.GetCodecV2("proto")}, req: &starlingv1.SearchNearestRequest{
+			Place: &starlingv1.Place{}, MaxResults: int32(s.opts.Results), RadiusM: s.opts.RadiusM,
+		}}
 	}
 	return out, nil
 }
 
 type starlingSearcher struct {
-	fleet starlingv1.FleetServiceClient
-	req   *starlingv1.SearchNearestRequest
+	conn   *grpc.ClientConn
+	codec  answerCodec
+	req    *starlingv1.SearchNearestRequest
+	answer answer
 }
 
 // passesOneInTwenty matches what newFleet draws.
@@ -272,14 +282,14 @@ func (s *starlingSearcher) search(ctx context.Context, q query) (int, error) {
 	if q.filtered {
 		s.req.Filter = passesOneInTwenty
 	}
-	answer, err := s.fleet.SearchNearest(ctx, s.req)
+	err := s.conn.Invoke(ctx, starlingv1.FleetService_SearchNearest_FullMethodName, s.req, &s.answer, grpc.ForceCodecV2(s.codec))
 	if err != nil {
 		return 0, fmt.Errorf("SearchNearest: %w", err)
 	}
-	found := answer.GetResults()
+	found := s.answer.results
 	for i := 1; i < len(found); i++ {
-		if found[i].GetDistanceM() < found[i-1].GetDistanceM() {
-			return 0, fmt.Errorf("SearchNearest: %s is before %s, which is nearer", found[i-1].GetVehicle().GetName(), found[i].GetVehicle().GetName())
+		if found[i].distanceM < found[i-1].distanceM {
+			return 0, fmt.Errorf("SearchNearest: %s is before %s, which is nearer", found[i-1].name, found[i].name)
 		}
 	}
 	return len(found), nil

@@ -54,13 +54,14 @@ func (p *pace) due(most int) int {
 	return out
 }
 
-// updateTick is how often updates are looked for that are due.
-const updateTick = 5 * time.Millisecond
-
-// eachTick calls send whenever a tick has passed, and at once again while it
-// says that more is due, until ctx is done or send fails.
-func eachTick(ctx context.Context, send func() (more bool, err error)) error {
-	tick := time.NewTicker(updateTick)
+// eachTick calls send whenever a period has passed, and at once again while it
+// says that more is due, until ctx is done or send fails. It begins after a part
+// of the period, so that several need not all send at once.
+func eachTick(ctx context.Context, period, begin time.Duration, send func() (more bool, err error)) error {
+	if pause(ctx, begin) != nil {
+		return nil
+	}
+	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		more, err := send()
