@@ -30,6 +30,20 @@ func TestCrashDrillKafka(t *testing.T) {
 	runDrill(t, o)
 }
 
+// TestRolloutDrillKafka does what is planned: a tracker comes and goes, every
+// process is restarted. How long fixes take to be found meanwhile depends on the
+// machine and is judged by the long form; here they must be found at all.
+func TestRolloutDrillKafka(t *testing.T) {
+	o := drillOptions(t)
+	o.KafkaBrokers = kafkatest.Shared(t).Brokers()
+	o.Rollout, o.Slack, o.Kills, o.Duration = true, 20, 0, 20*time.Second
+	account := runDrill(t, o)
+	require.Len(t, account.Gaps, 6)
+	for _, g := range account.Gaps {
+		require.Positive(t, g.Longest, g.Phase)
+	}
+}
+
 // drillOptions makes a small fleet that reports ten minutes of device time.
 func drillOptions(t *testing.T) drill.Options {
 	t.Helper()
@@ -44,22 +58,23 @@ func drillOptions(t *testing.T) drill.Options {
 	return o
 }
 
-func runDrill(t *testing.T, o drill.Options) {
+func runDrill(t *testing.T, o drill.Options) *drill.Account {
 	t.Helper()
 	account, err := drill.Run(t.Context(), o)
 	require.NoError(t, err)
 	t.Log("\n" + account.String())
 	require.True(t, account.OK(), "%s", account)
-	// The drill must have met what it is about. Whether a kill meets a report that
-	// is not yet acknowledged is luck, so resends are not among it: the client's
-	// own tests force those.
-	require.Positive(t, account.Totals.Repeats)
+	// The drill must have met what it is about. That is what the seed decides;
+	// whether a kill meets a report that is not yet acknowledged, or a track that
+	// is not yet checkpointed, is luck: the client's and the tracker's own tests
+	// force those.
 	require.Positive(t, account.Totals.CopiesStored)
 	require.Positive(t, account.Totals.Duplicate)
 	require.Positive(t, account.Totals.Conflict)
 	require.Positive(t, account.Totals.Late)
 	require.Positive(t, account.Totals.Refused)
 	require.Positive(t, account.Totals.FinalPoints)
+	return account
 }
 
 var built struct {

@@ -283,7 +283,7 @@ func (c *claim) checkpoint(ctx context.Context, changes []eventlog.Record, resum
 			return nil
 		}
 		if gone := c.usable(); gone != nil {
-			return gone
+			return errors.Join(gone, err)
 		}
 		if isProducerFenced(err) || errors.Is(err, kerr.IllegalGeneration) {
 			fenced++

@@ -20,7 +20,8 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-const patience = 30 * time.Second
+// patience bounds what a test waits for; only one that fails waits so long.
+const patience = 90 * time.Second
 
 var ownSpec = eventlog.OwnSpec{Group: "trackers", Source: topics.Locations, State: topics.TrackerState}
 

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childConfig) != "" {
 		runChild()
 	}
+	if os.Getenv(zombieConfig) != "" {
+		runZombie()
+	}
 	kafkatest.Main(m)
 }
 
@@ -102,7 +105,7 @@ func harness(t *testing.T, brokers []string) logtest.Harness {
 			require.NoError(t, resp.Error())
 		},
 		Depose:   func(t *testing.T, spec eventlog.OwnSpec) { depose(t, cl, cfg.TopicPrefix+spec.Group, "process-1") },
-		Patience: 20 * time.Second,
+		Patience: patience,
 	}
 }
 

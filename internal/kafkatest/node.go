@@ -61,7 +61,7 @@ func (n *node) writeConfig(voters string, nodes int, extra map[string]string) er
 	fmt.Fprintf(&b, "transaction.state.log.replication.factor=%d\ntransaction.state.log.min.isr=%d\n", replication, minISR)
 	b.WriteString("transaction.state.log.num.partitions=3\nshare.coordinator.state.topic.num.partitions=1\n")
 	fmt.Fprintf(&b, "share.coordinator.state.topic.replication.factor=%d\nshare.coordinator.state.topic.min.isr=%d\n", replication, minISR)
-	b.WriteString("group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\nnum.io.threads=4\nnum.network.threads=2\n")
+	b.WriteString("group.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\nauto.create.topics.enable=false\nnum.io.threads=4\nnum.network.threads=2\n")
 	b.WriteString("log.cleaner.backoff.ms=500\nlog.retention.check.interval.ms=500\nlog.initial.task.delay.ms=500\n")
 	for k, v := range extra {
 		fmt.Fprintf(&b, "%s=%s\n", k, v)

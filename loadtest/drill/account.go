@@ -38,6 +38,8 @@ type Account struct {
 	// without its newest report, counted from when that was due.
 	LongestUnseen time.Duration
 	Probes        int64
+	// Gaps are what the phases of a rollout's plan cost.
+	Gaps []Gap
 }
 
 func (a *Account) take(f *fleet, k *killer, p *probe, c *check.Checker) {
@@ -76,6 +78,9 @@ func (a *Account) String() string {
 		fmt.Fprintf(&b, "%-22s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	line("disturbed", "%d kills %v, %d zombies; seed %d", a.killed(), a.Kills, a.Zombies, a.Options.Seed)
+	for _, g := range a.Gaps {
+		line(fmt.Sprintf("%.2f s", g.Longest.Seconds()), "%s", g.Phase)
+	}
 	if n := len(a.Serving); n > 0 {
 		line("serving after a start", "median %v, longest %v; %d starts were killed before", round(a.Serving[n/2]), round(a.Serving[n-1]), a.CutShort)
 	}
@@ -84,7 +89,7 @@ func (a *Account) String() string {
 	line("sent", "%d vehicles, %d reports, %d fixes; %d reports again after %d broken streams %s, %d copies", t.Vehicles, t.ReportsSent, t.FixesSent, a.Resends, a.Breaks, a.Statuses, a.Copies)
 	line("acknowledged", "%d reports with %d fixes, %d fixes refused; %.0f fixes/s while reporting (asked for %d)", t.ReportsAcked, t.FixesAcked, t.Refused, float64(a.AckedWhileReporting)/a.Reported.Seconds(), a.Options.FixesPerSecond)
 	line("locations", "%d records (%d ticks, %d copies, %d never acknowledged), %d fixes, %d without copies", t.Locations, t.Ticks, t.CopiesStored, t.UnacknowledgedStored, t.FixesStored, t.DistinctFixes)
-	line("tracks", "%d records and %d repeats; %d fixes accepted, %d duplicate, %d conflict, %d late; %d final points", t.Tracks, t.Repeats, t.Accepted, t.Duplicate, t.Conflict, t.Late, t.FinalPoints)
+	line("tracks", "%d records, %d repeats and %d behind a hole that was filled; %d fixes accepted, %d duplicate, %d conflict, %d late; %d final points", t.Tracks, t.Repeats, t.Skipped, t.Accepted, t.Duplicate, t.Conflict, t.Late, t.FinalPoints)
 	if a.OK() {
 		line("result", "nothing lost, nothing twice, tracks and fleet as undisturbed")
 	} else {

@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -18,7 +20,7 @@ import (
 
 const (
 	// startPatience is how long the first start may take.
-	startPatience = time.Minute
+	startPatience = 2 * time.Minute
 	// drainPatience is how long the last acknowledgements may take, and how
 	// long the fleet may take to settle.
 	drainPatience = 2 * time.Minute
@@ -54,7 +56,7 @@ type drill struct {
 	processes []*role
 	conns     []*grpc.ClientConn
 	doors     []grpc.ClientConnInterface // to ingest
-	matcher   grpc.ClientConnInterface
+	matchers  []grpc.ClientConnInterface
 	saying    sync.Mutex
 }
 
@@ -71,10 +73,20 @@ func (d *drill) run(ctx context.Context) (*Account, error) {
 	if err := d.up(ctx); err != nil {
 		return nil, err
 	}
-	f, k, p := newFleet(d.opts, d.doors), newKiller(d.opts, d.processes, d.say), newProbe(&d.opts, d.matcher)
+	f, k, p := newFleet(d.opts, d.doors), newKiller(d.opts, d.processes, d.say), newProbe(&d.opts, d.matchers)
 	d.say("%d vehicles report %d fixes/s over %d streams", d.opts.vehicles(), d.opts.FixesPerSecond, d.opts.Streams)
 	account := &Account{Options: d.opts}
-	if err := d.disturb(ctx, f, k, p, account); err != nil {
+	disturb := func(ctx context.Context) error { k.run(ctx); return nil }
+	if d.opts.Rollout {
+		r := d.newRollout(f)
+		disturb = func(ctx context.Context) error {
+			err := r.follow(ctx)
+			account.Gaps = r.gaps
+			account.Findings.Merge(&r.findings)
+			return err
+		}
+	}
+	if err := d.disturb(ctx, f, k, p, disturb, account); err != nil {
 		return nil, err
 	}
 	fleet, err := d.rest(ctx)
@@ -101,6 +113,9 @@ func (d *drill) up(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for _, p := range d.processes {
+		if p.resting {
+			continue
+		}
 		if err := p.Start(); err != nil {
 			return err
 		}
@@ -119,9 +134,11 @@ func (d *drill) up(ctx context.Context) error {
 			}
 		}
 		if p.role == "up" || p.role == "matcher" {
-			if d.matcher, err = d.dial(p.matcher); err != nil {
+			conn, err := d.dial(p.matcher)
+			if err != nil {
 				return err
 			}
+			d.matchers = append(d.matchers, conn)
 		}
 	}
 	return nil
@@ -142,6 +159,13 @@ func (d *drill) layOut() (processes []*role, err error) {
 	}
 	args := []string{"--kafka-brokers", strings.Join(d.opts.KafkaBrokers, ","), "--kafka-topic-prefix", topicPrefix(&d.opts)}
 	add("matcher-1", "matcher", args...)
+	if d.opts.Rollout {
+		add("matcher-2", "matcher", args...)
+		add(spareTracker, "tracker", args...)
+		if err == nil {
+			processes[len(processes)-1].resting = true
+		}
+	}
 	add("tracker-1", "tracker", args...)
 	add("tracker-2", "tracker", args...)
 	add("ingest-1", "ingest", args...)
@@ -160,9 +184,9 @@ func (d *drill) dial(addr string) (*grpc.ClientConn, error) {
 	return conn, err
 }
 
-// disturb lets the fleet report while processes are killed, until everything is
-// acknowledged.
-func (d *drill) disturb(ctx context.Context, f *fleet, k *killer, p *probe, account *Account) error {
+// disturb lets the fleet report while everything is disturbed, until everything
+// is acknowledged.
+func (d *drill) disturb(ctx context.Context, f *fleet, k *killer, p *probe, disturb func(context.Context) error, account *Account) error {
 	background, endBackground := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -175,7 +199,11 @@ func (d *drill) disturb(ctx context.Context, f *fleet, k *killer, p *probe, acco
 	defer giveUp()
 	stop, drained := make(chan struct{}), make(chan struct{})
 	go func() { f.run(reporting, stop); close(drained) }()
-	k.run(ctx)
+	if err := disturb(ctx); err != nil {
+		giveUp()
+		<-drained
+		return err
+	}
 	// The last process must be back before the fleet's last reports.
 	sleep(ctx, max(time.Second, time.Until(f.started.Add(d.opts.Duration))))
 	account.Reported, account.AckedWhileReporting = time.Since(f.started), f.acked.Load()
@@ -209,15 +237,49 @@ func (d *drill) rest(ctx context.Context) (map[string]*starlingv1.Vehicle, error
 	d.say("waiting until everything is consumed")
 	ctx, cancel := context.WithTimeout(ctx, drainPatience)
 	defer cancel()
-	return settled(ctx, d.matcher, quiet)
+	fleets := make([]map[string]*starlingv1.Vehicle, len(d.matchers))
+	var group errgroup.Group
+	for i, m := range d.matchers {
+		group.Go(func() (err error) {
+			fleets[i], err = settled(ctx, m, quiet)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, other := range fleets[1:] {
+		if err := sameFleet(fleets[0], other); err != nil {
+			return nil, err
+		}
+	}
+	return fleets[0], nil
+}
+
+// sameFleet says in what two matchers differ that have consumed the same.
+func sameFleet(a, b map[string]*starlingv1.Vehicle) error {
+	if len(a) != len(b) {
+		return fmt.Errorf("one matcher serves %d vehicles, another %d", len(a), len(b))
+	}
+	for id, v := range a {
+		o := b[id]
+		if o == nil || !proto.Equal(v.Position, o.Position) || !proto.Equal(v.DeviceTime, o.DeviceTime) || !proto.Equal(v.SeenTime, o.SeenTime) ||
+			!proto.Equal(v.FixCounts, o.FixCounts) || v.Availability != o.Availability {
+			return fmt.Errorf("one matcher serves %s as %v, another as %v", id, v, o)
+		}
+	}
+	return nil
 }
 
 // down stops every process in good order, ingest first.
 func (d *drill) down(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	var err error
 	for _, p := range slices.Backward(d.processes) {
+		if p.resting {
+			continue
+		}
 		err = errors.Join(err, p.Stop(ctx))
 	}
 	return err

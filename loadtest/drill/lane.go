@@ -27,9 +27,11 @@ const maxUnackedPerVehicle = 40
 // the same session and sequence.
 type lane struct {
 	vehicles []*vehicle
-	doors    []grpc.ClientConnInterface
-	fleet    *fleet
-	rng      *rand.Rand
+	// perSecond is how many reports are due.
+	perSecond float64
+	doors     []grpc.ClientConnInterface
+	fleet     *fleet
+	rng       *rand.Rand
 
 	mu       sync.Mutex
 	byID     map[string]*vehicle
@@ -46,6 +48,7 @@ type lane struct {
 type fleet struct {
 	opts     Options
 	started  time.Time
+	behind   time.Duration // device time that is made up for within the duration
 	lanes    []*lane
 	lastAck  atomic.Int64 // Unix nanoseconds
 	resends  atomic.Int64
@@ -64,12 +67,26 @@ func newFleet(o Options, doors []grpc.ClientConnInterface) *fleet {
 		f.lanes = append(f.lanes, &lane{doors: doors, fleet: f, rng: rand.New(rand.NewPCG(o.Seed, 1<<32+uint64(i))), byID: map[string]*vehicle{}})
 	}
 	// The devices' first fixes are as old as it takes for the last to be new.
-	ahead := time.Duration(float64(o.Duration)*(o.Speed-1)) + time.Duration(o.FixesPerReport)*o.FixInterval
+	f.behind = time.Duration(float64(o.Duration) * (o.Speed - 1))
+	first := f.started.Add(-f.behind - time.Duration(o.FixesPerReport)*o.FixInterval)
 	for n := range o.vehicles() {
-		l, v := f.lanes[n%o.Streams], newVehicle(n, &o, f.started.Add(-ahead))
+		l, v := f.lanes[n%o.Streams], newVehicle(n, &o, first)
 		l.vehicles, l.byID[v.id] = append(l.vehicles, v), v
 	}
+	for _, l := range f.lanes {
+		l.perSecond = o.Speed * float64(len(l.vehicles)) / (o.FixInterval.Seconds() * float64(o.FixesPerReport))
+	}
 	return f
+}
+
+// light gives each beacon a stream of its own, as a driver's app has.
+func (f *fleet) light(vehicles []*vehicle) {
+	for i, v := range vehicles {
+		f.lanes = append(f.lanes, &lane{
+			doors: f.lanes[0].doors, fleet: f, rng: rand.New(rand.NewPCG(f.opts.Seed, 1<<36+uint64(i))),
+			vehicles: []*vehicle{v}, byID: map[string]*vehicle{v.id: v}, perSecond: 1 / beaconInterval.Seconds(),
+		})
+	}
 }
 
 // told is the account of the whole fleet; call it after run.
@@ -208,14 +225,22 @@ func (l *lane) send(ctx context.Context, s grpc.BidiStreamingClient[starlingv1.S
 // make makes the reports that are due, as long as not too many are pending.
 func (l *lane) make() {
 	o := &l.fleet.opts
-	perSecond := o.Speed * float64(len(l.vehicles)) / (o.FixInterval.Seconds() * float64(o.FixesPerReport))
-	due := int64(time.Since(l.fleet.started).Seconds() * perSecond)
+	passed := time.Since(l.fleet.started)
+	if caughtUp := time.Duration(float64(l.fleet.behind+passed) / o.Speed); l.vehicles[0].beacon == nil {
+		passed = min(passed, caughtUp) // no device reports what is yet to come
+	}
+	due := int64(passed.Seconds() * l.perSecond)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for ; l.turns < due; l.turns++ {
 		v := l.vehicles[l.turns%int64(len(l.vehicles))]
 		if v.unacked >= maxUnackedPerVehicle {
 			return
+		}
+		if v.beacon != nil {
+			// Taken when it was due, also when there was no stream to send it on.
+			l.put(v.ping(l.fleet.started.Add(time.Duration(l.turns+1) * beaconInterval)))
+			continue
 		}
 		if v.parks() {
 			continue
@@ -242,6 +267,9 @@ func (l *lane) finish() {
 	}
 	l.finished = true
 	for _, v := range l.vehicles {
+		if v.beacon != nil {
+			continue
+		}
 		for i := range v.held {
 			v.held[i].in = 1
 		}

@@ -48,6 +48,16 @@ type Options struct {
 	// Zombies is how many times a tracker is stopped for longer than its
 	// session and then goes on; on Kafka only.
 	Zombies int
+	// Rollout makes the drill go through the plan of a rollout instead of
+	// killing at random: a tracker is added and removed, every process is
+	// restarted, and it is measured how long fixes take to be found meanwhile. It
+	// needs KafkaBrokers.
+	Rollout bool
+	// Cluster, if set, makes trackers and each of its brokers be killed and come
+	// back as well, one after another.
+	Cluster Cluster
+	// Slack multiplies what the plan's phases may cost; 0 means 1.
+	Slack float64
 	// Seed decides what is sent and who is killed.
 	Seed uint64
 
@@ -87,6 +97,10 @@ func (o *Options) Validate() error {
 	check(o.Streams >= 1, "streams: %d, must be positive", o.Streams)
 	check(o.Duration > 0, "duration: %v, must be positive", o.Duration)
 	check(o.Kills >= 0 && o.Zombies >= 0, "kills and zombies: %d and %d, must not be negative", o.Kills, o.Zombies)
+	check(!o.Rollout || len(o.KafkaBrokers) > 0, "rollout: needs Kafka")
+	check(!o.Rollout || o.Kills == 0 && o.Zombies == 0, "kills and zombies: %d and %d, the plan of a rollout has its own", o.Kills, o.Zombies)
+	check(o.Cluster == nil || o.Rollout, "cluster: is for the plan of a rollout")
+	check(o.Slack >= 0, "slack: %v, must not be negative", o.Slack)
 	check(o.Zombies == 0 || len(o.KafkaBrokers) > 0, "zombies: %d, the local log has none (its directory belongs to one process)", o.Zombies)
 	if o.FixInterval > 0 && o.Speed > 0 && o.Streams > 0 {
 		check(o.vehicles() >= o.Streams, "rate: %d fixes/s at a fix every %v make %d vehicles, must be at least one for each of %d streams",
@@ -97,6 +111,13 @@ func (o *Options) Validate() error {
 
 func (o *Options) vehicles() int {
 	return int(float64(o.FixesPerSecond) * o.FixInterval.Seconds() / o.Speed)
+}
+
+func (o *Options) slack() float64 {
+	if o.Slack == 0 {
+		return 1
+	}
+	return o.Slack
 }
 
 func (o *Options) onKafka() bool { return len(o.KafkaBrokers) > 0 }

@@ -14,14 +14,14 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// probe asks the matcher for single vehicles all the time. A matcher that
-// serves before it has caught up shows as a vehicle that goes back in time.
+// probe asks a matcher for single vehicles all the time, and the next one when
+// it does not answer. A matcher that serves before it has caught up shows as a
+// vehicle that goes back in time.
 type probe struct {
-	fleet    starlingv1.FleetServiceClient
+	matchers []*asked
 	rng      *rand.Rand
 	vehicles int
 
-	seen     map[string]seen
 	findings check.Findings
 	answers  int64
 	longest  time.Duration // without an answer
@@ -29,18 +29,27 @@ type probe struct {
 	period   time.Duration // between two reports of a vehicle
 }
 
-// seen is the newest state of a vehicle that the matcher has served.
+// asked is a matcher and what it has served.
+type asked struct {
+	fleet starlingv1.FleetServiceClient
+	seen  map[string]seen
+}
+
+// seen is the newest state of a vehicle that a matcher has served.
 type seen struct {
 	atMS  int64
 	fixes int64
 }
 
-func newProbe(o *Options, conn grpc.ClientConnInterface) *probe {
-	return &probe{
-		fleet: starlingv1.NewFleetServiceClient(conn), rng: rand.New(rand.NewPCG(o.Seed, 1<<33)),
-		vehicles: o.vehicles(), seen: map[string]seen{},
+func newProbe(o *Options, matchers []grpc.ClientConnInterface) *probe {
+	p := &probe{
+		rng: rand.New(rand.NewPCG(o.Seed, 1<<33)), vehicles: o.vehicles(),
 		period: time.Duration(float64(o.FixInterval) * float64(o.FixesPerReport) / o.Speed),
 	}
+	for _, m := range matchers {
+		p.matchers = append(p.matchers, &asked{starlingv1.NewFleetServiceClient(m), map[string]seen{}})
+	}
+	return p
 }
 
 // run asks until ctx is done.
@@ -48,20 +57,22 @@ func (p *probe) run(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var answered time.Time
-	for {
+	for at := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		id := fmt.Sprintf("drill-%05d", p.rng.IntN(min(probed, p.vehicles)))
-		v, err := p.fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: "vehicles/" + id})
+		m := p.matchers[at]
+		v, err := m.fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: "vehicles/" + id})
 		switch status.Code(err) {
 		case codes.OK:
-			p.note(id, seen{v.SeenTime.AsTime().UnixMilli(), total(v.FixCounts)})
+			p.note(m, id, seen{v.SeenTime.AsTime().UnixMilli(), total(v.FixCounts)})
 		case codes.NotFound:
-			p.note(id, seen{})
+			p.note(m, id, seen{})
 		default:
+			at = (at + 1) % len(p.matchers)
 			continue
 		}
 		if !answered.IsZero() {
@@ -69,18 +80,18 @@ func (p *probe) run(ctx context.Context) {
 		}
 		answered = time.Now()
 		p.answers++
-		if known := p.seen[id]; known.atMS > 0 {
+		if known := m.seen[id]; known.atMS > 0 {
 			p.oldest = max(p.oldest, time.Since(time.UnixMilli(known.atMS))-p.period)
 		}
 	}
 }
 
-func (p *probe) note(id string, now seen) {
-	before := p.seen[id]
+func (p *probe) note(m *asked, id string, now seen) {
+	before := m.seen[id]
 	if now.atMS < before.atMS || now.fixes < before.fixes {
 		p.findings.Add("a matcher that served a state older than one before", "%s: %d fixes at %d ms after %d fixes at %d ms", id, now.fixes, now.atMS, before.fixes, before.atMS)
 	}
-	p.seen[id] = now
+	m.seen[id] = now
 }
 
 func total(c *starlingv1.FixCounts) int64 {

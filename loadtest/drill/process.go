@@ -16,6 +16,7 @@ type role struct {
 	name, role      string
 	ingest, matcher string
 	output          *os.File
+	resting         bool // it is not meant to run
 }
 
 // newRole prepares a process with ports of its own.
@@ -32,7 +33,7 @@ func newRole(o *Options, name, kind string, args ...string) (*role, error) {
 	}
 	command := append([]string{
 		o.Binary, kind, "--partitions", fmt.Sprint(o.Partitions),
-		"--server-ingest-listen", r.ingest, "--server-matcher-listen", r.matcher, "--server-admin-listen", admin,
+		"--server-ingest-listen", r.ingest, "--server-matcher-listen", r.matcher, "--server-json-listen", "", "--server-admin-listen", admin,
 	}, append(args, o.Args...)...)
 	r.Process = process.New(process.Spec{Name: name, Command: command, Admin: admin, Output: r.output})
 	return r, nil

@@ -67,6 +67,7 @@ type vehicle struct {
 	unacked   int
 	parked    int // turns to come without a report
 	account   []*check.Report
+	beacon    *beacons // nil for a vehicle of the fleet
 }
 
 func newVehicle(number int, o *Options, started time.Time) *vehicle {
