@@ -38,10 +38,12 @@ type world struct {
 	sources [partitions]int64 // next source offset
 	epoch   int64
 	clock   func() time.Time // nil: nowMS
+
+	registries map[*matcher.Matcher]*prometheus.Registry
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, store: memlog.NewStore(partitions, topics.All(), 0)}
+	w := &world{t: t, store: memlog.NewStore(partitions, topics.All(), 0), registries: map[*matcher.Matcher]*prometheus.Registry{}}
 	w.nowMS.Store(startMS)
 	w.log = memlog.Open(w.store, memlog.Options{Now: w.now})
 	t.Cleanup(func() { w.log.Close() })

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
-	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -38,7 +38,8 @@ type Matcher struct {
 	index    *liveindex.Index
 	metrics  *metrics
 	watchers *watchers
-	areas    *areaWatchers
+	areas    *feeds
+	sessions *sessions
 	tapes    *tapes
 	eta      eta.Estimator
 	ready    atomic.Bool
@@ -72,12 +73,12 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	}
 	m := &Matcher{
 		cfg: cfg, log: log, logger: logger, now: time.Now,
-		watchers: newWatchers(cfg.MaxWatchers), areas: newAreaWatchers(cfg.MaxWatchers), tapes: newTapes(cfg.MaxPlaybackFixes),
+		watchers: newWatchers(cfg.MaxWatchers), areas: newFeeds(cfg.MaxWatchers), sessions: newSessions(), tapes: newTapes(cfg.MaxPlaybackFixes),
 		partitions: make([]partition, log.Partitions()), stopped: make(chan struct{}),
 	}
-	m.index = liveindex.New(func(id string, from, to geo.Vec) {
-		m.watchers.changed(id)
-		m.areas.moved(from, to)
+	m.index = liveindex.New(func(c *liveindex.Change) {
+		m.watchers.changed(c.ID)
+		m.areas.changed(c)
 	})
 	var err error
 	if m.eta, err = cfg.ETA.estimator(); err != nil {
@@ -103,6 +104,11 @@ func (m *Matcher) Ready() bool { return m.ready.Load() }
 func (m *Matcher) Run(ctx context.Context) error {
 	defer close(m.stopped)
 	defer m.ready.Store(false)
+	background, stop := context.WithCancel(ctx)
+	var joined sync.WaitGroup
+	joined.Go(func() { m.tellStaleness(background) })
+	defer joined.Wait()
+	defer stop()
 	err := m.follow(ctx)
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil

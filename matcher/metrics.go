@@ -9,7 +9,7 @@ import (
 // metrics are the room's resolved handles.
 type metrics struct {
 	records, repeats, outdated, holes, skipped, invalidViews prometheus.Counter
-	forgotten                                                prometheus.Counter
+	forgotten, areaRescans                                   prometheus.Counter
 	applySeconds, searchSeconds                              prometheus.Histogram
 }
 
@@ -28,6 +28,7 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 		skipped:      counter("skipped_total", "Records of tracks behind a hole, which were passed over until it is filled."),
 		invalidViews: counter("invalid_views_total", "Views in tracks that broke a rule, so that the vehicle kept its former state."),
 		forgotten:    counter("vehicles_forgotten_total", "Vehicles that the tracker has forgotten."),
+		areaRescans:  counter("area_rescans_total", "Updates of calls that watch areas for which more had changed than is remembered, so that the whole area was looked at."),
 		applySeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "starling_matcher_apply_lag_seconds", Help: "Time from a record's append to tracks until it was searchable; the newest record of each batch.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
@@ -38,7 +39,7 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 		}),
 	}
 	for _, c := range []prometheus.Collector{
-		out.records, out.repeats, out.outdated, out.holes, out.skipped, out.invalidViews, out.forgotten, out.applySeconds, out.searchSeconds,
+		out.records, out.repeats, out.outdated, out.holes, out.skipped, out.invalidViews, out.forgotten, out.areaRescans, out.applySeconds, out.searchSeconds,
 		gauge("vehicles", "Vehicles in the live fleet.", func() float64 { return float64(m.index.Len()) }),
 		gauge("ready", "1 when the fleet has been rebuilt and calls are served.", func() float64 {
 			if m.Ready() {
@@ -50,6 +51,7 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 			return float64(len(m.stale(m.now().UnixMilli())))
 		}),
 		gauge("watchers", "Open calls that watch a vehicle.", func() float64 { return float64(m.watchers.open.Load()) }),
+		gauge("playback_fixes", "Fixes kept for calls that play vehicles out.", func() float64 { return float64(m.tapes.held.Load()) }),
 		gauge("area_watchers", "Open calls that watch an area.", func() float64 { return float64(m.areas.open.Load()) }),
 	} {
 		if err := reg.Register(c); err != nil {

@@ -31,6 +31,12 @@ type theatre struct {
 	role *matcher.Matcher
 }
 
+// metric is one of the first matcher's.
+func (th *theatre) metric(name string) float64 {
+	s := &service{t: th.t, registry: th.registries[th.role]}
+	return s.metric(name)
+}
+
 // inTheatre runs a test with time that passes only when all wait.
 func inTheatre(t *testing.T, test func(*testing.T, *theatre), change ...func(*matcher.Config)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -47,8 +53,10 @@ func inTheatre(t *testing.T, test func(*testing.T, *theatre), change ...func(*ma
 
 // run starts a matcher and waits until it serves.
 func (w *world) run(t *testing.T, cfg matcher.Config) *matcher.Matcher {
-	role, err := matcher.New(cfg, w.log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	registry := prometheus.NewRegistry()
+	role, err := matcher.New(cfg, w.log, registry, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
+	w.registries[role] = registry
 	runCtx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- role.Run(runCtx) }()
@@ -433,7 +441,7 @@ func TestPlaybackKeepsItsPromises(t *testing.T) {
 			time.Sleep(2*delay + time.Minute)
 			synctest.Wait()
 			fixes := a.fixes()
-require.Equal(t, taken, a.skipped()+len(fixes)-1, "seed %d", seed)
+			require.Equal(t, taken, a.skipped()+len(fixes)-1, "seed %d", seed)
 			for i, h := range a.heard()[1:] {
 				require.True(t, fixes[i+1].After(fixes[i]), "seed %d: back in time", seed)
 				age := h.Playback.Age.AsDuration()

@@ -21,6 +21,7 @@ const (
 	reasonRebuilding      = "REBUILDING"
 	reasonTooManyWatchers = "TOO_MANY_WATCHERS"
 	reasonAreaTooLarge    = "AREA_TOO_LARGE"
+	reasonResumed         = "RESUMED"
 	reasonStopped         = "STOPPED"
 	reasonNoTravelTimes   = "NO_TRAVEL_TIMES"
 )

@@ -162,7 +162,7 @@ func TestAreasAgainstBruteForce(t *testing.T) {
 			q.Within = area.area
 			require.Equal(t, inside.nearest(q), foundBy(x.Nearest(q, nil)))
 
-			changed, left := follow.Update(liveindex.Filter{})
+			changed, left := follow.Rescan(liveindex.Filter{})
 			for _, v := range changed {
 				require.NotEqual(t, held[v.ID], v.Counts.Accepted, "told without a change")
 				held[v.ID] = v.Counts.Accepted
@@ -243,8 +243,11 @@ func TestDescendantsReach(t *testing.T) {
 
 func TestRepeatedViewsChangeNothing(t *testing.T) {
 	calls := []string{}
-	x := liveindex.New(func(id string, from, to geo.Vec) {
-		calls = append(calls, strings.Join([]string{id, where(from), where(to)}, " "))
+	var before liveindex.Standing
+	x := liveindex.New(func(c *liveindex.Change) {
+		calls = append(calls, strings.Join([]string{c.ID, where(c.From), where(c.To)}, " "))
+		require.Equal(t, before, c.Old)
+		before = c.New
 	})
 	v := wire.View{VehicleID: "a", HasAttributes: true, Attributes: wire.Attributes{Type: "van"}}
 	for range 2 {

@@ -40,6 +40,12 @@ func (c *compiledFilter) passes(scratch *searchScratch, attrs *attrTable, e *ent
 		(!c.attributes || c.pass(scratch, attrs, e.kind>>availabilityBits))
 }
 
+// passesState says whether a state passes.
+func (c *compiledFilter) passesState(scratch *searchScratch, attrs *attrTable, s *state) bool {
+	e := entry{deviceTimeMS: s.deviceTimeMS, kind: s.attributes<<availabilityBits | uint32(s.availability)}
+	return c.passes(scratch, attrs, &e)
+}
+
 // pass says whether the numbered attributes pass. It looks at each number once
 // in a search: many vehicles share few sets.
 func (c *compiledFilter) pass(scratch *searchScratch, attrs *attrTable, number uint32) bool {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -22,7 +23,7 @@ type Index struct {
 	count    atomic.Int64  // vehicles
 	topSpeed atomic.Uint32 // bits of the largest speed ever, as float32
 	root     *node
-	moved    func(id string, from, to geo.Vec)
+	changed  func(*Change)
 
 	mu   sync.Mutex // makes one writer of many; guards what follows
 	tree *tree
@@ -33,12 +34,30 @@ type Index struct {
 	touched   uint64 // keeps the compiler from dropping what Warm reads
 }
 
-// New returns an empty index. If moved is not nil, it is called after each
-// update that changed a vehicle, with where the vehicle was and where it is, as
-// unit vectors; the zero vector stands for no position. It must not block nor
-// call methods that write.
-func New(moved func(id string, from, to geo.Vec)) *Index {
-	x := &Index{moved: moved, ids: newIDTable(), attrs: newAttrTable(), seats: newSeats()}
+// Change is what an update did to a vehicle.
+type Change struct {
+	ID string
+	// From and To are where the vehicle was and where it is, as unit vectors;
+	// the zero vector stands for no position.
+	From, To geo.Vec
+	// Old and New are what a vehicle counts as before and after.
+	Old, New Standing
+}
+
+// Standing is what a vehicle counts as. The zero value is that of a vehicle that
+// is not known.
+type Standing struct {
+	Known bool
+	// Cell is the H3 cell of the position, 0 without one.
+	Cell         uint64
+	Availability starlingv1.Availability
+}
+
+// New returns an empty index. If changed is not nil, it is called after each
+// update that changed a vehicle. It must not block, nor call methods that write,
+// nor keep what it is given.
+func New(changed func(*Change)) *Index {
+	x := &Index{changed: changed, ids: newIDTable(), attrs: newAttrTable(), seats: newSeats()}
 	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id })
 	x.root = x.tree.root
 	x.version.Store(firstPinned)
@@ -78,14 +97,15 @@ func (x *Index) Upsert(v *wire.View) error {
 		return nil
 	}
 	x.noteSpeed(s)
-	var from, to geo.Vec
+	var c Change
 	if known {
-		from = x.whereIs(old)
+		c.From, c.Old = x.whereIs(old), old.standing()
 	}
 	if v.DeviceTimeMS != 0 {
 		x.addEntry(fresh, s, old)
-		to = x.whereIs(s)
+		c.To = x.whereIs(s)
 	}
+	c.New = s.standing()
 	if known {
 		x.kill(x.vehicles.at(number).current.Load()-1, old, born)
 	}
@@ -95,8 +115,9 @@ func (x *Index) Upsert(v *wire.View) error {
 		x.count.Add(1)
 	}
 	x.version.Store(born)
-	if x.moved != nil {
-		x.moved(x.vehicles.at(number).id, from, to)
+	if x.changed != nil {
+		c.ID = x.vehicles.at(number).id
+		x.changed(&c)
 	}
 	return nil
 }
@@ -109,6 +130,15 @@ func (s *state) says(old *state) bool {
 	a, b := *s, *old
 	b.born, b.leaf, b.place, b.has = a.born, a.leaf, a.place, b.has&^hasPosition
 	return a == b
+}
+
+// standing is what a vehicle in this state counts as.
+func (s *state) standing() Standing {
+	out := Standing{Known: true, Availability: starlingv1.Availability(s.availability)}
+	if s.has&hasPosition != 0 {
+		out.Cell = s.cell
+	}
+	return out
 }
 
 // whereIs returns a state's place, the zero vector if it has none.
@@ -131,15 +161,15 @@ func (x *Index) Remove(id string) bool {
 	v := x.vehicles.at(number)
 	died := x.version.Load() + 1
 	current := v.current.Load() - 1
-	from := x.whereIs(x.states.at(current))
+	c := Change{ID: v.id, From: x.whereIs(x.states.at(current)), Old: x.states.at(current).standing()}
 	x.kill(current, x.states.at(current), died)
 	x.dead.last().vehicle = number + 1
 	v.current.Store(0)
 	x.ids.remove(place)
 	x.count.Add(-1)
 	x.version.Store(died)
-	if x.moved != nil {
-		x.moved(v.id, from, geo.Vec{})
+	if x.changed != nil {
+		x.changed(&c)
 	}
 	return true
 }

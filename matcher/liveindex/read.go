@@ -10,15 +10,11 @@ import (
 func (x *Index) Get(id string) (v Vehicle, ok bool) {
 	r, _ := x.pin()
 	defer r.unpin()
-	number, _, ok := x.ids.find(id, &x.vehicles)
-	if !ok {
+	s := x.newest(id)
+	if s == nil {
 		return Vehicle{}, false
 	}
-	current := x.vehicles.at(number).current.Load()
-	if current == 0 {
-		return Vehicle{}, false
-	}
-	x.read(x.states.at(current-1), &v)
+	x.read(s, &v)
 	return v, true
 }
 

@@ -64,55 +64,6 @@ func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle
 	return dst, total
 }
 
-// View follows the vehicles inside an area for one watcher, and is for one
-// goroutine. It remembers whom it told of, in about 80 bytes and the id for
-// each.
-type View struct {
-	index  *Index
-	area   *Area
-	held   map[string]told
-	update uint64
-}
-
-// told is what a View last told of a vehicle.
-type told struct{ born, update uint64 }
-
-// NewView returns a view of an area that has told nothing yet.
-func (x *Index) NewView(a *Area) *View {
-	return &View{index: x, area: a, held: map[string]told{}}
-}
-
-// Len is the number of vehicles that were inside at the last update.
-func (v *View) Len() int { return len(v.held) }
-
-// Update returns what has changed since the last update, from the moment of
-// that one to a moment of now: vehicles that entered or changed, by id, and the
-// ids of those that left, in order. The filter may be another each time.
-func (v *View) Update(f Filter) (changed []Vehicle, left []string) {
-	v.update++
-	x := v.index
-	r, version := x.pin()
-	x.eachWithin(r, version, v.area, f, func(s *state) {
-		id := x.vehicles.at(s.vehicle).id
-		last, ok := v.held[id]
-		v.held[id] = told{s.born, v.update}
-		if !ok || last.born != s.born {
-			changed = append(changed, Vehicle{})
-			x.read(s, &changed[len(changed)-1])
-		}
-	})
-	r.unpin()
-	for id, t := range v.held {
-		if t.update != v.update {
-			left = append(left, id)
-			delete(v.held, id)
-		}
-	}
-	slices.SortFunc(changed, func(a, b Vehicle) int { return strings.Compare(a.ID, b.ID) })
-	slices.Sort(left)
-	return changed, left
-}
-
 // Cube is a cube of the octree, by its level and place.
 type Cube uint64
 

@@ -1,0 +1,246 @@
+package matcher
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// WatchArea implements starlingv1.FleetServiceServer. The call sleeps until
+// something changes in the cubes that cover its area, and then looks at what
+// has changed there and nothing else. Only at first, and when more has changed
+// than is remembered, does it look at the whole area.
+func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]) error {
+	if err := m.serving(); err != nil {
+		return err
+	}
+	var f faults
+	area, interval, token := f.area("area", req.GetArea(), true), f.interval(req), f.resumeArea(req.GetResumeToken())
+	f.filter(req.GetFilter(), 0)
+	if err := f.err(); err != nil {
+		return err
+	}
+	a := areaWatch{m: m, req: req, stream: stream, interval: interval}
+	// The feeds are read from here on, so whatever the first look misses comes
+	// with the next.
+	if a.feeds = m.areas.add(area); a.feeds == nil {
+		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
+	}
+	defer m.areas.remove(a.feeds)
+	request := m.sessions.hash(req)
+	if token.session != 0 {
+		a.session, a.turn = m.sessions.resume(token, request)
+	}
+	if a.session == nil {
+		token.update = 0
+		a.session, a.turn = m.sessions.open(request, m.index.NewView(area))
+	}
+	defer func() { m.sessions.leave(a.session, a.turn) }()
+	if err := a.begin(token.update); err != nil {
+		return err
+	}
+	return a.follow()
+}
+
+// areaWatch is one WatchArea call at work.
+type areaWatch struct {
+	m        *Matcher
+	req      *starlingv1.WatchAreaRequest
+	stream   grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]
+	interval time.Duration
+	feeds    *areaWatcher
+	session  *session
+	turn     uint64
+	stale    []int32 // as sent last
+}
+
+// areaUpdate is what an update tells.
+type areaUpdate struct {
+	snapshot bool
+	changed  []liveindex.Vehicle
+	left     []string
+	number   uint32
+	nowMS    int64
+}
+
+// begin sends what has changed since an update of the session's, or a snapshot
+// if there is none or it is not remembered.
+func (a *areaWatch) begin(from uint32) error {
+	var u areaUpdate
+	err := a.look(&u, func(v *liveindex.View, f liveindex.Filter) {
+		var ok bool
+		if u.changed, u.left, ok = v.Resume(from, f); ok {
+			return
+		}
+		u.snapshot = true
+		*v = *a.m.index.NewView(v.Area())
+		u.changed, _ = v.Rescan(f)
+	})
+	if err != nil {
+		return err
+	}
+	stale, numbers := a.staleness(u.nowMS)
+	a.stale = numbers
+	return a.send(&u, stale)
+}
+
+// look uses the session's view, unless another call has taken it over.
+func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filter)) error {
+	var f faults
+	u.nowMS = a.m.now().UnixMilli()
+	filter := f.filter(a.req.GetFilter(), u.nowMS)
+	a.session.mu.Lock()
+	defer a.session.mu.Unlock()
+	if a.session.turn.Load() != a.turn {
+		return statusError(codes.Aborted, reasonResumed, "another call goes on with this one's resume token")
+	}
+	view := a.session.view
+	use(view, filter)
+	u.number = view.Number()
+	if n := view.Len(); n > a.m.cfg.MaxAreaVehicles {
+		a.m.sessions.discard(a.session)
+		return statusError(codes.ResourceExhausted, reasonAreaTooLarge, "more vehicles are inside the area than one call may watch; watch a smaller one")
+	}
+	return nil
+}
+
+// follow sends updates, each as soon as something has changed but not sooner
+// than the interval allows.
+func (a *areaWatch) follow() error {
+	// Vehicles grow too old without a change.
+	var aging <-chan time.Time
+	if a.req.GetFilter().GetMaxAge() != nil {
+		tick := time.NewTicker(staleCheck)
+		defer tick.Stop()
+		aging = tick.C
+	}
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
+	sent := time.Now()
+	for {
+		if a.feeds.wait() {
+			if err := a.sleep(a.feeds.wake, aging); err != nil {
+				return err
+			}
+		}
+		if rest := a.interval - time.Since(sent); rest > 0 {
+			pause.Reset(rest)
+			if err := a.sleep(nil, pause.C); err != nil {
+				return err
+			}
+		}
+		did, err := a.update()
+		if err != nil {
+			return err
+		}
+		if did {
+			sent = time.Now()
+		}
+	}
+}
+
+// sleep returns nil when one of the two has come.
+func (a *areaWatch) sleep(wake <-chan struct{}, tick <-chan time.Time) error {
+	select {
+	case <-a.stream.Context().Done():
+		return a.stream.Context().Err()
+	case <-a.m.stopped:
+		return hasStopped()
+	case <-wake:
+	case <-tick:
+	}
+	return nil
+}
+
+// update sends what has changed, if anything has.
+func (a *areaWatch) update() (sent bool, err error) {
+	var u areaUpdate
+	ids, lost := a.feeds.changes()
+	err = a.look(&u, func(v *liveindex.View, f liveindex.Filter) {
+		if lost {
+			a.m.metrics.areaRescans.Inc()
+			u.changed, u.left = v.Rescan(f)
+		} else {
+			u.changed, u.left = v.Touch(ids, f)
+		}
+	})
+	if err != nil {
+		return false, err
+	}
+	stale, numbers := a.staleness(u.nowMS)
+	if len(u.changed) == 0 && len(u.left) == 0 && slices.Equal(numbers, a.stale) {
+		return false, nil
+	}
+	a.stale = numbers
+	return true, a.send(&u, stale)
+}
+
+func (a *areaWatch) staleness(nowMS int64) (stale []*starlingv1.StalePartition, numbers []int32) {
+	stale = a.m.staleMessages(nowMS)
+	for _, s := range stale {
+		numbers = append(numbers, s.Partition)
+	}
+	return stale, numbers
+}
+
+// send sends an update in as many parts as it needs.
+func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) error {
+	left := make([]string, len(u.left))
+	for i, id := range u.left {
+		left[i] = namePrefix + id
+	}
+	changed := u.changed
+	for {
+		n := fitting(changed)
+		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: vehicleMessages(changed[:n], u.nowMS)}
+		changed = changed[n:]
+		if len(changed) == 0 {
+			n = min(len(left), maxLeftPerPart)
+			part.Left, left = left[:n], left[n:]
+		}
+		part.More = len(changed) > 0 || len(left) > 0
+		if !part.More {
+			part.StalePartitions = stale
+			part.ResumeToken = areaToken{session: a.session.id, update: u.number}.encode()
+		}
+		if err := a.stream.Send(part); err != nil {
+			return err
+		}
+		if !part.More {
+			return nil
+		}
+	}
+}
+
+// maxLeftPerPart bounds the names in one message, each of at most 75 bytes: with
+// a full load of vehicles they make 3.75 MiB.
+const maxLeftPerPart = 10_000
+
+// tellStaleness wakes the calls that watch areas when the set of stale
+// partitions changes, which no record tells.
+func (m *Matcher) tellStaleness(ctx context.Context) {
+	tick := time.NewTicker(staleCheck)
+	defer tick.Stop()
+	var last []int32
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var now []int32
+		for _, s := range m.stale(m.now().UnixMilli()) {
+			now = append(now, s.number)
+		}
+		if !slices.Equal(now, last) {
+			m.areas.wakeAll()
+		}
+		last = now
+	}
+}
