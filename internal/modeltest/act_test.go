@@ -19,35 +19,40 @@ func (w *world) act() {
 	n := w.rng.IntN(total)
 	for _, a := range actions {
 		if n -= a.weight; n < 0 {
-			a.do(w)
+			if !w.calm || !a.disturbs {
+				a.do(w)
+			}
 			return
 		}
 	}
 }
 
+// actions are what can happen, how often, and whether it disturbs the roles.
 var actions = []struct {
-	weight int
-	do     func(*world)
+	weight   int
+	do       func(*world)
+	disturbs bool
 }{
-	{30, (*world).sendOne},
-	{6, (*world).sendSome},
-	{4, (*world).sendLater},
-	{4, (*world).sendCopy},
-	{12, (*world).passTime},
-	{3, (*world).breakLine},
-	{2, (*world).loseAnswers},
-	{2, (*world).newSession},
-	{2, (*world).jumpClock},
-	{1, (*world).reboot},
-	{8, (*world).armFault},
-	{3, (*world).killOne},
-	{2, (*world).stopOne},
-	{5, (*world).startOne},
-	{3, (*world).depose},
-	{2, (*world).skewStamps},
-	{1, (*world).switchVersion},
-	{1, (*world).poison},
-	{2, (*world).askMatcher},
+	{30, (*world).sendOne, false},
+	{6, (*world).sendSome, false},
+	{4, (*world).sendLater, false},
+	{6, (*world).sendCopy, false},
+	{12, (*world).passTime, false},
+	{3, (*world).breakLine, false},
+	{2, (*world).loseAnswers, false},
+	{2, (*world).newSession, false},
+	{4, (*world).jumpClock, false},
+	{1, (*world).reboot, false},
+	{8, (*world).armFault, true},
+	{3, (*world).failInABurst, true},
+	{3, (*world).killOne, true},
+	{2, (*world).stopOne, true},
+	{5, (*world).startOne, true},
+	{3, (*world).depose, true},
+	{2, (*world).skewStamps, false},
+	{1, (*world).switchVersion, false},
+	{1, (*world).poison, false},
+	{2, (*world).askMatcher, false},
 }
 
 func (w *world) device() (*phone, *device) {
@@ -82,7 +87,7 @@ func (w *world) sendLater() {
 func (w *world) sendCopy() {
 	p, d := w.device()
 	if n := len(d.sent); n > 0 {
-		p.send(d.sent[w.rng.IntN(n)])
+		p.send(d.sent[max(0, n-1-w.rng.IntN(pick(w.rng, 4, n)))])
 	}
 }
 
@@ -136,6 +141,12 @@ func (w *world) armFault() {
 		point{pick(w.rng, topics.Locations, topics.Tracks, topics.Tracks, topics.DeadLetters, checkpoint, checkpoint, load), int32(w.rng.IntN(partitions)), w.rng.IntN(2) == 0},
 		fault{effect: pick(w.rng, fails, kills, hangs), lasts: pick(w.rng, 100*time.Millisecond, 3*time.Second, longestHang), behind: w.rng.IntN(2) == 0},
 	)
+}
+
+// failInABurst lets a track fail while others are queued behind it.
+func (w *world) failInABurst() {
+	w.faults.arm(point{topics.Tracks, int32(w.rng.IntN(partitions)), w.rng.IntN(3) == 0}, fault{effect: fails, behind: w.rng.IntN(3) == 0})
+	w.sendSome()
 }
 
 func (w *world) anyNode() *node {

@@ -73,7 +73,6 @@ func (w *world) drawSwitch() wire.Location {
 	s.H3Resolution = 5 + w.rng.IntN(8)
 	s.Filter.MinAccuracyM = pick(w.rng, 0.5, 20)
 	s.Filter.DefaultAccuracyM = pick(w.rng, 2.0, 40)
-	w.settings = s
 	return wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: tracker.StepVersion, Settings: s.Encode()}}
 }
 

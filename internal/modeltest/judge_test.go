@@ -260,17 +260,21 @@ func (w *world) askMatcher() {
 }
 
 func (w *world) ask(m *matcher.Matcher) []string {
-	resp, err := m.ListVehicles(w.t.Context(), &starlingv1.ListVehiclesRequest{PageSize: 100})
-	if err != nil {
-		w.fail("ListVehicles: %v", err)
-		return nil
-	}
 	var fleet []string
-	for _, v := range resp.Vehicles {
-		fleet = append(fleet, servedVehicle(v))
+	for token := ""; ; {
+		resp, err := m.ListVehicles(w.t.Context(), &starlingv1.ListVehiclesRequest{PageSize: 1000, PageToken: token})
+		if err != nil {
+			w.fail("ListVehicles: %v", err)
+			return nil
+		}
+		for _, v := range resp.Vehicles {
+			fleet = append(fleet, servedVehicle(v))
+		}
+		if token = resp.NextPageToken; token == "" {
+			slices.Sort(fleet)
+			return fleet
+		}
 	}
-	slices.Sort(fleet)
-	return fleet
 }
 
 // served is what a reader of the fleet must see of a view.

@@ -2,4 +2,8 @@
 
 package modeltest
 
-const defaultSeeds = 10_000
+const (
+	defaultSeeds   = 10_000
+	repeatedSeeds  = 60
+	silentVehicles = 12_000
+)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -139,6 +140,7 @@ func (p *phone) transmit(r *report) {
 	request := wire.StreamRequest{HasReport: true, Report: r.Report}
 	if p.unary {
 		c.node.running.Go(func() { c.call(a, request.ToProto().Report) })
+		synctest.Wait() // one report at a time, unless the log hangs
 		return
 	}
 	if last := c.last; last != nil {
@@ -275,7 +277,7 @@ func (w *world) expect(r *report, clockSkew time.Duration) attempt {
 		kept.Fixes = append(kept.Fixes, f)
 	}
 	if len(kept.Fixes) > 0 || kept.Availability != 0 || kept.HasAttributes {
-		a.stored = storedKey(eventlog.PartitionOf([]byte(r.VehicleID), partitions), []byte(r.VehicleID),
+		a.stored = storedKey(partitionOf(r.VehicleID), []byte(r.VehicleID),
 			(&wire.Location{Kind: wire.KindReport, Report: kept}).Append(nil))
 		w.mu.Lock()
 		w.expected[a.stored]++
@@ -304,3 +306,5 @@ func reasonAgainst(f wire.Fix, nowMS int64, rules ingest.ValidationConfig) starl
 func storedKey(partition int32, key, value []byte) string {
 	return fmt.Sprintf("%d %s %s", partition, key, value)
 }
+
+func partitionOf(id string) int32 { return eventlog.PartitionOf([]byte(id), partitions) }

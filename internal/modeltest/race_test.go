@@ -2,5 +2,9 @@
 
 package modeltest
 
-// The race detector makes a run six times as long.
-const defaultSeeds = 500
+// The race detector makes a run six times as long; make model runs without it.
+const (
+	defaultSeeds   = 500
+	repeatedSeeds  = 10
+	silentVehicles = 3_000
+)

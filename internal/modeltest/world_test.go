@@ -33,6 +33,10 @@ type world struct {
 	rng   *rand.Rand
 	cfg   config
 	store *memlog.Store
+	// calm leaves out what disturbs the roles.
+	calm bool
+	// ingestSkew is what the first ingest's wall clock is off by.
+	ingestSkew time.Duration
 	// writer appends what no role writes: switches and poison.
 	writer    *memlog.Log
 	stampSkew atomic.Int64
@@ -41,7 +45,6 @@ type world struct {
 	started   int
 	phones    []*phone
 	devices   []*device
-	settings  tracker.Settings // last switched to
 
 	mu sync.Mutex
 	// expected and stored count the records of reports: sent as such, and
@@ -63,31 +66,37 @@ type tally struct {
 	reports, acked, kills, poison, switches, published, stepped, refusedCheckpoints, forgotten int
 }
 
+// newWorld returns a world that a seed decides, with a few devices.
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 0)), faults: newFaults(),
-		expected: map[string]int{}, stored: map[string]int{}, injected: map[string]int{},
-		store: memlog.NewStore(partitions, topics.All(), handover),
-	}
-	w.cfg = drawConfig(w.rng)
-	w.settings = w.cfg.tracker.StepSettings()
-	w.writer = memlog.Open(w.store, memlog.Options{Now: func() time.Time { return time.Now().Add(time.Duration(w.stampSkew.Load())) }, MayStepBack: true})
+	rng := rand.New(rand.NewPCG(seed, 0))
+	w := emptyWorld(t, rng, drawConfig(rng))
 	for i := range 2 + w.rng.IntN(5) {
 		w.devices = append(w.devices, &device{
 			id: fmt.Sprintf("v-%d", i), session: w.rng.Uint64() | 1, lat: 30 + float64(i), lon: 179.9999,
 		})
 	}
 	for i := range 3 {
-		p := &phone{world: w, unary: w.rng.IntN(4) == 0}
+		var vehicles []*device
 		for k, d := range w.devices {
 			if k%3 == i {
-				p.vehicles = append(p.vehicles, d)
+				vehicles = append(vehicles, d)
 			}
 		}
-		if len(p.vehicles) > 0 {
-			w.phones = append(w.phones, p)
+		if len(vehicles) > 0 {
+			w.phones = append(w.phones, &phone{world: w, vehicles: vehicles, unary: w.rng.IntN(4) == 0})
 		}
 	}
+	return w
+}
+
+// emptyWorld returns a world with a log and nothing else.
+func emptyWorld(t *testing.T, rng *rand.Rand, cfg config) *world {
+	w := &world{
+		t: t, rng: rng, cfg: cfg, faults: newFaults(),
+		expected: map[string]int{}, stored: map[string]int{}, injected: map[string]int{},
+		store: memlog.NewStore(partitions, topics.All(), handover),
+	}
+	w.writer = memlog.Open(w.store, memlog.Options{Now: func() time.Time { return time.Now().Add(time.Duration(w.stampSkew.Load())) }, MayStepBack: true})
 	return w
 }
 
@@ -220,10 +229,10 @@ func (w *world) run(actions int) {
 // begin starts the first processes: one with every role, or one of each.
 func (w *world) begin() {
 	if w.rng.IntN(3) == 0 {
-		w.start(roles{true, true, true}, 0)
+		w.start(roles{true, true, true}, w.ingestSkew)
 		return
 	}
-	w.start(roles{ingest: true}, 0)
+	w.start(roles{ingest: true}, w.ingestSkew)
 	w.start(roles{tracker: true}, 0)
 	w.start(roles{matcher: true}, 0)
 }

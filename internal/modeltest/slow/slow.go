@@ -68,7 +68,7 @@ func (m *Model) Step(rec eventlog.Stored) (t wire.Track, poison error) {
 	case l.Kind == wire.KindReport:
 		if poison = faultOf(string(rec.Key), &l.Report); poison == nil {
 			m.report(string(rec.Key), &l.Report, &t)
-			m.quietUntilMS = 0
+			m.quietUntilMS = min(m.quietUntilMS, m.due(m.vehicles[string(rec.Key)]))
 		}
 	default:
 		poison = errors.New("no event")
