@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/jsondoor"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/matcher"
@@ -24,6 +25,7 @@ type Config struct {
 	Tracker    tracker.Config  `koanf:"tracker"`
 	Matcher    matcher.Config  `koanf:"matcher"`
 	Server     ServerConfig    `koanf:"server"`
+	JSON       jsondoor.Config `koanf:"json"`
 	Log        LogConfig       `koanf:"log"`
 }
 
@@ -31,6 +33,7 @@ type Config struct {
 type ServerConfig struct {
 	IngestListen  string        `koanf:"ingest_listen" help:"Address of the door for driver apps (gRPC)."`
 	MatcherListen string        `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC)."`
+	JSONListen    string        `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string        `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
 	AllowAnyone   bool          `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
 	DrainTimeout  time.Duration `koanf:"drain_timeout" help:"How long a stop waits for open calls."`
@@ -54,10 +57,12 @@ func DefaultConfig() Config {
 		Server: ServerConfig{
 			IngestListen:  "127.0.0.1:7600",
 			MatcherListen: "127.0.0.1:7601",
+			JSONListen:    "127.0.0.1:7603",
 			AdminListen:   "127.0.0.1:7602",
 			DrainTimeout:  10 * time.Second,
 		},
-		Log: LogConfig{Level: "info", Format: "text"},
+		JSON: jsondoor.DefaultConfig(),
+		Log:  LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -85,6 +90,7 @@ func (c *Config) Validate() error {
 	add("tracker", c.Tracker.Validate())
 	add("matcher", c.Matcher.Validate())
 	add("server", c.Server.validate())
+	add("json", c.JSON.Validate())
 	if _, err := c.Log.level(); err != nil {
 		add("log", err)
 	}
@@ -99,8 +105,10 @@ func (c *ServerConfig) validate() error {
 	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen} {
 		faults = append(faults, c.checkListen(name, addr))
 	}
-	if c.AdminListen != "" {
-		faults = append(faults, c.checkListen("admin_listen", c.AdminListen))
+	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen} {
+		if addr != "" {
+			faults = append(faults, c.checkListen(name, addr))
+		}
 	}
 	if c.DrainTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("drain_timeout is %s: must be positive", c.DrainTimeout))

@@ -37,7 +37,8 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	}
 	ready := func() bool { return true }
 
-	// The units stop in reverse order: the admin door last, ingest first.
+	// The units stop in reverse order: ingest first, the admin door last. The
+	// JSON door stops after the gRPC doors, whose last answers it passes on.
 	if a.cfg.Server.AdminListen != "" {
 		l, err := open("admin", a.cfg.Server.AdminListen)
 		if err != nil {
@@ -48,13 +49,19 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 			return runAdmin(ctx, l, a.cfg, a.registry, func() bool { return ready() })
 		}})
 	}
+	json, more, err := a.jsonUnits(open)
+	if err != nil {
+		closeAll()
+		return err
+	}
+	units = append(units, more...)
 	if a.has(Matcher) {
 		l, err := open("matcher", a.cfg.Server.MatcherListen)
 		if err != nil {
 			closeAll()
 			return err
 		}
-		more, isReady, err := a.matcherUnits(log, l)
+		more, isReady, err := a.matcherUnits(log, l, json)
 		if err != nil {
 			closeAll()
 			return err
@@ -76,7 +83,7 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 			closeAll()
 			return err
 		}
-		u, err := a.ingestUnit(log, l)
+		u, err := a.ingestUnit(log, l, json)
 		if err != nil {
 			closeAll()
 			return err
@@ -90,55 +97,74 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	return runUnits(ctx, a.logger, units)
 }
 
-func (a *App) matcherUnits(log eventlog.Log, l net.Listener) ([]unit, func() bool, error) {
+func (a *App) matcherUnits(log eventlog.Log, l net.Listener, json *jsonDoor) ([]unit, func() bool, error) {
 	m, err := matcher.New(a.cfg.Matcher, log, a.registry, a.logger.With("room", "matcher"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the matcher: %w", err)
+	}
+	inMemory, err := json.fleet()
+	if err != nil {
+		return nil, nil, err
 	}
 	a.addrs[Matcher] = l.Addr().String()
 	server := grpc.NewServer(matcher.ServerOptions()...)
 	m.Register(server)
 	door := func(ctx context.Context) error {
-		return a.runDoor(ctx, server, l, func(ctx context.Context) error { <-ctx.Done(); return nil })
+		return a.runDoor(ctx, server, append(inMemory, l), func(ctx context.Context) error { <-ctx.Done(); return nil })
 	}
 	// The room stops before its door, so that watches end at once and hold
 	// nothing up.
 	return []unit{{"matcher door", door}, {"matcher", m.Run}}, m.Ready, nil
 }
 
-func (a *App) ingestUnit(log eventlog.Log, l net.Listener) (unit, error) {
+func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonDoor) (unit, error) {
 	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("room", "ingest"))
 	if err != nil {
 		return unit{}, fmt.Errorf("set up ingest: %w", err)
+	}
+	inMemory, err := json.ingest()
+	if err != nil {
+		return unit{}, err
 	}
 	a.addrs[Ingest] = l.Addr().String()
 	server := grpc.NewServer(s.ServerOptions()...)
 	s.Register(server)
 	return unit{"ingest", func(ctx context.Context) error {
-		return a.runDoor(ctx, server, l, s.Run)
+		return a.runDoor(ctx, server, append(inMemory, l), s.Run)
 	}}, nil
 }
 
-// runDoor serves gRPC on l, and the room behind it, until ctx is done; then it
-// lets open calls end for the drain timeout.
-func (a *App) runDoor(ctx context.Context, server *grpc.Server, l net.Listener, room func(context.Context) error) error {
+// runDoor serves gRPC on the listeners, and the room behind it, until ctx is
+// done; then it lets open calls end for the drain timeout.
+func (a *App) runDoor(ctx context.Context, server *grpc.Server, listeners []net.Listener, room func(context.Context) error) error {
 	checks := health.NewServer()
 	healthpb.RegisterHealthServer(server, checks)
 	reflection.Register(server)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() {
+			err := server.Serve(l)
+			if err != nil {
+				err = fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+			served <- err
+		}()
+	}
 	roomDone := make(chan error, 1)
 	go func() { roomDone <- room(ctx) }()
 
-	var roomErr error
+	var faults []error
+	ended := 0
 	select {
 	case err := <-served:
+		ended++
 		cancel()
-		return errors.Join(fmt.Errorf("serve %s: %w", l.Addr(), err), <-roomDone)
-	case roomErr = <-roomDone:
+		faults = append(faults, err, <-roomDone)
+	case err := <-roomDone:
+		faults = append(faults, err)
 	}
 	checks.Shutdown()
 	drained := make(chan struct{})
@@ -149,10 +175,10 @@ func (a *App) runDoor(ctx context.Context, server *grpc.Server, l net.Listener, 
 		server.Stop()
 		<-drained
 	}
-	if err := <-served; err != nil {
-		return errors.Join(roomErr, fmt.Errorf("serve %s: %w", l.Addr(), err))
+	for ; ended < len(listeners); ended++ {
+		faults = append(faults, <-served)
 	}
-	return roomErr
+	return errors.Join(faults...)
 }
 
 // announce closes ready when the matcher has caught up.
@@ -166,7 +192,7 @@ func (a *App) announce(ctx context.Context, ready func() bool) {
 		case <-tick.C:
 		}
 	}
-	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "admin", a.admin)
+	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "json", a.json, "admin", a.admin)
 	close(a.ready)
 	<-ctx.Done()
 }

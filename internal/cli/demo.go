@@ -93,6 +93,7 @@ func demoDefaults(cmd *cobra.Command, cfg *app.Config) (cleanUp func(), err erro
 	for flag, addr := range map[string]*string{
 		"server-ingest-listen":  &cfg.Server.IngestListen,
 		"server-matcher-listen": &cfg.Server.MatcherListen,
+		"server-json-listen":    &cfg.Server.JSONListen,
 		"server-admin-listen":   &cfg.Server.AdminListen,
 	} {
 		if !set(flag) {
@@ -160,7 +161,7 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 	}
 	defer matcher.Close()
 	d.fleet = starlingv1.NewFleetServiceClient(matcher)
-	d.say("Starling is up: ingest %s, matcher %s, metrics http://%s/metrics\n", d.process.Addr(app.Ingest), d.process.Addr(app.Matcher), d.process.AdminAddr())
+	d.say("Starling is up: ingest %s, matcher %s, JSON http://%s, metrics http://%s/metrics\n", d.process.Addr(app.Ingest), d.process.Addr(app.Matcher), d.process.JSONAddr(), d.process.AdminAddr())
 	d.say("%d vehicles drive around %.4f,%.4f. Ctrl-C stops.\n\n", d.sim.Fleet.Vehicles, d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg)
 
 	stopProbe, err := d.startProbe(ctx, matcher)

@@ -41,7 +41,8 @@ type process struct {
 
 func start(t *testing.T, cfg app.Config, roles ...app.Role) *process {
 	t.Helper()
-	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Server.IngestListen, cfg.Server.MatcherListen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
 	logs := io.Discard
 	if testing.Verbose() {
 		logs = os.Stderr

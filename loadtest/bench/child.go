@@ -59,7 +59,7 @@ func (b *bench) command(kind Kind, c *child) []string {
 		}
 		args := []string{
 			b.opts.Starling, role, "--log-level", "warn",
-			"--server-ingest-listen", c.ingest, "--server-matcher-listen", c.matcher, "--server-admin-listen", c.admin,
+			"--server-ingest-listen", c.ingest, "--server-matcher-listen", c.matcher, "--server-json-listen", "", "--server-admin-listen", c.admin,
 		}
 		if brokers != "" {
 			return append(args, "--kafka-brokers", brokers, "--kafka-topic-prefix", prefix)

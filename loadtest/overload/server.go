@@ -36,7 +36,7 @@ func startServer(ctx context.Context, o *Options) (*server, error) {
 		return nil, fmt.Errorf("make a folder for the log: %w", err)
 	}
 	command := append(append([]string{}, o.Starling...), "up", "--log-level", "warn",
-		"--server-ingest-listen", s.ingest, "--server-matcher-listen", s.matcher, "--server-admin-listen", admin,
+		"--server-ingest-listen", s.ingest, "--server-matcher-listen", s.matcher, "--server-json-listen", "", "--server-admin-listen", admin,
 		"--local-directory", filepath.Join(s.dir, "log"),
 		"--ingest-limits-server-bytes", strconv.FormatInt(o.ServerBytes, 10))
 	s.Process = process.New(process.Spec{Name: "the server", Command: command, Admin: admin})

@@ -1,0 +1,60 @@
+package jsondoor
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// Config sets the door's bounds.
+type Config struct {
+	AllowOrigins    []string      `koanf:"allow_origins" help:"Web pages that may call the door from a browser (CORS), as scheme://host or scheme://host:port; * means all. Empty turns CORS off."`
+	MaxBodyBytes    int           `koanf:"max_body_bytes" help:"Largest body of a request, in bytes."`
+	MaxOpenRequests int           `koanf:"max_open_requests" help:"Requests and watches that may be open at a time; further ones are answered 429."`
+	ReadTimeout     time.Duration `koanf:"read_timeout" help:"How long a client may take to send a request."`
+	CallTimeout     time.Duration `koanf:"call_timeout" help:"How long a call may take, unless the client asks for less with Grpc-Timeout. Watches have no end."`
+	WriteTimeout    time.Duration `koanf:"write_timeout" help:"How long a client may take to make room for a piece of the answer, or for a message of a watch."`
+	IdleTimeout     time.Duration `koanf:"idle_timeout" help:"How long a connection may be without a request."`
+}
+
+// DefaultConfig has room for the largest search of an area and for the largest
+// report.
+func DefaultConfig() Config {
+	return Config{
+		MaxBodyBytes:    1 << 20,
+		MaxOpenRequests: 20_000,
+		ReadTimeout:     20 * time.Second,
+		CallTimeout:     30 * time.Second,
+		WriteTimeout:    30 * time.Second,
+		IdleTimeout:     2 * time.Minute,
+	}
+}
+
+// Validate names every fault.
+func (c *Config) Validate() error {
+	var faults []error
+	need := func(ok bool, name string, value any, rule string) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("%s is %v: must be %s", name, value, rule))
+		}
+	}
+	need(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 64<<20, "max_body_bytes", c.MaxBodyBytes, "between 1024 and 67108864")
+	need(c.MaxOpenRequests >= 1, "max_open_requests", c.MaxOpenRequests, "at least 1")
+	need(c.ReadTimeout > 0, "read_timeout", c.ReadTimeout, "positive")
+	need(c.CallTimeout > 0, "call_timeout", c.CallTimeout, "positive")
+	need(c.WriteTimeout > 0, "write_timeout", c.WriteTimeout, "positive")
+	need(c.IdleTimeout > 0, "idle_timeout", c.IdleTimeout, "positive")
+	for _, origin := range c.AllowOrigins {
+		need(isOrigin(origin), "allow_origins", origin, "* or scheme://host[:port], without a path")
+	}
+	return errors.Join(faults...)
+}
+
+func isOrigin(s string) bool {
+	if s == "*" {
+		return true
+	}
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && s == u.Scheme+"://"+u.Host
+}

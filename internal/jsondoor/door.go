@@ -1,0 +1,247 @@
+package jsondoor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/cors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	gateway "github.com/starling-fleet/starling/internal/jsondoor/gateway"
+	"github.com/starling-fleet/starling/schemas/openapi"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Door is the JSON door. Build it with New, add the services, then Serve.
+type Door struct {
+	cfg     Config
+	mux     *runtime.ServeMux
+	known   queries
+	metrics *metrics
+	logger  *slog.Logger
+	pipes   []*pipe
+	open    atomic.Int64
+}
+
+// setQueryParser is done once because the library keeps the parser globally.
+var setQueryParser = sync.OnceFunc(func() { runtime.NewServeMux(runtime.SetQueryParameterParser(&namedQuery{})) })
+
+// New builds a door without services. It opens nothing.
+func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Door, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, fmt.Errorf("register the JSON door's metrics: %w", err)
+	}
+	setQueryParser()
+	known := queries{}
+	drop := func(string) (string, bool) { return "", false }
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &strictJSON{}),
+		runtime.WithMarshalerOption(typeSSE, &events{}),
+		runtime.WithMiddlewares(known.check),
+		runtime.WithErrorHandler(handleError),
+		runtime.WithRoutingErrorHandler(handleRouting),
+		// Authorization is passed on without this matcher; nothing else can
+		// become metadata, so no other header can pose as it.
+		runtime.WithIncomingHeaderMatcher(drop),
+		runtime.WithOutgoingHeaderMatcher(drop),
+		runtime.WithOutgoingTrailerMatcher(drop),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithDisableChunkedEncoding(),
+	)
+	return &Door{cfg: cfg, mux: mux, known: known, metrics: m, logger: logger}, nil
+}
+
+// AddIngest offers the ingest service. The gRPC server that has it must serve
+// the listener that is returned, and ends it when it stops.
+func (d *Door) AddIngest() (net.Listener, error) {
+	return d.add("ingest", starlingv1.File_starling_v1_ingest_proto, func(conn *grpc.ClientConn) error {
+		return gateway.RegisterIngestServiceHandler(context.Background(), d.mux, conn)
+	})
+}
+
+// AddFleet offers the fleet service, as AddIngest does the ingest service.
+func (d *Door) AddFleet() (net.Listener, error) {
+	return d.add("fleet", starlingv1.File_starling_v1_fleet_proto, func(conn *grpc.ClientConn) error {
+		return gateway.RegisterFleetServiceHandler(context.Background(), d.mux, conn)
+	})
+}
+
+func (d *Door) add(name string, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
+	p, err := newPipe(name, d.cfg.CallTimeout)
+	if err != nil {
+		return nil, err
+	}
+	d.pipes = append(d.pipes, p)
+	if err := register(p.ClientConn); err != nil {
+		return nil, fmt.Errorf("offer the %s service as JSON: %w", name, err)
+	}
+	for i := range file.Services().Len() {
+		d.known.learn(file.Services().Get(i))
+	}
+	return p.listener, nil
+}
+
+// Handler answers requests. It is safe for concurrent use.
+func (d *Door) Handler() http.Handler {
+	root := http.NewServeMux()
+	root.HandleFunc("GET /openapi.json", serveDocument)
+	root.Handle("/", d.mux)
+	compress, err := gzhttp.NewWrapper(gzhttp.ContentTypes([]string{typeJSON}), gzhttp.MinSize(1<<10))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	h := d.limit(whole(root, compress(root)))
+	if len(d.cfg.AllowOrigins) > 0 {
+		h = cors.New(cors.Options{
+			AllowedOrigins: d.cfg.AllowOrigins,
+			AllowedMethods: []string{http.MethodGet, http.MethodPost},
+			AllowedHeaders: []string{"Authorization", "Content-Type", "Grpc-Timeout", "Last-Event-ID"},
+			ExposedHeaders: []string{"Retry-After"},
+			MaxAge:         int(time.Hour / time.Second),
+		}).Handler(h)
+	}
+	return d.measure(h)
+}
+
+// whole hands watches to plain and the rest to compressed: compression keeps
+// back the messages that a watch is to send at once.
+func whole(plain, compressed http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isWatch(r.URL.Path) {
+			plain.ServeHTTP(w, r)
+			return
+		}
+		compressed.ServeHTTP(w, r)
+	})
+}
+
+// isWatch says whether a path is that of a method with a stream of answers: the
+// verbs of all those begin with watch.
+func isWatch(path string) bool { return strings.Contains(path, ":watch") }
+
+func serveDocument(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", typeJSON)
+	_, _ = w.Write(openapi.Document)
+}
+
+// limit refuses what a service must not see: too many requests, and bodies that
+// are too large, too slow or not JSON.
+func (d *Door) limit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer d.open.Add(-1)
+		if open := d.open.Add(1); open > int64(d.cfg.MaxOpenRequests) {
+			writeStatus(w, http.StatusTooManyRequests, tooMany(d.cfg.MaxOpenRequests))
+			return
+		}
+		// What is not for everyone is for nobody's cache.
+		w.Header().Set("Cache-Control", "no-store")
+		if isWatch(r.URL.Path) {
+			w.Header().Set("X-Accel-Buffering", "no") // nginx is to pass each message on
+		}
+		if !d.takeBody(w, r) {
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// takeBody reads the body, so that its size and its time are bounded and a call
+// begins only with all of it. It answers and returns false when it is refused.
+func (d *Door) takeBody(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodPost {
+		if r.ContentLength != 0 {
+			writeStatus(w, http.StatusBadRequest, (&fault{"body", "only a POST has a body; here, parameters are in the URL"}).status())
+			return false
+		}
+		return true
+	}
+	if r.URL.RawQuery != "" {
+		parameter, _, _ := strings.Cut(r.URL.RawQuery, "=")
+		writeStatus(w, http.StatusBadRequest, (&fault{parameter, "a POST has its parameters in the body"}).status())
+		return false
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != typeJSON || r.Header.Get("Content-Encoding") != "" {
+		// Another type would let a web page send without the browser asking
+		// first whether it may.
+		writeStatus(w, http.StatusUnsupportedMediaType, newStatus(codes.InvalidArgument, reasonNotJSON, "the header content-type must be application/json, without a content-encoding"))
+		return false
+	}
+	// Where the connection has no deadlines (a test's recorder) there is none.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(d.cfg.ReadTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(d.cfg.MaxBodyBytes)))
+	if err == nil {
+		_ = control.SetReadDeadline(time.Time{})
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		return true
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		writeStatus(w, http.StatusRequestEntityTooLarge, newStatus(codes.InvalidArgument, reasonTooLarge,
+			fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		writeStatus(w, http.StatusRequestTimeout, newStatus(codes.DeadlineExceeded, reasonTooSlow,
+			fmt.Sprintf("the body did not come within %s", d.cfg.ReadTimeout)))
+	default:
+		writeStatus(w, http.StatusBadRequest, newStatus(codes.InvalidArgument, reasonInvalidRequest, "the body broke off"))
+	}
+	return false
+}
+
+// Serve answers requests on l until ctx is done; then it lets open ones end for
+// drain. Watches end when their gRPC server does, which is to be stopped first.
+func (d *Door) Serve(ctx context.Context, l net.Listener, drain time.Duration) error {
+	server := &http.Server{
+		Handler:           d.Handler(),
+		ReadHeaderTimeout: d.cfg.ReadTimeout,
+		IdleTimeout:       d.cfg.IdleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(d.logger.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	defer d.closePipes()
+	select {
+	case err := <-served:
+		_ = server.Close()
+		return fmt.Errorf("serve JSON on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := server.Shutdown(limited); err != nil {
+		_ = server.Close() // what is still open is cut off
+	}
+	<-served
+	return nil
+}
+
+func (d *Door) closePipes() {
+	for _, p := range d.pipes {
+		_ = p.Close()
+		_ = p.listener.Close()
+	}
+}

@@ -1,0 +1,154 @@
+package jsondoor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// errorDomain is the domain of google.rpc.ErrorInfo in what this door refuses
+// itself; the services have their own.
+const errorDomain = "json.starling.v1"
+
+// Reasons of google.rpc.ErrorInfo; docs/json.md lists them.
+const (
+	reasonInvalidRequest   = "INVALID_REQUEST"
+	reasonTooLarge         = "BODY_TOO_LARGE"
+	reasonNotJSON          = "CONTENT_TYPE_NOT_JSON"
+	reasonTooSlow          = "REQUEST_TOO_SLOW"
+	reasonTooMany          = "TOO_MANY_REQUESTS"
+	reasonNoSuchPath       = "NO_SUCH_PATH"
+	reasonMethodNotAllowed = "METHOD_NOT_ALLOWED"
+)
+
+// maxRuleBytes bounds what an error repeats of a request.
+const maxRuleBytes = 300
+
+// fault is a field of a request that broke a rule before it reached a service.
+type fault struct{ field, rule string }
+
+// faultMark begins a fault's text. The generated handlers keep no more of an
+// error than its text, from which recover makes it a fault again.
+const faultMark = "\x00fault\x00"
+
+// Error implements error.
+func (f *fault) Error() string {
+	return faultMark + strings.ReplaceAll(f.field, "\x00", "") + "\x00" + f.rule
+}
+
+// status is what the client is told.
+func (f *fault) status() *status.Status {
+	field, rule := short(f.field), short(f.rule)
+	return newStatus(codes.InvalidArgument, reasonInvalidRequest, field+": "+rule,
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: rule}}})
+}
+
+// recoverFault finds the fault in a status that was made of its text.
+func recoverFault(st *status.Status) (*fault, bool) {
+	_, text, marked := strings.Cut(st.Message(), faultMark)
+	field, rule, whole := strings.Cut(text, "\x00")
+	return &fault{field, rule}, marked && whole
+}
+
+func short(s string) string {
+	if len(s) > maxRuleBytes {
+		s = s[:maxRuleBytes] + "…"
+	}
+	return strings.ToValidUTF8(s, "�")
+}
+
+func newStatus(code codes.Code, reason, message string, details ...protoadapt.MessageV1) *status.Status {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}
+	st, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
+	if err != nil {
+		return status.New(code, message) // details that do not marshal are not worth a failure
+	}
+	return st
+}
+
+// writeStatus answers with an error.
+func writeStatus(w http.ResponseWriter, httpStatus int, st *status.Status) {
+	body, err := protojson.Marshal(st.Proto())
+	if err != nil { // a detail of a type that this process does not know
+		body, _ = protojson.Marshal(status.New(st.Code(), st.Message()).Proto())
+	}
+	h := w.Header()
+	h.Set("Content-Type", typeJSON)
+	h.Set("X-Content-Type-Options", "nosniff")
+	if st.Code() == codes.Unauthenticated {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if delay, ok := retryDelay(st); ok {
+		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(delay.Seconds())), 10))
+	}
+	w.WriteHeader(httpStatus)
+	_, _ = w.Write(append(body, '\n')) // a client that is gone needs no answer
+}
+
+func retryDelay(st *status.Status) (time.Duration, bool) {
+	for _, detail := range st.Details() {
+		if retry, ok := detail.(*errdetails.RetryInfo); ok {
+			return retry.GetRetryDelay().AsDuration(), true
+		}
+	}
+	return 0, false
+}
+
+// handleError answers a call that failed.
+func handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	var withStatus *runtime.HTTPStatusError
+	if errors.As(err, &withStatus) {
+		err = withStatus.Err
+	}
+	st := status.Convert(err)
+	if f, ok := recoverFault(st); ok {
+		st = f.status()
+	}
+	httpStatus := runtime.HTTPStatusFromCode(st.Code())
+	if withStatus != nil {
+		httpStatus = withStatus.HTTPStatus
+	}
+	writeStatus(w, httpStatus, st)
+}
+
+// handleRouting answers a request that no method has.
+func handleRouting(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+	switch httpStatus {
+	case http.StatusNotFound:
+		writeStatus(w, httpStatus, newStatus(codes.NotFound, reasonNoSuchPath,
+			fmt.Sprintf("there is no %s here; /openapi.json lists the paths", strconv.Quote(short(r.URL.Path)))))
+	case http.StatusMethodNotAllowed:
+		// A path has GET or POST or both, and this request's is not among them.
+		allow := "GET, POST"
+		switch r.Method {
+		case http.MethodGet:
+			allow = "POST"
+		case http.MethodPost:
+			allow = "GET"
+		}
+		w.Header().Set("Allow", allow)
+		writeStatus(w, httpStatus, newStatus(codes.Unimplemented, reasonMethodNotAllowed,
+			fmt.Sprintf("%s is not among the methods of %s", r.Method, strconv.Quote(short(r.URL.Path)))))
+	default:
+		writeStatus(w, httpStatus, newStatus(codes.InvalidArgument, reasonInvalidRequest, "the path is not well formed"))
+	}
+}
+
+// tooMany asks the client to come back.
+func tooMany(open int) *status.Status {
+	return newStatus(codes.ResourceExhausted, reasonTooMany, fmt.Sprintf("%d requests are open already", open),
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+}

@@ -1,0 +1,178 @@
+package jsondoor
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	typeJSON   = "application/json"
+	typeNDJSON = "application/x-ndjson"
+	typeSSE    = "text/event-stream"
+)
+
+// strictJSON is protobuf's JSON mapping, which refuses what it does not know
+// and leaves out what is not set. The messages of a stream are lines.
+type strictJSON struct{ runtime.JSONPb }
+
+// StreamContentType implements runtime.StreamContentType.
+func (*strictJSON) StreamContentType(any) string { return typeNDJSON }
+
+// NewDecoder implements runtime.Marshaler.
+func (*strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		body, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(body)) == 0 {
+			return io.EOF // nothing is set, which the rules then say
+		}
+		m, ok := v.(proto.Message)
+		if !ok {
+			return fmt.Errorf("decode JSON into a %T: not a message", v)
+		}
+		if err := protojson.Unmarshal(body, m); err != nil {
+			return locate(body, err)
+		}
+		return nil
+	})
+}
+
+// events sends the messages of a stream as server-sent events.
+type events struct{ strictJSON }
+
+// Marshal implements runtime.Marshaler. Messages of a stream come in a map.
+func (e *events) Marshal(v any) ([]byte, error) {
+	b, err := e.strictJSON.Marshal(v)
+	if _, unary := v.(proto.Message); unary || err != nil {
+		return b, err
+	}
+	return append([]byte("data: "), b...), nil
+}
+
+// StreamContentType implements runtime.StreamContentType.
+func (*events) StreamContentType(any) string { return typeSSE }
+
+// Delimiter implements runtime.Delimited.
+func (*events) Delimiter() []byte { return []byte("\n\n") }
+
+// position is how protojson tells where an error is.
+var position = regexp.MustCompile(`\(line (\d+):(\d+)\): (.*)`)
+
+// locate turns an error of protojson into a fault that names the field.
+func locate(body []byte, err error) error {
+	found := position.FindStringSubmatch(err.Error())
+	if found == nil { // the text ends too early
+		return &fault{field: fieldAt(body, len(body)), rule: strings.TrimSpace(strings.TrimPrefix(err.Error(), "proto:"))}
+	}
+	line, _ := strconv.Atoi(found[1])
+	column, _ := strconv.Atoi(found[2])
+	return &fault{
+		field: fieldAt(body, offsetOf(body, line, column)),
+		rule:  fmt.Sprintf("%s (line %d, column %d)", found[3], line, column),
+	}
+}
+
+func fieldAt(body []byte, offset int) string {
+	if path := pathAt(body, offset); path != "" {
+		return path
+	}
+	return "body"
+}
+
+// offsetOf finds a line and a column, both counted from 1, the column in
+// characters.
+func offsetOf(body []byte, line, column int) int {
+	at := 0
+	for ; line > 1; line-- {
+		next := bytes.IndexByte(body[at:], '\n')
+		if next < 0 {
+			return len(body)
+		}
+		at += next + 1
+	}
+	for ; column > 1 && at < len(body); column-- {
+		_, size := utf8.DecodeRune(body[at:])
+		at += size
+	}
+	return at
+}
+
+// level is an object or array that is open at a place in JSON.
+type level struct {
+	array bool
+	// key or index of the value that the place is in.
+	key   string
+	index int
+	// inKey says that the next token of an object is a key or its end.
+	inKey bool
+}
+
+// pathAt names the field at an offset of a JSON text, such as
+// report.fixes[2].latitude; empty for the text as a whole. Where the text is not
+// JSON any more, it is the field that was being read.
+func pathAt(body []byte, offset int) string {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var open []level
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return render(open)
+		}
+		delim, isDelim := token.(json.Delim)
+		ends := isDelim && (delim == '}' || delim == ']')
+		if n := len(open); n > 0 && !ends {
+			advance(&open[n-1], token)
+		}
+		if int(d.InputOffset()) > offset {
+			return render(open)
+		}
+		switch {
+		case ends:
+			open = open[:len(open)-1]
+		case isDelim:
+			open = append(open, level{array: delim == '[', index: -1, inKey: true})
+		}
+	}
+}
+
+// advance moves l to the value that token begins, or that it is the key of.
+func advance(l *level, token json.Token) {
+	switch {
+	case l.array:
+		l.index++
+	case l.inKey:
+		l.key, _ = token.(string)
+		l.inKey = false
+	default:
+		l.inKey = true
+	}
+}
+
+func render(open []level) string {
+	var b strings.Builder
+	for _, l := range open {
+		switch {
+		case l.array && l.index >= 0:
+			fmt.Fprintf(&b, "[%d]", l.index)
+		case !l.array && l.key != "":
+			if b.Len() > 0 {
+				b.WriteByte('.')
+			}
+			b.WriteString(l.key)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,103 @@
+package jsondoor
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// noCall is the label of requests that reached no service.
+const noCall = "none"
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	open     prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "starling_json_requests_total",
+			Help: "Requests at the JSON door by gRPC method (none: refused before any) and HTTP status.",
+		}, []string{"method", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "starling_json_request_seconds",
+			Help:    "Time of a request at the JSON door by gRPC method; of a watch, how long it was open.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 600},
+		}, []string{"method"}),
+		open: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "starling_json_open_requests",
+			Help: "Requests and watches that are open at the JSON door.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.open} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// call is what the metrics want to know of a request; it is in its context.
+type call struct{ method string }
+
+type callKey struct{}
+
+// noteCall tells the request that ctx belongs to which method it became.
+func noteCall(ctx context.Context, method string) {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.method = method
+	}
+}
+
+// measure counts and times requests, and bounds each write of their answers.
+func (d *Door) measure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		d.metrics.open.Inc()
+		defer d.metrics.open.Dec()
+		c := &call{method: noCall}
+		out := &writer{ResponseWriter: w, control: http.NewResponseController(w), timeout: d.cfg.WriteTimeout, status: http.StatusOK}
+		out.extend()
+		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+		d.metrics.requests.WithLabelValues(c.method, strconv.Itoa(out.status)).Inc()
+		d.metrics.seconds.WithLabelValues(c.method).Observe(time.Since(began).Seconds())
+	})
+}
+
+// writer notes the status and gives every write the same time.
+type writer struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	status  int
+}
+
+// extend moves the deadline. Where a connection has none, its writes end with
+// it.
+func (w *writer) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *writer) Write(b []byte) (int, error) {
+	w.extend()
+	return w.ResponseWriter.Write(b)
+}
+
+// FlushError is what http.ResponseController flushes with.
+func (w *writer) FlushError() error {
+	w.extend()
+	return w.control.Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
