@@ -7,19 +7,25 @@ import (
 )
 
 // Prediction is where a vehicle is expected to be now, if it has driven on as
-// it did at its newest fix.
+// it did at its newest fix. It is what gpsfilter's Predict answers: that drives
+// the state's mean on straight at constant velocity, and the published position,
+// speed and heading are that mean. The index does not have the filter's state,
+// but the tests hold the two to each other.
 type Prediction struct {
 	LatDeg, LonDeg float64
 	// VarGrowthM2 is what the time since the fix adds to the variance of the
-	// position along every axis, in square metres.
+	// position along every axis, in square metres. It is a typical value of what
+	// the filter's state adds, which depends on the device.
 	VarGrowthM2 float64
 }
 
-// How a vehicle strays from driving on straight at constant speed: its reported
-// speed is off by so much, and it accelerates or turns by so much.
+// How a vehicle strays from driving on straight at constant speed: its speed is
+// off by so much at the fix, and changes by white acceleration of this spectral
+// density, whose effect grows with the cube of time (Y. Bar-Shalom et al.,
+// "Estimation with Applications to Tracking and Navigation", 6.2.2).
 const (
-	speedErrorMPS    = 1.0
-	accelerationMPS2 = 1.5
+	speedErrorMPS     = 1.0
+	accelerationM2PS3 = 2.5
 )
 
 // Ahead asks a search to rank by predicted positions.
@@ -75,6 +81,6 @@ func (a Ahead) predict(s *state) (Prediction, bool) {
 		return Prediction{}, false
 	}
 	lat, lon := predicted(geo.Unit(s.latDeg, s.lonDeg), s, dt).Degrees()
-	speed, bend := speedErrorMPS*dt, accelerationMPS2*dt*dt/2
-	return Prediction{lat, lon, speed*speed + bend*bend}, true
+	speed := speedErrorMPS * dt
+	return Prediction{lat, lon, speed*speed + accelerationM2PS3*dt*dt*dt/3}, true
 }
