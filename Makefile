@@ -27,6 +27,10 @@ test: ## run all tests with the race detector (the Kafka tests need Java and Mav
 	$(GO) vet ./...
 	$(GO) test $(TEST_FLAGS) ./...
 
+.PHONY: model
+model: ## ten thousand seeds that disturb the real roles, judged by a slow model (make test runs some, with the race detector)
+	$(GO) test -count=1 -timeout 20m ./internal/modeltest
+
 lint: $(BIN)/golangci-lint $(BIN)/buf ## linters for Go and protobuf, and the breaking-change check
 	$(BIN)/golangci-lint run ./...
 	$(BIN)/buf lint

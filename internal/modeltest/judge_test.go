@@ -216,6 +216,19 @@ func (w *world) judgeLetters(number int32, poisoned map[string]bool) {
 	}
 }
 
+// beginsWithAHole says that the first track of a partition was lost and is told
+// later. A reader without a position starts at whatever comes first, so it
+// knows what the lost track said only after its vehicle was told again.
+func (w *world) beginsWithAHole() bool {
+	for p := range int32(partitions) {
+		var t wire.Track
+		if records := w.store.Records(topics.Tracks, p); len(records) > 0 && t.Unmarshal(records[0].Value) == nil && t.PreviousSourceOffset >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // judgeFleet compares what every matcher serves with a fleet of views.
 func (w *world) judgeFleet(fleet []wire.View) {
 	var want []string
@@ -223,6 +236,9 @@ func (w *world) judgeFleet(fleet []wire.View) {
 		want = append(want, served(fleet[i].ToProto()))
 	}
 	slices.Sort(want)
+	if w.beginsWithAHole() {
+		return
+	}
 	for _, n := range w.up(func(n *node) bool { return n.matcher != nil && n.matcher.Ready() }) {
 		got := w.ask(n.matcher)
 		if !slices.Equal(got, want) {
