@@ -26,9 +26,9 @@ import (
 // builds would disagree about one offset. The file has a line for each version:
 // its number, the digest of its golden outputs, and settings to compute it by.
 // -update adds the versions that are missing and changes no line. Whoever gets
-// here by a change of the filter or the step adds a version instead
-// (docs/operations.md); only a version that no log was ever stepped by may be
-// taken out of the file and be written anew.
+// here by a change of the filter, the step or the state's encoding adds a version
+// instead (docs/operations.md); only a version that no log was ever stepped by
+// may be taken out of the file and be written anew.
 func TestWhatAVersionComputesIsPinned(t *testing.T) {
 	const path = "testdata/step_versions.pinned"
 	pinned, err := os.ReadFile(path)
@@ -240,7 +240,12 @@ func TestRollingDeploymentOfAVersion(t *testing.T) {
 // does not know.
 func requireGivenBack(t *testing.T, r *running) {
 	t.Helper()
-	err := <-r.ended
+	var err error
+	select {
+	case err = <-r.ended:
+	case <-time.After(time.Minute):
+		require.Fail(t, "a tracker goes on without knowing the version")
+	}
 	var unknown *tracker.UnknownVersionError
 	require.ErrorAs(t, err, &unknown)
 	require.Equal(t, int32(tracker.NextStepVersion), unknown.StepVersion)
