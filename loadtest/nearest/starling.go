@@ -56,7 +56,7 @@ func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
 		return nil, fmt.Errorf("make a folder for the log: %w", err)
 	}
 	command := append(append([]string{}, o.Starling...), "up", "--log-level", "warn",
-		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-admin-listen", addrs[2],
+		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-json-listen", "", "--server-admin-listen", addrs[2],
 		"--local-directory", filepath.Join(s.dir, "log"))
 	s.Process = process.New(process.Spec{Name: "starling", Command: command, Admin: addrs[2]})
 	if err := s.Start(); err != nil {
