@@ -77,3 +77,7 @@ overload: build ## ten times the sustainable load for a minute, beside hostile c
 .PHONY: bench-nearest
 bench-nearest: build ## searches for the nearest of a moving fleet, beside Redis (apt-get install redis-server)
 	$(GO) run ./loadtest/cmd/nearest -starling $(BIN)/starling $(NEAREST_FLAGS)
+
+.PHONY: bench-watchers
+bench-watchers: build ## 10,000 calls that watch areas: how long a change takes to them, and memory for each
+	$(GO) run ./loadtest/cmd/watchers -starling $(BIN)/starling $(WATCHERS_FLAGS)

@@ -1,0 +1,299 @@
+package watchers
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/freeport"
+	"github.com/starling-fleet/starling/loadtest/process"
+)
+
+// openAtOnce is how many calls are being opened at a time.
+const openAtOnce = 64
+
+// run is a measurement under way.
+type run struct {
+	opts   *Options
+	server *process.Process
+	conns  []*grpc.ClientConn
+	fleet  *fleet
+	crowd  *audience
+	result Result
+}
+
+// Run measures. Its error says that it could not; what was measured but breaks
+// a promise is in the result.
+func Run(ctx context.Context, o Options) (result Result, err error) {
+	if err := o.Validate(); err != nil {
+		return Result{}, err
+	}
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	dir, err := os.MkdirTemp(o.WorkDir, "starling-watchers-")
+	if err != nil {
+		return Result{}, fmt.Errorf("make a folder for the log: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	addrs, err := freeport.Addrs(3)
+	if err != nil {
+		return Result{}, err
+	}
+	command := append(append([]string{}, o.Starling...), "up", "--log-level", "warn",
+		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-json-listen", "", "--server-admin-listen", addrs[2],
+		"--matcher-max-watchers", fmt.Sprint(o.Watchers), "--local-directory", filepath.Join(dir, "log"))
+	r := &run{opts: &o, fleet: newFleet(&o), crowd: &audience{opts: &o, heard: make([]atomic.Bool, o.Watchers)}}
+	r.server = process.New(process.Spec{Name: "starling", Command: command, Admin: addrs[2]})
+	if err := r.server.Start(); err != nil {
+		return Result{}, err
+	}
+	defer func() {
+		for _, c := range r.conns {
+			_ = c.Close()
+		}
+		if stopErr := r.server.StopWithin(time.Minute); err == nil {
+			err = stopErr
+		}
+	}()
+	ready, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if _, err := r.server.WaitReady(ready); err != nil {
+		return Result{}, err
+	}
+	err = r.measure(ctx, addrs[0], addrs[1])
+	return r.result, err
+}
+
+func (r *run) dial(addr string) (*grpc.ClientConn, error) {
+	conn, err := client.Dial(addr, client.DialOptions{})
+	if err == nil {
+		r.conns = append(r.conns, conn)
+	}
+	return conn, err
+}
+
+// eachStream runs fn for every share of the fleet, on a connection of its own.
+func (r *run) eachStream(ctx context.Context, ingest []*grpc.ClientConn, fn func(context.Context, *grpc.ClientConn, int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i, conn := range ingest {
+		group.Go(func() error { return fn(ctx, conn, i) })
+	}
+	return group.Wait()
+}
+
+func (r *run) measure(ctx context.Context, ingestAddr, matcherAddr string) error {
+	ingest := make([]*grpc.ClientConn, reportStreams)
+	for i := range ingest {
+		var err error
+		if ingest[i], err = r.dial(ingestAddr); err != nil {
+			return err
+		}
+	}
+	o := r.opts
+	o.Progress(fmt.Sprintf("%d vehicles report for the first time", o.Areas*o.VehiclesPerArea))
+	if err := r.eachStream(ctx, ingest, r.fleet.fill); err != nil {
+		return err
+	}
+	if err := r.searchable(ctx); err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	done, finish := context.WithCancel(groupCtx)
+	defer finish()
+	group.Go(func() error {
+		return r.eachStream(groupCtx, ingest, func(ctx context.Context, conn *grpc.ClientConn, i int) error {
+			return r.fleet.drive(ctx, done, conn, i)
+		})
+	})
+	group.Go(func() error {
+		defer finish()
+		return r.inFrontOf(groupCtx, matcherAddr)
+	})
+	return group.Wait()
+}
+
+// inFrontOf opens the calls while the fleet drives, and measures.
+func (r *run) inFrontOf(ctx context.Context, matcherAddr string) error {
+	o := r.opts
+	o.Progress("memory without watchers")
+	before, err := r.floor(ctx)
+	if err != nil {
+		return err
+	}
+	watching, leave := context.WithCancel(ctx)
+	defer leave()
+	group, groupCtx := errgroup.WithContext(watching)
+	o.Progress(fmt.Sprintf("%d watchers call", o.Watchers))
+	if err := r.call(ctx, groupCtx, group, matcherAddr); err != nil {
+		return err
+	}
+	o.Progress("memory with watchers")
+	if err := pause(groupCtx, o.Warmup); err != nil {
+		return firstError(group, leave, err)
+	}
+	after, err := r.floor(ctx)
+	if err != nil {
+		return err
+	}
+	o.Progress("measuring")
+	if err := r.count(groupCtx); err != nil {
+		return firstError(group, leave, err)
+	}
+	leave()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	r.result.LiveBytesPerWatcher = (after.live - before.live) / float64(o.Watchers)
+	r.result.ResidentBytesPerWatcher = (after.resident - before.resident) / float64(o.Watchers)
+	r.judge()
+	return nil
+}
+
+// firstError prefers what a watcher said to the cancellation that came of it.
+func firstError(group *errgroup.Group, leave func(), err error) error {
+	leave()
+	if said := group.Wait(); said != nil {
+		return said
+	}
+	return err
+}
+
+// call opens all calls and waits until each has its first update.
+func (r *run) call(ctx, watching context.Context, group *errgroup.Group, addr string) error {
+	var conn *grpc.ClientConn
+	for i := range r.opts.Watchers {
+		if i%r.opts.StreamsPerConnection == 0 {
+			var err error
+			if conn, err = r.dial(addr); err != nil {
+				return err
+			}
+		}
+		to := conn
+		group.Go(func() error { return r.crowd.watch(watching, to, i) })
+		for int64(i+1)-r.crowd.open.Load() >= openAtOnce && watching.Err() == nil {
+			if err := pause(ctx, time.Millisecond); err != nil {
+				return err
+			}
+		}
+	}
+	for r.crowd.open.Load() < int64(r.opts.Watchers) && watching.Err() == nil {
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count measures for the time that was asked for.
+func (r *run) count(ctx context.Context) error {
+	cpu := func() (float64, float64, error) {
+		m, err := r.server.Metrics(ctx)
+		return m["process_cpu_seconds_total"], ownCPUSeconds(), err
+	}
+	server, own, err := cpu()
+	if err != nil {
+		return err
+	}
+	begun, sent := time.Now(), r.fleet.sent.Load()
+	r.crowd.measuring.Store(true)
+	if err := pause(ctx, r.opts.Duration); err != nil {
+		return err
+	}
+	r.crowd.measuring.Store(false)
+	took := time.Since(begun)
+	serverAfter, ownAfter, err := cpu()
+	if err != nil {
+		return err
+	}
+	m, err := r.server.Metrics(ctx)
+	if err != nil {
+		return err
+	}
+	out := &r.result
+	out.Watchers, out.Vehicles, out.Measured = r.opts.Watchers, r.opts.Areas*r.opts.VehiclesPerArea, took
+	out.FixesPerSecond = float64(r.fleet.sent.Load()-sent) / took.Seconds()
+	out.TellsPerSecond = float64(r.crowd.told.Load()) / took.Seconds()
+	out.UpdatesPerSecond = float64(r.crowd.updates.Load()) / took.Seconds()
+	out.FixToClient, out.LogToClient, out.Snapshot = r.crowd.fix.Summary(), r.crowd.log.Summary(), r.crowd.first.Summary()
+	out.Silent, out.Rescans = r.crowd.silent(), m["starling_matcher_area_rescans_total"]
+	out.ServerCores, out.GeneratorCores = (serverAfter-server)/took.Seconds(), (ownAfter-own)/took.Seconds()
+	return nil
+}
+
+func (r *run) judge() {
+	out := &r.result
+	if p99 := out.FixToClient.P99; p99 > r.opts.MaxP99 {
+		out.Faults = append(out.Faults, fmt.Sprintf("fix to client takes %v for 99 in 100, at most %v is promised", p99, r.opts.MaxP99))
+	}
+	if out.Silent > 0 {
+		out.Faults = append(out.Faults, fmt.Sprintf("%d watchers were told nothing", out.Silent))
+	}
+}
+
+// searchable waits until the matcher has every vehicle.
+func (r *run) searchable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	want := float64(r.opts.Areas * r.opts.VehiclesPerArea)
+	for {
+		m, err := r.server.Metrics(ctx)
+		if err == nil && m["starling_matcher_vehicles"] == want {
+			return nil
+		}
+		if pause(ctx, 20*time.Millisecond) != nil {
+			return fmt.Errorf("%v of %v vehicles can be found: %w", m["starling_matcher_vehicles"], want, ctx.Err())
+		}
+	}
+}
+
+// memory is what the server has, in bytes.
+type memory struct{ live, resident float64 }
+
+// floor is the least that the server has had in use over some collections:
+// about what is live. The resident memory is the last seen.
+func (r *run) floor(ctx context.Context) (low memory, err error) {
+	const looks = 25
+	for i := range looks {
+		m, err := r.server.Metrics(ctx)
+		if err != nil {
+			return low, err
+		}
+		live := m["go_memstats_heap_alloc_bytes"] + m["go_memstats_stack_inuse_bytes"]
+		if i == 0 || live < low.live {
+			low.live = live
+		}
+		low.resident = m["process_resident_memory_bytes"]
+		if err := pause(ctx, r.opts.Warmup/looks); err != nil {
+			return low, err
+		}
+	}
+	return low, nil
+}
+
+func ownCPUSeconds() float64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
