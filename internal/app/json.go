@@ -7,11 +7,14 @@ import (
 	"github.com/starling-fleet/starling/internal/jsondoor"
 )
 
+// opener opens a door of the process.
+type opener func(name, addr string) (net.Listener, error)
+
 // jsonDoor is the JSON door of a process; nil when there is none.
 type jsonDoor struct{ *jsondoor.Door }
 
 // jsonUnits opens the JSON door if the process has a role that it can serve.
-func (a *App) jsonUnits(open func(name, addr string) (net.Listener, error)) (*jsonDoor, []unit, error) {
+func (a *App) jsonUnits(open opener) (*jsonDoor, []unit, error) {
 	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) {
 		return nil, nil, nil
 	}

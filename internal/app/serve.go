@@ -21,13 +21,7 @@ import (
 // serve runs the roles on an open log. Everything that can fail at the start
 // (a taken port, a faulty setting) fails before anything runs.
 func (a *App) serve(ctx context.Context, log eventlog.Log) error {
-	var units []unit
 	var listeners []net.Listener
-	closeAll := func() {
-		for _, l := range listeners {
-			_ = l.Close()
-		}
-	}
 	open := func(name, addr string) (net.Listener, error) {
 		l, err := listen(name, addr)
 		if err == nil {
@@ -35,14 +29,29 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 		}
 		return l, err
 	}
-	ready := func() bool { return true }
+	units, ready, err := a.units(log, open)
+	if err != nil {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+		return err
+	}
+	units = append(units, unit{"readiness", func(ctx context.Context) error {
+		a.announce(ctx, ready)
+		return nil
+	}})
+	return runUnits(ctx, a.logger, units)
+}
 
-	// The units stop in reverse order: ingest first, the admin door last. The
-	// JSON door stops after the gRPC doors, whose last answers it passes on.
+// units sets up what the process consists of, and what says that it serves. The
+// units stop in reverse order: ingest first, the admin door last. The JSON door
+// stops after the gRPC doors, whose last answers it passes on.
+func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() bool, err error) {
+	ready = func() bool { return true }
 	if a.cfg.Server.AdminListen != "" {
 		l, err := open("admin", a.cfg.Server.AdminListen)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
@@ -51,20 +60,17 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	}
 	json, more, err := a.jsonUnits(open)
 	if err != nil {
-		closeAll()
-		return err
+		return nil, nil, err
 	}
 	units = append(units, more...)
 	if a.has(Matcher) {
 		l, err := open("matcher", a.cfg.Server.MatcherListen)
 		if err != nil {
-			closeAll()
-			return err
+			return nil, nil, err
 		}
 		more, isReady, err := a.matcherUnits(log, l, json)
 		if err != nil {
-			closeAll()
-			return err
+			return nil, nil, err
 		}
 		ready = isReady
 		units = append(units, more...)
@@ -72,29 +78,22 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	if a.has(Tracker) {
 		t, err := tracker.New(a.cfg.Tracker, log, a.registry, a.logger.With("room", "tracker"))
 		if err != nil {
-			closeAll()
-			return fmt.Errorf("set up the tracker: %w", err)
+			return nil, nil, fmt.Errorf("set up the tracker: %w", err)
 		}
 		units = append(units, unit{"tracker", t.Run})
 	}
 	if a.has(Ingest) {
 		l, err := open("ingest", a.cfg.Server.IngestListen)
 		if err != nil {
-			closeAll()
-			return err
+			return nil, nil, err
 		}
 		u, err := a.ingestUnit(log, l, json)
 		if err != nil {
-			closeAll()
-			return err
+			return nil, nil, err
 		}
 		units = append(units, u)
 	}
-	units = append(units, unit{"readiness", func(ctx context.Context) error {
-		a.announce(ctx, ready)
-		return nil
-	}})
-	return runUnits(ctx, a.logger, units)
+	return units, ready, nil
 }
 
 func (a *App) matcherUnits(log eventlog.Log, l net.Listener, json *jsonDoor) ([]unit, func() bool, error) {

@@ -235,7 +235,7 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, drain time.Duration) e
 	if err := server.Shutdown(limited); err != nil {
 		_ = server.Close() // what is still open is cut off
 	}
-	<-served
+	_ = <-served // http.ErrServerClosed
 	return nil
 }
 
