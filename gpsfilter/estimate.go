@@ -36,22 +36,48 @@ func (f *Filter) estimate(s *State, v Verdict, d float64) Estimate {
 
 // leash keeps the stated position of a slow vehicle where it was as long as the
 // track stays within the leash's length of it: the track of a vehicle that
-// stands trembles with its fixes. The leash is the shorter the faster it drives.
+// stands trembles with its fixes. The leash is the longer the noisier they are,
+// and the shorter the faster the vehicle drives; where no velocity is reported,
+// the noise makes the track itself look fast.
 func (f *Filter) leash(s *State, m *measurement, statedE, statedN float64) {
 	t := &f.tune
+	noise := math.Sqrt(s.whiteVar)
+	length, slow := float64(t.LeashM*(noise/(noise+t.LeashNoise))), t.LeashSpeed
+	if !s.hasRecentVelocity() {
+		length += float64(t.LeashPerNoise * noise)
+		slow += float64(t.LeashSpeedPerNoise*noise) / max(1, m.dt)
+	}
 	v := s.k.speed()
 	if m.hasSpeed {
 		v = m.speed
 	}
-	v /= t.LeashSpeed
+	v /= slow
 	v2 := float64(v * v)
-	noise := math.Sqrt(s.whiteVar)
-	length := float64(t.LeashM*(noise/(noise+t.LeashNoise))) / (1 + float64(v2*v2))
+	length /= 1 + float64(v2*v2)
 	e, n := statedE-s.k.x[0], statedN-s.k.x[1]
 	if d := math.Sqrt(float64(e*e) + float64(n*n)); d > length {
 		e, n = e*(length/d), n*(length/d)
 	}
 	s.leashE, s.leashN = float32(e), float32(n)
+}
+
+// keepNear keeps the stated position of a vehicle that is not held within the
+// fix's accuracy, or NearM, of a fix that was used: nearer than that a device
+// knows better. One whose fixes are noisy does not, and gets more room.
+func (f *Filter) keepNear(s *State, m *measurement) {
+	t := &f.tune
+	if s.holds(t) {
+		return
+	}
+	most := float64(0.98 * max(t.NearM, m.accuracyM, float64(t.NearPerVar*s.whiteVar)))
+	k := &s.k
+	e := k.x[0] + float64(k.x[2]*t.LeadS) + float64(s.leashE) - m.e
+	n := k.x[1] + float64(k.x[3]*t.LeadS) + float64(s.leashN) - m.n
+	if d := math.Sqrt(float64(e*e) + float64(n*n)); d > most {
+		over := 1 - most/d
+		s.leashE -= float32(e * over)
+		s.leashN -= float32(n * over)
+	}
 }
 
 // calibration returns what share of the models' covariance is stated, and the
@@ -62,7 +88,7 @@ func (f *Filter) leash(s *State, m *measurement, statedE, statedN float64) {
 func (f *Filter) calibration(s *State) (share, addM2 float64) {
 	t := &f.tune
 	if s.hasRecentVelocity() {
-		return 1, float64(t.UnseenVelocityM*t.UnseenVelocityM) + float64(t.UnseenVelocityPerNoise*s.whiteVar)
+		return 1, float64(t.UnseenVelocityM * t.UnseenVelocityM)
 	}
 	if s.accuracyM == 0 {
 		return 1, float64(t.UnseenM*t.UnseenM) + float64(t.UnseenPerNoise*s.whiteVar)

@@ -49,12 +49,19 @@ func (f *Filter) Step(s *State, fix Fix) Estimate {
 	}
 	s.k.predict(m.dt, f.processNoise(s, &m))
 	f.takeVelocity(s, &m)
-	verdict, d := VerdictStale, 0.0
+	verdict, d, used := VerdictStale, 0.0, false
 	if !stale {
-		verdict, d = f.takePosition(s, &m)
+		verdict, d, used = f.takePosition(s, &m)
+	}
+	s.unseenS += float32(m.dt)
+	if used {
+		s.unseenS = 0
 	}
 	s.k.repair(f.cfg.MaxSpeedMPS)
 	f.leash(s, &m, statedE, statedN)
+	if used {
+		f.keepNear(s, &m)
+	}
 	f.reanchor(s)
 	return f.estimate(s, verdict, d)
 }
@@ -70,6 +77,7 @@ func (f *Filter) Predict(s *State, atMS int64) (Estimate, bool) {
 	c := *s
 	if atMS > c.timeMS {
 		m := measurement{dt: float64(atMS-c.timeMS) / 1000}
+		m.since = m.dt + float64(c.unseenS)
 		c.k.predict(m.dt, f.processNoise(&c, &m))
 		c.timeMS = atMS
 	}
@@ -81,7 +89,8 @@ func (f *Filter) start(s *State, fix *Fix) Estimate {
 	learned := s.whiteVar > 0
 	*s = State{
 		timeMS: fix.TimeMS, anchor: newPlane(fix.LatDeg, fix.LonDeg), reportedAgeS: -1,
-		whiteVar: s.whiteVar, seen: s.seen, courses: s.courses, accuracyM: s.accuracyM, lagS: s.lagS, lagInfo: s.lagInfo,
+		whiteVar: s.whiteVar, seen: s.seen, courses: s.courses, accuracyM: s.accuracyM,
+		speedLag: s.speedLag.kept(), courseLag: s.courseLag.kept(),
 	}
 	if !learned {
 		s.courses = startCourses
@@ -94,7 +103,7 @@ func (f *Filter) start(s *State, fix *Fix) Estimate {
 		}
 		sd *= f.tune.NoiseFraction
 		s.whiteVar = float64(sd * sd)
-		s.lagS = float32(f.tune.LagS)
+		s.speedLag.s, s.courseLag.s = float32(f.tune.SpeedLagS), float32(f.tune.CourseLagS)
 	}
 	f.restart(s, 0, 0)
 	s.positionHash = hashPosition(fix)
@@ -108,7 +117,7 @@ func (f *Filter) restart(s *State, e, n float64) {
 	s.k.start(e, n, s.whiteVar+float64(sd*sd), float64(bias*bias), f.tune.StartVelVar)
 	s.setMeans(e, n, e, n)
 	s.support, s.altCount, s.standS = 1, 0, 0
-	s.lagE, s.lagN = 0, 0
+	s.speedLag, s.courseLag = s.speedLag.kept(), s.courseLag.kept()
 	s.leashE, s.leashN = 0, 0
 }
 

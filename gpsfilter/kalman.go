@@ -176,6 +176,23 @@ func (k *kalman) free(pos, posVel, vel float64) {
 	k.p[p33] += vel
 }
 
+// freeAcross is free for the direction across the course (ue, un), a unit
+// vector, alone.
+func (k *kalman) freeAcross(ue, un, pos, posVel, vel float64) {
+	ee, en, nn := float64(un*un), -float64(ue*un), float64(ue*ue)
+	p := &k.p
+	p[p00] += float64(pos * ee)
+	p[p01] += float64(pos * en)
+	p[p11] += float64(pos * nn)
+	p[p02] += float64(posVel * ee)
+	p[p03] += float64(posVel * en)
+	p[p12] += float64(posVel * en)
+	p[p13] += float64(posVel * nn)
+	p[p22] += float64(vel * ee)
+	p[p23] += float64(vel * en)
+	p[p33] += float64(vel * nn)
+}
+
 // repair keeps the state within what is possible against rounding and garbage:
 // variances positive and bounded, the speed below what a vehicle can drive.
 func (k *kalman) repair(maxSpeed float64) {

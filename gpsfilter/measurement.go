@@ -16,15 +16,20 @@ const (
 
 // measurement is a fix as the models see it.
 type measurement struct {
-	dt   float64 // seconds since the fix before
-	e, n float64 // metres in the plane
+	dt    float64 // seconds since the fix before
+	since float64 // seconds since a position was used
+	e, n  float64 // metres in the plane
+	// accuracyM is what the device reports, 0 for nothing.
+	accuracyM float64
 	// noiseFactor scales the learned variance by the reported accuracy.
 	noiseFactor float64
 	// hasVelocity: speed and course were reported, or that the vehicle stands.
 	hasVelocity, hasSpeed bool
 	speed, ue, un         float64 // course as a unit vector
-	accE, accN            float64 // acceleration between reported velocities
-	repeated              bool    // exactly the velocity reported before
+	// accAlong and accAcross are the acceleration between the reported
+	// velocities, along the course and to its left.
+	accAlong, accAcross float64
+	repeated            bool // exactly the velocity reported before
 }
 
 // stands says whether the device reports that the vehicle stands.
@@ -35,9 +40,11 @@ func (m *measurement) drives() bool { return m.hasSpeed && m.speed >= standingMP
 
 func (f *Filter) measure(s *State, fix *Fix) measurement {
 	m := measurement{dt: float64(fix.TimeMS-s.timeMS) / 1000, noiseFactor: 1}
+	m.since = m.dt + float64(s.unseenS)
 	m.e, m.n = s.anchor.toPlane(fix.LatDeg, fix.LonDeg)
 	if fix.Has&FieldAccuracy != 0 {
-		m.noiseFactor = f.takeAccuracy(s, float64(fix.AccuracyM))
+		m.accuracyM = float64(fix.AccuracyM)
+		m.noiseFactor = f.takeAccuracy(s, m.accuracyM)
 	}
 	if s.reportedAgeS >= 0 {
 		s.reportedAgeS += float32(m.dt)
@@ -65,9 +72,11 @@ func (f *Filter) measure(s *State, fix *Fix) measurement {
 	ve, vn := float64(m.speed*m.ue), float64(m.speed*m.un)
 	if age := float64(s.reportedAgeS); age > 0 && age < 3 {
 		age = max(age, 0.2)
-		m.accE, m.accN = (ve-float64(s.reportedE))/age, (vn-float64(s.reportedN))/age
-		s.lagE += float32(ve) - s.reportedE
-		s.lagN += float32(vn) - s.reportedN
+		de, dn := ve-float64(s.reportedE), vn-float64(s.reportedN)
+		along, across := float64(de*m.ue)+float64(dn*m.un), float64(dn*m.ue)-float64(de*m.un)
+		m.accAlong, m.accAcross = along/age, across/age
+		s.speedLag.moves(float64(along*m.ue), float64(along*m.un))
+		s.courseLag.moves(-float64(across*m.un), float64(across*m.ue))
 	}
 	m.repeated = s.reportedAgeS >= 0 && float32(ve) == s.reportedE && float32(vn) == s.reportedN
 	s.reportedE, s.reportedN, s.reportedAgeS = float32(ve), float32(vn), 0
@@ -101,22 +110,24 @@ func (s *State) hasRecentVelocity() bool {
 func (f *Filter) processNoise(s *State, m *measurement) noise {
 	t := &f.tune
 	qa, qc := t.QAlong, t.QCross
-	if m.hasVelocity {
+	switch {
+	case m.hasVelocity:
 		qa, qc = t.QAlongVelocity, t.QCrossVelocity
+	case m.hasSpeed:
+		qa, qc = t.QAlongWheel, t.QCrossWheel
 	}
-	if m.dt > 1 {
+	if m.since > 1 {
 		// A vehicle that is not seen keeps its acceleration for a while, so
 		// its uncertainty grows faster than that of white acceleration.
-		unseen := m.dt - 1
-		g := 1 + float64(t.QGap*unseen) + float64(float64(t.QLongGap*unseen)*unseen)
+		g := 1 + float64(t.QGap*(m.since-1))
 		qa, qc = float64(qa*g), float64(qc*g)
 	}
-	bias := t.BiasM
+	bias, perNoise := t.BiasM, t.BiasPerNoise
 	if s.hasRecentVelocity() {
-		bias = t.BiasVelocityM
+		bias, perNoise = t.BiasVelocityM, t.BiasPerNoiseVelocity
 	}
 	q := noise{decay: t.BiasTauS / (t.BiasTauS + m.dt)}
-	q.biasVarM2 = float64((float64(bias*bias) + float64(t.BiasPerNoise*s.whiteVar)) * (1 - float64(q.decay*q.decay)))
+	q.biasVarM2 = float64((float64(bias*bias) + float64(perNoise*s.whiteVar)) * (1 - float64(q.decay*q.decay)))
 	speed := s.k.speed()
 	if speed < 1 {
 		q.qee, q.qnn = (qa+qc)/2, (qa+qc)/2

@@ -34,18 +34,18 @@ func (f *Filter) innovation(s *State, m *measurement) innovation {
 	return in
 }
 
-// takePosition judges the position and uses it. It returns the verdict and the
-// normalised distance.
-func (f *Filter) takePosition(s *State, m *measurement) (Verdict, float64) {
+// takePosition judges the position and uses it. It returns the verdict, the
+// normalised distance, and whether the track has used the position.
+func (f *Filter) takePosition(s *State, m *measurement) (v Verdict, d float64, used bool) {
 	t := &f.tune
 	in := f.innovation(s, m)
-	d := math.Sqrt(in.d2)
+	d = math.Sqrt(in.d2)
 	impossible := false
 	if s.holds(t) && !m.drives() {
-		if m.dt <= maxHoldS && in.off2 > float64(t.JumpMaxM*t.JumpMaxM) {
+		if s.sinceHeld(m) <= maxHoldS && in.off2 > float64(t.JumpMaxM*t.JumpMaxM) {
 			impossible = true
 		} else if v, done := f.holdJump(s, m, &in); done {
-			return v, d
+			return v, d, s.altCount == 0
 		} else {
 			in = f.innovation(s, m)
 			d = math.Sqrt(in.d2)
@@ -57,10 +57,10 @@ func (f *Filter) takePosition(s *State, m *measurement) (Verdict, float64) {
 	}
 	if impossible || in.d2 > gate && in.off2 > float64(t.GateM*t.GateM) {
 		if f.alternative(s, m) {
-			return VerdictWarmingUp, d
+			return VerdictWarmingUp, d, true
 		}
 		s.support = max(0, s.support-0.5)
-		return VerdictOutlier, d
+		return VerdictOutlier, d, false
 	}
 	s.confirm(m, &in)
 	turns, clip := f.manoeuvre(s, m, &in), t.NoiseClip
@@ -69,21 +69,25 @@ func (f *Filter) takePosition(s *State, m *measurement) (Verdict, float64) {
 	}
 	f.learnNoise(s, &in, clip)
 	standing := f.standstill(s, m)
-	f.learnLag(s, in.e, in.n, in.r, in.prior)
+	f.learnLags(s, &in)
 	// A Student-t measurement: the variance grows with the distance (Roth,
 	// Özkan and Gustafsson, "A Student's t filter for heavy tailed process and
 	// measurement noise", 2013).
 	if !turns {
-		in.r *= (t.DOF + in.d2) / (t.DOF + 2)
+		dof := t.DOF
+		if s.hasRecentVelocity() {
+			dof = t.DOFVelocity
+		}
+		in.r *= (dof + in.d2) / (dof + 2)
 	}
 	s.k.updatePosition(m.e, m.n, in.r)
 	switch {
 	case in.d2 > 9:
-		return VerdictCorrected, d
+		return VerdictCorrected, d, true
 	case standing:
-		return VerdictStandstill, d
+		return VerdictStandstill, d, true
 	}
-	return VerdictAccepted, d
+	return VerdictAccepted, d, true
 }
 
 // confirm counts a fix that agrees with the track. After a gap a fix far off
@@ -101,14 +105,16 @@ func (s *State) confirm(m *measurement, in *innovation) {
 }
 
 // manoeuvre says whether the fix is off in the same direction as the one before
-// it. Noise does not do that; a vehicle that brakes or turns does. Then the fix
-// counts in full, and where the device reports that the vehicle drives but not
-// where to, the velocity is set free.
+// it, and no further than a vehicle can have got. Noise does not do that; a
+// vehicle that brakes or turns does. Then the fix counts in full, and where the
+// device reports that the vehicle drives but not where to, the velocity is set
+// free across the course.
 func (f *Filter) manoeuvre(s *State, m *measurement, in *innovation) bool {
 	t := &f.tune
 	pe, pn := float64(s.offE), float64(s.offN)
 	fast := m.drives() || s.k.speed() >= t.TurnMinMPS
-	if in.d2 < t.TurnDistance || m.hasVelocity || m.dt > t.TurnMaxS || !fast {
+	most := float64(t.TurnMostMPS2*float64(m.dt*m.dt)) + float64(t.TurnMostPerNoise*math.Sqrt(s.whiteVar))
+	if in.d2 < t.TurnDistance || in.off2 > float64(most*most) || m.hasVelocity || m.dt > t.TurnMaxS || !fast {
 		s.offE, s.offN = 0, 0
 		return false
 	}
@@ -121,7 +127,11 @@ func (f *Filter) manoeuvre(s *State, m *measurement, in *innovation) bool {
 	if m.drives() {
 		free := float64(t.TurnGain * in.off2)
 		perS := free / m.dt
-		s.k.free(free, perS, perS/m.dt)
+		if v := s.k.speed(); v > 1 {
+			s.k.freeAcross(s.k.x[2]/v, s.k.x[3]/v, free, perS, perS/m.dt)
+		} else {
+			s.k.free(free, perS, perS/m.dt)
+		}
 	}
 	return true
 }
@@ -158,7 +168,7 @@ func (f *Filter) alternative(s *State, m *measurement) bool {
 	s.altE, s.altN, s.altAgeS = float32(m.e), float32(m.n), 0
 	need := float32(3)
 	switch {
-	case s.support < 2:
+	case s.support < 1.5:
 		need = 1
 	case s.support < 4 || m.dt > 2:
 		need = 2

@@ -25,7 +25,9 @@ func (f *Filter) Smooth(dst []Estimate, s State, fixes []Fix) []Estimate {
 	// The backward filter lives in mirrored time, where courses turn round and
 	// the lag of the reported velocity is a lead.
 	end := fixes[len(fixes)-1].TimeMS
-	back := State{whiteVar: s.whiteVar, seen: s.seen, courses: s.courses, accuracyM: s.accuracyM, lagS: -s.lagS, lagInfo: s.lagInfo}
+	back := State{whiteVar: s.whiteVar, seen: s.seen, courses: s.courses, accuracyM: s.accuracyM}
+	back.speedLag, back.courseLag = s.speedLag.kept(), s.courseLag.kept()
+	back.speedLag.s, back.courseLag.s = -back.speedLag.s, -back.courseLag.s
 	for i := len(fixes) - 1; i >= 0; i-- {
 		fix := fixes[i]
 		fix.TimeMS = 1 + end - fix.TimeMS

@@ -10,6 +10,15 @@ const (
 	maxHoldS = 3
 )
 
+// sinceHeld returns how long ago the vehicle was last seen where it is held,
+// or, while a jump waits for confirmation, the fix before.
+func (s *State) sinceHeld(m *measurement) float64 {
+	if s.altCount > 0 {
+		return m.dt
+	}
+	return m.since
+}
+
 // holds says whether the vehicle has stood for long enough to be held.
 func (s *State) holds(t *tuning) bool { return float64(s.standS) >= t.StandHoldS }
 
@@ -86,13 +95,15 @@ func (f *Filter) leaves(s *State, m *measurement, de, dn, se, sn float64) bool {
 
 // holdJump handles a step that a standing vehicle cannot have made. A bias has
 // changed when the next fixes confirm the new place; the vehicle has left when
-// they go on. It says whether the fix is dealt with.
+// they go on from there. It says whether the fix is dealt with.
 func (f *Filter) holdJump(s *State, m *measurement, in *innovation) (Verdict, bool) {
 	t := &f.tune
 	limit := t.JumpM + float64(t.JumpAcc*float64(m.dt*m.dt)) + float64(t.JumpPerNoise*math.Sqrt(s.whiteVar))
 	l2 := float64(limit * limit)
-	if in.off2 <= l2 || m.dt > maxHoldS {
+	if in.off2 <= l2 {
 		s.altCount = 0
+	}
+	if in.off2 <= l2 || s.sinceHeld(m) > maxHoldS {
 		return VerdictNone, false
 	}
 	de, dn := m.e-float64(s.altE), m.n-float64(s.altN)
@@ -105,8 +116,14 @@ func (f *Filter) holdJump(s *State, m *measurement, in *innovation) (Verdict, bo
 		if !same {
 			s.altCount = 0
 		}
-		s.altE, s.altN, s.altAgeS = float32(m.e), float32(m.n), 0
+		if s.altCount == 0 {
+			s.altE, s.altN = float32(m.e), float32(m.n)
+		}
+		s.altAgeS = 0
 		s.altCount++
+		if in.off2 < float64(t.GateM*t.GateM) {
+			return VerdictStandstill, true
+		}
 		return VerdictOutlier, true
 	}
 	v := 1 / max(m.dt, 0.5)

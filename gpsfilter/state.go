@@ -8,7 +8,7 @@ import (
 
 // StateVersion is the version of State's encoding and of what Step computes.
 // Outputs of two versions may differ.
-const StateVersion = 1
+const StateVersion = 2
 
 // State is what the filter knows of one vehicle. It is a plain value without
 // pointers: an assignment copies it, and the copy is independent. The zero
@@ -46,16 +46,18 @@ type State struct {
 	support float32
 	// alt is a second place that fixes which disagree with the track have
 	// shown: where, how many of them in a row agreed, how long ago.
-	altE, altN, altVE, altVN, altCount, altAgeS float32
-	// lagS is the learned lag of the reported velocity, lagInfo how much has
-	// been learned, lagE and lagN the predicted position's derivative by it.
-	lagS, lagInfo, lagE, lagN float32
+	altE, altN, altCount, altAgeS float32
+	// unseenS is for how long no position has been used.
+	unseenS float32
+	// speedLag and courseLag are by how much the reported speed and course are
+	// late.
+	speedLag, courseLag lag
 	// positionHash recognises a repeated position.
 	positionHash uint32
 }
 
 // stateSize is the encoded size of a State in bytes.
-const stateSize = 1 + 8 + 8*31 + 4*28
+const stateSize = 1 + 8 + 8*31 + 4*31
 
 // TimeMS returns the device time of the newest fix that was stepped, in
 // milliseconds since the Unix epoch; 0 when the state knows nothing.
@@ -131,12 +133,13 @@ func (s *State) UnmarshalBinary(b []byte) error {
 }
 
 // singles lists the float32 fields in the order of the encoding.
-func (s *State) singles() [27]*float32 {
-	return [27]*float32{
+func (s *State) singles() [30]*float32 {
+	return [30]*float32{
 		&s.accuracyM, &s.reportedE, &s.reportedN, &s.reportedAgeS,
 		&s.fastE, &s.fastN, &s.slowE, &s.slowN, &s.leashE, &s.leashN, &s.offE, &s.offN, &s.courses,
 		&s.standS, &s.staleS, &s.seen, &s.support,
-		&s.altE, &s.altN, &s.altVE, &s.altVN, &s.altCount, &s.altAgeS,
-		&s.lagS, &s.lagInfo, &s.lagE, &s.lagN,
+		&s.altE, &s.altN, &s.altCount, &s.altAgeS, &s.unseenS,
+		&s.speedLag.s, &s.speedLag.info, &s.speedLag.e, &s.speedLag.n,
+		&s.courseLag.s, &s.courseLag.info, &s.courseLag.e, &s.courseLag.n,
 	}
 }

@@ -1,52 +1,88 @@
 package gpsfilter
 
-// takeVelocity uses the reported velocity, or the speed alone. Both are late
-// by the learned lag, which the acceleration makes up for.
+// lag is by how much a reported part of the velocity is later than the
+// position.
+type lag struct {
+	// s is the lag in seconds, info how much has been learned of it.
+	s, info float32
+	// e and n are how far the predicted position would be elsewhere if the lag
+	// were one second longer.
+	e, n float32
+}
+
+// moves tells of a change of the reported velocity.
+func (l *lag) moves(de, dn float64) {
+	l.e += float32(de)
+	l.n += float32(dn)
+}
+
+// kept is what was learned, for a new track.
+func (l *lag) kept() lag { return lag{s: l.s, info: l.info} }
+
+// takeVelocity uses the reported velocity, or the speed alone. Speed and course
+// are each late by a learned lag, which the acceleration makes up for. A
+// receiver smooths its course, most of all when it is slow.
 func (f *Filter) takeVelocity(s *State, m *measurement) {
 	t := &f.tune
-	k := &s.k
 	switch {
 	case m.hasVelocity:
-		acc2 := float64(m.accE*m.accE) + float64(m.accN*m.accN)
+		al2, ac2 := float64(m.accAlong*m.accAlong), float64(m.accAcross*m.accAcross)
 		base := float64(t.SpeedSD * t.SpeedSD)
-		along := base + float64(float64(t.AccelSD*t.AccelSD)*acc2)
+		along := base + float64(t.SpeedPerAlong*al2) + float64(t.SpeedPerAcross*ac2)
 		h := float64(t.HeadingSD * m.speed)
-		across := base + float64(h*h) + float64(float64(t.CrossAccelSD*t.CrossAccelSD)*acc2)
+		across := base + float64(h*h) + float64(t.CoursePerAlong*al2) + float64(t.CoursePerAcross*ac2)
+		courseLag := float64(s.courseLag.s)
 		if m.drives() {
-			// A receiver smooths its course, most of all when it is slow.
 			low := t.LowSpeedSD / (1 + float64(m.speed*m.speed)/25)
 			across += float64(low * low)
+			v := m.speed / t.SlowLagMPS
+			courseLag += t.SlowLagS / (1 + float64(v*v))
 		}
-		lag := float64(s.lagS)
-		ve := float64(m.speed*m.ue) + float64(lag*m.accE)
-		vn := float64(m.speed*m.un) + float64(lag*m.accN)
-		k.updateVelocity(m.ue, m.un, float64(ve*m.ue)+float64(vn*m.un), along)
-		k.updateVelocity(-m.un, m.ue, float64(vn*m.ue)-float64(ve*m.un), across)
+		s.k.updateVelocity(m.ue, m.un, m.speed+float64(float64(s.speedLag.s)*m.accAlong), along)
+		s.k.updateVelocity(-m.un, m.ue, float64(courseLag*m.accAcross), across)
 	case m.hasSpeed:
-		v := k.speed()
-		if v > 1 && k.p[p22]+k.p[p33] < float64(v*v) {
-			k.updateVelocity(k.x[2]/v, k.x[3]/v, m.speed, float64(t.WheelSD*t.WheelSD))
-		}
+		f.takeSpeed(s, m)
 	}
 }
 
-// learnLag learns by how much the reported velocity is later than the
-// position, by recursive prediction error (Ljung and Söderström, "Theory and
-// Practice of Recursive Identification", 1983): lagE and lagN are how far the
-// predicted position would be elsewhere if the lag were one second longer. It
-// takes the innovation, its measurement variance and its predicted variance.
-func (f *Filter) learnLag(s *State, ie, in, r, prior float64) {
-	t := &f.tune
-	le, ln := float64(s.lagE), float64(s.lagN)
-	g2 := float64(le*le) + float64(ln*ln)
-	v := r + prior
-	if g2 > t.LagMinDV {
-		info := float64(float64(s.lagInfo)*t.LagForget) + g2/v
-		dot := float64(le*ie) + float64(ln*in)
-		s.lagInfo = float32(info)
-		s.lagS = min(1.2, max(-0.3, s.lagS+float32(dot/v/(info+t.LagPrior))))
+// takeSpeed uses a reported speed without a course, by the second-order
+// extended Kalman filter (Bar-Shalom, Li and Kirubarajan 2001, section 10.3.2):
+// where the direction is uncertain, the speed is more than the length of the
+// mean velocity.
+func (f *Filter) takeSpeed(s *State, m *measurement) {
+	k := &s.k
+	v := k.speed()
+	if v <= 1 || k.p[p22]+k.p[p33] >= float64(v*v) {
+		return
 	}
-	keep := float32(r / v)
-	s.lagE *= keep
-	s.lagN *= keep
+	ue, un := k.x[2]/v, k.x[3]/v
+	across := float64(float64(un*un)*k.p[p22]) - float64(2*float64(float64(ue*un)*k.p[p23])) + float64(float64(ue*ue)*k.p[p33])
+	longer := max(0, across) / float64(2*v)
+	wheel := f.tune.WheelSD
+	k.updateVelocity(ue, un, m.speed-longer, float64(wheel*wheel)+float64(2*float64(longer*longer)))
+}
+
+// learnLags takes the innovation, its measurement variance and its predicted
+// variance.
+func (f *Filter) learnLags(s *State, in *innovation) {
+	f.learnLag(&s.speedLag, in)
+	f.learnLag(&s.courseLag, in)
+}
+
+// learnLag learns a lag by recursive prediction error (Ljung and Söderström,
+// "Theory and Practice of Recursive Identification", 1983).
+func (f *Filter) learnLag(l *lag, in *innovation) {
+	t := &f.tune
+	le, ln := float64(l.e), float64(l.n)
+	g2 := float64(le*le) + float64(ln*ln)
+	v := in.r + in.prior
+	if g2 > t.LagMinDV {
+		info := float64(float64(l.info)*t.LagForget) + g2/v
+		dot := float64(le*in.e) + float64(ln*in.n)
+		l.info = float32(info)
+		l.s = min(1.2, max(-0.3, l.s+float32(dot/v/(info+t.LagPrior))))
+	}
+	keep := float32(in.r / v)
+	l.e *= keep
+	l.n *= keep
 }

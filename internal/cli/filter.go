@@ -69,7 +69,7 @@ func evaluateFilter(world IO, truth string) error {
 			return fmt.Errorf("evaluate the filter: %w", err)
 		}
 	} else {
-		stream, err := filtereval.LoadStream("/dev/stdin", truth)
+		stream, err := filtereval.LoadDrive("stdin", world.In, truth)
 		if err != nil {
 			return fmt.Errorf("evaluate the filter: %w", err)
 		}

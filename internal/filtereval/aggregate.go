@@ -41,6 +41,8 @@ func p50base(r *run) float64 { return r.starling.P50() / r.base.P50() }
 func p95base(r *run) float64 { return r.starling.P95() / r.base.P95() }
 func length(r *run) float64  { return r.starling.LiveM / r.starling.TruthM }
 
+func settledLength(r *run) float64 { return r.starling.SettledLiveM / r.starling.SettledTruthM }
+
 type named struct {
 	name string
 	runs []run
@@ -108,18 +110,33 @@ func inside(runs []run) float64 {
 	return float64(in) / float64(n)
 }
 
-func jumps(runs []run) float64 {
-	left, n := 0, 0
+// percent is the share of one count in another over all runs.
+func percent(runs []run, part, whole func(*Score) int) float64 {
+	p, w := 0, 0
 	for _, r := range runs {
-		left, n = left+r.starling.JumpsLeft, n+r.starling.Jumps
+		p, w = p+part(r.starling), w+whole(r.starling)
 	}
-	return 100 * float64(left) / float64(n)
+	return 100 * float64(p) / float64(w)
 }
 
+func jumps(runs []run) float64 {
+	return percent(runs, func(s *Score) int { return s.JumpsLeft }, func(s *Score) int { return s.Jumps })
+}
+
+func settledJumps(runs []run) float64 {
+	return percent(runs, func(s *Score) int { return s.SettledJumpsLeft }, func(s *Score) int { return s.Jumps })
+}
+
+func good(s *Score) int { return s.Good }
+
 func displaced(runs []run) float64 {
-	d, n := 0, 0
-	for _, r := range runs {
-		d, n = d+r.starling.Displaced, n+r.starling.Good
-	}
-	return 100 * float64(d) / float64(n)
+	return percent(runs, func(s *Score) int { return s.Displaced }, good)
+}
+
+func refused(runs []run) float64 {
+	return percent(runs, func(s *Score) int { return s.Refused }, good)
+}
+
+func spoilt(runs []run) float64 {
+	return percent(runs, func(s *Score) int { return s.Spoilt }, good)
 }

@@ -1,9 +1,12 @@
 package filtereval_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -98,24 +101,41 @@ func TestFilterThatIsRightScoresPerfectly(t *testing.T) {
 }
 
 func TestLoadStream(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		p := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(p, []byte(text), 0o600))
-		return p
+	const truth = "unix_ms,lat,lon\n2000,48.1,11\n1000,48,11\n"
+	load := func(fixes, truth string) (filtereval.Stream, error) {
+		return filtereval.LoadStream("gsdc_spp_drive_phone", strings.NewReader(fixes), strings.NewReader(truth))
 	}
-	truth := write("d.truth.csv", "unix_ms,lat,lon\n2000,48.1,11\n1000,48,11\n")
-	s, err := filtereval.LoadStream(write("d.csv", "vehicle_id,unix_ms,lat,lon,accuracy_m,speed_mps,heading_deg\nv,1000,48,11,,3.5,\n"), truth)
+	s, err := load("vehicle_id,unix_ms,lat,lon,accuracy_m,speed_mps,heading_deg\nv,1000,48,11,,3.5,\n", truth)
 	require.NoError(t, err)
 	require.Equal(t, []gpsfilter.Fix{{TimeMS: 1000, LatDeg: 48, LonDeg: 11, SpeedMPS: 3.5, Has: gpsfilter.FieldSpeed}}, s.Fixes)
 	require.Equal(t, int64(1000), s.Truth[0].TimeMS, "truth is put in order of time")
+	require.Equal(t, []string{"gsdc_spp", "drive"}, []string{s.Kind, s.Drive})
 
-	_, err = filtereval.LoadStream(write("x.csv", "unix_ms,lat,lon\n1000,48,east\n"), truth)
-	require.ErrorContains(t, err, "line 2: lon")
-	_, err = filtereval.LoadStream(write("y.csv", "unix_ms,lat\n"), truth)
-	require.ErrorContains(t, err, `no column "lon"`)
+	_, err = load("unix_ms,lat,lon\n1000,48,east\n", truth)
+	require.ErrorContains(t, err, "fixes of gsdc_spp_drive_phone: line 2: lon")
+	_, err = load("unix_ms,lat,lon\n1000,48,11\n", "unix_ms,lat\n")
+	require.ErrorContains(t, err, `truth of gsdc_spp_drive_phone: no column "lon"`)
 	_, err = filtereval.LoadDir(t.TempDir())
 	require.Error(t, err)
+}
+
+func TestLoadDriveReadsTruthPackedOrNot(t *testing.T) {
+	const fixes, truth = "unix_ms,lat,lon\n1000,48,11\n", "unix_ms,lat,lon\n1000,48,11\n"
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write([]byte(truth))
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	for name, content := range map[string][]byte{"t.csv": []byte(truth), "t.csv.gz": packed.Bytes()} {
+		path := filepath.Join(t.TempDir(), name)
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		s, err := filtereval.LoadDrive("one", strings.NewReader(fixes), path)
+		require.NoError(t, err)
+		require.Len(t, s.Fixes, 1)
+		require.Len(t, s.Truth, 1)
+	}
+	_, err = filtereval.LoadDrive("one", strings.NewReader(fixes), filepath.Join(t.TempDir(), "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 // What the filter shows on all drives must not get worse unnoticed.

@@ -28,8 +28,9 @@ type Score struct {
 	Errors []float64
 	// LargestM is the largest error after the first 10 s.
 	LargestM float64
-	// LiveM and TruthM are the lengths of the two polylines.
-	LiveM, TruthM float64
+	// LiveM and TruthM are the lengths of the two polylines, SettledLiveM and
+	// SettledTruthM without the first 10 s.
+	LiveM, TruthM, SettledLiveM, SettledTruthM float64
 	// StandingS is how long the truth stood, DriftM the live path meanwhile.
 	StandingS, DriftM float64
 	// HeadingErrors in degrees, of rows with truth that moves; Moving counts
@@ -39,11 +40,14 @@ type Score struct {
 	// Inside counts rows with the truth inside the 95 % ellipse.
 	Inside int
 	// Jumps counts injected jumps over 100 m, JumpsLeft those that are still
-	// as far off after the filter.
-	Jumps, JumpsLeft int
+	// as far off after the filter, SettledJumpsLeft those of them after the
+	// first 10 s.
+	Jumps, JumpsLeft, SettledJumpsLeft int
 	// Good counts untouched fixes whose true error is within their accuracy,
-	// Displaced those that the filter moved by more than that.
-	Good, Displaced int
+	// Displaced those that the filter moved by more than that, Refused those
+	// of them that it called outliers, Spoilt those whose live position is
+	// further than that from the truth.
+	Good, Displaced, Refused, Spoilt int
 }
 
 // P50 and P95 are quantiles of the error in metres.
@@ -64,14 +68,15 @@ func scoreRun(fr frame, ref *reference, fixes []gpsfilter.Fix, tags []Tag, live 
 		d := p.sub(ref.at[i])
 		err := d.norm()
 		s.Errors = append(s.Errors, err)
-		if fix.TimeMS-fixes[0].TimeMS > settleMS {
+		settled := fix.TimeMS-fixes[0].TimeMS > settleMS
+		if settled {
 			s.LargestM = max(s.LargestM, err)
 		}
 		det := e.VarEastM2*e.VarNorthM2 - e.CovEastNorthM2*e.CovEastNorthM2
 		if (d.e*d.e*e.VarNorthM2-2*d.e*d.n*e.CovEastNorthM2+d.n*d.n*e.VarEastM2)/det <= ellipse95 {
 			s.Inside++
 		}
-		s.scoreFix(fr, ref, i, fix, tagOf(tags, i), p, err)
+		s.scoreFix(fr.vec(fix.LatDeg, fix.LonDeg), ref.at[i], p, fix, tagOf(tags, i), e.Verdict, settled)
 		if v := ref.velocity[i]; v.norm() > movingMPS {
 			s.Moving++
 			if e.HasHeading {
@@ -80,9 +85,14 @@ func scoreRun(fr frame, ref *reference, fixes []gpsfilter.Fix, tags []Tag, live 
 		}
 		if i > 0 && ref.known[i-1] {
 			step := p.sub(fr.vec(live[i-1].LatDeg, live[i-1].LonDeg)).norm()
+			trueStep := ref.at[i].sub(ref.at[i-1]).norm()
 			s.LiveM += step
-			s.TruthM += ref.at[i].sub(ref.at[i-1]).norm()
-			if ref.standing[i] && ref.standing[i-1] && fix.TimeMS-fixes[0].TimeMS > settleMS {
+			s.TruthM += trueStep
+			if settled {
+				s.SettledLiveM += step
+				s.SettledTruthM += trueStep
+			}
+			if settled && ref.standing[i] && ref.standing[i-1] {
 				s.DriftM += step
 				s.StandingS += float64(fix.TimeMS-fixes[i-1].TimeMS) / 1000
 			}
@@ -91,15 +101,19 @@ func scoreRun(fr frame, ref *reference, fixes []gpsfilter.Fix, tags []Tag, live 
 	return s
 }
 
-func (s *Score) scoreFix(fr frame, ref *reference, i int, fix gpsfilter.Fix, tag Tag, p vec, err float64) {
-	z := fr.vec(fix.LatDeg, fix.LonDeg)
-	raw := z.sub(ref.at[i]).norm()
+// scoreFix judges what became of one fix, received at z where the truth is at
+// truth and the live position at p.
+func (s *Score) scoreFix(z, truth, p vec, fix gpsfilter.Fix, tag Tag, v gpsfilter.Verdict, settled bool) {
+	raw, err := z.sub(truth).norm(), p.sub(truth).norm()
 	switch tag {
 	case TagJump:
 		if raw > stillOffM {
 			s.Jumps++
 			if err > stillOffM {
 				s.JumpsLeft++
+				if settled {
+					s.SettledJumpsLeft++
+				}
 			}
 		}
 	case TagGood:
@@ -107,10 +121,17 @@ func (s *Score) scoreFix(fr frame, ref *reference, i int, fix gpsfilter.Fix, tag
 		if fix.Has&gpsfilter.FieldAccuracy != 0 {
 			accuracy = max(accuracy, float64(fix.AccuracyM))
 		}
-		if raw <= accuracy {
-			s.Good++
-			if p.sub(z).norm() > accuracy {
-				s.Displaced++
+		if raw > accuracy {
+			return
+		}
+		s.Good++
+		if err > accuracy {
+			s.Spoilt++
+		}
+		if p.sub(z).norm() > accuracy {
+			s.Displaced++
+			if v == gpsfilter.VerdictOutlier {
+				s.Refused++
 			}
 		}
 	}

@@ -59,7 +59,7 @@ func LoadDir(dir string) ([]Stream, error) {
 	streams := make([]Stream, 0, len(paths))
 	for _, p := range paths {
 		base := strings.TrimSuffix(p, ".truth.csv.gz")
-		s, err := LoadStream(base+".csv.gz", p)
+		s, err := loadFiles(base+".csv.gz", p)
 		if err != nil {
 			return nil, err
 		}
@@ -68,13 +68,49 @@ func LoadDir(dir string) ([]Stream, error) {
 	return streams, nil
 }
 
-// LoadStream reads one stream and its truth; files ending in .gz are unpacked.
-func LoadStream(fixesPath, truthPath string) (Stream, error) {
-	name := filepath.Base(fixesPath)
-	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".csv")
+func loadFiles(fixesPath, truthPath string) (s Stream, err error) {
+	err = withFile(fixesPath, func(fixes io.Reader) error {
+		return withFile(truthPath, func(truth io.Reader) error {
+			name := filepath.Base(fixesPath)
+			s, err = LoadStream(strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".csv"), fixes, truth)
+			return err
+		})
+	})
+	return s, err
+}
+
+// withFile calls fn with the file's content, unpacked if its name ends in .gz.
+func withFile(path string, fn func(io.Reader) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer f.Close()
+	var r io.Reader = f
+	if strings.HasSuffix(path, ".gz") {
+		if r, err = gzip.NewReader(f); err != nil {
+			return fmt.Errorf("unpack %s: %w", path, err)
+		}
+	}
+	return fn(r)
+}
+
+// LoadDrive reads one stream from fixes and its truth from a file, which is
+// unpacked if its name ends in .gz.
+func LoadDrive(name string, fixes io.Reader, truthPath string) (s Stream, err error) {
+	err = withFile(truthPath, func(truth io.Reader) error {
+		s, err = LoadStream(name, fixes, truth)
+		return err
+	})
+	return s, err
+}
+
+// LoadStream reads one stream of fixes and its truth, both CSV. The name tells
+// the kind and the drive.
+func LoadStream(name string, fixes, truth io.Reader) (Stream, error) {
 	s := Stream{Name: name}
 	s.Kind, s.Drive = kindAndDrive(name)
-	err := eachRow(fixesPath, []string{"unix_ms", "lat", "lon", "accuracy_m", "speed_mps", "heading_deg"}, func(v []float64) {
+	err := eachRow(fixes, []string{"unix_ms", "lat", "lon", "accuracy_m", "speed_mps", "heading_deg"}, func(v []float64) {
 		f := gpsfilter.Fix{TimeMS: int64(v[0]), LatDeg: v[1], LonDeg: v[2]}
 		for i, field := range []gpsfilter.Fields{gpsfilter.FieldAccuracy, gpsfilter.FieldSpeed, gpsfilter.FieldHeading} {
 			if x := v[3+i]; !math.IsNaN(x) {
@@ -85,13 +121,13 @@ func LoadStream(fixesPath, truthPath string) (Stream, error) {
 		s.Fixes = append(s.Fixes, f)
 	})
 	if err != nil {
-		return Stream{}, err
+		return Stream{}, fmt.Errorf("fixes of %s: %w", name, err)
 	}
-	err = eachRow(truthPath, []string{"unix_ms", "lat", "lon"}, func(v []float64) {
+	err = eachRow(truth, []string{"unix_ms", "lat", "lon"}, func(v []float64) {
 		s.Truth = append(s.Truth, TruthPoint{int64(v[0]), v[1], v[2]})
 	})
 	if err != nil {
-		return Stream{}, err
+		return Stream{}, fmt.Errorf("truth of %s: %w", name, err)
 	}
 	sort.SliceStable(s.Truth, func(i, j int) bool { return s.Truth[i].TimeMS < s.Truth[j].TimeMS })
 	return s, nil
@@ -110,23 +146,12 @@ func kindAndDrive(name string) (kind, drive string) {
 }
 
 // eachRow calls fn with the named columns of each row; an empty cell is NaN.
-func eachRow(path string, columns []string, fn func([]float64)) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	defer f.Close()
-	var r io.Reader = f
-	if strings.HasSuffix(path, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			return fmt.Errorf("unpack %s: %w", path, err)
-		}
-	}
+func eachRow(r io.Reader, columns []string, fn func([]float64)) error {
 	cr := csv.NewReader(r)
 	cr.ReuseRecord = true
 	header, err := cr.Read()
 	if err != nil {
-		return fmt.Errorf("read header of %s: %w", path, err)
+		return fmt.Errorf("read header: %w", err)
 	}
 	at := make([]int, len(columns))
 	for i, c := range columns {
@@ -137,7 +162,7 @@ func eachRow(path string, columns []string, fn func([]float64)) error {
 			}
 		}
 		if at[i] < 0 && i < 3 {
-			return fmt.Errorf("%s: no column %q", path, c)
+			return fmt.Errorf("no column %q", c)
 		}
 	}
 	values := make([]float64, len(columns))
@@ -147,7 +172,7 @@ func eachRow(path string, columns []string, fn func([]float64)) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
+			return fmt.Errorf("read rows: %w", err)
 		}
 		for i, j := range at {
 			values[i] = math.NaN()
@@ -156,7 +181,7 @@ func eachRow(path string, columns []string, fn func([]float64)) error {
 			}
 			if values[i], err = strconv.ParseFloat(rec[j], 64); err != nil {
 				line, _ := cr.FieldPos(j)
-				return fmt.Errorf("%s line %d: %s: %w", path, line, columns[i], err)
+				return fmt.Errorf("line %d: %s: %w", line, columns[i], err)
 			}
 		}
 		fn(values)
