@@ -34,7 +34,7 @@ func serviceDesc() *grpc.ServiceDesc {
 
 // searchNearestEncoded is what the generated handler of SearchNearest does, but
 // that the answer is a *wire.Encoded.
-func searchNearestEncoded(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+func searchNearestEncoded(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC sets the order of the arguments
 	req := &starlingv1.SearchNearestRequest{}
 	if err := dec(req); err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 
 var (
 	contentionRounds  = flag.Int("contention.rounds", 0, "rounds of TestReaderBesideWriter; 0 skips it")
-	contentionSeconds = flag.Duration("contention.time", 2*time.Second, "time of each measurement of TestReaderBesideWriter")
+	contentionTime = flag.Duration("contention.time", 2*time.Second, "time of each measurement of TestReaderBesideWriter")
 )
 
 // TestReaderBesideWriter measures what a writer costs a reader: searches per
@@ -59,7 +59,7 @@ func searchRate(x *liveindex.Index, l layout, write func(stop <-chan struct{})) 
 	rng := rand.New(rand.NewPCG(7, 8))
 	var hits []liveindex.Hit
 	searches, began := 0, time.Now()
-	for time.Since(began) < *contentionSeconds {
+	for time.Since(began) < *contentionTime {
 		for range 100 {
 			lat, lon := l.place(rng)
 			hits = x.Nearest(liveindex.Query{LatDeg: lat, LonDeg: lon, MaxResults: 10}, hits[:0])
