@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -313,19 +312,4 @@ func TestAnswersAreCompressedOnRequest(t *testing.T) {
 	a := p.do("/openapi.json", "", func(r *http.Request) { r.Header.Set("Accept-Encoding", "gzip") })
 	require.Equal(t, "gzip", a.header.Get("Content-Encoding"))
 	require.Less(t, len(a.body), len(openapi.Document)/2)
-}
-
-// A client that does not finish its body is told so and holds nothing.
-func TestASlowBodyIsRefused(t *testing.T) {
-	p := start(t, func(cfg *app.Config) { cfg.JSON.ReadTimeout = 100 * time.Millisecond })
-	conn, err := net.Dial("tcp", p.JSONAddr())
-	require.NoError(t, err)
-	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
-	_, err = io.WriteString(conn, "POST /v1/reports:send HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-	require.NoError(t, err)
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
 }

@@ -235,7 +235,9 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, drain time.Duration) e
 	if err := server.Shutdown(limited); err != nil {
 		_ = server.Close() // what is still open is cut off
 	}
-	_ = <-served // http.ErrServerClosed
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve JSON on %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 

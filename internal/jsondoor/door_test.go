@@ -1,9 +1,12 @@
 package jsondoor_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -106,6 +109,45 @@ func TestACallEndsInTime(t *testing.T) {
 	p, _ = stand(t, &fleet{get: wait}, func(cfg *jsondoor.Config) { cfg.CallTimeout = time.Hour })
 	a = p.do("/v1/vehicles/a", "", func(r *http.Request) { r.Header.Set("Grpc-Timeout", "20m") })
 	require.Equal(t, http.StatusGatewayTimeout, a.status)
+}
+
+// A client that does not finish its body is told so and holds nothing.
+func TestASlowBodyIsRefused(t *testing.T) {
+	p, _ := stand(t, &fleet{}, func(cfg *jsondoor.Config) { cfg.ReadTimeout = 20 * time.Millisecond })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, "POST /v1/vehicles:searchNearest HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
+}
+
+// A client that reads nothing of its watch is cut off, and the call with it.
+func TestAWatchThatIsNotReadEnds(t *testing.T) {
+	ended := make(chan struct{})
+	p, _ := stand(t, &fleet{watch: func(_ string, out grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error {
+		defer close(ended)
+		big := &starlingv1.WatchVehicleResponse{ResumeToken: strings.Repeat("a", 1<<20)}
+		for {
+			if err := out.Send(big); err != nil {
+				return err
+			}
+		}
+	}}, func(cfg *jsondoor.Config) { cfg.WriteTimeout = 20 * time.Millisecond })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /v1/vehicles/a:watch HTTP/1.1\r\nHost: a\r\n\r\n")
+	require.NoError(t, err)
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the call goes on though nobody reads")
+	}
 }
 
 func TestRetryAfterIsTheServicesDelay(t *testing.T) {

@@ -43,12 +43,14 @@ func start(t *testing.T, change ...func(*app.Config)) *process {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
+	go func() {
+		ended <- a.Run(ctx)
+		close(ended)
+	}()
 	p := &process{App: a, t: t, stop: func() {
 		cancel()
 		if err, open := <-ended; open {
 			require.NoError(t, err)
-			close(ended)
 		}
 	}}
 	t.Cleanup(p.stop)
