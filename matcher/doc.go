@@ -17,7 +17,8 @@
 // what follows, until the missing record comes: the next owner of the partition
 // publishes everything behind its checkpoint again, in order. A hole that stays
 // although a minute of later records has come (by append time, so that every
-// matcher decides alike) can't be filled any more. A matcher that serves then
+// matcher decides alike; a silence counts for a few seconds) can't be filled any
+// more. A matcher that serves then
 // stops with an error, because vehicles may have changed unseen; one that still
 // rebuilds the partition starts over behind the hole, with none of its vehicles.
 // starling_matcher_holes_total counts both. A new

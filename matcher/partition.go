@@ -31,8 +31,11 @@ type partition struct {
 
 // hole is where records of a partition are missing.
 type hole struct {
-	// offset and appendedMS are those of the first record behind it.
-	offset, appendedMS int64
+	// offset is that of the first record behind it.
+	offset int64
+	// newestMS is the largest append time behind it, and openMS for how long it
+	// has been overtaken.
+	newestMS, openMS int64
 }
 
 // holePatience is how long, in append time, the records that are missing may be
@@ -40,6 +43,11 @@ type hole struct {
 // but may have handed over a few more by then, which are stored; whoever takes
 // the partition up publishes all of them again, in order.
 const holePatience = time.Minute
+
+// holeStep is how much of a silence between two records behind a hole counts:
+// while no tracker publishes, none can be expected to fill it. One that runs
+// publishes a tick every second.
+const holeStep = 5 * time.Second
 
 // holeError says that a hole was not filled in time.
 type holeError struct {
@@ -178,10 +186,12 @@ func (m *Matcher) skip(p *partition, number int32, t *wire.Track, r *eventlog.St
 	if p.hole == nil {
 		m.metrics.holes.Inc()
 		m.logger.Warn("hole in tracks, waiting for the records to be published again", "partition", number, "expected", p.source, "follows", t.PreviousSourceOffset)
-		p.hole = &hole{offset: r.Offset, appendedMS: r.AppendTimeMS}
+		p.hole = &hole{offset: r.Offset, newestMS: r.AppendTimeMS}
 	}
 	m.metrics.skipped.Inc()
-	if r.AppendTimeMS-p.hole.appendedMS > holePatience.Milliseconds() {
+	p.hole.openMS += min(max(r.AppendTimeMS-p.hole.newestMS, 0), holeStep.Milliseconds())
+	p.hole.newestMS = max(p.hole.newestMS, r.AppendTimeMS)
+	if p.hole.openMS > holePatience.Milliseconds() {
 		return &holeError{partition: number, hole: *p.hole, source: p.source, behind: t.PreviousSourceOffset}
 	}
 	return nil

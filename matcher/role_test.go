@@ -186,9 +186,12 @@ func TestHoleThatStaysStops(t *testing.T) {
 	p := partitionOf("a")
 	w.next(p) // never published
 	w.tell(w.at("a", 2, 2))
-	w.pass(time.Minute)
-	w.tick(p)
-	s.eventually(func() bool { return s.metric("skipped_total") == 2 })
+	w.pass(time.Hour) // in which no tracker runs
+	for range 12 {
+		w.tick(p)
+		w.pass(5 * time.Second)
+	}
+	s.eventually(func() bool { return s.metric("skipped_total") == 13 })
 	require.True(t, s.role.Ready())
 	w.pass(time.Millisecond)
 	w.tick(p)
@@ -208,8 +211,10 @@ func TestHoleThatStaysDuringRebuildStartsOver(t *testing.T) {
 	w.next(p) // lost
 	w.tell(w.at(other, 2, 2))
 	w.tell(w.at(stranger(id), 3, 3))
-	w.pass(time.Minute + time.Millisecond)
-	w.tick(p)
+	for range 13 {
+		w.pass(5 * time.Second)
+		w.tick(p)
+	}
 	s := w.startReady()
 	require.EqualValues(t, 1, s.metric("holes_total"))
 	_, err := get(s, id)

@@ -1,6 +1,7 @@
 package modeltest
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -37,6 +38,8 @@ var actions = []struct {
 	{6, (*world).sendSome, false},
 	{4, (*world).sendLater, false},
 	{6, (*world).sendCopy, false},
+	{3, (*world).holdBack, false},
+	{4, (*world).release, false},
 	{12, (*world).passTime, false},
 	{3, (*world).breakLine, false},
 	{2, (*world).loseAnswers, false},
@@ -91,6 +94,24 @@ func (w *world) sendCopy() {
 	}
 }
 
+// holdBack makes a report that is sent much later, perhaps when the device has
+// another clock.
+func (w *world) holdBack() {
+	_, d := w.device()
+	d.held = append(d.held, w.draw(d))
+	if w.rng.IntN(2) == 0 {
+		d.jump(w.rng)
+	}
+}
+
+func (w *world) release() {
+	p, d := w.device()
+	for _, r := range d.held {
+		p.send(r)
+	}
+	d.held = nil
+}
+
 func (w *world) passTime() {
 	time.Sleep(pick[time.Duration](w.rng, 10, 200, 500, 1000, 1000, 2000, 4000, 9000, 20_000)*time.Millisecond + time.Duration(w.rng.IntN(1000))*time.Microsecond)
 }
@@ -114,7 +135,11 @@ func (w *world) newSession() {
 
 func (w *world) jumpClock() {
 	_, d := w.device()
-	d.skew = pick(w.rng, 0, 0, 15*time.Second, -15*time.Second, time.Hour, -time.Hour)
+	d.jump(w.rng)
+}
+
+func (d *device) jump(rng *rand.Rand) {
+	d.skew = pick(rng, 0, 0, 15*time.Second, -15*time.Second, time.Hour, -time.Hour)
 }
 
 // reboot makes a device lose its queue, and with it its session.
@@ -128,7 +153,7 @@ func (w *world) reboot() {
 	p.queue = nil
 	w.mu.Unlock()
 	for _, d := range p.vehicles {
-		d.session, d.sequence, d.sent = w.rng.Uint64()|1, 0, nil
+		d.session, d.sequence, d.sent, d.held = w.rng.Uint64()|1, 0, nil, nil
 	}
 }
 

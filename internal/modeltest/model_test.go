@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,6 +24,10 @@ var (
 // actionsPerSeed is how long a run is: long enough for a few disturbances to
 // meet, short enough for a person to read what happened.
 const actionsPerSeed = 40
+
+// patience is how long, on the wall clock, a seed may take that takes some
+// milliseconds: one that never falls idle shall be named too.
+const patience = 3 * time.Minute
 
 // TestModel lives through many worlds, each in a bubble of its own.
 func TestModel(t *testing.T) {
@@ -51,6 +56,8 @@ func TestModel(t *testing.T) {
 
 // live runs one seed and fails the test with it.
 func live(t *testing.T, seed uint64, options ...func(*world)) (w *world) {
+	watchdog := time.AfterFunc(patience, func() { panic(fmt.Sprintf("seed %d has not ended after %v", seed, patience)) })
+	defer watchdog.Stop()
 	defer func() {
 		if w == nil || w.failed() != "" || t.Failed() {
 			t.Logf("repeat it with: go test ./internal/modeltest -run TestModel -seed %d", seed)
@@ -97,7 +104,7 @@ func TestASeedRepeats(t *testing.T) {
 	for seed := uint64(1); seed <= repeatedSeeds; seed++ {
 		calm := func(w *world) { w.calm = true }
 		require.Equal(t, live(t, seed, calm).digest(), live(t, seed, calm).digest(), "seed %d", seed)
-		if live(t, seed).digest() == live(t, seed).digest() {
+		if first, second := live(t, seed), live(t, seed); first.digest() == second.digest() {
 			repeated++
 		}
 	}

@@ -38,6 +38,7 @@ type device struct {
 	sequence int64
 	lat, lon float64
 	sent     []*report // all there were
+	held     []*report // not sent yet
 	taken    []wire.Fix
 }
 

@@ -63,7 +63,7 @@ type config struct {
 
 // tally counts what a run has done, so that a test that does nothing shows.
 type tally struct {
-	reports, acked, kills, poison, switches, published, stepped, refusedCheckpoints, forgotten int
+	reports, acked, kills, poison, switches, published, stepped, forgotten int
 }
 
 // newWorld returns a world that a seed decides, with a few devices.
