@@ -40,7 +40,7 @@ func DefaultConfig() Config {
 		SegmentBytes:       8 << 20,
 		SegmentAge:         time.Hour,
 		BlockCacheBytes:    32 << 20,
-		StateMemtableBytes: 32 << 20,
+		StateMemtableBytes: 64 << 20,
 		RetentionInterval:  time.Minute,
 		LowWaterFreeBytes:  1 << 30,
 		SpaceInterval:      500 * time.Millisecond,

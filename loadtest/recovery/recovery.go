@@ -43,6 +43,9 @@ type Kill struct {
 	// reported after the start, and named no partition as stale: every tracker
 	// had caught up.
 	Serving time.Duration `json:"serving_ns"`
+	// CPU is what the new processes had used by then. On a busy machine it says
+	// more than the time that has passed.
+	CPU time.Duration `json:"cpu_ns"`
 	// Loading is the time that restoring states took, over all partitions.
 	Loading time.Duration `json:"loading_ns"`
 	// SteppedRecords and ReadTracks are what tracker and matcher had taken in by
@@ -109,8 +112,8 @@ func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
 			return err
 		}
 		r.Kills = append(r.Kills, k)
-		o.say("kill %d of %d: served again after %v (states loaded in %v, %d records replayed, %d tracks read, %d vehicles)",
-			i+1, o.Kills, k.Serving.Round(time.Millisecond), k.Loading.Round(time.Millisecond), k.SteppedRecords, k.ReadTracks, k.RestoredVehicles)
+		o.say("kill %d of %d: served again after %v (%v of CPU, states loaded in %v, %d records replayed, %d tracks read, %d vehicles)",
+			i+1, o.Kills, k.Serving.Round(time.Millisecond), k.CPU, k.Loading.Round(time.Millisecond), k.SteppedRecords, k.ReadTracks, k.RestoredVehicles)
 		wait = o.Between
 	}
 	return nil
@@ -166,6 +169,10 @@ func (s *servers) recover(ctx context.Context, o *Options, b *beacons) (Kill, er
 		return k, err
 	}
 	k.Serving = time.Since(began)
+	var err error
+	if k.CPU, err = s.cpu(); err != nil {
+		return k, err
+	}
 	m, err := s.metrics(ctx)
 	if err != nil {
 		return k, err

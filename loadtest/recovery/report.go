@@ -25,15 +25,16 @@ func (r Result) String() string {
 	fmt.Fprintf(&b, "### Recovery, %s log, %d vehicles\n\n", r.Log, r.Vehicles)
 	fmt.Fprintf(&b, "%s. %.0f fixes/s throughout, %v of history, a checkpoint every %v; all processes killed at once at a random time between two checkpoints. Times are from the start of the new ones.%s\n\n",
 		r.Machine, r.FixesPerSecond, r.History, checkpointInterval, r.sessionNote())
-	b.WriteString("| kill | serving again | states loaded | records replayed | tracks read | vehicles |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| kill | serving again | CPU until then | states loaded | records replayed | tracks read | vehicles |\n|---|---|---|---|---|---|---|\n")
 	row := func(name string, k Kill) {
-		fmt.Fprintf(&b, "| %s | %.2f s | %.2f s | %d | %d | %d |\n", name, k.Serving.Seconds(), k.Loading.Seconds(), k.SteppedRecords, k.ReadTracks, k.RestoredVehicles)
+		fmt.Fprintf(&b, "| %s | %.2f s | %.2f s | %.2f s | %d | %d | %d |\n", name, k.Serving.Seconds(), k.CPU.Seconds(), k.Loading.Seconds(), k.SteppedRecords, k.ReadTracks, k.RestoredVehicles)
 	}
 	for i, k := range r.Kills {
 		row(fmt.Sprint(i+1), k)
 	}
 	row("median", Kill{
-		Serving: r.Serving(), Loading: median(r.Kills, func(k Kill) time.Duration { return k.Loading }),
+		Serving: r.Serving(), CPU: median(r.Kills, func(k Kill) time.Duration { return k.CPU }),
+		Loading:          median(r.Kills, func(k Kill) time.Duration { return k.Loading }),
 		SteppedRecords:   median(r.Kills, func(k Kill) int64 { return k.SteppedRecords }),
 		ReadTracks:       median(r.Kills, func(k Kill) int64 { return k.ReadTracks }),
 		RestoredVehicles: median(r.Kills, func(k Kill) int64 { return k.RestoredVehicles }),
