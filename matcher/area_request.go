@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -107,8 +109,7 @@ func (f *faults) areaResults(n int32) int {
 	return int(n)
 }
 
-func (f *faults) interval(req *starlingv1.WatchAreaRequest) time.Duration {
-	d := req.GetMinInterval()
+func (f *faults) interval(d *durationpb.Duration) time.Duration {
 	if d == nil {
 		return defaultInterval
 	}

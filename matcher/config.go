@@ -7,15 +7,18 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/matcher/eta"
+	"github.com/starling-fleet/starling/matcher/supply"
 )
 
 // Config sets the matcher.
 type Config struct {
 	StaleAfter    time.Duration `koanf:"stale_after" help:"How far a partition's clock may be behind the wall clock before answers name the partition as stale."`
 	RebuildWindow time.Duration `koanf:"rebuild_window" help:"Stretch of each partition of tracks, counted back from its newest record on the partition's clock, that is read at start; at least twice the tracker's repeat_interval, or silent vehicles are missed. 0 reads everything that is kept."`
-	MaxWatchers   int           `koanf:"max_watchers" help:"Largest number of calls that watch vehicles, and of calls that watch areas, at the same time."`
+	MaxWatchers   int           `koanf:"max_watchers" help:"Largest number of calls that watch vehicles, of calls that watch areas, and of calls that watch counts, at the same time."`
 
-	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches; bounds the call's memory, about 100 bytes each."`
+	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches, and of cells in which one call watches counts; bounds the call's memory, about 100 bytes each."`
+
+	SupplyResolution int `koanf:"supply_resolution" help:"Finest H3 resolution, 0 to 15, at which vehicles are counted by cell; about 100 bytes for each cell that has vehicles, of this and all coarser resolutions."`
 
 	MaxPlaybackFixes int `koanf:"max_playback_fixes" help:"Largest number of fixes that are kept for calls that play vehicles out, about 60 bytes each; when there are more, the oldest of the vehicle that has just reported go."`
 
@@ -38,9 +41,11 @@ type ETAConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		StaleAfter:      5 * time.Second,
-		RebuildWindow:   2 * time.Minute,
+		RebuildWindow:   15 * time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
+
+		SupplyResolution: 9,
 
 		MaxPlaybackFixes: 1_000_000,
 		PredictLimit:     20 * time.Second,
@@ -66,6 +71,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxAreaVehicles < 1 || c.MaxAreaVehicles > 10_000_000 {
 		errs = append(errs, fmt.Errorf("max_area_vehicles: %d, must be between 1 and 10000000", c.MaxAreaVehicles))
+	}
+	if c.SupplyResolution < 0 || c.SupplyResolution > supply.MaxResolution {
+		errs = append(errs, fmt.Errorf("supply_resolution: %d, must be between 0 and %d", c.SupplyResolution, supply.MaxResolution))
 	}
 	if c.MaxPlaybackFixes < 1000 || c.MaxPlaybackFixes > 1_000_000_000 {
 		errs = append(errs, fmt.Errorf("max_playback_fixes: %d, must be between 1000 and 1000000000", c.MaxPlaybackFixes))

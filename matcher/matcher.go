@@ -14,6 +14,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -40,6 +41,8 @@ type Matcher struct {
 	watchers *watchers
 	areas    *feeds
 	sessions *sessions
+	supply   *supply.Tree
+	counts   *countFeeds
 	tapes    *tapes
 	eta      eta.Estimator
 	ready    atomic.Bool
@@ -73,10 +76,12 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	}
 	m := &Matcher{
 		cfg: cfg, log: log, logger: logger, now: time.Now,
-		watchers: newWatchers(cfg.MaxWatchers), areas: newFeeds(cfg.MaxWatchers), sessions: newSessions(), tapes: newTapes(cfg.MaxPlaybackFixes),
+		watchers: newWatchers(cfg.MaxWatchers), areas: newFeeds(cfg.MaxWatchers), sessions: newSessions(), counts: newCountFeeds(cfg.MaxWatchers), tapes: newTapes(cfg.MaxPlaybackFixes),
 		partitions: make([]partition, log.Partitions()), stopped: make(chan struct{}),
 	}
+	m.supply = supply.New(cfg.SupplyResolution, m.counts.changed)
 	m.index = liveindex.New(func(c *liveindex.Change) {
+		m.supply.Apply(c)
 		m.watchers.changed(c.ID)
 		m.areas.changed(c)
 	})

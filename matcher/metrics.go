@@ -52,6 +52,8 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 		}),
 		gauge("watchers", "Open calls that watch a vehicle.", func() float64 { return float64(m.watchers.open.Load()) }),
 		gauge("playback_fixes", "Fixes kept for calls that play vehicles out.", func() float64 { return float64(m.tapes.held.Load()) }),
+		gauge("supply_cells", "H3 cells of all resolutions that have vehicles.", func() float64 { return float64(m.supply.Len()) }),
+		gauge("count_watchers", "Open calls that watch counts.", func() float64 { return float64(m.counts.open.Load()) }),
 		gauge("area_watchers", "Open calls that watch an area.", func() float64 { return float64(m.areas.open.Load()) }),
 	} {
 		if err := reg.Register(c); err != nil {

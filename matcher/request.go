@@ -87,9 +87,7 @@ func (f *faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float6
 func (f *faults) filter(in *starlingv1.VehicleFilter, nowMS int64) liveindex.Filter {
 	out := liveindex.Filter{Availabilities: in.GetAvailabilities(), Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags()}
 	for _, a := range out.Availabilities {
-		if _, known := starlingv1.Availability_name[int32(a)]; !known || a == starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
-			f.add("filter.availabilities", "%d is not an availability", a)
-		}
+		f.availability("filter.availabilities", a)
 	}
 	f.labels("filter.types", out.Types, maxTypes)
 	f.labels("filter.tags", out.Tags, maxTags)
@@ -104,6 +102,12 @@ func (f *faults) filter(in *starlingv1.VehicleFilter, nowMS int64) liveindex.Fil
 		out.MinDeviceTimeMS = max(1, nowMS-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
 	}
 	return out
+}
+
+func (f *faults) availability(field string, a starlingv1.Availability) {
+	if _, known := starlingv1.Availability_name[int32(a)]; !known || a == starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
+		f.add(field, "%d is not an availability", a)
+	}
 }
 
 func (f *faults) labels(field string, labels []string, atMost int) {

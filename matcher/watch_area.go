@@ -1,7 +1,6 @@
 package matcher
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -21,7 +20,7 @@ func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.Server
 		return err
 	}
 	var f faults
-	area, interval, token := f.area("area", req.GetArea(), true), f.interval(req), f.resumeArea(req.GetResumeToken())
+	area, interval, token := f.area("area", req.GetArea(), true), f.interval(req.GetMinInterval()), f.resumeArea(req.GetResumeToken())
 	f.filter(req.GetFilter(), 0)
 	if err := f.err(); err != nil {
 		return err
@@ -110,8 +109,7 @@ func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filt
 	return nil
 }
 
-// follow sends updates, each as soon as something has changed but not sooner
-// than the interval allows.
+// follow sends updates until the call ends.
 func (a *areaWatch) follow() error {
 	// Vehicles grow too old without a change.
 	var aging <-chan time.Time
@@ -120,42 +118,11 @@ func (a *areaWatch) follow() error {
 		defer tick.Stop()
 		aging = tick.C
 	}
-	pause := time.NewTimer(time.Hour)
-	defer pause.Stop()
-	sent := time.Now()
-	for {
-		if a.feeds.wait() {
-			if err := a.sleep(a.feeds.wake, aging); err != nil {
-				return err
-			}
-		}
-		if rest := a.interval - time.Since(sent); rest > 0 {
-			pause.Reset(rest)
-			if err := a.sleep(nil, pause.C); err != nil {
-				return err
-			}
-		}
-		did, err := a.update()
-		if err != nil {
-			return err
-		}
-		if did {
-			sent = time.Now()
-		}
+	p := pace{
+		m: a.m, ctx: a.stream.Context(), interval: a.interval,
+		wait: a.feeds.wait, wake: a.feeds.wake, tick: aging, update: a.update,
 	}
-}
-
-// sleep returns nil when one of the two has come.
-func (a *areaWatch) sleep(wake <-chan struct{}, tick <-chan time.Time) error {
-	select {
-	case <-a.stream.Context().Done():
-		return a.stream.Context().Err()
-	case <-a.m.stopped:
-		return hasStopped()
-	case <-wake:
-	case <-tick:
-	}
-	return nil
+	return p.follow()
 }
 
 // update sends what has changed, if anything has.
@@ -221,26 +188,3 @@ func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) erro
 // maxLeftPerPart bounds the names in one message, each of at most 75 bytes: with
 // a full load of vehicles they make 3.75 MiB.
 const maxLeftPerPart = 10_000
-
-// tellStaleness wakes the calls that watch areas when the set of stale
-// partitions changes, which no record tells.
-func (m *Matcher) tellStaleness(ctx context.Context) {
-	tick := time.NewTicker(staleCheck)
-	defer tick.Stop()
-	var last []int32
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		var now []int32
-		for _, s := range m.stale(m.now().UnixMilli()) {
-			now = append(now, s.number)
-		}
-		if !slices.Equal(now, last) {
-			m.areas.wakeAll()
-		}
-		last = now
-	}
-}

@@ -106,7 +106,7 @@ close, a vehicle that is not known, a check that fails).`,
 	root.AddCommand(
 		newDemo(world), newTopics(world), newDLQ(world), newConfig(world),
 		newSimulate(world), newReplay(world), newFilter(world),
-		newNearest(world), newWatch(world),
+		newNearest(world), newSupply(world), newWatch(world),
 		newVersion(world),
 	)
 	return root

@@ -164,14 +164,7 @@ func printNearest(w io.Writer, answer *starlingv1.SearchNearestResponse) error {
 	if len(answer.Results) == 0 {
 		_, _ = fmt.Fprintln(w, "No vehicle matches.")
 	}
-	if n := len(answer.StalePartitions); n > 0 {
-		_, _ = fmt.Fprintf(w, "Careful: %d partitions are behind; their vehicles may have moved on:", n)
-		for _, p := range answer.StalePartitions {
-			_, _ = fmt.Fprintf(w, " %d (%s)", p.Partition, p.Behind.AsDuration().Round(time.Second))
-		}
-		_, _ = fmt.Fprintln(w)
-	}
-	return nil
+	return printStale(w, answer.StalePartitions)
 }
 
 // vehicleColumns is a vehicle as a row of a table, without its distance.

@@ -1710,11 +1710,273 @@ func (x *WatchAreaResponse) GetResumeToken() string {
 	return ""
 }
 
+// CountVehiclesRequest asks for a page of counts.
+type CountVehiclesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which cells, and whom to count; absent means all vehicles, at resolution 0.
+	Selection *CellSelection `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// How many cells at most, 1 to 10000; 0 means 1000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The token of the page before, of the same selection.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountVehiclesRequest) Reset() {
+	*x = CountVehiclesRequest{}
+	mi := &file_starling_v1_fleet_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountVehiclesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountVehiclesRequest) ProtoMessage() {}
+
+func (x *CountVehiclesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_fleet_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountVehiclesRequest.ProtoReflect.Descriptor instead.
+func (*CountVehiclesRequest) Descriptor() ([]byte, []int) {
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CountVehiclesRequest) GetSelection() *CellSelection {
+	if x != nil {
+		return x.Selection
+	}
+	return nil
+}
+
+func (x *CountVehiclesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *CountVehiclesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// CountVehiclesResponse is a page of counts.
+type CountVehiclesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cells that have vehicles, in the order of their numbers, as of one
+	// moment.
+	Cells []*CellCount `protobuf:"bytes,1,rep,name=cells,proto3" json:"cells,omitempty"`
+	// Asks for the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Partitions whose vehicles may be elsewhere by now.
+	StalePartitions []*StalePartition `protobuf:"bytes,3,rep,name=stale_partitions,json=stalePartitions,proto3" json:"stale_partitions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CountVehiclesResponse) Reset() {
+	*x = CountVehiclesResponse{}
+	mi := &file_starling_v1_fleet_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountVehiclesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountVehiclesResponse) ProtoMessage() {}
+
+func (x *CountVehiclesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_fleet_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountVehiclesResponse.ProtoReflect.Descriptor instead.
+func (*CountVehiclesResponse) Descriptor() ([]byte, []int) {
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CountVehiclesResponse) GetCells() []*CellCount {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+func (x *CountVehiclesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *CountVehiclesResponse) GetStalePartitions() []*StalePartition {
+	if x != nil {
+		return x.StalePartitions
+	}
+	return nil
+}
+
+// WatchVehicleCountsRequest says what to watch.
+type WatchVehicleCountsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which cells, and whom to count; absent means all vehicles, at resolution 0.
+	Selection *CellSelection `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// The least time between two updates, 50 ms to 1 minute; absent means 1
+	// second.
+	MinInterval   *durationpb.Duration `protobuf:"bytes,2,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchVehicleCountsRequest) Reset() {
+	*x = WatchVehicleCountsRequest{}
+	mi := &file_starling_v1_fleet_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchVehicleCountsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchVehicleCountsRequest) ProtoMessage() {}
+
+func (x *WatchVehicleCountsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_fleet_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchVehicleCountsRequest.ProtoReflect.Descriptor instead.
+func (*WatchVehicleCountsRequest) Descriptor() ([]byte, []int) {
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *WatchVehicleCountsRequest) GetSelection() *CellSelection {
+	if x != nil {
+		return x.Selection
+	}
+	return nil
+}
+
+func (x *WatchVehicleCountsRequest) GetMinInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MinInterval
+	}
+	return nil
+}
+
+// WatchVehicleCountsResponse is an update, or a part of one. After each update
+// the client has the counts of all cells of the selection.
+type WatchVehicleCountsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True in the parts of the first update, which tells all cells that have
+	// vehicles.
+	Snapshot bool `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Cells whose counts have changed, with the new ones, in the order of their
+	// numbers; a total of zero means that no vehicle is left.
+	Cells []*CellCount `protobuf:"bytes,2,rep,name=cells,proto3" json:"cells,omitempty"`
+	// True when the next message is a part of the same update.
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// Partitions whose vehicles may be elsewhere by now; in the last part of an
+	// update. A change of them alone is an update too.
+	StalePartitions []*StalePartition `protobuf:"bytes,4,rep,name=stale_partitions,json=stalePartitions,proto3" json:"stale_partitions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WatchVehicleCountsResponse) Reset() {
+	*x = WatchVehicleCountsResponse{}
+	mi := &file_starling_v1_fleet_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchVehicleCountsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchVehicleCountsResponse) ProtoMessage() {}
+
+func (x *WatchVehicleCountsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_fleet_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchVehicleCountsResponse.ProtoReflect.Descriptor instead.
+func (*WatchVehicleCountsResponse) Descriptor() ([]byte, []int) {
+	return file_starling_v1_fleet_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *WatchVehicleCountsResponse) GetSnapshot() bool {
+	if x != nil {
+		return x.Snapshot
+	}
+	return false
+}
+
+func (x *WatchVehicleCountsResponse) GetCells() []*CellCount {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+func (x *WatchVehicleCountsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *WatchVehicleCountsResponse) GetStalePartitions() []*StalePartition {
+	if x != nil {
+		return x.StalePartitions
+	}
+	return nil
+}
+
 var File_starling_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\"\xd1\x04\n" +
+	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\x1a\x18starling/v1/supply.proto\"\xd1\x04\n" +
 	"\aVehicle\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vdevice_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1835,11 +2097,28 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\x04left\x18\x03 \x03(\tR\x04left\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12F\n" +
 	"\x10stale_partitions\x18\x05 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions\x12!\n" +
-	"\fresume_token\x18\x06 \x01(\tR\vresumeToken*M\n" +
+	"\fresume_token\x18\x06 \x01(\tR\vresumeToken\"\x8c\x01\n" +
+	"\x14CountVehiclesRequest\x128\n" +
+	"\tselection\x18\x01 \x01(\v2\x1a.starling.v1.CellSelectionR\tselection\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb5\x01\n" +
+	"\x15CountVehiclesResponse\x12,\n" +
+	"\x05cells\x18\x01 \x03(\v2\x16.starling.v1.CellCountR\x05cells\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12F\n" +
+	"\x10stale_partitions\x18\x03 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions\"\x93\x01\n" +
+	"\x19WatchVehicleCountsRequest\x128\n" +
+	"\tselection\x18\x01 \x01(\v2\x1a.starling.v1.CellSelectionR\tselection\x12<\n" +
+	"\fmin_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\"\xc2\x01\n" +
+	"\x1aWatchVehicleCountsResponse\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\bR\bsnapshot\x12,\n" +
+	"\x05cells\x18\x02 \x03(\v2\x16.starling.v1.CellCountR\x05cells\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12F\n" +
+	"\x10stale_partitions\x18\x04 \x03(\v2\x1b.starling.v1.StalePartitionR\x0fstalePartitions*M\n" +
 	"\aRanking\x12\x17\n" +
 	"\x13RANKING_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10RANKING_DISTANCE\x10\x01\x12\x13\n" +
-	"\x0fRANKING_ARRIVAL\x10\x022\x91\x06\n" +
+	"\x0fRANKING_ARRIVAL\x10\x022\x91\b\n" +
 	"\fFleetService\x12\x9b\x01\n" +
 	"\rSearchNearest\x12!.starling.v1.SearchNearestRequest\x1a\".starling.v1.SearchNearestResponse\"C\x82\xd3\xe4\x93\x02=:\x01*Z\x1c\x12\x1a/v1/vehicles:searchNearest\"\x1a/v1/vehicles:searchNearest\x12\x8c\x01\n" +
 	"\n" +
@@ -1848,7 +2127,9 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	"GetVehicle\x12\x1e.starling.v1.GetVehicleRequest\x1a\x14.starling.v1.Vehicle\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=vehicles/*}\x12i\n" +
 	"\fListVehicles\x12 .starling.v1.ListVehiclesRequest\x1a!.starling.v1.ListVehiclesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/vehicles\x12z\n" +
 	"\fWatchVehicle\x12 .starling.v1.WatchVehicleRequest\x1a!.starling.v1.WatchVehicleResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{name=vehicles/*}:watch0\x01\x12\x89\x01\n" +
-	"\tWatchArea\x12\x1d.starling.v1.WatchAreaRequest\x1a\x1e.starling.v1.WatchAreaResponse\";\x82\xd3\xe4\x93\x025:\x01*Z\x18\x12\x16/v1/vehicles:watchArea\"\x16/v1/vehicles:watchArea0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\tWatchArea\x12\x1d.starling.v1.WatchAreaRequest\x1a\x1e.starling.v1.WatchAreaResponse\";\x82\xd3\xe4\x93\x025:\x01*Z\x18\x12\x16/v1/vehicles:watchArea\"\x16/v1/vehicles:watchArea0\x01\x12r\n" +
+	"\rCountVehicles\x12!.starling.v1.CountVehiclesRequest\x1a\".starling.v1.CountVehiclesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/vehicles:count\x12\x89\x01\n" +
+	"\x12WatchVehicleCounts\x12&.starling.v1.WatchVehicleCountsRequest\x1a'.starling.v1.WatchVehicleCountsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/vehicles:watchCounts0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_fleet_proto_rawDescOnce sync.Once
@@ -1863,49 +2144,55 @@ func file_starling_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_starling_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_starling_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_starling_v1_fleet_proto_goTypes = []any{
-	(Ranking)(0),                  // 0: starling.v1.Ranking
-	(*Vehicle)(nil),               // 1: starling.v1.Vehicle
-	(*Position)(nil),              // 2: starling.v1.Position
-	(*Place)(nil),                 // 3: starling.v1.Place
-	(*VehicleFilter)(nil),         // 4: starling.v1.VehicleFilter
-	(*Area)(nil),                  // 5: starling.v1.Area
-	(*Viewport)(nil),              // 6: starling.v1.Viewport
-	(*Polygon)(nil),               // 7: starling.v1.Polygon
-	(*CellSet)(nil),               // 8: starling.v1.CellSet
-	(*SearchNearestRequest)(nil),  // 9: starling.v1.SearchNearestRequest
-	(*SearchNearestResponse)(nil), // 10: starling.v1.SearchNearestResponse
-	(*SearchAreaRequest)(nil),     // 11: starling.v1.SearchAreaRequest
-	(*SearchAreaResponse)(nil),    // 12: starling.v1.SearchAreaResponse
-	(*NearbyVehicle)(nil),         // 13: starling.v1.NearbyVehicle
-	(*StalePartition)(nil),        // 14: starling.v1.StalePartition
-	(*GetVehicleRequest)(nil),     // 15: starling.v1.GetVehicleRequest
-	(*ListVehiclesRequest)(nil),   // 16: starling.v1.ListVehiclesRequest
-	(*ListVehiclesResponse)(nil),  // 17: starling.v1.ListVehiclesResponse
-	(*WatchVehicleRequest)(nil),   // 18: starling.v1.WatchVehicleRequest
-	(*WatchVehicleResponse)(nil),  // 19: starling.v1.WatchVehicleResponse
-	(*Playback)(nil),              // 20: starling.v1.Playback
-	(*WatchAreaRequest)(nil),      // 21: starling.v1.WatchAreaRequest
-	(*WatchAreaResponse)(nil),     // 22: starling.v1.WatchAreaResponse
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(Availability)(0),             // 25: starling.v1.Availability
-	(*Attributes)(nil),            // 26: starling.v1.Attributes
-	(*FixCounts)(nil),             // 27: starling.v1.FixCounts
-	(Verdict)(0),                  // 28: starling.v1.Verdict
+	(Ranking)(0),                       // 0: starling.v1.Ranking
+	(*Vehicle)(nil),                    // 1: starling.v1.Vehicle
+	(*Position)(nil),                   // 2: starling.v1.Position
+	(*Place)(nil),                      // 3: starling.v1.Place
+	(*VehicleFilter)(nil),              // 4: starling.v1.VehicleFilter
+	(*Area)(nil),                       // 5: starling.v1.Area
+	(*Viewport)(nil),                   // 6: starling.v1.Viewport
+	(*Polygon)(nil),                    // 7: starling.v1.Polygon
+	(*CellSet)(nil),                    // 8: starling.v1.CellSet
+	(*SearchNearestRequest)(nil),       // 9: starling.v1.SearchNearestRequest
+	(*SearchNearestResponse)(nil),      // 10: starling.v1.SearchNearestResponse
+	(*SearchAreaRequest)(nil),          // 11: starling.v1.SearchAreaRequest
+	(*SearchAreaResponse)(nil),         // 12: starling.v1.SearchAreaResponse
+	(*NearbyVehicle)(nil),              // 13: starling.v1.NearbyVehicle
+	(*StalePartition)(nil),             // 14: starling.v1.StalePartition
+	(*GetVehicleRequest)(nil),          // 15: starling.v1.GetVehicleRequest
+	(*ListVehiclesRequest)(nil),        // 16: starling.v1.ListVehiclesRequest
+	(*ListVehiclesResponse)(nil),       // 17: starling.v1.ListVehiclesResponse
+	(*WatchVehicleRequest)(nil),        // 18: starling.v1.WatchVehicleRequest
+	(*WatchVehicleResponse)(nil),       // 19: starling.v1.WatchVehicleResponse
+	(*Playback)(nil),                   // 20: starling.v1.Playback
+	(*WatchAreaRequest)(nil),           // 21: starling.v1.WatchAreaRequest
+	(*WatchAreaResponse)(nil),          // 22: starling.v1.WatchAreaResponse
+	(*CountVehiclesRequest)(nil),       // 23: starling.v1.CountVehiclesRequest
+	(*CountVehiclesResponse)(nil),      // 24: starling.v1.CountVehiclesResponse
+	(*WatchVehicleCountsRequest)(nil),  // 25: starling.v1.WatchVehicleCountsRequest
+	(*WatchVehicleCountsResponse)(nil), // 26: starling.v1.WatchVehicleCountsResponse
+	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 28: google.protobuf.Duration
+	(Availability)(0),                  // 29: starling.v1.Availability
+	(*Attributes)(nil),                 // 30: starling.v1.Attributes
+	(*FixCounts)(nil),                  // 31: starling.v1.FixCounts
+	(Verdict)(0),                       // 32: starling.v1.Verdict
+	(*CellSelection)(nil),              // 33: starling.v1.CellSelection
+	(*CellCount)(nil),                  // 34: starling.v1.CellCount
 }
 var file_starling_v1_fleet_proto_depIdxs = []int32{
-	23, // 0: starling.v1.Vehicle.device_time:type_name -> google.protobuf.Timestamp
-	23, // 1: starling.v1.Vehicle.seen_time:type_name -> google.protobuf.Timestamp
-	24, // 2: starling.v1.Vehicle.age:type_name -> google.protobuf.Duration
+	27, // 0: starling.v1.Vehicle.device_time:type_name -> google.protobuf.Timestamp
+	27, // 1: starling.v1.Vehicle.seen_time:type_name -> google.protobuf.Timestamp
+	28, // 2: starling.v1.Vehicle.age:type_name -> google.protobuf.Duration
 	2,  // 3: starling.v1.Vehicle.position:type_name -> starling.v1.Position
-	25, // 4: starling.v1.Vehicle.availability:type_name -> starling.v1.Availability
-	26, // 5: starling.v1.Vehicle.attributes:type_name -> starling.v1.Attributes
-	27, // 6: starling.v1.Vehicle.fix_counts:type_name -> starling.v1.FixCounts
-	28, // 7: starling.v1.Vehicle.verdict:type_name -> starling.v1.Verdict
-	25, // 8: starling.v1.VehicleFilter.availabilities:type_name -> starling.v1.Availability
-	24, // 9: starling.v1.VehicleFilter.max_age:type_name -> google.protobuf.Duration
+	29, // 4: starling.v1.Vehicle.availability:type_name -> starling.v1.Availability
+	30, // 5: starling.v1.Vehicle.attributes:type_name -> starling.v1.Attributes
+	31, // 6: starling.v1.Vehicle.fix_counts:type_name -> starling.v1.FixCounts
+	32, // 7: starling.v1.Vehicle.verdict:type_name -> starling.v1.Verdict
+	29, // 8: starling.v1.VehicleFilter.availabilities:type_name -> starling.v1.Availability
+	28, // 9: starling.v1.VehicleFilter.max_age:type_name -> google.protobuf.Duration
 	6,  // 10: starling.v1.Area.viewport:type_name -> starling.v1.Viewport
 	7,  // 11: starling.v1.Area.polygon:type_name -> starling.v1.Polygon
 	8,  // 12: starling.v1.Area.cells:type_name -> starling.v1.CellSet
@@ -1924,37 +2211,48 @@ var file_starling_v1_fleet_proto_depIdxs = []int32{
 	14, // 25: starling.v1.SearchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
 	1,  // 26: starling.v1.NearbyVehicle.vehicle:type_name -> starling.v1.Vehicle
 	2,  // 27: starling.v1.NearbyVehicle.predicted_position:type_name -> starling.v1.Position
-	24, // 28: starling.v1.NearbyVehicle.travel_time:type_name -> google.protobuf.Duration
-	24, // 29: starling.v1.StalePartition.behind:type_name -> google.protobuf.Duration
+	28, // 28: starling.v1.NearbyVehicle.travel_time:type_name -> google.protobuf.Duration
+	28, // 29: starling.v1.StalePartition.behind:type_name -> google.protobuf.Duration
 	1,  // 30: starling.v1.ListVehiclesResponse.vehicles:type_name -> starling.v1.Vehicle
 	14, // 31: starling.v1.ListVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	24, // 32: starling.v1.WatchVehicleRequest.playback_delay:type_name -> google.protobuf.Duration
+	28, // 32: starling.v1.WatchVehicleRequest.playback_delay:type_name -> google.protobuf.Duration
 	1,  // 33: starling.v1.WatchVehicleResponse.vehicle:type_name -> starling.v1.Vehicle
 	20, // 34: starling.v1.WatchVehicleResponse.playback:type_name -> starling.v1.Playback
-	24, // 35: starling.v1.Playback.age:type_name -> google.protobuf.Duration
-	24, // 36: starling.v1.Playback.device_clock_ahead:type_name -> google.protobuf.Duration
+	28, // 35: starling.v1.Playback.age:type_name -> google.protobuf.Duration
+	28, // 36: starling.v1.Playback.device_clock_ahead:type_name -> google.protobuf.Duration
 	5,  // 37: starling.v1.WatchAreaRequest.area:type_name -> starling.v1.Area
 	4,  // 38: starling.v1.WatchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
-	24, // 39: starling.v1.WatchAreaRequest.min_interval:type_name -> google.protobuf.Duration
+	28, // 39: starling.v1.WatchAreaRequest.min_interval:type_name -> google.protobuf.Duration
 	1,  // 40: starling.v1.WatchAreaResponse.changed:type_name -> starling.v1.Vehicle
 	14, // 41: starling.v1.WatchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	9,  // 42: starling.v1.FleetService.SearchNearest:input_type -> starling.v1.SearchNearestRequest
-	11, // 43: starling.v1.FleetService.SearchArea:input_type -> starling.v1.SearchAreaRequest
-	15, // 44: starling.v1.FleetService.GetVehicle:input_type -> starling.v1.GetVehicleRequest
-	16, // 45: starling.v1.FleetService.ListVehicles:input_type -> starling.v1.ListVehiclesRequest
-	18, // 46: starling.v1.FleetService.WatchVehicle:input_type -> starling.v1.WatchVehicleRequest
-	21, // 47: starling.v1.FleetService.WatchArea:input_type -> starling.v1.WatchAreaRequest
-	10, // 48: starling.v1.FleetService.SearchNearest:output_type -> starling.v1.SearchNearestResponse
-	12, // 49: starling.v1.FleetService.SearchArea:output_type -> starling.v1.SearchAreaResponse
-	1,  // 50: starling.v1.FleetService.GetVehicle:output_type -> starling.v1.Vehicle
-	17, // 51: starling.v1.FleetService.ListVehicles:output_type -> starling.v1.ListVehiclesResponse
-	19, // 52: starling.v1.FleetService.WatchVehicle:output_type -> starling.v1.WatchVehicleResponse
-	22, // 53: starling.v1.FleetService.WatchArea:output_type -> starling.v1.WatchAreaResponse
-	48, // [48:54] is the sub-list for method output_type
-	42, // [42:48] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	33, // 42: starling.v1.CountVehiclesRequest.selection:type_name -> starling.v1.CellSelection
+	34, // 43: starling.v1.CountVehiclesResponse.cells:type_name -> starling.v1.CellCount
+	14, // 44: starling.v1.CountVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	33, // 45: starling.v1.WatchVehicleCountsRequest.selection:type_name -> starling.v1.CellSelection
+	28, // 46: starling.v1.WatchVehicleCountsRequest.min_interval:type_name -> google.protobuf.Duration
+	34, // 47: starling.v1.WatchVehicleCountsResponse.cells:type_name -> starling.v1.CellCount
+	14, // 48: starling.v1.WatchVehicleCountsResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	9,  // 49: starling.v1.FleetService.SearchNearest:input_type -> starling.v1.SearchNearestRequest
+	11, // 50: starling.v1.FleetService.SearchArea:input_type -> starling.v1.SearchAreaRequest
+	15, // 51: starling.v1.FleetService.GetVehicle:input_type -> starling.v1.GetVehicleRequest
+	16, // 52: starling.v1.FleetService.ListVehicles:input_type -> starling.v1.ListVehiclesRequest
+	18, // 53: starling.v1.FleetService.WatchVehicle:input_type -> starling.v1.WatchVehicleRequest
+	21, // 54: starling.v1.FleetService.WatchArea:input_type -> starling.v1.WatchAreaRequest
+	23, // 55: starling.v1.FleetService.CountVehicles:input_type -> starling.v1.CountVehiclesRequest
+	25, // 56: starling.v1.FleetService.WatchVehicleCounts:input_type -> starling.v1.WatchVehicleCountsRequest
+	10, // 57: starling.v1.FleetService.SearchNearest:output_type -> starling.v1.SearchNearestResponse
+	12, // 58: starling.v1.FleetService.SearchArea:output_type -> starling.v1.SearchAreaResponse
+	1,  // 59: starling.v1.FleetService.GetVehicle:output_type -> starling.v1.Vehicle
+	17, // 60: starling.v1.FleetService.ListVehicles:output_type -> starling.v1.ListVehiclesResponse
+	19, // 61: starling.v1.FleetService.WatchVehicle:output_type -> starling.v1.WatchVehicleResponse
+	22, // 62: starling.v1.FleetService.WatchArea:output_type -> starling.v1.WatchAreaResponse
+	24, // 63: starling.v1.FleetService.CountVehicles:output_type -> starling.v1.CountVehiclesResponse
+	26, // 64: starling.v1.FleetService.WatchVehicleCounts:output_type -> starling.v1.WatchVehicleCountsResponse
+	57, // [57:65] is the sub-list for method output_type
+	49, // [49:57] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_fleet_proto_init() }
@@ -1964,6 +2262,7 @@ func file_starling_v1_fleet_proto_init() {
 	}
 	file_starling_v1_fix_proto_init()
 	file_starling_v1_record_proto_init()
+	file_starling_v1_supply_proto_init()
 	file_starling_v1_fleet_proto_msgTypes[0].OneofWrappers = []any{}
 	file_starling_v1_fleet_proto_msgTypes[4].OneofWrappers = []any{
 		(*Area_Viewport)(nil),
@@ -1976,7 +2275,7 @@ func file_starling_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_fleet_proto_rawDesc), len(file_starling_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

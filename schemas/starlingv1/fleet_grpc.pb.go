@@ -19,12 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_SearchNearest_FullMethodName = "/starling.v1.FleetService/SearchNearest"
-	FleetService_SearchArea_FullMethodName    = "/starling.v1.FleetService/SearchArea"
-	FleetService_GetVehicle_FullMethodName    = "/starling.v1.FleetService/GetVehicle"
-	FleetService_ListVehicles_FullMethodName  = "/starling.v1.FleetService/ListVehicles"
-	FleetService_WatchVehicle_FullMethodName  = "/starling.v1.FleetService/WatchVehicle"
-	FleetService_WatchArea_FullMethodName     = "/starling.v1.FleetService/WatchArea"
+	FleetService_SearchNearest_FullMethodName      = "/starling.v1.FleetService/SearchNearest"
+	FleetService_SearchArea_FullMethodName         = "/starling.v1.FleetService/SearchArea"
+	FleetService_GetVehicle_FullMethodName         = "/starling.v1.FleetService/GetVehicle"
+	FleetService_ListVehicles_FullMethodName       = "/starling.v1.FleetService/ListVehicles"
+	FleetService_WatchVehicle_FullMethodName       = "/starling.v1.FleetService/WatchVehicle"
+	FleetService_WatchArea_FullMethodName          = "/starling.v1.FleetService/WatchArea"
+	FleetService_CountVehicles_FullMethodName      = "/starling.v1.FleetService/CountVehicles"
+	FleetService_WatchVehicleCounts_FullMethodName = "/starling.v1.FleetService/WatchVehicleCounts"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -53,6 +55,13 @@ type FleetServiceClient interface {
 	// queue. A client that was disconnected calls again with the resume token of
 	// the last update that it has whole, and is sent what has changed since.
 	WatchArea(ctx context.Context, in *WatchAreaRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAreaResponse], error)
+	// CountVehicles returns how many vehicles are in each H3 cell, in pages.
+	CountVehicles(ctx context.Context, in *CountVehiclesRequest, opts ...grpc.CallOption) (*CountVehiclesResponse, error)
+	// WatchVehicleCounts sends the counts as they are and then those that change.
+	// Changes between two updates are merged, so that a slow reader is sent the
+	// newest counts and never a growing queue. A client that was disconnected
+	// calls again and is sent all anew.
+	WatchVehicleCounts(ctx context.Context, in *WatchVehicleCountsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchVehicleCountsResponse], error)
 }
 
 type fleetServiceClient struct {
@@ -141,6 +150,35 @@ func (c *fleetServiceClient) WatchArea(ctx context.Context, in *WatchAreaRequest
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchAreaClient = grpc.ServerStreamingClient[WatchAreaResponse]
 
+func (c *fleetServiceClient) CountVehicles(ctx context.Context, in *CountVehiclesRequest, opts ...grpc.CallOption) (*CountVehiclesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CountVehiclesResponse)
+	err := c.cc.Invoke(ctx, FleetService_CountVehicles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) WatchVehicleCounts(ctx context.Context, in *WatchVehicleCountsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchVehicleCountsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[2], FleetService_WatchVehicleCounts_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchVehicleCountsRequest, WatchVehicleCountsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchVehicleCountsClient = grpc.ServerStreamingClient[WatchVehicleCountsResponse]
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -167,6 +205,13 @@ type FleetServiceServer interface {
 	// queue. A client that was disconnected calls again with the resume token of
 	// the last update that it has whole, and is sent what has changed since.
 	WatchArea(*WatchAreaRequest, grpc.ServerStreamingServer[WatchAreaResponse]) error
+	// CountVehicles returns how many vehicles are in each H3 cell, in pages.
+	CountVehicles(context.Context, *CountVehiclesRequest) (*CountVehiclesResponse, error)
+	// WatchVehicleCounts sends the counts as they are and then those that change.
+	// Changes between two updates are merged, so that a slow reader is sent the
+	// newest counts and never a growing queue. A client that was disconnected
+	// calls again and is sent all anew.
+	WatchVehicleCounts(*WatchVehicleCountsRequest, grpc.ServerStreamingServer[WatchVehicleCountsResponse]) error
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -194,6 +239,12 @@ func (UnimplementedFleetServiceServer) WatchVehicle(*WatchVehicleRequest, grpc.S
 }
 func (UnimplementedFleetServiceServer) WatchArea(*WatchAreaRequest, grpc.ServerStreamingServer[WatchAreaResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchArea not implemented")
+}
+func (UnimplementedFleetServiceServer) CountVehicles(context.Context, *CountVehiclesRequest) (*CountVehiclesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CountVehicles not implemented")
+}
+func (UnimplementedFleetServiceServer) WatchVehicleCounts(*WatchVehicleCountsRequest, grpc.ServerStreamingServer[WatchVehicleCountsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchVehicleCounts not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -310,6 +361,35 @@ func _FleetService_WatchArea_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchAreaServer = grpc.ServerStreamingServer[WatchAreaResponse]
 
+func _FleetService_CountVehicles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CountVehiclesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).CountVehicles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_CountVehicles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).CountVehicles(ctx, req.(*CountVehiclesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_WatchVehicleCounts_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchVehicleCountsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).WatchVehicleCounts(m, &grpc.GenericServerStream[WatchVehicleCountsRequest, WatchVehicleCountsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchVehicleCountsServer = grpc.ServerStreamingServer[WatchVehicleCountsResponse]
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -333,6 +413,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListVehicles",
 			Handler:    _FleetService_ListVehicles_Handler,
 		},
+		{
+			MethodName: "CountVehicles",
+			Handler:    _FleetService_CountVehicles_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -343,6 +427,11 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchArea",
 			Handler:       _FleetService_WatchArea_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchVehicleCounts",
+			Handler:       _FleetService_WatchVehicleCounts_Handler,
 			ServerStreams: true,
 		},
 	},

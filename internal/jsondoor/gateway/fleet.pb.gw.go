@@ -322,6 +322,69 @@ func request_FleetService_WatchArea_1(ctx context.Context, marshaler runtime.Mar
 	return stream, metadata, nil
 }
 
+var filter_FleetService_CountVehicles_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
+
+func request_FleetService_CountVehicles_0(ctx context.Context, marshaler runtime.Marshaler, client extStarlingv1.FleetServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq extStarlingv1.CountVehiclesRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_FleetService_CountVehicles_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.CountVehicles(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_FleetService_CountVehicles_0(ctx context.Context, marshaler runtime.Marshaler, server extStarlingv1.FleetServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq extStarlingv1.CountVehiclesRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_FleetService_CountVehicles_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.CountVehicles(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+var filter_FleetService_WatchVehicleCounts_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
+
+func request_FleetService_WatchVehicleCounts_0(ctx context.Context, marshaler runtime.Marshaler, client extStarlingv1.FleetServiceClient, req *http.Request, pathParams map[string]string) (extStarlingv1.FleetService_WatchVehicleCountsClient, runtime.ServerMetadata, error) {
+	var (
+		protoReq extStarlingv1.WatchVehicleCountsRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_FleetService_WatchVehicleCounts_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	stream, err := client.WatchVehicleCounts(ctx, &protoReq)
+	if err != nil {
+		return nil, metadata, err
+	}
+	header, err := stream.Header()
+	if err != nil {
+		return nil, metadata, err
+	}
+	metadata.HeaderMD = header
+	return stream, metadata, nil
+}
+
 // RegisterFleetServiceHandlerServer registers the http handlers for service FleetService to "mux".
 // UnaryRPC     :call FleetServiceServer directly.
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
@@ -464,6 +527,33 @@ func RegisterFleetServiceHandlerServer(ctx context.Context, mux *runtime.ServeMu
 	})
 
 	mux.Handle(http.MethodGet, pattern_FleetService_WatchArea_1, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		err := status.Error(codes.Unimplemented, "streaming calls are not yet supported in the in-process transport")
+		_, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+		return
+	})
+	mux.Handle(http.MethodGet, pattern_FleetService_CountVehicles_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/starling.v1.FleetService/CountVehicles", runtime.WithHTTPPathPattern("/v1/vehicles:count"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_FleetService_CountVehicles_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_FleetService_CountVehicles_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+
+	mux.Handle(http.MethodGet, pattern_FleetService_WatchVehicleCounts_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		err := status.Error(codes.Unimplemented, "streaming calls are not yet supported in the in-process transport")
 		_, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
 		runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
@@ -662,29 +752,67 @@ func RegisterFleetServiceHandlerClient(ctx context.Context, mux *runtime.ServeMu
 		}
 		forward_FleetService_WatchArea_1(annotatedContext, mux, outboundMarshaler, w, req, func() (proto.Message, error) { return resp.Recv() }, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_FleetService_CountVehicles_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/starling.v1.FleetService/CountVehicles", runtime.WithHTTPPathPattern("/v1/vehicles:count"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_FleetService_CountVehicles_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_FleetService_CountVehicles_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodGet, pattern_FleetService_WatchVehicleCounts_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/starling.v1.FleetService/WatchVehicleCounts", runtime.WithHTTPPathPattern("/v1/vehicles:watchCounts"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_FleetService_WatchVehicleCounts_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_FleetService_WatchVehicleCounts_0(annotatedContext, mux, outboundMarshaler, w, req, func() (proto.Message, error) { return resp.Recv() }, mux.GetForwardResponseOptions()...)
+	})
 	return nil
 }
 
 var (
-	pattern_FleetService_SearchNearest_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchNearest"))
-	pattern_FleetService_SearchNearest_1 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchNearest"))
-	pattern_FleetService_SearchArea_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchArea"))
-	pattern_FleetService_SearchArea_1    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchArea"))
-	pattern_FleetService_GetVehicle_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "vehicles", "name"}, ""))
-	pattern_FleetService_ListVehicles_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, ""))
-	pattern_FleetService_WatchVehicle_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "vehicles", "name"}, "watch"))
-	pattern_FleetService_WatchArea_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "watchArea"))
-	pattern_FleetService_WatchArea_1     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "watchArea"))
+	pattern_FleetService_SearchNearest_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchNearest"))
+	pattern_FleetService_SearchNearest_1      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchNearest"))
+	pattern_FleetService_SearchArea_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchArea"))
+	pattern_FleetService_SearchArea_1         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "searchArea"))
+	pattern_FleetService_GetVehicle_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "vehicles", "name"}, ""))
+	pattern_FleetService_ListVehicles_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, ""))
+	pattern_FleetService_WatchVehicle_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 2, 5, 2}, []string{"v1", "vehicles", "name"}, "watch"))
+	pattern_FleetService_WatchArea_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "watchArea"))
+	pattern_FleetService_WatchArea_1          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "watchArea"))
+	pattern_FleetService_CountVehicles_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "count"))
+	pattern_FleetService_WatchVehicleCounts_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "vehicles"}, "watchCounts"))
 )
 
 var (
-	forward_FleetService_SearchNearest_0 = runtime.ForwardResponseMessage
-	forward_FleetService_SearchNearest_1 = runtime.ForwardResponseMessage
-	forward_FleetService_SearchArea_0    = runtime.ForwardResponseMessage
-	forward_FleetService_SearchArea_1    = runtime.ForwardResponseMessage
-	forward_FleetService_GetVehicle_0    = runtime.ForwardResponseMessage
-	forward_FleetService_ListVehicles_0  = runtime.ForwardResponseMessage
-	forward_FleetService_WatchVehicle_0  = runtime.ForwardResponseStream
-	forward_FleetService_WatchArea_0     = runtime.ForwardResponseStream
-	forward_FleetService_WatchArea_1     = runtime.ForwardResponseStream
+	forward_FleetService_SearchNearest_0      = runtime.ForwardResponseMessage
+	forward_FleetService_SearchNearest_1      = runtime.ForwardResponseMessage
+	forward_FleetService_SearchArea_0         = runtime.ForwardResponseMessage
+	forward_FleetService_SearchArea_1         = runtime.ForwardResponseMessage
+	forward_FleetService_GetVehicle_0         = runtime.ForwardResponseMessage
+	forward_FleetService_ListVehicles_0       = runtime.ForwardResponseMessage
+	forward_FleetService_WatchVehicle_0       = runtime.ForwardResponseStream
+	forward_FleetService_WatchArea_0          = runtime.ForwardResponseStream
+	forward_FleetService_WatchArea_1          = runtime.ForwardResponseStream
+	forward_FleetService_CountVehicles_0      = runtime.ForwardResponseMessage
+	forward_FleetService_WatchVehicleCounts_0 = runtime.ForwardResponseStream
 )

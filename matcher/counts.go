@@ -1,0 +1,102 @@
+package matcher
+
+import (
+	"context"
+	"encoding/base64"
+	"strconv"
+	"strings"
+
+	"github.com/uber/h3-go/v4"
+
+	"github.com/starling-fleet/starling/matcher/supply"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Bounds of requests for counts; the .proto files state them.
+const (
+	maxWithinCells   = 1000
+	countPageVersion = "2:"
+)
+
+// selection is a CellSelection in the form that the tree reads.
+type selection struct {
+	resolution     int
+	within         supply.Area
+	availabilities []starlingv1.Availability
+}
+
+// CountVehicles implements starlingv1.FleetServiceServer. Each page is read by
+// itself, as of one moment.
+func (m *Matcher) CountVehicles(_ context.Context, req *starlingv1.CountVehiclesRequest) (*starlingv1.CountVehiclesResponse, error) {
+	if err := m.serving(); err != nil {
+		return nil, err
+	}
+	var f faults
+	s, size, after := f.selection(req.GetSelection(), m.supply.Finest()), f.pageSize(req.GetPageSize()), f.countsAfter(req.GetPageToken())
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	page, next := m.supply.Page(s.resolution, after, s.within, s.availabilities, size, nil)
+	out := &starlingv1.CountVehiclesResponse{Cells: cellMessages(page), StalePartitions: m.staleMessages(m.now().UnixMilli())}
+	if next != 0 {
+		out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(countPageVersion + strconv.FormatUint(next, 16)))
+	}
+	return out, nil
+}
+
+func (f *faults) selection(in *starlingv1.CellSelection, finest int) selection {
+	s := selection{resolution: int(in.GetResolution()), availabilities: in.GetAvailabilities()}
+	if s.resolution < 0 || s.resolution > finest {
+		f.add("selection.resolution", "is %d, must be between 0 and %d", s.resolution, finest)
+	}
+	for _, a := range s.availabilities {
+		f.availability("selection.availabilities", a)
+	}
+	const field = "selection.within_h3_cells"
+	if n := len(in.GetWithinH3Cells()); n > maxWithinCells {
+		f.add(field, "are %d, must be at most %d", n, maxWithinCells)
+		return s
+	}
+	var cells []uint64
+	for _, text := range in.GetWithinH3Cells() {
+		n, err := strconv.ParseUint(text, 16, 64)
+		switch cell := h3.Cell(n); {
+		case err != nil || !cell.IsValid():
+			f.add(field, "%q is not an H3 cell in hexadecimal form", text)
+			return s
+		case cell.Resolution() > s.resolution:
+			f.add(field, "%s has resolution %d, which is finer than %d", text, cell.Resolution(), s.resolution)
+			return s
+		}
+		cells = append(cells, n)
+	}
+	s.within = supply.NewArea(cells)
+	return s
+}
+
+// countsAfter reads a page token: the cell after which the page starts.
+func (f *faults) countsAfter(token string) uint64 {
+	if token == "" {
+		return 0
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	text, ok := strings.CutPrefix(string(raw), countPageVersion)
+	after, parseErr := strconv.ParseUint(text, 16, 64)
+	if err != nil || !ok || parseErr != nil || !h3.Cell(after).IsValid() {
+		f.add("page_token", "is not a token that CountVehicles returned")
+	}
+	return after
+}
+
+func cellMessages(cells []supply.Cell) []*starlingv1.CellCount {
+	messages, out := make([]starlingv1.CellCount, len(cells)), make([]*starlingv1.CellCount, len(cells))
+	for i := range cells {
+		c, to := &cells[i].Counts, &messages[i]
+		to.H3Cell, to.TotalCount = strconv.FormatUint(cells[i].Cell, 16), c.Total()
+		to.FreeCount, to.ReservedCount = c[starlingv1.Availability_AVAILABILITY_FREE], c[starlingv1.Availability_AVAILABILITY_RESERVED]
+		to.OnRideCount, to.OfflineCount = c[starlingv1.Availability_AVAILABILITY_ON_RIDE], c[starlingv1.Availability_AVAILABILITY_OFFLINE]
+		to.UnstatedCount = c[starlingv1.Availability_AVAILABILITY_UNSPECIFIED]
+		out[i] = to
+	}
+	return out
+}

@@ -1,0 +1,147 @@
+package matcher
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// A feed remembers this many changes at first and at most.
+	minFeed, maxFeed = 8, 1 << 14
+	// feedSpan is for how long a feed should remember changes: longer than
+	// most calls pause between updates.
+	feedSpan = 2 * time.Second
+)
+
+// feed holds the newest changes of something, by number, in a ring. A change is
+// written once, however many watch; each reads from where it left off.
+type feed[T any] struct {
+	next atomic.Uint64 // number of the next change; written under mu
+
+	mu      sync.Mutex
+	ring    []T    // its length is 0 or a power of two
+	oldest  uint64 // number of the oldest change in it
+	turned  time.Time
+	waiters []*waiter
+}
+
+// waiter is a call that reads feeds. All but its own call use only rouse and
+// poke.
+type waiter struct {
+	wake chan struct{} // holds at most one wake-up
+	// armed says that the call waits and wants to be woken, once.
+	armed atomic.Bool
+	// poked says that it shall look although nothing has changed.
+	poked atomic.Bool
+}
+
+func newWaiter() waiter { return waiter{wake: make(chan struct{}, 1)} }
+
+// arm says whether the call has to wait: it does not if it was poked or changed
+// says that there is something to read.
+func (w *waiter) arm(changed func() bool) bool {
+	w.armed.Store(true)
+	if w.poked.Load() || changed() {
+		w.armed.Store(false)
+		return false
+	}
+	return true
+}
+
+// rouse wakes a call that waits.
+func (w *waiter) rouse() {
+	if w.armed.Load() && w.armed.CompareAndSwap(true, false) {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// poke has the call look whether or not something has changed for it.
+func (w *waiter) poke() {
+	w.poked.Store(true)
+	w.rouse()
+}
+
+// pokeAll has all readers look.
+func (f *feed[T]) pokeAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.waiters {
+		w.poke()
+	}
+}
+
+// join adds a reader and returns the number of the first change that it reads.
+func (f *feed[T]) join(w *waiter) (next uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiters = append(f.waiters, w)
+	return f.next.Load()
+}
+
+// leave takes a reader off and says whether it was the last.
+func (f *feed[T]) leave(w *waiter) (last bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.waiters) - 1
+	for i, one := range f.waiters {
+		if one == w {
+			f.waiters[i] = f.waiters[n]
+			f.waiters[n] = nil
+			f.waiters = f.waiters[:n]
+			break
+		}
+	}
+	return n == 0
+}
+
+// add writes a change and wakes those who wait for one.
+func (f *feed[T]) add(change T) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.next.Load()
+	if size := uint64(len(f.ring)); size == 0 || n&(size-1) == 0 {
+		f.turn(n)
+	}
+	f.ring[n&uint64(len(f.ring)-1)] = change
+	f.oldest = max(f.oldest, n+1-min(n+1, uint64(len(f.ring))))
+	f.next.Store(n + 1)
+	for _, w := range f.waiters {
+		w.rouse()
+	}
+}
+
+// turn begins another round of the ring, which is doubled if the last round
+// took less than feedSpan.
+func (f *feed[T]) turn(n uint64) {
+	now, size := time.Now(), len(f.ring)
+	fast := now.Sub(f.turned) < feedSpan
+	f.turned = now
+	switch {
+	case size == 0:
+		f.ring = make([]T, minFeed)
+	case fast && size < maxFeed:
+		grown := make([]T, 2*size)
+		for i := f.oldest; i < n; i++ {
+			grown[i&uint64(2*size-1)] = f.ring[i&uint64(size-1)]
+		}
+		f.ring = grown
+	}
+}
+
+// since appends to dst the changes from a number on, which it moves behind the
+// last. It is false when some are not remembered any more.
+func (f *feed[T]) since(from *uint64, dst []T) (changes []T, all bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := f.next.Load()
+	all = *from >= f.oldest
+	for n := max(*from, f.oldest); n < next; n++ {
+		dst = append(dst, f.ring[n&uint64(len(f.ring)-1)])
+	}
+	*from = next
+	return dst, all
+}

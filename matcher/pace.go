@@ -1,0 +1,86 @@
+package matcher
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// pace has a call that watches send updates, each as soon as something has
+// changed but not sooner after another than the client chose.
+type pace struct {
+	m        *Matcher
+	ctx      context.Context
+	interval time.Duration
+	// wait says whether there is nothing to read and the call has to wait for
+	// wake or tick, which may be nil.
+	wait func() bool
+	wake <-chan struct{}
+	tick <-chan time.Time
+	// update looks and says whether there was something to send.
+	update func() (sent bool, err error)
+}
+
+// follow returns when the call has ended, the role has, or update fails.
+func (p *pace) follow() error {
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
+	sent := time.Now()
+	for {
+		if p.wait() {
+			if err := p.sleep(p.wake, p.tick); err != nil {
+				return err
+			}
+		}
+		if rest := p.interval - time.Since(sent); rest > 0 {
+			pause.Reset(rest)
+			if err := p.sleep(nil, pause.C); err != nil {
+				return err
+			}
+		}
+		did, err := p.update()
+		if err != nil {
+			return err
+		}
+		if did {
+			sent = time.Now()
+		}
+	}
+}
+
+// sleep returns nil when one of the two has come.
+func (p *pace) sleep(wake <-chan struct{}, tick <-chan time.Time) error {
+	select {
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	case <-p.m.stopped:
+		return hasStopped()
+	case <-wake:
+	case <-tick:
+	}
+	return nil
+}
+
+// tellStaleness has the calls that watch areas or counts look when the set of
+// stale partitions changes, which no record tells.
+func (m *Matcher) tellStaleness(ctx context.Context) {
+	tick := time.NewTicker(staleCheck)
+	defer tick.Stop()
+	var last []int32
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var now []int32
+		for _, s := range m.stale(m.now().UnixMilli()) {
+			now = append(now, s.number)
+		}
+		if !slices.Equal(now, last) {
+			m.areas.wakeAll()
+			m.counts.wakeAll()
+		}
+		last = now
+	}
+}

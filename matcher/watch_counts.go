@@ -1,0 +1,176 @@
+package matcher
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/starling-fleet/starling/matcher/supply"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// cellsPerPart bounds the cells in one message and in one look at the tree,
+// which the writer waits for.
+const cellsPerPart = 10_000
+
+// countFeeds tell calls that watch counts which cells changed, by resolution.
+type countFeeds struct {
+	max          int64
+	open         atomic.Int64
+	byResolution [supply.MaxResolution + 1]struct {
+		open atomic.Int64
+		feed feed[uint64]
+	}
+}
+
+func newCountFeeds(limit int) *countFeeds { return &countFeeds{max: int64(limit)} }
+
+// changed writes down that a cell's counts are others now, if anybody watches
+// that resolution.
+func (f *countFeeds) changed(resolution int, cell uint64) {
+	if one := &f.byResolution[resolution]; one.open.Load() > 0 {
+		one.feed.add(cell)
+	}
+}
+
+func (f *countFeeds) wakeAll() {
+	for i := range f.byResolution {
+		f.byResolution[i].feed.pokeAll()
+	}
+}
+
+// WatchVehicleCounts implements starlingv1.FleetServiceServer.
+func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]) error {
+	if err := m.serving(); err != nil {
+		return err
+	}
+	var f faults
+	w := countWatch{m: m, stream: stream, waiter: newWaiter(), held: map[uint64]supply.Counts{}}
+	w.selection = f.selection(req.GetSelection(), m.supply.Finest())
+	interval := f.interval(req.GetMinInterval())
+	if err := f.err(); err != nil {
+		return err
+	}
+	defer m.counts.open.Add(-1)
+	if m.counts.open.Add(1) > m.counts.max {
+		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
+	}
+	source := &m.counts.byResolution[w.resolution]
+	source.open.Add(1)
+	defer source.open.Add(-1)
+	w.feed = &source.feed
+	w.next = w.feed.join(&w.waiter)
+	defer w.feed.leave(&w.waiter)
+	// The feed is read from here on, so whatever the first look misses comes
+	// with the next.
+	if _, err := w.tell(w.recount(), true); err != nil {
+		return err
+	}
+	p := pace{m: m, ctx: stream.Context(), interval: interval, wait: w.wait, wake: w.wake, update: w.update}
+	return p.follow()
+}
+
+// countWatch is one WatchVehicleCounts call at work.
+type countWatch struct {
+	waiter
+	selection
+	m      *Matcher
+	stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]
+	feed   *feed[uint64]
+	next   uint64                   // number of the next change to read
+	held   map[uint64]supply.Counts // as told last
+	stale  []int32                  // as told last
+}
+
+func (w *countWatch) wait() bool {
+	return w.arm(func() bool { return w.feed.next.Load() != w.next })
+}
+
+// update sends the counts that are others than were told.
+func (w *countWatch) update() (sent bool, err error) {
+	w.poked.Store(false)
+	cells, all := w.feed.since(&w.next, nil)
+	if !all {
+		return w.tell(w.recount(), false)
+	}
+	slices.Sort(cells)
+	var changed []supply.Cell
+	for _, cell := range slices.Compact(cells) {
+		if !w.within.Holds(cell) {
+			continue
+		}
+		changed = w.note(cell, w.m.supply.At(cell).Only(w.availabilities), changed)
+	}
+	return w.tell(changed, false)
+}
+
+// recount looks at all cells and returns those whose counts have changed.
+func (w *countWatch) recount() (changed []supply.Cell) {
+	gone := make(map[uint64]struct{}, len(w.held))
+	for cell := range w.held {
+		gone[cell] = struct{}{}
+	}
+	for after, more := uint64(0), true; more; more = after != 0 {
+		var page []supply.Cell
+		page, after = w.m.supply.Page(w.resolution, after, w.within, w.availabilities, cellsPerPart, nil)
+		for _, c := range page {
+			delete(gone, c.Cell)
+			changed = w.note(c.Cell, c.Counts, changed)
+		}
+		if len(w.held) > w.m.cfg.MaxAreaVehicles {
+			break // which tell refuses
+		}
+	}
+	for cell := range gone {
+		changed = w.note(cell, supply.Counts{}, changed)
+	}
+	slices.SortFunc(changed, func(a, b supply.Cell) int {
+		if a.Cell < b.Cell {
+			return -1
+		}
+		return 1
+	})
+	return changed
+}
+
+// note remembers a cell's counts and appends them if they are news.
+func (w *countWatch) note(cell uint64, counts supply.Counts, to []supply.Cell) []supply.Cell {
+	if w.held[cell] == counts {
+		return to
+	}
+	if w.held[cell] = counts; counts.Total() == 0 {
+		delete(w.held, cell)
+	}
+	return append(to, supply.Cell{Cell: cell, Counts: counts})
+}
+
+// tell sends an update in as many parts as it needs, if there is one.
+func (w *countWatch) tell(cells []supply.Cell, snapshot bool) (sent bool, err error) {
+	if len(w.held) > w.m.cfg.MaxAreaVehicles {
+		return false, statusError(codes.ResourceExhausted, reasonAreaTooLarge, "more cells have vehicles than one call may watch; watch fewer, or coarser ones")
+	}
+	stale := w.m.staleMessages(w.m.now().UnixMilli())
+	var numbers []int32
+	for _, s := range stale {
+		numbers = append(numbers, s.Partition)
+	}
+	if !snapshot && len(cells) == 0 && slices.Equal(numbers, w.stale) {
+		return false, nil
+	}
+	w.stale = numbers
+	for {
+		n := min(len(cells), cellsPerPart)
+		part := &starlingv1.WatchVehicleCountsResponse{Snapshot: snapshot, Cells: cellMessages(cells[:n]), More: n < len(cells)}
+		if cells = cells[n:]; !part.More {
+			part.StalePartitions = stale
+		}
+		if err := w.stream.Send(part); err != nil {
+			return false, err
+		}
+		if !part.More {
+			return true, nil
+		}
+	}
+}
