@@ -41,7 +41,7 @@ type ETAConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		StaleAfter:      5 * time.Second,
-		RebuildWindow:   15 * time.Minute,
+		RebuildWindow:   2 * time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
 
