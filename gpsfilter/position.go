@@ -63,9 +63,11 @@ func (f *Filter) takePosition(s *State, m *measurement) (v Verdict, d float64, u
 		return VerdictOutlier, d, false
 	}
 	s.confirm(m, &in)
-	turns, clip := f.manoeuvre(s, m, &in), t.NoiseClip
-	if turns {
+	turns, clip := false, t.NoiseClip
+	if f.persists(s, m, &in) {
+		// Noise does not do that; a turn, a brake or a bias does.
 		clip = t.TurnClip
+		turns = f.manoeuvre(s, m, &in)
 	}
 	f.learnNoise(s, &in, clip)
 	standing := f.standstill(s, m)
@@ -104,28 +106,33 @@ func (s *State) confirm(m *measurement, in *innovation) {
 	s.altAgeS += float32(m.dt)
 }
 
-// manoeuvre says whether the fix is off in the same direction as the one before
-// it, and no further than a vehicle can have got. Noise does not do that; a
-// vehicle that brakes or turns does. Then the fix counts in full, and where the
-// device reports that the vehicle drives but not where to, the velocity is set
-// free across the course.
-func (f *Filter) manoeuvre(s *State, m *measurement, in *innovation) bool {
+// persists says whether the fix of a vehicle that drives is off in the same
+// direction as the one before it, and no further than a vehicle can have got.
+func (f *Filter) persists(s *State, m *measurement, in *innovation) bool {
 	t := &f.tune
 	pe, pn := float64(s.offE), float64(s.offN)
 	fast := m.drives() || s.k.speed() >= t.TurnMinMPS
 	most := float64(t.TurnMostMPS2*float64(m.dt*m.dt)) + float64(t.TurnMostPerNoise*math.Sqrt(s.whiteVar))
-	if in.d2 < t.TurnDistance || in.off2 > float64(most*most) || m.hasVelocity || m.dt > t.TurnMaxS || !fast {
+	if in.d2 < t.TurnDistance || in.off2 > float64(most*most) || m.dt > t.TurnMaxS || !fast {
 		s.offE, s.offN = 0, 0
 		return false
 	}
 	s.offE, s.offN = float32(in.e), float32(in.n)
 	dot := float64(pe*in.e) + float64(pn*in.n)
 	p2 := float64(pe*pe) + float64(pn*pn)
-	if dot <= 0 || float64(dot*dot) < float64(float64(t.TurnCos2*p2)*in.off2) {
+	return dot > 0 && float64(dot*dot) >= float64(float64(t.TurnCos2*p2)*in.off2)
+}
+
+// manoeuvre says whether a fix that persists shows that the vehicle brakes or
+// turns; a device that reports its velocity would have told. Then the fix counts
+// in full, and where the device reports that the vehicle drives but not where
+// to, the velocity is set free across the course.
+func (f *Filter) manoeuvre(s *State, m *measurement, in *innovation) bool {
+	if m.hasVelocity {
 		return false
 	}
 	if m.drives() {
-		free := float64(t.TurnGain * in.off2)
+		free := float64(f.tune.TurnGain * in.off2)
 		perS := free / m.dt
 		if v := s.k.speed(); v > 1 {
 			s.k.freeAcross(s.k.x[2]/v, s.k.x[3]/v, free, perS, perS/m.dt)
