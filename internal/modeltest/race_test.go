@@ -4,7 +4,7 @@ package modeltest
 
 // The race detector makes a run six times as long; make model runs without it.
 const (
-	defaultSeeds   = 500
+	defaultSeeds   = 300
 	repeatedSeeds  = 10
 	silentVehicles = 3_000
 )
