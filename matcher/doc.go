@@ -29,4 +29,14 @@
 // A partition is stale when its clock, the largest append time that its tracker
 // has told, is behind the wall clock by more than Config.StaleAfter. Every
 // answer names the stale partitions that it may have read from.
+//
+// # Watching
+//
+// A change is handed on by the goroutine that applies it, which never waits for
+// a watcher. Calls that watch a vehicle are woken and look at its newest state,
+// or play its fixes out from a tape (see tape and player). Calls that watch
+// areas or counts read feeds of what has changed in the cubes, or at the
+// resolution, that they watch (see feed), and look at nothing else. What a
+// client of WatchArea was told is kept in a session for some time after its call
+// has ended, so that another call can go on from there.
 package matcher

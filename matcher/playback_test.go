@@ -416,7 +416,7 @@ func TestPlaybackKeepsItsPromises(t *testing.T) {
 			var kept []time.Time // not uploaded yet
 			for range 300 {
 				time.Sleep(time.Duration(1+rng.IntN(3000)) * time.Millisecond)
-				if time.Now().Sub(next) > 0 {
+				if time.Since(next) > 0 {
 					kept, next = append(kept, time.Now().Add(clock)), time.Now().Add(time.Second)
 					taken++
 				}

@@ -78,7 +78,7 @@ func (a *areaWatch) begin(from uint32) error {
 			return
 		}
 		u.snapshot = true
-		*v = *a.m.index.NewView(v.Area())
+		v.Reset()
 		u.changed, _ = v.Rescan(f)
 	})
 	if err != nil {

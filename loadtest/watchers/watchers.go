@@ -43,7 +43,7 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("make a folder for the log: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	addrs, err := freeport.Addrs(3)
 	if err != nil {
 		return Result{}, err

@@ -51,8 +51,12 @@ func (x *Index) NewView(a *Area) *View {
 // Len is the number of vehicles that were inside at the last update.
 func (v *View) Len() int { return len(v.held) }
 
-// Area is what the view follows.
-func (v *View) Area() *Area { return v.area }
+// Reset has the view forget what it has told, as if it were new; only the
+// numbers of its updates go on.
+func (v *View) Reset() {
+	v.held, v.departed, v.ages = map[string]told{}, nil, ages{}
+	v.forgotten = v.number + 1
+}
 
 // Number is that of the last update, 0 before the first.
 func (v *View) Number() uint32 { return v.number }

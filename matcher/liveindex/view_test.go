@@ -149,6 +149,10 @@ func TestViewForgetsDepartures(t *testing.T) {
 	require.False(t, remembers(1))
 	require.True(t, remembers(view.Number()-100))
 	require.Zero(t, view.Len())
+	view.Reset()
+	require.False(t, remembers(view.Number()), "it has told nothing again")
+	view.Rescan(liveindex.Filter{})
+	require.True(t, remembers(view.Number()))
 }
 
 func viewAt(id string, latDeg, lonDeg float64) wire.View {
