@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	contentionRounds  = flag.Int("contention.rounds", 0, "rounds of TestReaderBesideWriter; 0 skips it")
-	contentionTime = flag.Duration("contention.time", 2*time.Second, "time of each measurement of TestReaderBesideWriter")
+	contentionRounds = flag.Int("contention.rounds", 0, "rounds of TestReaderBesideWriter; 0 skips it")
+	contentionTime   = flag.Duration("contention.time", 2*time.Second, "time of each measurement of TestReaderBesideWriter")
 )
 
 // TestReaderBesideWriter measures what a writer costs a reader: searches per

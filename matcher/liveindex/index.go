@@ -17,6 +17,7 @@ type Index struct {
 	states   slab[state]
 	vehicles slab[vehicle]
 	ids      *idTable
+	order    *idOrder
 	attrs    *attrTable
 	seats    *seats
 	version  atomic.Uint64 // the newest published
@@ -58,6 +59,7 @@ type Standing struct {
 // nor keep what it is given.
 func New(changed func(*Change)) *Index {
 	x := &Index{changed: changed, ids: newIDTable(), attrs: newAttrTable(), seats: newSeats()}
+	x.order = newIDOrder(&x.vehicles)
 	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id })
 	x.root = x.tree.root
 	x.version.Store(firstPinned)
@@ -112,6 +114,7 @@ func (x *Index) Upsert(v *wire.View) error {
 	x.vehicles.at(number).current.Store(fresh + 1)
 	if !known {
 		x.ids.insert(x.vehicles.at(number).id, number, &x.vehicles)
+		x.order.insert(number)
 		x.count.Add(1)
 	}
 	x.version.Store(born)
@@ -166,6 +169,7 @@ func (x *Index) Remove(id string) bool {
 	x.dead.last().vehicle = number + 1
 	v.current.Store(0)
 	x.ids.remove(place)
+	x.order.remove(number)
 	x.count.Add(-1)
 	x.version.Store(died)
 	if x.changed != nil {

@@ -21,13 +21,14 @@ func TestPredictionIsTheFilters(t *testing.T) {
 	require.NoError(t, err)
 	for _, has := range []gpsfilter.Fields{gpsfilter.FieldAccuracy | gpsfilter.FieldSpeed | gpsfilter.FieldHeading, gpsfilter.FieldAccuracy} {
 		var s gpsfilter.State
+		x := liveindex.New(nil)
 		growth := map[int64][]float64{} // logarithms of the index's over the filter's
-		for _, fix := range crookedDrive(1000, has) {
+		for _, fix := range crookedDrive(500, has) {
 			e := f.Step(&s, fix)
 			for _, aheadMS := range []int64{2000, 5000, 10_000, 20_000} {
 				p, ok := f.Predict(&s, e.TimeMS+aheadMS)
 				require.True(t, ok)
-				hit := predictedBy(t, e, aheadMS)
+				hit := predictedBy(t, x, e, aheadMS)
 				require.Equal(t, e.HasSpeed && e.HasHeading && e.SpeedMPS > 0, hit.Predicted)
 				if !hit.Predicted {
 					continue
@@ -38,7 +39,7 @@ func TestPredictionIsTheFilters(t *testing.T) {
 			}
 		}
 		for aheadMS, logs := range growth {
-			require.Greater(t, len(logs), 500)
+			require.Greater(t, len(logs), 250)
 			sum := 0.0
 			for _, l := range logs {
 				sum += l
@@ -72,11 +73,10 @@ func crookedDrive(n int, has gpsfilter.Fields) []gpsfilter.Fix {
 }
 
 // predictedBy is what an index says of a vehicle that was published so.
-func predictedBy(t *testing.T, e gpsfilter.Estimate, aheadMS int64) liveindex.Hit {
+func predictedBy(t *testing.T, x *liveindex.Index, e gpsfilter.Estimate, aheadMS int64) liveindex.Hit {
 	v := wire.View{VehicleID: "v", DeviceTimeMS: e.TimeMS}
 	v.LatDeg, v.LonDeg = e.LatDeg, e.LonDeg
 	v.SpeedMPS, v.HeadingDeg, v.HasSpeed, v.HasHeading = float32(e.SpeedMPS), float32(e.HeadingDeg), e.HasSpeed, e.HasHeading
-	x := liveindex.New(nil)
 	require.NoError(t, x.Upsert(&v))
 	hits := x.Nearest(liveindex.Query{LatDeg: e.LatDeg, LonDeg: e.LonDeg, MaxResults: 1, Ahead: &liveindex.Ahead{NowMS: e.TimeMS + aheadMS, LimitMS: 20_000}}, nil)
 	require.Len(t, hits, 1)

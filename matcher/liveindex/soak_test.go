@@ -17,7 +17,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-var soakQueries = flag.Int("soak.queries", 3_000, "searches that TestSoak compares with brute force")
+var soakQueries = flag.Int("soak.queries", 2_000, "searches that TestSoak compares with brute force")
 
 // TestSoak asks fleets of all kinds at random places while they move, and wants
 // every answer to be brute force's, to the vehicle and in order. Give it a
