@@ -82,6 +82,15 @@ func TestEveryMethodAsJSON(t *testing.T) {
 		v = p.do("/v1/vehicles:searchArea?"+viewport(48, 49), "").object(t)
 		require.Equal(t, 2.0, at(t, v, "totalCount"))
 	})
+	t.Run("CountVehicles", func(t *testing.T) {
+		v := p.do("/v1/vehicles:count?selection.availabilities=AVAILABILITY_FREE", "").object(t)
+		require.Equal(t, 2.0, at(t, v, "cells", 0, "totalCount"), "both are in one cell of resolution 0")
+		require.Equal(t, 2.0, at(t, v, "cells", 0, "freeCount"))
+	})
+	t.Run("WatchVehicleCounts", func(t *testing.T) {
+		first := p.watch("/v1/vehicles:watchCounts?min_interval=0.05s", "*/*").next()
+		require.Equal(t, true, at(t, first, "result", "snapshot"))
+	})
 	t.Run("WatchVehicle", func(t *testing.T) {
 		w := p.watch("/v1/vehicles/van-1:watch", "application/json")
 		require.Equal(t, "application/x-ndjson", w.header.Get("Content-Type"))
