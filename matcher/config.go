@@ -24,6 +24,10 @@ type Config struct {
 
 	PredictLimit time.Duration `koanf:"predict_limit" help:"Longest time after a vehicle's newest fix for which a search predicts where it is."`
 
+	Region      string        `koanf:"region" help:"Region of matcher.regions that this replica is limited to; empty means that it keeps the whole fleet. See docs/scale-out.md."`
+	Regions     []string      `koanf:"regions" help:"How the earth is divided among matchers that are limited to regions: NAME=CELL CELL ... with H3 cells of any resolutions, best none finer than tracker.h3_resolution; one of them may be NAME=rest. They must cover the earth and not overlap, and must be the same for all processes."`
+	RegionGrace time.Duration `koanf:"region_grace" help:"How long, on its partition's clock, a vehicle is still kept after it has left the region; at least 15s longer than stale_after."`
+
 	ETA ETAConfig `koanf:"eta"`
 }
 
@@ -49,6 +53,7 @@ func DefaultConfig() Config {
 
 		MaxPlaybackFixes: 1_000_000,
 		PredictLimit:     20 * time.Second,
+		RegionGrace:      30 * time.Second,
 		ETA: ETAConfig{
 			SpeedMPS: 8, Detour: 1.35,
 			OSRMProfile: "driving", OSRMMaxTable: 100, OSRMTimeout: 2 * time.Second,
@@ -81,14 +86,16 @@ func (c Config) Validate() error {
 	if c.PredictLimit < time.Second || c.PredictLimit > 5*time.Minute {
 		errs = append(errs, fmt.Errorf("predict_limit: %v, must be between 1s and 5m", c.PredictLimit))
 	}
-	if _, err := c.ETA.estimator(); err != nil {
+	if _, err := c.ETA.Estimator(); err != nil {
 		errs = append(errs, fmt.Errorf("eta: %w", err))
 	}
+	errs = append(errs, c.validateRegion())
 	return errors.Join(errs...)
 }
 
-// estimator returns what the configuration describes.
-func (c ETAConfig) estimator() (eta.Estimator, error) {
+// Estimator returns what the configuration describes, or a fault that names the
+// field and the rule.
+func (c ETAConfig) Estimator() (eta.Estimator, error) {
 	if c.OSRMTimeout < 10*time.Millisecond || c.OSRMTimeout > time.Minute {
 		return nil, fmt.Errorf("osrm_timeout: %v, must be between 10ms and 1m", c.OSRMTimeout)
 	}

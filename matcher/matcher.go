@@ -45,6 +45,7 @@ type Matcher struct {
 	counts   *countFeeds
 	tapes    *tapes
 	eta      eta.Estimator
+	resident *residence // nil: all vehicles are kept
 	ready    atomic.Bool
 	stopped  chan struct{} // closed when Run has ended
 
@@ -81,12 +82,15 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	}
 	m.supply = supply.New(cfg.SupplyResolution, m.counts.changed)
 	m.index = liveindex.New(func(c *liveindex.Change) {
-		m.supply.Apply(c)
+		m.supply.Apply(m.resident.residents(c))
 		m.watchers.changed(c.ID)
 		m.areas.changed(c)
 	})
 	var err error
-	if m.eta, err = cfg.ETA.estimator(); err != nil {
+	if m.resident, err = cfg.residence(); err != nil {
+		return nil, fmt.Errorf("matcher configuration: %w", err)
+	}
+	if m.eta, err = cfg.ETA.Estimator(); err != nil {
 		return nil, fmt.Errorf("matcher configuration: eta: %w", err)
 	}
 	for _, opt := range opts {
@@ -224,7 +228,7 @@ func (m *Matcher) nextOffsets() map[int32]int64 {
 // startOver forgets the vehicles of a partition and its position.
 func (m *Matcher) startOver(number int32) {
 	p := &m.partitions[number]
-	p.positioned, p.hole = false, nil
+	p.positioned, p.hole, p.departures = false, nil, departures{}
 	if !p.populated {
 		return
 	}

@@ -27,6 +27,7 @@ type partition struct {
 	next          int64 // offset of the next record to read
 	rebuiltAt     int64 // the offset from which on the partition counts as rebuilt
 	rebuilt       bool
+	departures    departures
 }
 
 // hole is where records of a partition are missing.
@@ -123,11 +124,15 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 	if t.ClockMS > p.clockMS.Load() {
 		p.clockMS.Store(t.ClockMS)
 	}
+	if m.resident != nil {
+		m.dropDeparted(p)
+	}
 	// What time did to vehicles comes before what the record's own vehicle
 	// reported.
 	for i := range t.Dues {
 		switch d := &t.Dues[i]; {
 		case d.Forgotten:
+			delete(p.departures.left, d.VehicleID)
 			m.forget(d.VehicleID)
 		case d.HasLive:
 			m.upsert(p, &d.Live)
@@ -198,12 +203,19 @@ func (m *Matcher) skip(p *partition, number int32, t *wire.Track, r *eventlog.St
 }
 
 func (m *Matcher) upsert(p *partition, v *wire.View) {
+	wanted, here := m.wants(p, v)
+	if !wanted {
+		return
+	}
 	if err := m.index.Upsert(v); err != nil {
 		m.metrics.invalidViews.Inc()
 		m.logger.Error("a view in tracks breaks a rule, the vehicle keeps its former state", "vehicle", v.VehicleID, "error", err)
 		return
 	}
 	p.populated = true
+	if m.resident != nil {
+		p.departures.note(v.VehicleID, here, p.clockMS.Load())
+	}
 }
 
 func (m *Matcher) forget(id string) {

@@ -64,7 +64,7 @@ func (m *Matcher) GetVehicle(_ context.Context, req *starlingv1.GetVehicleReques
 	}
 	v, ok := m.index.Get(id)
 	if !ok {
-		return nil, notFound(req.GetName())
+		return nil, m.unknown(req.GetName(), id)
 	}
 	return new(vehicleMessage).fill(&v, m.now().UnixMilli()), nil
 }

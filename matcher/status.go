@@ -24,6 +24,8 @@ const (
 	reasonResumed         = "RESUMED"
 	reasonStopped         = "STOPPED"
 	reasonNoTravelTimes   = "NO_TRAVEL_TIMES"
+	reasonRegionMismatch  = "REGION_MISMATCH"
+	reasonStale           = "STALE"
 )
 
 // retryDelay is what clients are asked to wait while the fleet is rebuilt or

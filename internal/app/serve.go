@@ -106,7 +106,7 @@ func (a *App) matcherUnits(log eventlog.Log, l net.Listener, json *jsonDoor) ([]
 		return nil, nil, err
 	}
 	a.addrs[Matcher] = l.Addr().String()
-	server := grpc.NewServer(matcher.ServerOptions()...)
+	server := grpc.NewServer(append(matcher.ServerOptions(), m.RegionOptions()...)...)
 	m.Register(server)
 	door := func(ctx context.Context) error {
 		return a.runDoor(ctx, server, append(inMemory, l), func(ctx context.Context) error { <-ctx.Done(); return nil })

@@ -1,0 +1,303 @@
+// Package region divides the earth among the matchers of a fleet that is too
+// large for one. A Map gives every place to exactly one region, by H3 cells, and
+// bounds how far a region is from a place, so that who searches knows whom not
+// to ask.
+package region
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/uber/h3-go/v4"
+
+	"github.com/starling-fleet/starling/internal/geo"
+)
+
+// Rest stands for all cells that no region lists.
+const Rest = "rest"
+
+const (
+	maxRegions = 1000
+	maxCells   = 20_000
+	// maxParts is up to how many circles the distance of a region is bounded by
+	// looking at each.
+	maxParts = 4000
+	// cellReach is how far, in radii of its outline, the descendants of a cell
+	// reach from its centre; liveindex says why.
+	cellReach = 1.5
+)
+
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+
+// Map says which region each place is in. It does not change and may be used by
+// many goroutines.
+type Map struct {
+	names       []string
+	byCell      [16]map[h3.Cell]int // listed cells by resolution
+	finest      int                 // resolution of the finest listed cell
+	rest        int                 // the region that has what is not listed, or -1
+	parts       [][]part            // by region
+	fingerprint string
+}
+
+// part is a circle; those of a region hold all of it.
+type part struct {
+	centre  geo.Vec
+	radiusM float64
+}
+
+// Parse reads regions, each NAME=CELL CELL ..., with H3 cells in hexadecimal
+// form, of any resolutions; one of them may be NAME=rest. Together they must
+// cover the earth, and no two may overlap. The error joins all faults.
+func Parse(entries []string) (*Map, error) {
+	if len(entries) < 1 || len(entries) > maxRegions {
+		return nil, fmt.Errorf("%d regions, must be between 1 and %d", len(entries), maxRegions)
+	}
+	m := &Map{rest: -1}
+	var faults []error
+	for _, entry := range entries {
+		if err := m.add(entry); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	faults = append(faults, m.overlaps()...)
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	if err := m.complete(); err != nil {
+		return nil, err
+	}
+	m.sign()
+	return m, nil
+}
+
+func (m *Map) add(entry string) error {
+	name, text, ok := strings.Cut(entry, "=")
+	if name = strings.TrimSpace(name); !ok || !validName.MatchString(name) {
+		return fmt.Errorf("%q: must be NAME=CELL CELL ... or NAME=%s, with a name of 1 to 32 of a-z 0-9 -", entry, Rest)
+	}
+	if slices.Contains(m.names, name) {
+		return fmt.Errorf("region %s is there twice", name)
+	}
+	number := len(m.names)
+	m.names = append(m.names, name)
+	m.parts = append(m.parts, nil)
+	cells := strings.Fields(text)
+	switch {
+	case len(cells) == 0:
+		return fmt.Errorf("region %s has no cells", name)
+	case len(cells) == 1 && cells[0] == Rest && m.rest >= 0:
+		return fmt.Errorf("regions %s and %s are both %s, only one can be", m.names[m.rest], name, Rest)
+	case len(cells) == 1 && cells[0] == Rest:
+		m.rest = number
+		return nil
+	}
+	var faults []error
+	for _, text := range cells {
+		n, err := strconv.ParseUint(text, 16, 64)
+		cell := h3.Cell(n)
+		if err != nil || !cell.IsValid() {
+			faults = append(faults, fmt.Errorf("region %s: %q is not an H3 cell in hexadecimal form", name, text))
+			continue
+		}
+		r := resolutionOf(cell)
+		if m.byCell[r] == nil {
+			m.byCell[r] = map[h3.Cell]int{}
+		}
+		if other, taken := m.byCell[r][cell]; taken {
+			faults = append(faults, fmt.Errorf("regions %s and %s overlap: both have cell %s", m.names[other], name, cell))
+			continue
+		}
+		m.byCell[r][cell] = number
+		m.finest = max(m.finest, r)
+		if err := m.reach(number, cell); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// overlaps finds listed cells that lie in listed cells.
+func (m *Map) overlaps() (faults []error) {
+	listed := 0
+	for r, cells := range m.byCell {
+		listed += len(cells)
+		for cell, number := range cells {
+			for coarser := range r {
+				if other, taken := m.byCell[coarser][parentOf(cell, coarser)]; taken {
+					faults = append(faults, fmt.Errorf("regions %s and %s overlap: cell %s lies in %s", m.names[other], m.names[number], cell, parentOf(cell, coarser)))
+				}
+			}
+		}
+	}
+	if listed > maxCells {
+		faults = append(faults, fmt.Errorf("%d cells, must be at most %d", listed, maxCells))
+	}
+	slices.SortFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	return faults
+}
+
+// complete gives what is not listed to the region that has the rest, and fails
+// when there is something but no such region, or such a region but nothing.
+func (m *Map) complete() error {
+	above := map[h3.Cell]bool{}
+	for r, cells := range m.byCell {
+		for cell := range cells {
+			for coarser := range r {
+				above[parentOf(cell, coarser)] = true
+			}
+		}
+	}
+	roots, err := h3.Res0Cells()
+	if err != nil {
+		return fmt.Errorf("H3 cells of resolution 0: %w", err)
+	}
+	var missing []h3.Cell
+	var visit func(h3.Cell) error
+	visit = func(cell h3.Cell) error {
+		if _, listed := m.byCell[resolutionOf(cell)][cell]; listed {
+			return nil
+		}
+		if !above[cell] {
+			missing = append(missing, cell)
+			return nil
+		}
+		children, err := cell.Children(resolutionOf(cell) + 1)
+		if err != nil {
+			return fmt.Errorf("children of H3 cell %s: %w", cell, err)
+		}
+		for _, child := range children {
+			if err := visit(child); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, root := range roots {
+		if err := visit(root); err != nil {
+			return err
+		}
+	}
+	switch {
+	case m.rest < 0 && len(missing) > 0:
+		return fmt.Errorf("no region has %s (and %d more cells): list all of the earth's cells, or make one region %q", missing[0], len(missing)-1, "NAME="+Rest)
+	case m.rest >= 0 && len(missing) == 0:
+		return fmt.Errorf("region %s is empty: the others have all cells", m.names[m.rest])
+	}
+	for _, cell := range missing {
+		if err := m.reach(m.rest, cell); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reach adds a circle that holds a cell and all its descendants to a region.
+func (m *Map) reach(number int, cell h3.Cell) error {
+	centre, err := cell.LatLng()
+	if err != nil {
+		return fmt.Errorf("centre of H3 cell %s: %w", cell, err)
+	}
+	outline, err := cell.Boundary()
+	if err != nil {
+		return fmt.Errorf("outline of H3 cell %s: %w", cell, err)
+	}
+	p := part{centre: geo.Unit(centre.Lat, centre.Lng)}
+	chord2 := 0.0
+	for _, v := range outline {
+		chord2 = max(chord2, geo.Chord2(p.centre, geo.Unit(v.Lat, v.Lng)))
+	}
+	p.radiusM = 2 * geo.EarthRadiusM * math.Asin(min(1, cellReach*math.Sqrt(chord2)/2))
+	m.parts[number] = append(m.parts[number], p)
+	return nil
+}
+
+// sign computes the fingerprint: of names and cells, in whatever order they were
+// listed.
+func (m *Map) sign() {
+	var lines []string
+	for _, cells := range m.byCell {
+		for cell, number := range cells {
+			lines = append(lines, m.names[number]+"="+cell.String())
+		}
+	}
+	if m.rest >= 0 {
+		lines = append(lines, m.names[m.rest]+"="+Rest)
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	m.fingerprint = hex.EncodeToString(sum[:8])
+}
+
+// Names are the regions' names by number, in the order in which they were
+// listed.
+func (m *Map) Names() []string { return slices.Clone(m.names) }
+
+// Number returns the number of a region, or -1 if there is none of that name.
+func (m *Map) Number(name string) int { return slices.Index(m.names, name) }
+
+// Label names a region together with the fingerprint of the map that it is a
+// region of: two processes that say the same label mean the same places.
+func (m *Map) Label(number int) string { return m.names[number] + "/" + m.fingerprint }
+
+// Of returns the number of the region that a position is in: that of the cell
+// published with it, or, if that is coarser than a listed cell or 0, that of the
+// cell which the position is in. It is a function of its arguments, so everyone
+// who has the same map and the same view of a vehicle puts it into the same
+// region.
+func (m *Map) Of(cell uint64, latDeg, lonDeg float64) int {
+	c := h3.Cell(cell)
+	if cell == 0 || resolutionOf(c) < m.finest {
+		computed, err := h3.LatLngToCell(h3.LatLng{Lat: latDeg, Lng: lonDeg}, m.finest)
+		if err != nil {
+			return max(m.rest, 0) // no place on the earth is without a cell
+		}
+		c = computed
+	}
+	for r := range m.finest + 1 {
+		if m.byCell[r] == nil {
+			continue
+		}
+		if number, listed := m.byCell[r][parentOf(c, r)]; listed {
+			return number
+		}
+	}
+	return max(m.rest, 0) // without a rest, all cells are listed
+}
+
+// DistanceM returns a lower bound in metres of the great-circle distance from a
+// place to any position that Of puts into a region, provided the cell published
+// with it is the position's.
+func (m *Map) DistanceM(number int, from geo.Vec) float64 {
+	parts := m.parts[number]
+	if len(parts) > maxParts {
+		return 0
+	}
+	least := math.Inf(1)
+	for i := range parts {
+		d := geo.Distance(parts[i].centre, from) - parts[i].radiusM
+		if d <= 0 {
+			return 0
+		}
+		least = min(least, d)
+	}
+	return least
+}
+
+// In an H3 index the resolution stands in four bits from bit 52 on, and every
+// finer digit is 7: neither function needs a call into C.
+
+func resolutionOf(c h3.Cell) int { return int(c>>52) & 15 }
+
+func parentOf(c h3.Cell, resolution int) h3.Cell {
+	c = c&^(15<<52) | h3.Cell(resolution)<<52
+	return c | (1<<(3*(15-resolution)) - 1)
+}
