@@ -14,7 +14,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/freeport"
@@ -145,22 +147,40 @@ func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond 
 	}
 	// Streams outlive ctx, to end in good order.
 	return s.eachShare(context.WithoutCancel(ctx), fleet, func(callCtx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error {
-		r, err := openReports(callCtx, conn)
-		if err != nil {
-			return err
-		}
 		turn, p := newTurn(len(share), uint64(len(fleet))), newPace(float64(perSecond)/streams)
-		err = eachTick(ctx, streamTick, streamTick*time.Duration(number)/streams, func() (bool, error) {
-			nowMS := time.Now().UnixMilli()
-			for range p.due(len(share)) {
-				if err := r.send(&share[turn.next()], nowMS, false); err != nil {
-					return false, err
-				}
+		begin := streamTick * time.Duration(number) / streams
+		for {
+			err := sendShare(ctx, callCtx, conn, share, turn, p, begin)
+			// An overloaded server ends streams: its updates are missing in the
+			// figures, and it is asked again, as drivers would.
+			if status.Code(err) != codes.ResourceExhausted {
+				return err
 			}
-			return false, nil
-		})
-		return errors.Join(err, r.close())
+			begin = refusedPause
+		}
 	})
+}
+
+// refusedPause comes before a stream that the server has refused is opened anew.
+const refusedPause = 200 * time.Millisecond
+
+// sendShare reports what is due of a share of the fleet on one stream until ctx
+// is done.
+func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehicle, turn *turn, p *pace, begin time.Duration) error {
+	r, err := openReports(callCtx, conn)
+	if err != nil {
+		return err
+	}
+	err = eachTick(ctx, streamTick, begin, func() (bool, error) {
+		nowMS := time.Now().UnixMilli()
+		for range p.due(len(share)) {
+			if err := r.send(&share[turn.next()], nowMS, false); err != nil {
+				return false, err
+			}
+		}
+		return false, nil
+	})
+	return errors.Join(err, r.close())
 }
 
 // reports is a stream of reports.
