@@ -144,7 +144,7 @@ func drive(t *testing.T, ingest, matcher *grpc.ClientConn) {
 	// what the fleet counts.
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		require.Equal(c, sent.Fixes-sent.Client.RefusedFixes, consumed(t, matcher, sim.Fleet.VehiclePrefix))
-	}, 30*time.Second, 50*time.Millisecond)
+	}, 2*time.Minute, 50*time.Millisecond)
 
 	verify := replay.DefaultVerifyOptions()
 	verify.Fleet, verify.Places = matcher, 200

@@ -25,6 +25,13 @@ const (
 	metadataMinAge = 250 * time.Millisecond
 	metadataMaxAge = time.Minute
 	maxBackoff     = time.Second
+	// maxClientBackoff bounds the pauses between a client's requests. A new
+	// leader is used no sooner than the next try, and a fix passes three of them
+	// on its way.
+	maxClientBackoff = 250 * time.Millisecond
+	// requestRetries is how often a request is tried again, about 15 s: longer
+	// than a coordinator is away with its broker. Records are not counted.
+	requestRetries = 64
 )
 
 // clientOptions are what every client of the cluster shares.
@@ -38,7 +45,8 @@ func clientOptions(cfg *Config, logger *slog.Logger, m *metrics) ([]kgo.Opt, err
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.MetadataMaxAge(metadataMaxAge),
 		kgo.RequestTimeoutOverhead(cfg.RequestTimeout),
-		kgo.RetryBackoffFn(backoff),
+		kgo.RetryBackoffFn(clientBackoff),
+		kgo.RequestRetries(requestRetries),
 		kgo.DisableClientMetrics(),
 	}
 	if cfg.TLS {
@@ -58,10 +66,14 @@ func clientOptions(cfg *Config, logger *slog.Logger, m *metrics) ([]kgo.Opt, err
 	return opts, nil
 }
 
-// backoff doubles from 50 ms to a second: after the loss of a broker the first
-// retries come soon, and none of them waits for longer than a new leader needs.
-func backoff(fails int) time.Duration {
-	d := min(50*time.Millisecond<<min(max(fails-1, 0), 10), maxBackoff)
+// backoff doubles from 50 ms to a second.
+func backoff(fails int) time.Duration { return backoffUpTo(maxBackoff, fails) }
+
+// clientBackoff does so for the client's own retries.
+func clientBackoff(fails int) time.Duration { return backoffUpTo(maxClientBackoff, fails) }
+
+func backoffUpTo(most time.Duration, fails int) time.Duration {
+	d := min(50*time.Millisecond<<min(max(fails-1, 0), 10), most)
 	return d*4/5 + rand.N(d*2/5) // clients of a lost broker don't come back in step
 }
 

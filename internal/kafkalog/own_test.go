@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +130,53 @@ func TestACheckpointSurvives(t *testing.T) {
 			require.Empty(t, ended)
 		})
 	}
+}
+
+// TestACheckpointIsCommitted counts what ends transactions. The client may take
+// a transaction that was written to for an empty one, and then aborts it and says
+// that all went well; transactor.awaitPartition says when.
+func TestACheckpointIsCommitted(t *testing.T) {
+	c := newFake(t)
+	var commits, aborts atomic.Int64
+	c.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if req.(*kmsg.EndTxnRequest).Commit {
+			commits.Add(1)
+		} else {
+			aborts.Add(1)
+		}
+		return nil, nil, false
+	})
+	cfg := testConfig(c.ListenAddrs())
+	cfg.Partitions = 2
+	log := openLog(t, cfg)
+	const rounds = 100
+	var checkpoints atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	var busy sync.WaitGroup
+	busy.Add(cfg.Partitions)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- log.Own(ctx, ownSpec, func(ctx context.Context, c eventlog.Claim) error {
+			for n := range int64(rounds) { // each time with a client that knows nothing yet
+				if _, err := c.Load(ctx, func(_, _ []byte) error { return nil }); err != nil {
+					return err
+				}
+				if err := c.Checkpoint(ctx, []eventlog.Record{{Key: []byte("k"), Value: []byte("v")}}, n); err != nil {
+					return err
+				}
+				checkpoints.Add(1)
+			}
+			busy.Done()
+			<-c.Revoked()
+			return nil
+		})
+	}()
+	busy.Wait()
+	cancel()
+	require.NoError(t, receive(t, ended, "the end of Own"))
+	require.Zero(t, aborts.Load())
+	require.Equal(t, checkpoints.Load(), commits.Load())
 }
 
 // TestAnExpelledMemberIsFenced: the group refuses the commit before the member

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -80,10 +81,32 @@ func (t *transactor) do(ctx context.Context, c checkpointTxn) error {
 	if err := t.commitOffset(ctx, &c); err != nil {
 		return fmt.Errorf("commit the group's offset: %w", err)
 	}
+	if err := t.awaitPartition(ctx, &c); err != nil {
+		return fmt.Errorf("commit transaction: %w", err)
+	}
 	if err := t.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return fmt.Errorf("commit transaction: %w", err)
 	}
 	return nil
+}
+
+// awaitPartition returns when the client's list of partitions has the state's.
+//
+// franz-go (v1.22.2, storePartitionsUpdate) sends what has waited for a topic's
+// partitions before it enters them into the list that EndTransaction looks at
+// for what the transaction has written to. If all of it is acknowledged in
+// between, EndTransaction finds nothing, aborts instead of committing, and
+// returns nil: a checkpoint that would count as stored and is not.
+func (t *transactor) awaitPartition(ctx context.Context, c *checkpointTxn) error {
+	for {
+		leader, _, err := t.cl.PartitionLeader(c.state, c.partition)
+		if leader >= 0 {
+			return nil
+		}
+		if waited := wait(ctx, time.Millisecond); waited != nil {
+			return fmt.Errorf("the client does not know the partition that it has written to: %w", errors.Join(waited, err))
+		}
+	}
 }
 
 // write sends the changes and the resume offset and waits for them.
