@@ -39,7 +39,7 @@ func (m *Matcher) CountVehicles(_ context.Context, req *starlingv1.CountVehicles
 	page, next := m.supply.Page(s.resolution, after, s.within, s.availabilities, size, nil)
 	out := &starlingv1.CountVehiclesResponse{Cells: cellMessages(page), StalePartitions: m.staleMessages(m.now().UnixMilli())}
 	if next != 0 {
-		out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(countPageVersion + strconv.FormatUint(next, 16)))
+		out.NextPageToken = CountPageToken(strconv.FormatUint(next, 16))
 	}
 	return out, nil
 }
@@ -74,17 +74,31 @@ func (f *faults) selection(in *starlingv1.CellSelection, finest int) selection {
 	return s
 }
 
+// CountPageToken is the token of the page of CountVehicles that starts behind a
+// cell in hexadecimal form.
+func CountPageToken(after string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(countPageVersion + after))
+}
+
+// CountPageStart is the cell that CountPageToken was given.
+func CountPageStart(token string) (after string, ok bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	after, ok = strings.CutPrefix(string(raw), countPageVersion)
+	n, parseErr := strconv.ParseUint(after, 16, 64)
+	return after, ok && err == nil && parseErr == nil && h3.Cell(n).IsValid()
+}
+
 // countsAfter reads a page token: the cell after which the page starts.
 func (f *faults) countsAfter(token string) uint64 {
 	if token == "" {
 		return 0
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	text, ok := strings.CutPrefix(string(raw), countPageVersion)
-	after, parseErr := strconv.ParseUint(text, 16, 64)
-	if err != nil || !ok || parseErr != nil || !h3.Cell(after).IsValid() {
+	text, ok := CountPageStart(token)
+	if !ok {
 		f.add("page_token", "is not a token that CountVehicles returned")
+		return 0
 	}
+	after, _ := strconv.ParseUint(text, 16, 64)
 	return after
 }
 

@@ -122,21 +122,29 @@ func (f *faults) labels(field string, labels []string, atMost int) {
 	}
 }
 
-// pageTokens name the id after which the page starts, in a form that is not
+// Page tokens name the id after which the page starts, in a form that is not
 // meant to be made up.
 const pageTokenVersion = "1:"
 
-func pageToken(after string) string {
+// PageToken is the token of the page of ListVehicles that starts behind a
+// vehicle id.
+func PageToken(after string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(pageTokenVersion + after))
+}
+
+// PageStart is the id that PageToken was given.
+func PageStart(token string) (after string, ok bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	after, ok = strings.CutPrefix(string(raw), pageTokenVersion)
+	return after, ok && err == nil && validID(after)
 }
 
 func (f *faults) pageStart(token string) (after string) {
 	if token == "" {
 		return ""
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	after, ok := strings.CutPrefix(string(raw), pageTokenVersion)
-	if err != nil || !ok || !validID(after) {
+	after, ok := PageStart(token)
+	if !ok {
 		f.add("page_token", "is not a token that ListVehicles returned")
 	}
 	return after

@@ -89,7 +89,7 @@ func (m *Matcher) ListVehicles(_ context.Context, req *starlingv1.ListVehiclesRe
 	}
 	out := &starlingv1.ListVehiclesResponse{Vehicles: vehicleMessages(page, nowMS), StalePartitions: m.staleMessages(nowMS)}
 	if next != "" {
-		out.NextPageToken = pageToken(next)
+		out.NextPageToken = PageToken(next)
 	}
 	return out, nil
 }

@@ -1,0 +1,131 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/starling-fleet/starling/matcher/eta"
+	"github.com/starling-fleet/starling/matcher/region"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// Fanout is the role. Register its door with a gRPC server and call Run once.
+type Fanout struct {
+	starlingv1.UnimplementedFleetServiceServer
+
+	cfg     Config
+	regions *region.Map
+	names   []string
+	groups  [][]replica // by region
+	turn    atomic.Uint32
+	eta     eta.Estimator
+	logger  *slog.Logger
+	metrics *metrics
+	calls   chan struct{} // has an element for each call at work
+	watches chan struct{}
+	stopped chan struct{} // closed when Run has ended
+}
+
+// replica is one matcher.
+type replica struct {
+	address string
+	conn    *grpc.ClientConn
+	client  starlingv1.FleetServiceClient
+}
+
+// windowBytes is the flow control window of a call; most answers fit into it.
+const windowBytes = 256 << 10
+
+// New returns a fan-out that does nothing yet. The regions are those of
+// matcher.Config, and the estimator ranks by expected arrival. It fails when cfg
+// breaks a rule, the regions do, a region has no replica, or reg has another
+// fan-out's metrics. The options are added to those of its connections.
+func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.Registerer, logger *slog.Logger, opts ...grpc.DialOption) (*Fanout, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("fanout configuration: %w", err)
+	}
+	earth, err := region.Parse(regions)
+	if err != nil {
+		return nil, fmt.Errorf("matcher configuration: regions: %w", err)
+	}
+	addresses, err := cfg.addresses(earth)
+	if err != nil {
+		return nil, fmt.Errorf("fanout configuration: %w", err)
+	}
+	f := &Fanout{
+		cfg: cfg, regions: earth, names: earth.Names(), groups: make([][]replica, len(addresses)), eta: estimator, logger: logger,
+		calls: make(chan struct{}, cfg.MaxCalls), watches: make(chan struct{}, cfg.MaxWatchers), stopped: make(chan struct{}),
+	}
+	opts = append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(windowBytes), grpc.WithStaticConnWindowSize(16 * windowBytes),
+		grpc.WithIdleTimeout(0),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+	}, opts...)
+	for number, group := range addresses {
+		for _, address := range group {
+			conn, err := grpc.NewClient(address, opts...)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("fanout configuration: replicas: connect to %q: %w", address, err), f.close())
+			}
+			f.groups[number] = append(f.groups[number], replica{address, conn, starlingv1.NewFleetServiceClient(conn)})
+		}
+	}
+	if f.metrics, err = newMetrics(reg, f); err != nil {
+		return nil, errors.Join(fmt.Errorf("fanout: %w", err), f.close())
+	}
+	return f, nil
+}
+
+// Register adds the fleet's door to a gRPC server.
+func (f *Fanout) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterFleetServiceServer(r, f) }
+
+// Run keeps connections to all replicas until ctx is done; open watch calls end
+// with it. It must be called once.
+func (f *Fanout) Run(ctx context.Context) error {
+	for _, group := range f.groups {
+		for _, r := range group {
+			r.conn.Connect()
+		}
+	}
+	<-ctx.Done()
+	close(f.stopped)
+	if err := f.close(); err != nil {
+		return fmt.Errorf("fanout: close connections: %w", err)
+	}
+	return nil
+}
+
+func (f *Fanout) close() error {
+	var errs []error
+	for _, group := range f.groups {
+		for _, r := range group {
+			errs = append(errs, r.conn.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Ready says whether every region has a replica that is connected.
+func (f *Fanout) Ready() bool {
+	for _, group := range f.groups {
+		connected := false
+		for _, r := range group {
+			connected = connected || r.conn.GetState() == connectivity.Ready
+		}
+		if !connected {
+			return false
+		}
+	}
+	return true
+}
