@@ -27,6 +27,8 @@ const (
 	Ingest  Role = "ingest"
 	Tracker Role = "tracker"
 	Matcher Role = "matcher"
+	// Fanout answers from matchers that are limited to regions. It needs no log.
+	Fanout Role = "fanout"
 )
 
 // AllRoles is what `starling up` runs.
@@ -49,7 +51,14 @@ func New(cfg Config, roles []Role, logger *slog.Logger) (*App, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if !cfg.OnKafka() && len(roles) < len(AllRoles()) {
+	if slices.Contains(roles, Fanout) {
+		if len(roles) > 1 {
+			return nil, fmt.Errorf("roles %v: a fan-out is a process of its own", roles)
+		}
+		if err := cfg.Fanout.ValidateFor(cfg.Matcher.Regions); err != nil {
+			return nil, err
+		}
+	} else if !cfg.OnKafka() && len(roles) < len(AllRoles()) {
 		return nil, fmt.Errorf("kafka.brokers is empty: a role in a process of its own needs Kafka, because the local log belongs to one process (use `starling up`)")
 	}
 	registry := prometheus.NewRegistry()
@@ -85,6 +94,9 @@ func (a *App) JSONAddr() string { return a.json }
 // (flush and checkpoint), matcher, log. It returns nil after a stop that was
 // asked for.
 func (a *App) Run(ctx context.Context) error {
+	if a.has(Fanout) {
+		return a.serve(ctx, nil)
+	}
 	log, err := OpenLog(ctx, a.cfg, a.registry, a.logger)
 	if err != nil {
 		return err

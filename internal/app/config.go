@@ -11,6 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/fanout"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker"
 )
@@ -24,6 +25,7 @@ type Config struct {
 	Ingest     ingest.Config   `koanf:"ingest"`
 	Tracker    tracker.Config  `koanf:"tracker"`
 	Matcher    matcher.Config  `koanf:"matcher"`
+	Fanout     fanout.Config   `koanf:"fanout"`
 	Server     ServerConfig    `koanf:"server"`
 	JSON       jsondoor.Config `koanf:"json"`
 	Log        LogConfig       `koanf:"log"`
@@ -32,7 +34,7 @@ type Config struct {
 // ServerConfig sets the doors of a process.
 type ServerConfig struct {
 	IngestListen  string        `koanf:"ingest_listen" help:"Address of the door for driver apps (gRPC)."`
-	MatcherListen string        `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC)."`
+	MatcherListen string        `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
 	JSONListen    string        `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string        `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
 	AllowAnyone   bool          `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
@@ -54,6 +56,7 @@ func DefaultConfig() Config {
 		Ingest:     ingest.DefaultConfig(),
 		Tracker:    tracker.DefaultConfig(),
 		Matcher:    matcher.DefaultConfig(),
+		Fanout:     fanout.DefaultConfig(),
 		Server: ServerConfig{
 			IngestListen:  "127.0.0.1:7600",
 			MatcherListen: "127.0.0.1:7601",
@@ -89,6 +92,7 @@ func (c *Config) Validate() error {
 	add("ingest", c.Ingest.Validate())
 	add("tracker", c.Tracker.Validate())
 	add("matcher", c.Matcher.Validate())
+	add("fanout", c.Fanout.Validate())
 	add("server", c.Server.validate())
 	add("json", c.JSON.Validate())
 	if _, err := c.Log.level(); err != nil {

@@ -15,7 +15,7 @@ type jsonDoor struct{ *jsondoor.Door }
 
 // jsonUnits opens the JSON door if the process has a role that it can serve.
 func (a *App) jsonUnits(open opener) (*jsonDoor, []unit, error) {
-	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) {
+	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) {
 		return nil, nil, nil
 	}
 	door, err := jsondoor.New(a.cfg.JSON, a.registry, a.logger.With("room", "jsondoor"))

@@ -15,6 +15,7 @@ import (
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/fanout"
 	"github.com/starling-fleet/starling/tracker"
 )
 
@@ -64,11 +65,15 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 	}
 	units = append(units, more...)
 	if a.has(Matcher) {
-		l, err := open("matcher", a.cfg.Server.MatcherListen)
+		more, isReady, err := a.matcherUnits(log, open, json)
 		if err != nil {
 			return nil, nil, err
 		}
-		more, isReady, err := a.matcherUnits(log, l, json)
+		ready = isReady
+		units = append(units, more...)
+	}
+	if a.has(Fanout) {
+		more, isReady, err := a.fanoutUnits(open, json)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -96,7 +101,11 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 	return units, ready, nil
 }
 
-func (a *App) matcherUnits(log eventlog.Log, l net.Listener, json *jsonDoor) ([]unit, func() bool, error) {
+func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonDoor) ([]unit, func() bool, error) {
+	l, err := open("matcher", a.cfg.Server.MatcherListen)
+	if err != nil {
+		return nil, nil, err
+	}
 	m, err := matcher.New(a.cfg.Matcher, log, a.registry, a.logger.With("room", "matcher"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the matcher: %w", err)
@@ -114,6 +123,32 @@ func (a *App) matcherUnits(log eventlog.Log, l net.Listener, json *jsonDoor) ([]
 	// The room stops before its door, so that watches end at once and hold
 	// nothing up.
 	return []unit{{"matcher door", door}, {"matcher", m.Run}}, m.Ready, nil
+}
+
+func (a *App) fanoutUnits(open opener, json *jsonDoor) ([]unit, func() bool, error) {
+	l, err := open("fan-out", a.cfg.Server.MatcherListen)
+	if err != nil {
+		return nil, nil, err
+	}
+	estimator, err := a.cfg.Matcher.ETA.Estimator()
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up the fan-out: matcher: eta: %w", err)
+	}
+	f, err := fanout.New(a.cfg.Fanout, a.cfg.Matcher.Regions, estimator, a.registry, a.logger.With("room", "fanout"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up the fan-out: %w", err)
+	}
+	inMemory, err := json.fleet()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.addrs[Fanout] = l.Addr().String()
+	server := grpc.NewServer(matcher.ServerOptions()...)
+	f.Register(server)
+	door := func(ctx context.Context) error {
+		return a.runDoor(ctx, server, append(inMemory, l), func(ctx context.Context) error { <-ctx.Done(); return nil })
+	}
+	return []unit{{"fan-out door", door}, {"fan-out", f.Run}}, f.Ready, nil
 }
 
 func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonDoor) (unit, error) {
@@ -180,7 +215,8 @@ func (a *App) runDoor(ctx context.Context, server *grpc.Server, listeners []net.
 	return errors.Join(faults...)
 }
 
-// announce closes ready when the matcher has caught up.
+// announce closes ready when the matcher has caught up, or the fan-out is
+// connected.
 func (a *App) announce(ctx context.Context, ready func() bool) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -191,7 +227,7 @@ func (a *App) announce(ctx context.Context, ready func() bool) {
 		case <-tick.C:
 		}
 	}
-	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "json", a.json, "admin", a.admin)
+	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "fanout", a.addrs[Fanout], "json", a.json, "admin", a.admin)
 	close(a.ready)
 	<-ctx.Done()
 }

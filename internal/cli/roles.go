@@ -47,7 +47,11 @@ func roleCommands(world IO) []*cobra.Command {
 		newRole(world, "tracker", "Run an owner of partitions on a Kafka cluster", []app.Role{app.Tracker},
 			`  starling tracker --kafka-brokers k1:9092,k2:9092 --server-admin-listen 127.0.0.1:7702`),
 		newRole(world, "matcher", "Run the door for dispatchers and riders on a Kafka cluster", []app.Role{app.Matcher},
-			`  starling matcher --kafka-brokers k1:9092,k2:9092 --server-matcher-listen 127.0.0.1:7601`),
+			`  starling matcher --kafka-brokers k1:9092,k2:9092 --server-matcher-listen 127.0.0.1:7601
+  starling matcher --kafka-brokers k1:9092 --matcher-region west --matcher-regions 'west=841e149ffffffff,else=rest'`),
+		newRole(world, "fanout", "Run the door for dispatchers and riders before matchers of regions", []app.Role{app.Fanout},
+			`  starling fanout --matcher-regions 'west=841e149ffffffff,else=rest' \
+      --fanout-replicas west=10.0.0.1:7601,else=10.0.0.2:7601`),
 	}
 }
 

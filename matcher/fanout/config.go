@@ -47,6 +47,19 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// ValidateFor returns what is wrong with c for a process that has the role, given
+// matcher.Config's regions, or nil.
+func (c Config) ValidateFor(regions []string) error {
+	earth, err := region.Parse(regions)
+	if err != nil {
+		return fmt.Errorf("matcher: regions: %w", err)
+	}
+	if _, err := c.addresses(earth); err != nil {
+		return fmt.Errorf("fanout: %w", err)
+	}
+	return nil
+}
+
 // split takes an entry of Replicas apart.
 func split(entry string) (name, address string, err error) {
 	name, address, ok := strings.Cut(entry, "=")
