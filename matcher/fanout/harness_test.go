@@ -3,6 +3,7 @@ package fanout_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -281,8 +282,9 @@ func (w *world) fanout(n *network, regions []string, replicas ...string) starlin
 	w.run(f.Run)
 	server := grpc.NewServer()
 	f.Register(server)
-	n.serve(w.t, "fanout", server)
-	return n.client(w.t, "fanout")
+	address := fmt.Sprint("fanout", len(n.doors)) // a test opens its doors one by one
+	n.serve(w.t, address, server)
+	return n.client(w.t, address)
 }
 
 func list(cells []h3.Cell) string {
