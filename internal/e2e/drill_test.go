@@ -48,7 +48,8 @@ func TestRolloutDrillKafka(t *testing.T) {
 func drillOptions(t *testing.T) drill.Options {
 	t.Helper()
 	o := drill.DefaultOptions()
-	o.Dir = filepath.Join(t.TempDir(), "drill")
+	// The folder's name is the prefix of the topics, and the tests share a Kafka.
+	o.Dir = filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()))
 	require.NoError(t, os.Mkdir(o.Dir, 0o755))
 	o.Binary = binary(t)
 	o.Partitions, o.FixesPerSecond, o.Speed, o.Streams = 6, 1500, 10, 8

@@ -34,6 +34,7 @@ const (
 type beacons struct {
 	fleets []starlingv1.FleetServiceClient
 	asked  int // the matcher that answered last
+	count  int
 
 	mu      sync.Mutex
 	waiting map[string][]int64 // device times of fixes that were not found yet
@@ -44,7 +45,7 @@ type beacons struct {
 
 // newBeacons makes one vehicle for each partition.
 func newBeacons(o *Options, matchers []grpc.ClientConnInterface) (*beacons, []*vehicle) {
-	b := &beacons{waiting: map[string][]int64{}}
+	b := &beacons{count: o.Partitions, waiting: map[string][]int64{}}
 	for _, m := range matchers {
 		b.fleets = append(b.fleets, starlingv1.NewFleetServiceClient(m))
 	}
@@ -103,7 +104,7 @@ func (b *beacons) ask(ctx context.Context) (map[string]int64, error) {
 	defer cancel()
 	resp, err := b.fleets[b.asked].SearchNearest(ctx, &starlingv1.SearchNearestRequest{
 		Place:      &starlingv1.Place{Latitude: beaconLatDeg, Longitude: beaconLonDeg},
-		MaxResults: int32(len(b.waiting)), RadiusM: 100_000,
+		MaxResults: int32(b.count), RadiusM: 100_000,
 	})
 	if err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func TestRateIsKept(t *testing.T) {
 
 func TestSaturationWithLiveTimes(t *testing.T) {
 	o := options(t, &fleettest.Server{})
-	o.DeviceInterval, o.Warmup, o.Duration, o.FixesPerReport = 0, 50*time.Millisecond, 200*time.Millisecond, 1
+	o.DeviceInterval, o.Warmup, o.Duration, o.FixesPerReport = 0, 200*time.Millisecond, 2*time.Second, 1
 	r, err := generate.Run(t.Context(), o)
 	require.NoError(t, err)
 	require.Positive(t, r.FixesPerSecond)
