@@ -191,6 +191,7 @@ func (m *Matcher) noteRebuilt(p *partition, began time.Time) {
 		return
 	}
 	p.rebuilt = true
+	m.unstage(p)
 	if m.rebuilt++; m.rebuilt == len(m.partitions) {
 		m.ready.Store(true)
 		m.logger.Info("the fleet is rebuilt", "vehicles", m.index.Len(), "took", m.now().Sub(began).Round(time.Millisecond))
@@ -228,7 +229,7 @@ func (m *Matcher) nextOffsets() map[int32]int64 {
 // startOver forgets the vehicles of a partition and its position.
 func (m *Matcher) startOver(number int32) {
 	p := &m.partitions[number]
-	p.positioned, p.hole, p.departures = false, nil, departures{}
+	p.positioned, p.hole, p.departures, p.staged = false, nil, departures{}, staged{}
 	if !p.populated {
 		return
 	}

@@ -27,6 +27,7 @@ type partition struct {
 	next          int64 // offset of the next record to read
 	rebuiltAt     int64 // the offset from which on the partition counts as rebuilt
 	rebuilt       bool
+	staged        staged // views that wait until it is rebuilt
 	departures    departures
 }
 
@@ -68,7 +69,7 @@ func (m *Matcher) apply(b eventlog.Batch) error {
 	p := &m.partitions[b.Partition]
 	m.logEpoch = m.log.Epoch()
 	for i := range b.Records {
-		if i%warmRun == 0 && m.index.Len() > warmFrom {
+		if i%warmRun == 0 && m.index.Len() > warmFrom && !m.stages(p) {
 			m.warm(b.Records[i:])
 		}
 		r := &b.Records[i]
@@ -133,7 +134,7 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 		switch d := &t.Dues[i]; {
 		case d.Forgotten:
 			delete(p.departures.left, d.VehicleID)
-			m.forget(d.VehicleID)
+			m.forget(p, d.VehicleID)
 		case d.HasLive:
 			m.upsert(p, &d.Live)
 		}
@@ -203,6 +204,10 @@ func (m *Matcher) skip(p *partition, number int32, t *wire.Track, r *eventlog.St
 }
 
 func (m *Matcher) upsert(p *partition, v *wire.View) {
+	if m.stages(p) {
+		p.staged.put(v)
+		return
+	}
 	wanted, here := m.wants(p, v)
 	if !wanted {
 		return
@@ -218,8 +223,8 @@ func (m *Matcher) upsert(p *partition, v *wire.View) {
 	}
 }
 
-func (m *Matcher) forget(id string) {
-	if m.index.Remove(id) {
+func (m *Matcher) forget(p *partition, id string) {
+	if m.stages(p) && p.staged.forget(id) || m.index.Remove(id) {
 		m.metrics.forgotten.Inc()
 	}
 }
