@@ -95,9 +95,12 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func (f *feed) run(tb testing.TB) (*matcher.Matcher, context.CancelFunc) {
+func (f *feed) run(tb testing.TB, change ...func(*matcher.Config)) (*matcher.Matcher, context.CancelFunc) {
 	cfg := matcher.DefaultConfig()
 	cfg.RebuildWindow = 0
+	for _, c := range change {
+		c(&cfg)
+	}
 	m, err := matcher.New(cfg, f, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		tb.Fatal(err)
@@ -117,7 +120,7 @@ func (f *feed) run(tb testing.TB) (*matcher.Matcher, context.CancelFunc) {
 // BenchmarkApply takes in records of one fix each: what a record costs from the
 // log's reader to being searchable.
 func BenchmarkApply(b *testing.B) {
-	for _, fleet := range []int{1_000, 100_000} {
+	for _, fleet := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("fleet=%d", fleet), func(b *testing.B) {
 			n := max(b.N, 1000)
 			f := newFeed(fleet, n)

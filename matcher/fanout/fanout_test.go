@@ -149,6 +149,28 @@ func TestWhatAMatcherKeeps(t *testing.T) {
 	require.Equal(t, []string{"east", "nowhere"}, keeps(eastAddress, 1))
 }
 
+// A matcher that starts keeps those who left its region shortly before, too.
+func TestAMatcherThatStartsKnowsWhoHasLeft(t *testing.T) {
+	p := newPair(t)
+	p.tell("van", lat, atWest)
+	p.tell("car", lat, atWest)
+	p.pass(10 * time.Second)
+	p.tell("car", lat, atEast)
+	p.pass(25 * time.Second)
+	p.tell("van", lat, atEast)
+	p.pass(10 * time.Second)
+	p.tick()
+	p.stopWest()
+	p.matcher(p.n, westAddress, "west", p.regions)
+	earth, err := region.Parse(p.regions)
+	require.NoError(t, err)
+	labelled := metadata.AppendToOutgoingContext(ctx, matcher.RegionHeader, earth.Label(0))
+	answer, err := p.n.client(t, westAddress).ListVehicles(labelled, &starlingv1.ListVehiclesRequest{})
+	require.NoError(t, err)
+	require.Len(t, answer.Vehicles, 1)
+	require.Equal(t, "vehicles/van", answer.Vehicles[0].Name)
+}
+
 // Only who says which region it is asks a matcher of one.
 func TestARegionIsNotMistakenForTheFleet(t *testing.T) {
 	p := newPair(t)

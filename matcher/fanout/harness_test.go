@@ -244,9 +244,11 @@ func (n *network) client(t testing.TB, address string) starlingv1.FleetServiceCl
 	return starlingv1.NewFleetServiceClient(conn)
 }
 
-// matcher runs a matcher of a region ("" for all) at an address.
+// matcher runs a matcher of a region ("" for all) at an address. It begins with
+// what is in the log.
 func (w *world) matcher(n *network, address, region string, regions []string) (g *gate, stop func()) {
 	g = newGate(w.log)
+	g.allowed = w.next // what is there when it starts it may read
 	cfg := matcher.DefaultConfig()
 	cfg.Region, cfg.Regions = region, regions
 	m, err := matcher.New(cfg, g, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), matcher.WithClock(w.now))
@@ -280,7 +282,7 @@ func (w *world) fanout(n *network, regions []string, replicas ...string) starlin
 	f, err := fanout.New(cfg, regions, estimator, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), grpc.WithContextDialer(n.dial))
 	require.NoError(w.t, err)
 	w.run(f.Run)
-	server := grpc.NewServer()
+	server := grpc.NewServer(matcher.ServerOptions()...)
 	f.Register(server)
 	address := fmt.Sprint("fanout", len(n.doors)) // a test opens its doors one by one
 	n.serve(w.t, address, server)

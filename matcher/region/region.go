@@ -29,7 +29,7 @@ const (
 	maxCells   = 20_000
 	// maxParts is up to how many circles the distance of a region is bounded by
 	// looking at each.
-	maxParts = 4000
+	maxParts = 5000
 	// cellReach is how far, in radii of its outline, the descendants of a cell
 	// reach from its centre; liveindex says why.
 	cellReach = 1.5
@@ -193,22 +193,71 @@ func (m *Map) complete() error {
 		return fmt.Errorf("region %s is empty: the others have all cells", m.names[m.rest])
 	}
 	for _, cell := range missing {
-		if err := m.reach(m.rest, cell); err != nil {
+		if err := m.reachFinely(cell); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// reachFinely adds circles that hold a cell to the region that has the rest.
+// Where the cell borders on listed ones it is taken as its descendants: one
+// circle around a continent would say nothing of how far it is from a city.
+func (m *Map) reachFinely(cell h3.Cell) error {
+	p, err := around(cell)
+	if err != nil {
+		return err
+	}
+	if resolutionOf(cell) == m.finest || !m.bordersOnListed(p) {
+		m.parts[m.rest] = append(m.parts[m.rest], p)
+		return nil
+	}
+	children, err := cell.Children(resolutionOf(cell) + 1)
+	if err != nil {
+		return fmt.Errorf("children of H3 cell %s: %w", cell, err)
+	}
+	for _, child := range children {
+		if err := m.reachFinely(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bordersOnListed says whether a circle meets that of a listed cell. Where these
+// are very many, it is not worth the time.
+func (m *Map) bordersOnListed(p part) bool {
+	for number, parts := range m.parts {
+		if number == m.rest || len(parts) > maxParts {
+			continue
+		}
+		for i := range parts {
+			if geo.EarthRadiusM*math.Sqrt(geo.Chord2(p.centre, parts[i].centre)) < p.radiusM+parts[i].radiusM {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // reach adds a circle that holds a cell and all its descendants to a region.
 func (m *Map) reach(number int, cell h3.Cell) error {
+	p, err := around(cell)
+	if err == nil {
+		m.parts[number] = append(m.parts[number], p)
+	}
+	return err
+}
+
+// around returns a circle that holds a cell and all its descendants.
+func around(cell h3.Cell) (part, error) {
 	centre, err := cell.LatLng()
 	if err != nil {
-		return fmt.Errorf("centre of H3 cell %s: %w", cell, err)
+		return part{}, fmt.Errorf("centre of H3 cell %s: %w", cell, err)
 	}
 	outline, err := cell.Boundary()
 	if err != nil {
-		return fmt.Errorf("outline of H3 cell %s: %w", cell, err)
+		return part{}, fmt.Errorf("outline of H3 cell %s: %w", cell, err)
 	}
 	p := part{centre: geo.Unit(centre.Lat, centre.Lng)}
 	chord2 := 0.0
@@ -216,8 +265,7 @@ func (m *Map) reach(number int, cell h3.Cell) error {
 		chord2 = max(chord2, geo.Chord2(p.centre, geo.Unit(v.Lat, v.Lng)))
 	}
 	p.radiusM = 2 * geo.EarthRadiusM * math.Asin(min(1, cellReach*math.Sqrt(chord2)/2))
-	m.parts[number] = append(m.parts[number], p)
-	return nil
+	return p, nil
 }
 
 // sign computes the fingerprint: of names and cells, in whatever order they were
@@ -283,7 +331,8 @@ func (m *Map) DistanceM(number int, from geo.Vec) float64 {
 	}
 	least := math.Inf(1)
 	for i := range parts {
-		d := geo.Distance(parts[i].centre, from) - parts[i].radiusM
+		// The straight line is no longer than the great circle, and cheaper.
+		d := geo.EarthRadiusM*math.Sqrt(geo.Chord2(parts[i].centre, from)) - parts[i].radiusM
 		if d <= 0 {
 			return 0
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/starling-fleet/starling/matcher/region"
 )
 
-func list(t *testing.T, cells []h3.Cell) string {
+func list(t testing.TB, cells []h3.Cell) string {
 	t.Helper()
 	var out []string
 	for _, c := range cells {
@@ -21,7 +21,7 @@ func list(t *testing.T, cells []h3.Cell) string {
 	return strings.Join(out, " ")
 }
 
-func disk(t *testing.T, lat, lon float64, resolution, k int) []h3.Cell {
+func disk(t testing.TB, lat, lon float64, resolution, k int) []h3.Cell {
 	t.Helper()
 	centre, err := h3.LatLngToCell(h3.LatLng{Lat: lat, Lng: lon}, resolution)
 	require.NoError(t, err)
@@ -139,4 +139,19 @@ func TestOfAndDistance(t *testing.T) {
 		}
 	}
 	require.Greater(t, positive, 1000, "the bound must be worth something")
+}
+
+// Far inside a region, at three times its cells' size from its border, the rest
+// is known to be away: a coarse cell that surrounds the region does not count as
+// one circle.
+func TestTheRestIsAway(t *testing.T) {
+	for _, k := range []int{5, 12} {
+		cells := disk(t, 48.2, 16.37, 7, k)
+		m, err := region.Parse([]string{"city=" + list(t, cells), "else=rest"})
+		require.NoError(t, err)
+		centre, err := cells[0].LatLng()
+		require.NoError(t, err)
+		require.Greater(t, m.DistanceM(1, geo.Unit(centre.Lat, centre.Lng)), float64(k-3)*1500)
+		require.Zero(t, m.DistanceM(0, geo.Unit(centre.Lat, centre.Lng)))
+	}
 }
