@@ -120,7 +120,7 @@ func (f *feed) run(tb testing.TB, change ...func(*matcher.Config)) (*matcher.Mat
 // BenchmarkApply takes in records of one fix each: what a record costs from the
 // log's reader to being searchable.
 func BenchmarkApply(b *testing.B) {
-	for _, fleet := range []int{1_000, 100_000, 1_000_000} {
+	for _, fleet := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("fleet=%d", fleet), func(b *testing.B) {
 			n := max(b.N, 1000)
 			f := newFeed(fleet, n)

@@ -8,26 +8,32 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// BenchmarkApplyElsewhere takes in records of so many fixes each, with as many
-// final points, of vehicles that are not in the matcher's region: what they cost
-// a matcher that drops them, and how large they are. All replicas of all regions
-// pay it.
-func BenchmarkApplyElsewhere(b *testing.B) {
-	for _, fixes := range []int{1, 5} {
-		b.Run(fmt.Sprintf("fixes=%d", fixes), func(b *testing.B) {
-			const fleet = 100_000
+// BenchmarkApplyRegion takes in records of so many fixes each, with as many final
+// points, and says how large they are: of vehicles that are not in the matcher's
+// region, which all replicas of all regions pay for, and of vehicles that are.
+func BenchmarkApplyRegion(b *testing.B) {
+	for _, c := range []struct {
+		region       string
+		fleet, fixes int
+	}{
+		{"elsewhere", 100_000, 1}, {"elsewhere", 100_000, 5}, {"here", 100_000, 1}, {"here", 1_000_000, 1},
+	} {
+		b.Run(fmt.Sprintf("%s/fleet=%d/fixes=%d", c.region, c.fleet, c.fixes), func(b *testing.B) {
 			n := max(b.N, 1000)
-			f := newFeed(fleet, n)
-			bytes := f.fill(b, fixes)
+			f := newFeed(c.fleet, n)
+			bytes := f.fill(b, c.fixes)
 			before := cpuTime()
 			b.ResetTimer()
 			_, stop := f.run(b, func(cfg *matcher.Config) {
-				cfg.Region, cfg.Regions = "here", []string{"here=841e149ffffffff", "elsewhere=rest"}
+				cfg.Region, cfg.Regions = c.region, []string{"here=8428309ffffffff", "elsewhere=rest"}
+				if c.region == "elsewhere" {
+					cfg.Regions = []string{"elsewhere=841e149ffffffff", "here=rest"}
+				}
 			})
 			b.StopTimer()
 			stop()
-			b.ReportMetric(float64((cpuTime()-before).Nanoseconds())/float64(fleet+n), "cpu-ns/record")
-			b.ReportMetric(float64(bytes)/float64(fleet+n), "B/record")
+			b.ReportMetric(float64((cpuTime()-before).Nanoseconds())/float64(c.fleet+n), "cpu-ns/record")
+			b.ReportMetric(float64(bytes)/float64(c.fleet+n), "B/record")
 		})
 	}
 }
