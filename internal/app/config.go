@@ -92,6 +92,9 @@ func (c *Config) Validate() error {
 	add("ingest", c.Ingest.Validate())
 	add("tracker", c.Tracker.Validate())
 	add("matcher", c.Matcher.Validate())
+	if w, repeat := c.Matcher.RebuildWindow, c.Tracker.RepeatInterval; w != 0 && w < 2*repeat {
+		faults = append(faults, fmt.Errorf("matcher: rebuild_window is %s: must be 0 or at least twice tracker.repeat_interval, which is %s, or a matcher that starts misses silent vehicles", w, repeat))
+	}
 	add("fanout", c.Fanout.Validate())
 	add("server", c.Server.validate())
 	add("json", c.JSON.Validate())

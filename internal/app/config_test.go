@@ -1,0 +1,17 @@
+package app
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
+	cfg := DefaultConfig()
+	require.NoError(t, cfg.Validate())
+	cfg.Tracker.RepeatInterval = 90 * time.Second
+	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 2m0s: must be 0 or at least twice tracker.repeat_interval, which is 1m30s")
+	cfg.Matcher.RebuildWindow = 0
+	require.NoError(t, cfg.Validate())
+}
