@@ -45,7 +45,7 @@ type ETAConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		StaleAfter:      5 * time.Second,
-		RebuildWindow:   2 * time.Minute,
+		RebuildWindow:   time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
 

@@ -11,7 +11,7 @@ import (
 
 // searchStop is how many records of a partition are rather read than searched
 // further for a later start.
-const searchStop = 20_000
+const searchStop = 2_000
 
 // span is where in a partition the start lies: at or after low, before high.
 type span struct {

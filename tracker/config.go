@@ -35,7 +35,7 @@ func DefaultConfig() Config {
 	return Config{
 		Window:             30 * time.Second,
 		WindowMaxFixes:     1024,
-		RepeatInterval:     time.Minute,
+		RepeatInterval:     30 * time.Second,
 		ForgetAfter:        24 * time.Hour,
 		MaxAhead:           time.Minute,
 		RebaseAfter:        30 * time.Second,

@@ -10,8 +10,8 @@ import (
 func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
 	cfg := DefaultConfig()
 	require.NoError(t, cfg.Validate())
-	cfg.Tracker.RepeatInterval = 90 * time.Second
-	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 2m0s: must be 0 or at least twice tracker.repeat_interval, which is 1m30s")
+	cfg.Tracker.RepeatInterval = 45 * time.Second
+	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 1m0s: must be 0 or at least twice tracker.repeat_interval, which is 45s")
 	cfg.Matcher.RebuildWindow = 0
 	require.NoError(t, cfg.Validate())
 }
