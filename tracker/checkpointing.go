@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -16,10 +15,6 @@ const fencedPatience = time.Minute
 
 // replayCut is how many records of a replay are stepped between two cuts.
 const replayCut = 5000
-
-// cutBuffers are shared by all partitions, which take turns, so that the state
-// is not held twice.
-var cutBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // checkpointing is how far the owner has got with its checkpoint. The wall
 // clock says when a cut is taken, never what is in it.
@@ -33,6 +28,8 @@ type checkpointing struct {
 	replayEnd int64
 	// pending is the cut that is not stored yet, nil for none.
 	pending *pendingCut
+	// cutBytes is the size of the cut that was stored last.
+	cutBytes int
 	// storing is set while a goroutine stores it; then stored (capacity 1)
 	// tells the end.
 	storing bool
@@ -62,8 +59,10 @@ func (o *owner) cut() {
 		c.timer.Reset(c.interval)
 		return
 	}
-	buffer := cutBuffers.Get().(*[]byte)
-	c.pending = &pendingCut{cut: o.state.Cut(*buffer), tracks: o.tracks.given, letters: o.letters.given, taken: time.Now()}
+	// The memory is the cut's alone and goes with it: kept for the next, it would
+	// hold the state twice.
+	buffer := make([]byte, 0, c.cutBytes+c.cutBytes/8)
+	c.pending = &pendingCut{cut: o.state.Cut(buffer), tracks: o.tracks.given, letters: o.letters.given, taken: time.Now()}
 	c.resume = c.pending.cut.Resume
 }
 
@@ -112,7 +111,7 @@ func (o *owner) cutStored(err error) error {
 	o.metrics.checkpoints.Inc()
 	o.metrics.checkpointBytes.Add(float64(len(done.cut.Buffer)))
 	o.metrics.checkpointSeconds.Observe(time.Since(done.taken).Seconds())
-	cutBuffers.Put(&done.cut.Buffer)
+	c.cutBytes = len(done.cut.Buffer)
 	return nil
 }
 
