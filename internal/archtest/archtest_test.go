@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"client":              {"schemas"},
 	"loadtest":            {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
-	"loadtest/drill":       {"internal/freeport", "client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/process"},
+	"loadtest/drill":       {"internal/freeport", "client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/pause", "loadtest/process"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as internal/app does.
 	"loadtest/cmd":     {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
@@ -137,7 +137,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e") || within(folder, "internal/modeltest")
+	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e") || within(folder, "internal/modeltest") || within(folder, "loadtest/starlingtest")
 }
 
 func roomOf(folder string) string {

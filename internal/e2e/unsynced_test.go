@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/internal/freeport"
 	child "github.com/starling-fleet/starling/loadtest/process"
 	"github.com/starling-fleet/starling/loadtest/simulate"
 )
@@ -16,14 +15,13 @@ import (
 // A log without fsync that was killed may have lost what it acknowledged. It
 // serves again in a new epoch, with vehicles unknown until they report.
 func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
-	addrs, err := freeport.Addrs(3)
+	doors, err := child.FreeDoors()
 	require.NoError(t, err)
 	up := child.New(child.Spec{
 		Name: "up",
-		Command: []string{binary(t), "up", "--partitions", "4", "--local-sync=false",
-			"--local-directory", filepath.Join(t.TempDir(), "log"), "--tracker-checkpoint-interval", "200ms",
-			"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-json-listen", "", "--server-admin-listen", addrs[2]},
-		Admin: addrs[2],
+		Command: append([]string{binary(t), "up", "--partitions", "4", "--local-sync=false",
+			"--local-directory", filepath.Join(t.TempDir(), "log"), "--tracker-checkpoint-interval", "200ms"}, doors.Args()...),
+		Admin: doors.Admin,
 	})
 	t.Cleanup(up.Kill)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -31,7 +29,7 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	report := func(seed int64) {
 		sim := simulate.DefaultOptions()
 		sim.Fleet.Vehicles, sim.Fleet.Seed = 20, seed
-		sim.Ingest, sim.Duration, sim.FlatOut = connect(t, addrs[0]), time.Minute, true
+		sim.Ingest, sim.Duration, sim.FlatOut = connect(t, doors.Ingest), time.Minute, true
 		sent, err := simulate.Run(ctx, sim)
 		require.NoError(t, err)
 		require.Zero(t, sent.Client.PendingReports)
@@ -41,7 +39,7 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	_, err = up.WaitReady(ctx)
 	require.NoError(t, err)
 	report(1)
-	fleet := dial(t, addrs[1])
+	fleet := dial(t, doors.Matcher)
 	require.Eventually(t, func() bool { return len(fleetOf(t, fleet)) == 20 }, time.Minute, 20*time.Millisecond)
 	up.Kill()
 
@@ -49,7 +47,7 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	_, err = up.WaitReady(ctx)
 	require.NoError(t, err)
 	report(2)
-	fleet = dial(t, addrs[1])
+	fleet = dial(t, doors.Matcher)
 	require.Eventually(t, func() bool { return len(fleetOf(t, fleet)) == 20 }, time.Minute, 20*time.Millisecond)
 	require.NoError(t, up.Stop(ctx))
 }

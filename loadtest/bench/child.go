@@ -11,30 +11,28 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/internal/freeport"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
 // child is a serving process on a log of its own.
 type child struct {
 	*process.Process
-	ingest, matcher, admin string
-	dir                    string
+	process.Doors
+	dir string
 }
 
 // start starts a child on a new log and waits until it is ready.
 func (b *bench) start(ctx context.Context, kind Kind, extra ...string) (*child, error) {
-	c := &child{}
-	addrs, err := freeport.Addrs(3)
+	doors, err := process.FreeDoors()
 	if err != nil {
 		return nil, err
 	}
-	c.ingest, c.matcher, c.admin = addrs[0], addrs[1], addrs[2]
+	c := &child{Doors: doors}
 	b.started++
 	if c.dir, err = os.MkdirTemp(b.opts.WorkDir, "starling-bench-"); err != nil {
 		return nil, fmt.Errorf("make a folder for the log: %w", err)
 	}
-	c.Process = process.New(process.Spec{Name: string(kind), Command: append(b.command(kind, c), extra...), Admin: c.admin})
+	c.Process = process.New(process.Spec{Name: string(kind), Command: append(b.command(kind, c), extra...), Admin: c.Admin})
 	if err := c.Start(); err != nil {
 		_ = os.RemoveAll(c.dir)
 		return nil, err
@@ -57,17 +55,14 @@ func (b *bench) command(kind Kind, c *child) []string {
 		if kind == StarlingIngest {
 			role = "ingest"
 		}
-		args := []string{
-			b.opts.Starling, role, "--log-level", "warn",
-			"--server-ingest-listen", c.ingest, "--server-matcher-listen", c.matcher, "--server-json-listen", "", "--server-admin-listen", c.admin,
-		}
+		args := append([]string{b.opts.Starling, role, "--log-level", "warn"}, c.Args()...)
 		if brokers != "" {
 			return append(args, "--kafka-brokers", brokers, "--kafka-topic-prefix", prefix)
 		}
 		return append(args, "--local-directory", filepath.Join(c.dir, "log"))
 	}
 	args := append([]string{}, b.opts.Serve...)
-	return append(args, "-kind", string(kind), "-dir", filepath.Join(c.dir, "log"), "-ingest", c.ingest, "-admin", c.admin,
+	return append(args, "-kind", string(kind), "-dir", filepath.Join(c.dir, "log"), "-ingest", c.Ingest, "-admin", c.Admin,
 		"-kafka-brokers", brokers, "-kafka-topic-prefix", prefix)
 }
 
@@ -85,7 +80,7 @@ func (c *child) dial(n int) (conns []*grpc.ClientConn, closeAll func(), err erro
 		}
 	}
 	for range n {
-		conn, err := client.Dial(c.ingest, client.DialOptions{})
+		conn, err := client.Dial(c.Ingest, client.DialOptions{})
 		if err != nil {
 			closeAll()
 			return nil, nil, err

@@ -66,7 +66,7 @@ func (b *bench) measure(ctx context.Context, kind Kind, fixesPerReport int, rate
 	o := b.load(fixesPerReport, conns)
 	o.FixesPerSecond = rate
 	if kind == StarlingWhole {
-		fleet, err := client.Dial(c.matcher, client.DialOptions{})
+		fleet, err := client.Dial(c.Matcher, client.DialOptions{})
 		if err != nil {
 			return run{}, err
 		}

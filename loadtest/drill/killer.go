@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/loadtest/drill/check"
+	"github.com/starling-fleet/starling/loadtest/pause"
 )
 
 // killer ends processes and starts them again.
@@ -140,12 +141,5 @@ func (k *killer) finding(kind, format string, args ...any) {
 
 // sleep returns false when ctx was done first.
 func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return pause.For(ctx, d) == nil
 }

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
-	"github.com/starling-fleet/starling/internal/freeport"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -22,19 +22,15 @@ type role struct {
 // newRole prepares a process with ports of its own.
 func newRole(o *Options, name, kind string, args ...string) (*role, error) {
 	r := &role{name: name, role: kind}
-	addrs, err := freeport.Addrs(3)
+	doors, err := process.FreeDoors()
 	if err != nil {
 		return nil, err
 	}
-	r.ingest, r.matcher = addrs[0], addrs[1]
-	admin := addrs[2]
+	r.ingest, r.matcher = doors.Ingest, doors.Matcher
 	if r.output, err = os.Create(filepath.Join(o.Dir, name+".log")); err != nil {
 		return nil, fmt.Errorf("create the file for what %s says: %w", name, err)
 	}
-	command := append([]string{
-		o.Binary, kind, "--partitions", fmt.Sprint(o.Partitions),
-		"--server-ingest-listen", r.ingest, "--server-matcher-listen", r.matcher, "--server-json-listen", "", "--server-admin-listen", admin,
-	}, append(args, o.Args...)...)
-	r.Process = process.New(process.Spec{Name: name, Command: command, Admin: admin, Output: r.output})
+	command := slices.Concat([]string{o.Binary, kind, "--partitions", fmt.Sprint(o.Partitions)}, doors.Args(), args, o.Args)
+	r.Process = process.New(process.Spec{Name: name, Command: command, Admin: doors.Admin, Output: r.output})
 	return r, nil
 }

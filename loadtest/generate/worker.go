@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/loadtest/pause"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -135,7 +136,7 @@ func (w *worker) send(ctx context.Context, stream grpc.ClientStream, s *onStream
 		if perReport > 0 {
 			due := begun.Add(time.Duration(w.reports-first) * perReport)
 			if wait := due.Sub(now); wait > 0 {
-				if err := pause(ctx, max(wait, 500*time.Microsecond)); err != nil {
+				if err := pause.For(ctx, max(wait, 500*time.Microsecond)); err != nil {
 					return err
 				}
 				continue
@@ -170,17 +171,6 @@ func (w *worker) vehicleOffset() int64 {
 		n = (n*31 + int64(c)) % int64(w.g.opts.Streams)
 	}
 	return n
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // waitForRoom blocks while too many reports are unacknowledged.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/loadtest/pause"
 )
 
 // Measurement is one load on one target.
@@ -150,7 +151,7 @@ func (b *bench) openLoop(ctx context.Context, group *errgroup.Group, searchers [
 // watch waits for the warm-up and the measured time and says what happened in
 // the latter.
 func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement, error) {
-	if err := pause(ctx, b.opts.Warmup); err != nil {
+	if err := pause.For(ctx, b.opts.Warmup); err != nil {
 		return Measurement{}, err
 	}
 	before, err := look(ctx, t)
@@ -158,7 +159,7 @@ func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement
 		return Measurement{}, err
 	}
 	counts.measuring.Store(true)
-	err = pause(ctx, b.opts.Duration)
+	err = pause.For(ctx, b.opts.Duration)
 	counts.measuring.Store(false)
 	if err != nil {
 		return Measurement{}, err
@@ -197,15 +198,4 @@ func look(ctx context.Context, t target) (r reading, err error) {
 	r.client = time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	r.at = time.Now()
 	return r, nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -254,7 +254,7 @@ func (b *bench) profile(ctx context.Context, t target, name string) (stop func()
 }
 
 func (s *starlingTarget) saveProfile(ctx context.Context, seconds int, path string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.admin, seconds), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.Admin, seconds), nil)
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,8 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/internal/freeport"
 	"github.com/starling-fleet/starling/loadtest/process"
+	"github.com/starling-fleet/starling/loadtest/reports"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -30,8 +26,6 @@ const (
 	streams = 8
 	// streamTick is how often a stream sends what is due; the streams take turns.
 	streamTick = streams * time.Millisecond
-	// maxUnacknowledged reports wait on a stream.
-	maxUnacknowledged = 4096
 	// recordsMetric counts what the matcher has made searchable.
 	recordsMetric  = "starling_matcher_records_total"
 	vehiclesMetric = "starling_matcher_vehicles"
@@ -39,39 +33,18 @@ const (
 
 // starlingTarget is a `starling up` of its own on a new local log.
 type starlingTarget struct {
-	*process.Process
-	opts            *Options
-	dir             string
-	ingest, matcher string
-	admin           string
-	mu              sync.Mutex
-	conns           []*grpc.ClientConn // guarded by mu
+	*process.Up
+	opts  *Options
+	mu    sync.Mutex
+	conns []*grpc.ClientConn // guarded by mu
 }
 
 func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
-	addrs, err := freeport.Addrs(3)
+	up, err := process.StartUp(ctx, o.Starling, o.WorkDir)
 	if err != nil {
 		return nil, err
 	}
-	s := &starlingTarget{opts: o, ingest: addrs[0], matcher: addrs[1], admin: addrs[2]}
-	if s.dir, err = os.MkdirTemp(o.WorkDir, "starling-nearest-"); err != nil {
-		return nil, fmt.Errorf("make a folder for the log: %w", err)
-	}
-	command := append(append([]string{}, o.Starling...), "up", "--log-level", "warn",
-		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-json-listen", "", "--server-admin-listen", addrs[2],
-		"--local-directory", filepath.Join(s.dir, "log"))
-	s.Process = process.New(process.Spec{Name: "starling", Command: command, Admin: addrs[2]})
-	if err := s.Start(); err != nil {
-		_ = os.RemoveAll(s.dir)
-		return nil, err
-	}
-	ready, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if _, err := s.WaitReady(ready); err != nil {
-		_ = s.stop()
-		return nil, err
-	}
-	return s, nil
+	return &starlingTarget{Up: up, opts: o}, nil
 }
 
 func (s *starlingTarget) name() string { return "starling" }
@@ -94,16 +67,16 @@ func (s *starlingTarget) dial(addr string) (*grpc.ClientConn, error) {
 // as fast as they are acknowledged.
 func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 	err := s.eachShare(ctx, fleet, func(ctx context.Context, _ int, conn *grpc.ClientConn, share []vehicle) error {
-		r, err := openReports(ctx, conn)
+		r, err := reports.Open(ctx, conn)
 		if err != nil {
 			return err
 		}
 		for i := range share {
-			if err := r.send(&share[i], time.Now().UnixMilli(), true); err != nil {
+			if err := send(r, &share[i], time.Now().UnixMilli(), true); err != nil {
 				return err
 			}
 		}
-		return r.close()
+		return r.Close()
 	})
 	if err != nil {
 		return fmt.Errorf("fill: %w", err)
@@ -130,7 +103,7 @@ func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func(ctx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range streams {
-		conn, err := s.dial(s.ingest)
+		conn, err := s.dial(s.Ingest)
 		if err != nil {
 			return errors.Join(err, group.Wait())
 		}
@@ -167,57 +140,29 @@ const refusedPause = 200 * time.Millisecond
 // sendShare reports what is due of a share of the fleet on one stream until ctx
 // is done.
 func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehicle, turn *turn, p *pace, begin time.Duration) error {
-	r, err := openReports(callCtx, conn)
+	r, err := reports.Open(callCtx, conn)
 	if err != nil {
 		return err
 	}
 	err = eachTick(ctx, streamTick, begin, func() (bool, error) {
 		nowMS := time.Now().UnixMilli()
 		for range p.due(len(share)) {
-			if err := r.send(&share[turn.next()], nowMS, false); err != nil {
+			if err := send(r, &share[turn.next()], nowMS, false); err != nil {
 				return false, err
 			}
 		}
 		return false, nil
 	})
-	return errors.Join(err, r.close())
-}
-
-// reports is a stream of reports.
-type reports struct {
-	stream      grpc.ClientStream
-	req         wire.StreamRequest
-	sent, acked atomic.Int64
-	room        chan struct{} // has a token when more was acknowledged
-	received    chan error
-}
-
-func openReports(ctx context.Context, conn *grpc.ClientConn) (*reports, error) {
-	desc := &grpc.StreamDesc{StreamName: "StreamReports", ClientStreams: true, ServerStreams: true}
-	stream, err := conn.NewStream(ctx, desc, starlingv1.IngestService_StreamReports_FullMethodName, grpc.ForceCodecV2(wire.Codec()))
-	if err != nil {
-		return nil, fmt.Errorf("open a stream of reports: %w", err)
-	}
-	r := &reports{stream: stream, room: make(chan struct{}, 1), received: make(chan error, 1)}
-	r.req = wire.StreamRequest{HasReport: true, Report: wire.Report{Fixes: make([]wire.Fix, 1)}}
-	go func() {
-		r.received <- r.receive()
-		close(r.received)
-	}()
-	return r, nil
+	return errors.Join(err, r.Close())
 }
 
 // send moves a vehicle on and reports where it is.
-func (r *reports) send(v *vehicle, nowMS int64, whole bool) error {
-	for r.sent.Load()-r.acked.Load() >= maxUnacknowledged {
-		select {
-		case <-r.room:
-		case err := <-r.received:
-			return fmt.Errorf("reports: the stream ended: %w", err)
-		}
+func send(r *reports.Stream, v *vehicle, nowMS int64, whole bool) error {
+	report, err := r.Next()
+	if err != nil {
+		return err
 	}
 	v.drive(nowMS)
-	report := &r.req.Report
 	report.VehicleID, report.SessionID, report.Sequence = v.id, v.session, v.sequence
 	report.Fixes[0] = wire.Fix{
 		DeviceTimeMS: v.lastMS, LatDeg: v.latDeg, LonDeg: v.lonDeg, AccuracyM: 5,
@@ -230,42 +175,7 @@ func (r *reports) send(v *vehicle, nowMS int64, whole bool) error {
 	if whole {
 		report.Availability, report.Attributes = v.availability, wire.Attributes{Type: "van", Seats: v.seats}
 	}
-	r.sent.Add(1)
-	if err := r.stream.SendMsg(&r.req); err != nil {
-		return fmt.Errorf("reports: send: %w", err)
-	}
-	return nil
-}
-
-func (r *reports) receive() error {
-	var ack wire.Ack
-	for {
-		if err := r.stream.RecvMsg(&ack); err != nil {
-			if errors.Is(err, io.EOF) && r.sent.Load() == r.acked.Load() {
-				return nil
-			}
-			return err
-		}
-		if len(ack.Refusals) > 0 {
-			return fmt.Errorf("a fix was refused: %s", ack.Refusals[0].Description)
-		}
-		r.acked.Store(ack.AcknowledgedReports)
-		select {
-		case r.room <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// close waits until everything is acknowledged.
-func (r *reports) close() error {
-	if err := r.stream.CloseSend(); err != nil {
-		return fmt.Errorf("reports: close: %w", err)
-	}
-	if err := <-r.received; err != nil {
-		return fmt.Errorf("reports: %w", err)
-	}
-	return nil
+	return r.Send()
 }
 
 func (s *starlingTarget) updated(ctx context.Context) (float64, error) {
@@ -276,7 +186,7 @@ func (s *starlingTarget) updated(ctx context.Context) (float64, error) {
 func (s *starlingTarget) searchers(n int) ([]searcher, error) {
 	out := make([]searcher, n)
 	for i := range out {
-		conn, err := s.dial(s.matcher)
+		conn, err := s.dial(s.Matcher)
 		if err != nil {
 			return nil, err
 		}
@@ -322,9 +232,7 @@ func (s *starlingTarget) stop() error {
 	for _, c := range s.conns {
 		_ = c.Close()
 	}
-	err := s.StopWithin(time.Minute)
-	_ = os.RemoveAll(s.dir)
-	return err
+	return s.End(time.Minute)
 }
 
 // turn names vehicles one after the other in a shuffled order, again and again.

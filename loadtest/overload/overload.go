@@ -57,7 +57,7 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 	err = x.run(ctx)
 	x.dialer.close()
 	// A server that died is the first cause of whatever else went wrong.
-	if err = errors.Join(server.stop(), err); err != nil {
+	if err = errors.Join(server.End(stopPatience), err); err != nil {
 		return x.result, fmt.Errorf("overload: %w", err)
 	}
 	x.result.judge(&opts)
@@ -74,7 +74,7 @@ func (x *overload) say(format string, args ...any) {
 }
 
 func (x *overload) run(ctx context.Context) error {
-	conn, err := x.dialer.dial(x.server.matcher)
+	conn, err := x.dialer.dial(x.server.Matcher)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (x *overload) run(ctx context.Context) error {
 	// Idle streams live as long as the run.
 	idleCtx, endIdle := context.WithCancel(ctx)
 	defer endIdle()
-	conns, err := x.dialer.dialN(x.server.ingest, 1+x.opts.IdleStreams/idleStreamsPerConnection)
+	conns, err := x.dialer.dialN(x.server.Ingest, 1+x.opts.IdleStreams/idleStreamsPerConnection)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (x *overload) run(ctx context.Context) error {
 // calibrate finds the rate of the whole way: fixes sent flat out, by the time
 // until the last of them is searchable.
 func (x *overload) calibrate(ctx context.Context) error {
-	conns, err := x.dialer.dialN(x.server.ingest, connections)
+	conns, err := x.dialer.dialN(x.server.Ingest, connections)
 	if err != nil {
 		return err
 	}
@@ -150,11 +150,11 @@ func (x *overload) awaitConsumed(ctx context.Context, fixes int64) error {
 // press puts the load on, with everybody else, and ends when all senders have
 // been told of everything they sent.
 func (x *overload) press(ctx context.Context) error {
-	floodConns, err := x.dialer.dialN(x.server.ingest, connections)
+	floodConns, err := x.dialer.dialN(x.server.Ingest, connections)
 	if err != nil {
 		return err
 	}
-	others, err := x.dialer.dialN(x.server.ingest, 1+x.opts.DeafStreams+x.opts.GarbageSenders)
+	others, err := x.dialer.dialN(x.server.Ingest, 1+x.opts.DeafStreams+x.opts.GarbageSenders)
 	if err != nil {
 		return err
 	}

@@ -1,40 +1,22 @@
 package overload_test
 
 import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/internal/cli"
 	"github.com/starling-fleet/starling/loadtest/overload"
+	"github.com/starling-fleet/starling/loadtest/starlingtest"
 )
 
-// serveEnv makes the test binary be starling itself.
-const serveEnv = "OVERLOAD_TEST_SERVE"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(serveEnv) == "" {
-		os.Exit(m.Run())
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	code := cli.Main(ctx, os.Args[1:], cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ()})
-	stop()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { starlingtest.Main(m) }
 
 // small presses for ten seconds with bounds that a slow and shared machine
 // under the race detector keeps; the command's are the promise.
 func small(t *testing.T) overload.Options {
-	self, err := os.Executable()
-	require.NoError(t, err)
-	t.Setenv(serveEnv, "1")
 	o := overload.DefaultOptions()
-	o.Starling, o.WorkDir = []string{self}, t.TempDir()
+	o.Starling, o.WorkDir = starlingtest.Command(t), t.TempDir()
 	o.Calibration, o.Duration = time.Second, 10*time.Second
 	o.StreamsPerLoad, o.VehiclesPerStream, o.InFlight = 2, 4, 128
 	o.IdleStreams, o.DeafStreams, o.GarbageSenders = 100, 2, 1
@@ -69,7 +51,7 @@ func TestServerThatDoesNotStartIsAnError(t *testing.T) {
 	o := overload.DefaultOptions()
 	o.Starling, o.WorkDir = []string{"/bin/false"}, t.TempDir()
 	_, err := overload.Run(t.Context(), o)
-	require.ErrorContains(t, err, "the server ended before it served")
+	require.ErrorContains(t, err, "starling ended before it served")
 }
 
 func TestValidateNamesEveryFault(t *testing.T) {

@@ -1,38 +1,21 @@
 package recovery_test
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/internal/cli"
 	"github.com/starling-fleet/starling/loadtest/recovery"
+	"github.com/starling-fleet/starling/loadtest/starlingtest"
 )
 
-// serveEnv makes the test binary be starling itself.
-const serveEnv = "RECOVERY_TEST_SERVE"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(serveEnv) == "" {
-		os.Exit(m.Run())
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	code := cli.Main(ctx, os.Args[1:], cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ()})
-	stop()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { starlingtest.Main(m) }
 
 func small(t *testing.T) recovery.Options {
-	self, err := os.Executable()
-	require.NoError(t, err)
-	t.Setenv(serveEnv, "1")
 	o := recovery.DefaultOptions()
-	o.Starling, o.WorkDir = []string{self}, t.TempDir()
+	o.Starling, o.WorkDir = starlingtest.Command(t), t.TempDir()
 	o.Vehicles, o.Streams, o.FixesPerSecond = 200, 2, 200
 	o.History, o.Between, o.Kills = time.Second, time.Second, 2
 	o.Rounds, o.Warmup, o.Duration = 1, 0, 2*time.Second

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/internal/freeport"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -53,21 +52,18 @@ func newServers(ctx context.Context, o *Options, extra ...string) (*servers, err
 
 // add starts one role and waits for it: the first makes the topics.
 func (s *servers) add(ctx context.Context, o *Options, role string, args []string) error {
-	addrs, err := freeport.Addrs(3)
+	doors, err := process.FreeDoors()
 	if err != nil {
 		return err
 	}
 	if role == "up" || role == "ingest" {
-		s.ingest = addrs[0]
+		s.ingest = doors.Ingest
 	}
 	if role == "up" || role == "matcher" {
-		s.matcher = addrs[1]
+		s.matcher = doors.Matcher
 	}
-	command := slices.Concat(o.Starling, []string{
-		role, "--log-level", "warn",
-		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-json-listen", "", "--server-admin-listen", addrs[2],
-	}, args)
-	p := process.New(process.Spec{Name: role, Command: command, Admin: addrs[2]})
+	command := slices.Concat(o.Starling, []string{role, "--log-level", "warn"}, doors.Args(), args)
+	p := process.New(process.Spec{Name: role, Command: command, Admin: doors.Admin})
 	if err := p.Start(); err != nil {
 		return err
 	}

@@ -2,9 +2,7 @@ package watchers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"sync/atomic"
@@ -12,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/starling-fleet/starling/loadtest/reports"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -19,8 +18,6 @@ import (
 const (
 	// reportStreams carry the reports, each of its share of the areas.
 	reportStreams = 8
-	// maxUnacknowledged reports wait on a stream.
-	maxUnacknowledged = 4096
 	// speedMPS is that of every vehicle, on a circle.
 	speedMPS  = 10.0
 	circleM   = circleDeg * metresPerDegree
@@ -41,46 +38,17 @@ func newFleet(o *Options) *fleet {
 	return &fleet{opts: o, session: rand.Uint64() | 1, sequence: make([]atomic.Int64, o.Areas*o.VehiclesPerArea)}
 }
 
-// reports is a stream of reports.
-type reports struct {
-	fleet       *fleet
-	stream      grpc.ClientStream
-	req         wire.StreamRequest
-	sent, acked atomic.Int64
-	room        chan struct{} // has a token when more was acknowledged
-	ended       chan error
-}
-
-func (f *fleet) open(ctx context.Context, conn *grpc.ClientConn) (*reports, error) {
-	desc := &grpc.StreamDesc{StreamName: "StreamReports", ClientStreams: true, ServerStreams: true}
-	stream, err := conn.NewStream(ctx, desc, starlingv1.IngestService_StreamReports_FullMethodName, grpc.ForceCodecV2(wire.Codec()))
+// report says where a vehicle is now.
+func (f *fleet) report(r *reports.Stream, number int) error {
+	report, err := r.Next()
 	if err != nil {
-		return nil, fmt.Errorf("open a stream of reports: %w", err)
+		return err
 	}
-	r := &reports{fleet: f, stream: stream, room: make(chan struct{}, 1), ended: make(chan error, 1)}
-	r.req = wire.StreamRequest{HasReport: true, Report: wire.Report{Fixes: make([]wire.Fix, 1)}}
-	go func() {
-		r.ended <- r.receive()
-		close(r.ended)
-	}()
-	return r, nil
-}
-
-// send reports where a vehicle is now.
-func (r *reports) send(number int) error {
-	for r.sent.Load()-r.acked.Load() >= maxUnacknowledged {
-		select {
-		case <-r.room:
-		case err := <-r.ended:
-			return fmt.Errorf("reports: the stream ended: %w", err)
-		}
-	}
-	f, nowMS := r.fleet, time.Now().UnixMilli()
+	nowMS := time.Now().UnixMilli()
 	sequence := f.sequence[number].Add(1)
 	angle := float64(number) + float64(nowMS%1_000_000_000)/1000*speedMPS/circleM
 	sin, cos := math.Sincos(angle)
 	lat, lon := f.opts.centre(number / f.opts.VehiclesPerArea)
-	report := &r.req.Report
 	report.VehicleID, report.SessionID, report.Sequence = fmt.Sprint("w-", number), f.session, sequence
 	report.Fixes[0] = wire.Fix{
 		DeviceTimeMS: nowMS, LatDeg: lat + circleDeg*sin, LonDeg: lon + circleDeg*cos/math.Cos(lat*math.Pi/180),
@@ -90,43 +58,8 @@ func (r *reports) send(number int) error {
 	if sequence == 1 {
 		report.Availability = starlingv1.Availability_AVAILABILITY_FREE
 	}
-	r.sent.Add(1)
 	f.sent.Add(1)
-	if err := r.stream.SendMsg(&r.req); err != nil {
-		return fmt.Errorf("reports: send: %w", err)
-	}
-	return nil
-}
-
-func (r *reports) receive() error {
-	var ack wire.Ack
-	for {
-		if err := r.stream.RecvMsg(&ack); err != nil {
-			if errors.Is(err, io.EOF) && r.sent.Load() == r.acked.Load() {
-				return nil
-			}
-			return err
-		}
-		if len(ack.Refusals) > 0 {
-			return fmt.Errorf("a fix was refused: %s", ack.Refusals[0].Description)
-		}
-		r.acked.Store(ack.AcknowledgedReports)
-		select {
-		case r.room <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// close waits until everything is acknowledged.
-func (r *reports) close() error {
-	if err := r.stream.CloseSend(); err != nil {
-		return fmt.Errorf("reports: close: %w", err)
-	}
-	if err := <-r.ended; err != nil {
-		return fmt.Errorf("reports: %w", err)
-	}
-	return nil
+	return r.Send()
 }
 
 // share is the areas of one of the streams.
@@ -136,23 +69,23 @@ func (f *fleet) share(stream int) (from, to int) {
 
 // fill has every vehicle of a share report once.
 func (f *fleet) fill(ctx context.Context, conn *grpc.ClientConn, stream int) error {
-	r, err := f.open(ctx, conn)
+	r, err := reports.Open(ctx, conn)
 	if err != nil {
 		return err
 	}
 	from, to := f.share(stream)
 	for number := from * f.opts.VehiclesPerArea; number < to*f.opts.VehiclesPerArea; number++ {
-		if err := r.send(number); err != nil {
+		if err := f.report(r, number); err != nil {
 			return err
 		}
 	}
-	return r.close()
+	return r.Close()
 }
 
 // drive has one vehicle of each area of a share report in every period, each in
 // its turn, until done. The areas' turns are spread over the period.
 func (f *fleet) drive(ctx, done context.Context, conn *grpc.ClientConn, stream int) error {
-	r, err := f.open(ctx, conn)
+	r, err := reports.Open(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -164,13 +97,13 @@ func (f *fleet) drive(ctx, done context.Context, conn *grpc.ClientConn, stream i
 	for {
 		select {
 		case <-done.Done():
-			return r.close()
+			return r.Close()
 		case <-tick.C:
 		}
 		due := int(float64(areas) * float64(time.Since(begun)) / float64(f.opts.ChangePeriod))
 		for ; count < due; count++ {
 			area, round := from+count%areas, count/areas
-			if err := r.send(area*f.opts.VehiclesPerArea + round%f.opts.VehiclesPerArea); err != nil {
+			if err := f.report(r, area*f.opts.VehiclesPerArea+round%f.opts.VehiclesPerArea); err != nil {
 				return err
 			}
 		}

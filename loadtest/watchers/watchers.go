@@ -3,8 +3,6 @@ package watchers
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,7 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/internal/freeport"
+	"github.com/starling-fleet/starling/loadtest/pause"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -23,7 +21,7 @@ const openAtOnce = 64
 // run is a measurement under way.
 type run struct {
 	opts   *Options
-	server *process.Process
+	server *process.Up
 	conns  []*grpc.ClientConn
 	fleet  *fleet
 	crowd  *audience
@@ -39,37 +37,20 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
-	dir, err := os.MkdirTemp(o.WorkDir, "starling-watchers-")
-	if err != nil {
-		return Result{}, fmt.Errorf("make a folder for the log: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	addrs, err := freeport.Addrs(3)
+	server, err := process.StartUp(ctx, o.Starling, o.WorkDir, "--matcher-max-watchers", fmt.Sprint(o.Watchers))
 	if err != nil {
 		return Result{}, err
 	}
-	command := append(append([]string{}, o.Starling...), "up", "--log-level", "warn",
-		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-json-listen", "", "--server-admin-listen", addrs[2],
-		"--matcher-max-watchers", fmt.Sprint(o.Watchers), "--local-directory", filepath.Join(dir, "log"))
-	r := &run{opts: &o, fleet: newFleet(&o), crowd: &audience{opts: &o, heard: make([]atomic.Bool, o.Watchers)}}
-	r.server = process.New(process.Spec{Name: "starling", Command: command, Admin: addrs[2]})
-	if err := r.server.Start(); err != nil {
-		return Result{}, err
-	}
+	r := &run{opts: &o, server: server, fleet: newFleet(&o), crowd: &audience{opts: &o, heard: make([]atomic.Bool, o.Watchers)}}
 	defer func() {
 		for _, c := range r.conns {
 			_ = c.Close()
 		}
-		if stopErr := r.server.StopWithin(time.Minute); err == nil {
+		if stopErr := r.server.End(time.Minute); err == nil {
 			err = stopErr
 		}
 	}()
-	ready, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if _, err := r.server.WaitReady(ready); err != nil {
-		return Result{}, err
-	}
-	err = r.measure(ctx, addrs[0], addrs[1])
+	err = r.measure(ctx)
 	return r.result, err
 }
 
@@ -90,11 +71,11 @@ func (r *run) eachStream(ctx context.Context, ingest []*grpc.ClientConn, fn func
 	return group.Wait()
 }
 
-func (r *run) measure(ctx context.Context, ingestAddr, matcherAddr string) error {
+func (r *run) measure(ctx context.Context) error {
 	ingest := make([]*grpc.ClientConn, reportStreams)
 	for i := range ingest {
 		var err error
-		if ingest[i], err = r.dial(ingestAddr); err != nil {
+		if ingest[i], err = r.dial(r.server.Ingest); err != nil {
 			return err
 		}
 	}
@@ -116,13 +97,13 @@ func (r *run) measure(ctx context.Context, ingestAddr, matcherAddr string) error
 	})
 	group.Go(func() error {
 		defer finish()
-		return r.inFrontOf(groupCtx, matcherAddr)
+		return r.inFrontOf(groupCtx)
 	})
 	return group.Wait()
 }
 
 // inFrontOf opens the calls while the fleet drives, and measures.
-func (r *run) inFrontOf(ctx context.Context, matcherAddr string) error {
+func (r *run) inFrontOf(ctx context.Context) error {
 	o := r.opts
 	o.Progress("memory without watchers")
 	before, err := r.floor(ctx)
@@ -133,11 +114,11 @@ func (r *run) inFrontOf(ctx context.Context, matcherAddr string) error {
 	defer leave()
 	group, groupCtx := errgroup.WithContext(watching)
 	o.Progress(fmt.Sprintf("%d watchers call", o.Watchers))
-	if err := r.call(ctx, groupCtx, group, matcherAddr); err != nil {
+	if err := r.call(ctx, groupCtx, group); err != nil {
 		return err
 	}
 	o.Progress("memory with watchers")
-	if err := pause(groupCtx, o.Warmup); err != nil {
+	if err := pause.For(groupCtx, o.Warmup); err != nil {
 		return firstError(group, leave, err)
 	}
 	after, err := r.floor(ctx)
@@ -168,25 +149,25 @@ func firstError(group *errgroup.Group, leave func(), err error) error {
 }
 
 // call opens all calls and waits until each has its first update.
-func (r *run) call(ctx, watching context.Context, group *errgroup.Group, addr string) error {
+func (r *run) call(ctx, watching context.Context, group *errgroup.Group) error {
 	var conn *grpc.ClientConn
 	for i := range r.opts.Watchers {
 		if i%r.opts.StreamsPerConnection == 0 {
 			var err error
-			if conn, err = r.dial(addr); err != nil {
+			if conn, err = r.dial(r.server.Matcher); err != nil {
 				return err
 			}
 		}
 		to := conn
 		group.Go(func() error { return r.crowd.watch(watching, to, i) })
 		for int64(i+1)-r.crowd.open.Load() >= openAtOnce && watching.Err() == nil {
-			if err := pause(ctx, time.Millisecond); err != nil {
+			if err := pause.For(ctx, time.Millisecond); err != nil {
 				return err
 			}
 		}
 	}
 	for r.crowd.open.Load() < int64(r.opts.Watchers) && watching.Err() == nil {
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := pause.For(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -205,7 +186,7 @@ func (r *run) count(ctx context.Context) error {
 	}
 	begun, sent := time.Now(), r.fleet.sent.Load()
 	r.crowd.measuring.Store(true)
-	if err := pause(ctx, r.opts.Duration); err != nil {
+	if err := pause.For(ctx, r.opts.Duration); err != nil {
 		return err
 	}
 	r.crowd.measuring.Store(false)
@@ -249,7 +230,7 @@ func (r *run) searchable(ctx context.Context) error {
 		if err == nil && m["starling_matcher_vehicles"] == want {
 			return nil
 		}
-		if pause(ctx, 20*time.Millisecond) != nil {
+		if pause.For(ctx, 20*time.Millisecond) != nil {
 			return fmt.Errorf("%v of %v vehicles can be found: %w", m["starling_matcher_vehicles"], want, ctx.Err())
 		}
 	}
@@ -272,7 +253,7 @@ func (r *run) floor(ctx context.Context) (low memory, err error) {
 			low.live = live
 		}
 		low.resident = m["process_resident_memory_bytes"]
-		if err := pause(ctx, r.opts.Warmup/looks); err != nil {
+		if err := pause.For(ctx, r.opts.Warmup/looks); err != nil {
 			return low, err
 		}
 	}
@@ -285,15 +266,4 @@ func ownCPUSeconds() float64 {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

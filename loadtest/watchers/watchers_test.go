@@ -1,40 +1,22 @@
 package watchers_test
 
 import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/internal/cli"
+	"github.com/starling-fleet/starling/loadtest/starlingtest"
 	"github.com/starling-fleet/starling/loadtest/watchers"
 )
 
-// serveEnv makes the test binary be starling itself.
-const serveEnv = "WATCHERS_TEST_SERVE"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(serveEnv) == "" {
-		os.Exit(m.Run())
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	code := cli.Main(ctx, os.Args[1:], cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ()})
-	stop()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { starlingtest.Main(m) }
 
 // few watches a little with a bound that a slow and shared machine keeps under
 // the race detector; the command's is the promise.
 func few(t *testing.T) watchers.Options {
-	self, err := os.Executable()
-	require.NoError(t, err)
-	t.Setenv(serveEnv, "1")
 	o := watchers.DefaultOptions()
-	o.Starling, o.WorkDir = []string{self}, t.TempDir()
+	o.Starling, o.WorkDir = starlingtest.Command(t), t.TempDir()
 	o.Watchers, o.Areas, o.VehiclesPerArea, o.StreamsPerConnection = 60, 30, 3, 20
 	o.Warmup, o.Duration, o.MaxP99 = 100*time.Millisecond, 3*time.Second, time.Minute
 	o.Progress = func(s string) { t.Log(s) }

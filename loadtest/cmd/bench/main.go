@@ -7,33 +7,24 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/loadtest/bench"
+	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	run := measure
-	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "serve" {
-		run, args = serve, args[1:]
-	}
-	code, err := run(ctx, args)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-	}
-	os.Exit(code)
+	command.Main("bench", func(ctx context.Context, args []string) (int, error) {
+		if len(args) > 0 && args[0] == "serve" {
+			return serve(ctx, args[1:])
+		}
+		return measure(ctx, args)
+	})
 }
 
 // measure is the command itself.
@@ -67,15 +58,10 @@ func measure(ctx context.Context, args []string) (code int, err error) {
 		return 1, err
 	}
 	o.Serve = []string{self, "serve"}
-	begun := time.Now()
-	o.Progress = func(s string) {
-		fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s)
-	}
+	o.Progress = command.Progress()
 	results, err := measureLogs(ctx, o, strings.Split(*logs, ","), *brokers)
 	if *asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		_ = out.Encode(results)
+		_ = command.JSON(os.Stdout, results)
 	} else {
 		for _, r := range results {
 			fmt.Println(r)

@@ -6,27 +6,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/generate"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, os.Args[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "generate:", err)
-	}
-	os.Exit(code)
-}
+func main() { command.Main("generate", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := generate.DefaultOptions()
@@ -74,9 +64,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	}
 	r, err := generate.Run(ctx, o)
 	if *asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		_ = out.Encode(r)
+		_ = command.JSON(os.Stdout, r)
 	} else {
 		fmt.Printf("acknowledged  %.0f fixes/s over %v\n", r.FixesPerSecond, r.Measured.Round(time.Millisecond))
 		fmt.Printf("ack latency   %v\n", r.AckLatency)

@@ -8,27 +8,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/nearest"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, os.Args[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "nearest:", err)
-	}
-	os.Exit(code)
-}
+func main() { command.Main("nearest", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := nearest.DefaultOptions()
@@ -61,13 +50,10 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if err := o.Validate(); err != nil {
 		return 2, err
 	}
-	begun := time.Now()
-	o.Progress = func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
+	o.Progress = command.Progress()
 	r, err := nearest.Run(ctx, o)
 	if *asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		_ = out.Encode(r)
+		_ = command.JSON(os.Stdout, r)
 	} else {
 		fmt.Print(&r)
 	}

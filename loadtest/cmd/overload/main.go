@@ -8,26 +8,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
-	"time"
 
+	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/overload"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, os.Args[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "overload:", err)
-	}
-	os.Exit(code)
-}
+func main() { command.Main("overload", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := overload.DefaultOptions()
@@ -58,13 +47,10 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if err := o.Validate(); err != nil {
 		return 2, err
 	}
-	begun := time.Now()
-	o.Progress = func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
+	o.Progress = command.Progress()
 	r, err := overload.Run(ctx, o)
 	if *asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		_ = out.Encode(r)
+		_ = command.JSON(os.Stdout, r)
 	} else {
 		fmt.Print(r)
 	}

@@ -6,28 +6,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/kafkatest"
+	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/recovery"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, os.Args[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "recovery:", err)
-	}
-	os.Exit(code)
-}
+func main() { command.Main("recovery", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := recovery.DefaultOptions()
@@ -53,8 +43,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	}
 	o.Starling, o.Args = []string{*starling}, flags.Args()
 	defaults(&o, *what)
-	begun := time.Now()
-	o.Progress = func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
+	o.Progress = command.Progress()
 
 	switch *log {
 	case "local":
@@ -98,9 +87,7 @@ func defaults(o *recovery.Options, what string) {
 // show prints a result, also an incomplete one.
 func show(result fmt.Stringer, ok, asJSON bool, err error) (int, error) {
 	if asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		err = errors.Join(err, out.Encode(result))
+		err = errors.Join(err, command.JSON(os.Stdout, result))
 	} else {
 		fmt.Print(result)
 	}

@@ -117,10 +117,6 @@ func (c *Checker) Undisturbed(number int32, sourceOffset int64, value []byte) {
 	}
 }
 
-// Position is the source offset of a partition's newest track, -1 if there is
-// none.
-func (c *Checker) Position(number int32) int64 { return c.partitions[number].position }
-
 // Finish checks what only shows in the end. The fleet is what the matcher
 // served after the last report was consumed, by vehicle id.
 func (c *Checker) Finish(fleet map[string]*starlingv1.Vehicle) {
