@@ -33,7 +33,7 @@ func DefaultConfig() Config {
 		Directory:          "data/log",
 		Partitions:         topics.DefaultPartitions,
 		Sync:               true,
-		GroupInterval:      time.Millisecond,
+		GroupInterval:      10 * time.Millisecond,
 		MaxBufferBytes:     64 << 20,
 		MaxGroupBytes:      4 << 20,
 		TailCacheBytes:     128 << 20,

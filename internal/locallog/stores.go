@@ -57,6 +57,7 @@ func (l *Log) recordOptions() *pebble.Options {
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = l.cfg.SegmentBytes
 	}
+	largeBlocks(o)
 	// Coordinates hardly compress, and compressing them took a sixth of the
 	// whole process's CPU.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
@@ -69,7 +70,11 @@ func (l *Log) stateOptions() *pebble.Options {
 		CacheSize:                   8 << 20,
 		MemTableSize:                uint64(l.cfg.StateMemtableBytes),
 		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       8,
+		L0StopWritesThreshold:       32,
+		LBaseMaxBytes:               4 << 30,
 	}
+	largeBlocks(o)
 	// What a checkpoint writes is soon written again, and numbers hardly
 	// compress: compressing them took a fifth of a checkpoint's CPU.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })

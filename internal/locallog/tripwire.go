@@ -36,7 +36,10 @@ func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") }
 
 func (t *tripwire) watch(name string, f vfs.File, err error) (vfs.File, error) {
 	if !isLogFile(name) {
-		return f, err
+		if err != nil {
+			return nil, err
+		}
+		return politeFile{f}, nil
 	}
 	if err = t.check("create", name, err); err != nil {
 		return nil, err
