@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -69,6 +70,9 @@ func (m *Matcher) apply(b eventlog.Batch) error {
 	p := &m.partitions[b.Partition]
 	m.logEpoch = m.log.Epoch()
 	for i := range b.Records {
+		if i > 0 && i%warmRun == 0 {
+			runtime.Gosched() // searches that came meanwhile go first
+		}
 		if i%warmRun == 0 && m.index.Len() > warmFrom && !m.stages(p) {
 			m.warm(b.Records[i:])
 		}

@@ -1,6 +1,8 @@
 package tracker
 
 import (
+	"runtime"
+
 	"github.com/starling-fleet/starling/internal/eventlog"
 )
 
@@ -28,7 +30,10 @@ func (p *Partition) Cut(buffer []byte) Cut {
 	b := buffer[:0]
 	// The buffer moves while it grows, so the records are cut out of it after.
 	ends := make([]int, 0, 2*len(p.changed)+2)
-	for _, v := range p.changed {
+	for i, v := range p.changed {
+		if i%64 == 63 {
+			runtime.Gosched() // many vehicles take long, and a search may wait
+		}
 		if v.dueSlot == notPlaced {
 			continue // forgotten since
 		}

@@ -49,9 +49,12 @@ func TestPublishingIsBoundedAndKeepsWhatTheLogHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &heldLog{}
 		const maxBytes = 100_000
-		p := newPublisher(log, 0, maxBytes)
+		turn := make(turns, 1)
+		p := newPublisher(log, 0, maxBytes, turn)
 		published := make(chan int, 100)
 		go func() {
+			turn.take()
+			defer turn.give()
 			for i := range 100 {
 				if err := p.publish(t.Context(), nil, numbered(i)); err != nil {
 					t.Error(err)
@@ -64,6 +67,7 @@ func TestPublishingIsBoundedAndKeepsWhatTheLogHolds(t *testing.T) {
 			synctest.Wait()
 			onTheWay := len(log.done)
 			require.Positive(t, onTheWay)
+			require.Empty(t, turn, "a publisher that waits for the log keeps other partitions from stepping")
 			size := 0
 			for i, value := range log.values[taken:] {
 				require.Equal(t, numbered(taken+i).Append(nil), value, "record %d was overwritten while the log held it", taken+i)
@@ -84,7 +88,7 @@ func TestPublishingIsBoundedAndKeepsWhatTheLogHolds(t *testing.T) {
 
 func TestNothingIsAppendedAfterAFailure(t *testing.T) {
 	log := &heldLog{}
-	p := newPublisher(log, 0, 1<<20)
+	p := newPublisher(log, 0, 1<<20, make(turns, 1))
 	for i := range 3 {
 		require.NoError(t, p.publish(t.Context(), nil, numbered(i)))
 	}
