@@ -94,6 +94,7 @@ func (a *App) JSONAddr() string { return a.json }
 // (flush and checkpoint), matcher, log. It returns nil after a stop that was
 // asked for.
 func (a *App) Run(ctx context.Context) error {
+	raiseProcs()
 	if a.has(Fanout) {
 		return a.serve(ctx, nil)
 	}
