@@ -4,9 +4,6 @@ import (
 	"errors"
 	"math"
 
-	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // registers the codec that answerCodec extends
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -96,20 +93,4 @@ func eachField(b []byte, fn func(num protowire.Number, value []byte, bits uint64
 		}
 	}
 	return nil
-}
-
-// answerCodec is gRPC's protobuf codec, but for answers.
-type answerCodec struct{ encoding.CodecV2 }
-
-func (c answerCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	a, ok := v.(*answer)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
-	}
-	if len(data) == 1 {
-		return a.decode(data[0].ReadOnlyData())
-	}
-	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buf.Free()
-	return a.decode(buf.ReadOnlyData())
 }

@@ -57,12 +57,12 @@ type Options struct {
 // times of their own, in milliseconds.
 const MaxUpdatesPerVehicle = 100
 
-// DefaultOptions measure a city of 40 km by 40 km.
+// DefaultOptions measure a city of 30 km by 30 km.
 func DefaultOptions() Options {
 	return Options{
 		Starling: []string{"bin/starling"}, Redis: "redis-server",
 		Vehicles: 100_000, UpdatesPerSecond: 20_000, Connections: 8,
-		SideM: 40_000, RadiusM: 2000, Results: 10, RedisPipeline: 100,
+		SideM: 30_000, RadiusM: 2000, Results: 10, RedisPipeline: 20,
 		Rounds: 5, Warmup: 2 * time.Second, Duration: 5 * time.Second,
 	}
 }

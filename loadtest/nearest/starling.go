@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -11,12 +12,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/loadtest/process"
 	"github.com/starling-fleet/starling/loadtest/reports"
+	"github.com/starling-fleet/starling/loadtest/unary"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -36,7 +38,7 @@ type starlingTarget struct {
 	*process.Up
 	opts  *Options
 	mu    sync.Mutex
-	conns []*grpc.ClientConn // guarded by mu
+	conns []io.Closer // guarded by mu
 }
 
 func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
@@ -49,18 +51,11 @@ func startStarling(ctx context.Context, o *Options) (*starlingTarget, error) {
 
 func (s *starlingTarget) name() string { return "starling" }
 
-func (s *starlingTarget) dial(addr string) (*grpc.ClientConn, error) {
-	// Windows of a fixed size spare the connection pings with every answer.
-	const window = 1 << 20
-	conn, err := client.Dial(addr, client.DialOptions{Extra: []grpc.DialOption{
-		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
-	}})
-	if err == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.conns = append(s.conns, conn)
-	}
-	return conn, err
+// keep closes a connection when the target is stopped.
+func (s *starlingTarget) keep(conn io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = append(s.conns, conn)
 }
 
 // fill sends a report of every vehicle, with its availability and attributes,
@@ -103,10 +98,11 @@ func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func(ctx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range streams {
-		conn, err := s.dial(s.Ingest)
+		conn, err := client.Dial(s.Ingest, client.DialOptions{})
 		if err != nil {
 			return errors.Join(err, group.Wait())
 		}
+		s.keep(conn)
 		share := fleet[len(fleet)*i/streams : len(fleet)*(i+1)/streams]
 		group.Go(func() error { return fn(ctx, i, conn, share) })
 	}
@@ -186,11 +182,12 @@ func (s *starlingTarget) updated(ctx context.Context) (float64, error) {
 func (s *starlingTarget) searchers(n int) ([]searcher, error) {
 	out := make([]searcher, n)
 	for i := range out {
-		conn, err := s.dial(s.Matcher)
+		conn, err := unary.Dial(s.Matcher)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = &starlingSearcher{conn: conn, codec: answerCodec{encoding.GetCodecV2("proto")}, req: &starlingv1.SearchNearestRequest{
+		s.keep(conn)
+		out[i] = &starlingSearcher{conn: conn, req: &starlingv1.SearchNearestRequest{
 			Place: &starlingv1.Place{}, MaxResults: int32(s.opts.Results), RadiusM: s.opts.RadiusM,
 		}}
 	}
@@ -198,22 +195,29 @@ func (s *starlingTarget) searchers(n int) ([]searcher, error) {
 }
 
 type starlingSearcher struct {
-	conn   *grpc.ClientConn
-	codec  answerCodec
-	req    *starlingv1.SearchNearestRequest
-	answer answer
+	conn    *unary.Conn
+	req     *starlingv1.SearchNearestRequest
+	request []byte
+	answer  answer
 }
 
 // passesOneInTwenty matches what newFleet draws.
 var passesOneInTwenty = &starlingv1.VehicleFilter{Availabilities: []starlingv1.Availability{starlingv1.Availability_AVAILABILITY_FREE}, MinSeats: 8}
 
-func (s *starlingSearcher) search(ctx context.Context, q query) (int, error) {
+func (s *starlingSearcher) search(_ context.Context, q query) (int, error) {
 	s.req.Place.Latitude, s.req.Place.Longitude, s.req.Filter = q.latDeg, q.lonDeg, nil
 	if q.filtered {
 		s.req.Filter = passesOneInTwenty
 	}
-	err := s.conn.Invoke(ctx, starlingv1.FleetService_SearchNearest_FullMethodName, s.req, &s.answer, grpc.ForceCodecV2(s.codec))
+	var err error
+	if s.request, err = (proto.MarshalOptions{}).MarshalAppend(s.request[:0], s.req); err != nil {
+		return 0, fmt.Errorf("SearchNearest: %w", err)
+	}
+	answer, err := s.conn.Call(starlingv1.FleetService_SearchNearest_FullMethodName, s.request)
 	if err != nil {
+		return 0, err
+	}
+	if err := s.answer.decode(answer); err != nil {
 		return 0, fmt.Errorf("SearchNearest: %w", err)
 	}
 	found := s.answer.results

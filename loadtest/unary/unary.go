@@ -1,0 +1,225 @@
+// Package unary calls gRPC methods over one connection, one call at a time and
+// with little CPU. A load generator that shares the CPUs with the server it
+// measures would otherwise measure its own client: grpc-go hands a call through
+// three goroutines and spends more on it than the server does, because it has to
+// serve many callers, and this need not.
+//
+// It speaks gRPC over HTTP/2 without TLS (the protocol's PROTOCOL-HTTP2.md, RFC
+// 9113) on the framer of golang.org/x/net/http2.
+package unary
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// Patience is how long a call may take.
+	Patience = 10 * time.Second
+	// MaxRequestBytes is the longest request: it fits one frame of any server.
+	MaxRequestBytes = 16<<10 - prefixLen
+
+	// windowBytes is what the server may send before it hears that some of it
+	// has been read, on the connection and on a stream.
+	windowBytes = 1 << 20
+	prefixLen   = 5 // compressed or not, and the length of the message
+	// defaultWindowBytes is what a connection has by default (RFC 9113, 6.9.2).
+	defaultWindowBytes = 65535
+)
+
+// Conn is a connection. One goroutine at a time may use it; after an error that
+// is not a gRPC status it can only be closed.
+type Conn struct {
+	addr string
+	conn net.Conn
+
+	framer  *http2.Framer
+	out     bytes.Buffer // frames that are written with the next flush
+	headers bytes.Buffer
+	encoder *hpack.Encoder
+
+	stream   uint32 // number of the newest call
+	room     int64  // bytes that the server has room for on the connection
+	consumed uint32 // bytes read on the connection that the server was not told of
+	asked    []byte // the message of the newest call
+	answer   []byte // what was read for it
+}
+
+// Dial connects to host:port.
+func Dial(addr string) (*Conn, error) {
+	conn, err := net.DialTimeout("tcp", addr, Patience)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	c := &Conn{addr: addr, conn: conn, room: defaultWindowBytes}
+	c.framer = http2.NewFramer(&c.out, bufio.NewReaderSize(conn, 32<<10))
+	c.framer.SetReuseFrames()
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	c.encoder = hpack.NewEncoder(&c.headers)
+	c.out.WriteString(http2.ClientPreface)
+	if err := errors.Join(
+		c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: windowBytes}, http2.Setting{ID: http2.SettingEnablePush}),
+		c.framer.WriteWindowUpdate(0, windowBytes-defaultWindowBytes), c.flush(),
+	); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("greet %s: %w", addr, err)
+	}
+	return c, nil
+}
+
+// Close closes the connection.
+func (c *Conn) Close() error { return c.conn.Close() }
+
+// Call sends a request to a method, "/package.Service/Method", and returns the
+// answer, which is good until the next call. An error that the server answers is
+// a gRPC status.
+func (c *Conn) Call(method string, request []byte) ([]byte, error) {
+	if len(request) > MaxRequestBytes {
+		return nil, fmt.Errorf("call %s: the request has %d bytes, more than %d", method, len(request), MaxRequestBytes)
+	}
+	if err := c.conn.SetDeadline(time.Now().Add(Patience)); err != nil {
+		return nil, fmt.Errorf("call %s: %w", method, err)
+	}
+	for c.room < int64(len(request)+prefixLen) {
+		if _, err := c.read(); err != nil {
+			return nil, fmt.Errorf("call %s: wait for room: %w", method, err)
+		}
+	}
+	if err := c.ask(method, request); err != nil {
+		return nil, fmt.Errorf("call %s: %w", method, err)
+	}
+	c.answer = c.answer[:0]
+	for {
+		end, err := c.read()
+		if err != nil {
+			return nil, fmt.Errorf("call %s: %w", method, err)
+		}
+		if end != nil {
+			return c.message(method, end)
+		}
+	}
+}
+
+// ask writes the frames of a request at once.
+func (c *Conn) ask(method string, request []byte) error {
+	if c.stream == 0 {
+		c.stream = 1
+	} else {
+		c.stream += 2
+	}
+	c.headers.Reset()
+	for _, f := range [...]hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: method}, {Name: ":authority", Value: c.addr},
+		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+	} {
+		if err := c.encoder.WriteField(f); err != nil {
+			return err
+		}
+	}
+	c.asked = append(c.asked[:0], 0) // not compressed
+	c.asked = binary.BigEndian.AppendUint32(c.asked, uint32(len(request)))
+	c.asked = append(c.asked, request...)
+	c.room -= int64(len(c.asked))
+	return errors.Join(
+		c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: c.headers.Bytes(), EndHeaders: true}),
+		c.framer.WriteData(c.stream, true, c.asked), c.flush())
+}
+
+// read takes one frame and returns the header that ends the call, once it came.
+func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
+	frame, err := c.framer.ReadFrame()
+	if err != nil {
+		return nil, err
+	}
+	switch f := frame.(type) {
+	case *http2.DataFrame:
+		c.answer = append(c.answer, f.Data()...)
+		return nil, c.grant(f)
+	case *http2.MetaHeadersFrame:
+		if f.StreamEnded() {
+			return f, nil
+		}
+	case *http2.WindowUpdateFrame:
+		if f.StreamID == 0 {
+			c.room += int64(f.Increment)
+		}
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			return nil, errors.Join(c.framer.WriteSettingsAck(), c.flush())
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			return nil, errors.Join(c.framer.WritePing(true, f.Data), c.flush())
+		}
+	case *http2.RSTStreamFrame:
+		return nil, fmt.Errorf("the server ended the stream: %v", f.ErrCode)
+	case *http2.GoAwayFrame:
+		return nil, fmt.Errorf("the server closes the connection: %v %q", f.ErrCode, f.DebugData())
+	}
+	return nil, nil
+}
+
+// grant tells the server about room, when half of it has been used.
+func (c *Conn) grant(f *http2.DataFrame) error {
+	var errs []error
+	if c.consumed += f.Length; c.consumed >= windowBytes/2 {
+		errs = append(errs, c.framer.WriteWindowUpdate(0, c.consumed))
+		c.consumed = 0
+	}
+	// Only an answer of more than one window needs more of its stream's room.
+	if len(c.answer) >= windowBytes/2 && f.Length > 0 {
+		errs = append(errs, c.framer.WriteWindowUpdate(f.StreamID, f.Length))
+	}
+	if errs == nil {
+		return nil
+	}
+	return errors.Join(append(errs, c.flush())...)
+}
+
+func (c *Conn) flush() error {
+	_, err := c.out.WriteTo(c.conn)
+	return err
+}
+
+// message takes the answer out of what was read.
+func (c *Conn) message(method string, end *http2.MetaHeadersFrame) ([]byte, error) {
+	var code, text string
+	for _, f := range end.Fields {
+		switch f.Name {
+		case "grpc-status":
+			code = f.Value
+		case "grpc-message":
+			text = f.Value
+		}
+	}
+	number, err := strconv.ParseUint(code, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: the answer has no grpc-status", method)
+	}
+	if number != 0 {
+		if plain, err := url.PathUnescape(text); err == nil {
+			text = plain
+		}
+		return nil, status.Error(codes.Code(number), text)
+	}
+	if len(c.answer) < prefixLen || c.answer[0] != 0 {
+		return nil, fmt.Errorf("call %s: the answer is not one message without compression", method)
+	}
+	if n := binary.BigEndian.Uint32(c.answer[1:]); int(n) != len(c.answer)-prefixLen {
+		return nil, fmt.Errorf("call %s: %w: a message of %d bytes in %d", method, io.ErrUnexpectedEOF, n, len(c.answer)-prefixLen)
+	}
+	return c.answer[prefixLen:], nil
+}
