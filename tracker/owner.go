@@ -22,7 +22,6 @@ type owner struct {
 	claim   eventlog.Claim
 	metrics *metrics
 	gauges  *partitionMetrics
-	turns   turns
 	logger  *slog.Logger
 
 	state   *Partition
@@ -138,20 +137,11 @@ func (o *owner) read(ctx context.Context, batches chan<- read) {
 	}
 }
 
-// stint is how many records an owner steps before it lets others go first: a
-// millisecond's work or less.
-const stint = 32
-
 // stepBatch steps the records and hands their tracks to the log.
 func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 	defer o.tally.flush(o.metrics)
 	o.end = batch.End
-	o.turns.take()
-	defer o.turns.give()
 	for i := range batch.Records {
-		if i > 0 && i%stint == 0 {
-			o.turns.pass()
-		}
 		rec := &batch.Records[i]
 		result, err := o.state.Step(*rec)
 		if err != nil {

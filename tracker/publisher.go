@@ -138,22 +138,17 @@ type publisher struct {
 	chunks       []chunk // oldest first; the last one is being filled
 	maxBytes     int
 	pendingBytes int
-	turns        turns
 }
 
-func newPublisher(log eventlog.Appender, partition int32, maxBytes int, turns turns) *publisher {
-	return &publisher{appends: newAppends(log, topics.Tracks, partition), maxBytes: maxBytes, turns: turns}
+func newPublisher(log eventlog.Appender, partition int32, maxBytes int) *publisher {
+	return &publisher{appends: newAppends(log, topics.Tracks, partition), maxBytes: maxBytes}
 }
 
-// publish appends t under the key, waiting without the turn while too much is on
-// its way.
+// publish appends t under the key, waiting while too much is on its way.
 func (p *publisher) publish(ctx context.Context, key []byte, t *wire.Track) error {
 	p.retire()
 	for p.pendingBytes > p.maxBytes {
-		p.turns.give()
-		err := p.wait(ctx, p.chunks[0].last)
-		p.turns.take()
-		if err != nil {
+		if err := p.wait(ctx, p.chunks[0].last); err != nil {
 			return err
 		}
 		p.retire()

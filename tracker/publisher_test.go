@@ -49,12 +49,9 @@ func TestPublishingIsBoundedAndKeepsWhatTheLogHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &heldLog{}
 		const maxBytes = 100_000
-		turn := make(turns, 1)
-		p := newPublisher(log, 0, maxBytes, turn)
+		p := newPublisher(log, 0, maxBytes)
 		published := make(chan int, 100)
 		go func() {
-			turn.take()
-			defer turn.give()
 			for i := range 100 {
 				if err := p.publish(t.Context(), nil, numbered(i)); err != nil {
 					t.Error(err)
@@ -67,7 +64,6 @@ func TestPublishingIsBoundedAndKeepsWhatTheLogHolds(t *testing.T) {
 			synctest.Wait()
 			onTheWay := len(log.done)
 			require.Positive(t, onTheWay)
-			require.Empty(t, turn, "a publisher that waits for the log keeps other partitions from stepping")
 			size := 0
 			for i, value := range log.values[taken:] {
 				require.Equal(t, numbered(taken+i).Append(nil), value, "record %d was overwritten while the log held it", taken+i)
@@ -88,7 +84,7 @@ func TestPublishingIsBoundedAndKeepsWhatTheLogHolds(t *testing.T) {
 
 func TestNothingIsAppendedAfterAFailure(t *testing.T) {
 	log := &heldLog{}
-	p := newPublisher(log, 0, 1<<20, make(turns, 1))
+	p := newPublisher(log, 0, 1<<20)
 	for i := range 3 {
 		require.NoError(t, p.publish(t.Context(), nil, numbered(i)))
 	}

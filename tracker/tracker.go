@@ -28,7 +28,6 @@ type Tracker struct {
 	log     Log
 	carried versions
 	metrics *metrics
-	turns   turns
 	logger  *slog.Logger
 }
 
@@ -42,7 +41,7 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("tracker metrics: %w", err)
 	}
-	return &Tracker{cfg: cfg, log: log, carried: stepVersions, metrics: m, turns: newTurns(), logger: logger}, nil
+	return &Tracker{cfg: cfg, log: log, carried: stepVersions, metrics: m, logger: logger}, nil
 }
 
 // Run serves partitions until ctx is done; then it publishes what is on its
@@ -84,9 +83,8 @@ func (t *Tracker) serve(ctx context.Context, claim eventlog.Claim) error {
 		claim:   claim,
 		metrics: t.metrics,
 		gauges:  gauges,
-		turns:   t.turns,
 		logger:  t.logger.With("partition", claim.Partition()),
-		tracks:  newPublisher(t.log, claim.Partition(), t.cfg.MaxInFlightBytes, t.turns),
+		tracks:  newPublisher(t.log, claim.Partition(), t.cfg.MaxInFlightBytes),
 		letters: newAppends(t.log, topics.DeadLetters, claim.Partition()),
 		ticks:   &ticker{log: t.log, partition: claim.Partition()},
 	}

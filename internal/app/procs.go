@@ -16,12 +16,13 @@ const spareProcs = 4
 // encoded) only after 10 ms, so on a machine of a few CPUs a search can wait
 // for several such turns. With processors to spare the search gets a thread at
 // once, and the kernel prefers a thread that has slept to one that computes all
-// the time. With a million vehicles on two CPUs the 99th percentile of a search
-// fell from seconds to some ten milliseconds, and throughput stayed.
+// the time. docs/nearest.md has what it changes.
 //
-// A limit to fewer CPUs than the machine has, which Go has heeded by now, and
-// the user's GOMAXPROCS are left alone: threads beyond a limit only use it up
-// early.
+// It leaves alone a GOMAXPROCS that the user has set, and a CPU quota below the
+// machine's CPUs as far as Go shows it: threads beyond a quota only use it up
+// early. Go takes any quota below two CPUs for two, so on a machine of two none
+// is seen. Having been set, the number does not follow a quota that changes
+// later.
 var raiseProcs = sync.OnceFunc(func() {
 	if n := runtime.GOMAXPROCS(0); os.Getenv("GOMAXPROCS") == "" && n == runtime.NumCPU() {
 		runtime.GOMAXPROCS(n + spareProcs)

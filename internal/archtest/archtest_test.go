@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"client":              {"schemas"},
 	"loadtest":            {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
-	"loadtest/drill":       {"internal/freeport", "client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/pause", "loadtest/process"},
+	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/pause", "loadtest/process"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as internal/app does.
 	"loadtest/cmd":     {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},

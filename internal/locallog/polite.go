@@ -2,6 +2,7 @@ package locallog
 
 import (
 	"runtime"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -24,6 +25,8 @@ func largeBlocks(o *pebble.Options) {
 // is how long Go lets such a pair run; whoever wants to answer a call waits
 // behind them. After each write they go to the end of the queue instead.
 type politeFile struct{ vfs.File }
+
+func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
 
 // Write implements vfs.File.
 func (f politeFile) Write(p []byte) (int, error) {

@@ -36,10 +36,10 @@ func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") }
 
 func (t *tripwire) watch(name string, f vfs.File, err error) (vfs.File, error) {
 	if !isLogFile(name) {
-		if err != nil {
-			return nil, err
+		if err == nil && isTable(name) {
+			f = politeFile{f}
 		}
-		return politeFile{f}, nil
+		return f, err
 	}
 	if err = t.check("create", name, err); err != nil {
 		return nil, err

@@ -12,8 +12,42 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/loadtest/starlingtest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
+
+func TestMain(m *testing.M) { starlingtest.Main(m) }
+
+// The whole of Starling's side, with few vehicles.
+func TestStarlingIsFilledMovedAndSearched(t *testing.T) {
+	opts := DefaultOptions()
+	opts.Starling, opts.WorkDir, opts.SideM = starlingtest.Command(t), t.TempDir(), 1000
+	target, err := startStarling(t.Context(), &opts)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, target.stop()) }()
+	fleet := newFleet(allLayouts[0], 300, opts.SideM, 1)
+	require.NoError(t, target.fill(t.Context(), fleet))
+	before, err := target.updated(t.Context())
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	moved := make(chan error, 1)
+	go func() { moved <- target.update(ctx, fleet, 1000) }()
+	searchers, err := target.searchers(2)
+	require.NoError(t, err)
+	for i := range 200 {
+		found, err := searchers[i%2].search(t.Context(), query{latDeg: centreLatDeg, lonDeg: centreLonDeg, filtered: i%4 > 1})
+		require.NoError(t, err)
+		if i%4 <= 1 {
+			require.Equal(t, opts.Results, found)
+		}
+	}
+	require.Eventually(t, func() bool {
+		now, err := target.updated(t.Context())
+		return err == nil && now > before
+	}, time.Minute, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-moved)
+}
 
 // The load generator's own decoder must see what the generated one sees.
 func TestAnswerIsDecoded(t *testing.T) {

@@ -98,7 +98,11 @@ func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 func (s *starlingTarget) eachShare(ctx context.Context, fleet []vehicle, fn func(ctx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range streams {
-		conn, err := client.Dial(s.Ingest, client.DialOptions{})
+		// Windows of a fixed size spare the connection pings with every answer.
+		const window = 1 << 20
+		conn, err := client.Dial(s.Ingest, client.DialOptions{Extra: []grpc.DialOption{
+			grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
+		}})
 		if err != nil {
 			return errors.Join(err, group.Wait())
 		}
@@ -233,6 +237,8 @@ func (s *starlingTarget) cpu() (time.Duration, error) { return s.CPU() }
 func (s *starlingTarget) memory() int64               { return s.Memory("VmRSS") }
 
 func (s *starlingTarget) stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, c := range s.conns {
 		_ = c.Close()
 	}

@@ -29,7 +29,8 @@ import (
 const (
 	// Patience is how long a call may take.
 	Patience = 10 * time.Second
-	// MaxRequestBytes is the longest request: it fits one frame of any server.
+	// MaxRequestBytes is the longest request: it fits one frame of any server. One
+	// that gives a stream less room is refused by the connection.
 	MaxRequestBytes = 16<<10 - prefixLen
 
 	// windowBytes is what the server may send before it hears that some of it
@@ -41,7 +42,8 @@ const (
 )
 
 // Conn is a connection. One goroutine at a time may use it; after an error that
-// is not a gRPC status it can only be closed.
+// is not a gRPC status it can only be closed. Between calls it reads nothing, so
+// a server that pings an idle connection and misses the answer closes it.
 type Conn struct {
 	addr string
 	conn net.Conn
@@ -54,6 +56,7 @@ type Conn struct {
 	stream   uint32 // number of the newest call
 	room     int64  // bytes that the server has room for on the connection
 	consumed uint32 // bytes read on the connection that the server was not told of
+	inStream uint32 // bytes read of the newest call's stream
 	asked    []byte // the message of the newest call
 	answer   []byte // what was read for it
 }
@@ -101,7 +104,7 @@ func (c *Conn) Call(method string, request []byte) ([]byte, error) {
 	if err := c.ask(method, request); err != nil {
 		return nil, fmt.Errorf("call %s: %w", method, err)
 	}
-	c.answer = c.answer[:0]
+	c.answer, c.inStream = c.answer[:0], 0
 	for {
 		end, err := c.read()
 		if err != nil {
@@ -144,12 +147,20 @@ func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// What the server still says about a stream that has ended is not about
+	// this call: it may reset one whose request it did not read to its end.
+	mine := frame.Header().StreamID == c.stream
 	switch f := frame.(type) {
 	case *http2.DataFrame:
-		c.answer = append(c.answer, f.Data()...)
-		return nil, c.grant(f)
+		if mine {
+			c.answer = append(c.answer, f.Data()...)
+		}
+		if mine && f.StreamEnded() {
+			return nil, errors.New("the answer ended without trailers: this is not a gRPC server")
+		}
+		return nil, c.grant(f, mine)
 	case *http2.MetaHeadersFrame:
-		if f.StreamEnded() {
+		if mine && f.StreamEnded() {
 			return f, nil
 		}
 	case *http2.WindowUpdateFrame:
@@ -157,31 +168,51 @@ func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
 			c.room += int64(f.Increment)
 		}
 	case *http2.SettingsFrame:
-		if !f.IsAck() {
-			return nil, errors.Join(c.framer.WriteSettingsAck(), c.flush())
-		}
+		return nil, c.settle(f)
 	case *http2.PingFrame:
 		if !f.IsAck() {
 			return nil, errors.Join(c.framer.WritePing(true, f.Data), c.flush())
 		}
 	case *http2.RSTStreamFrame:
-		return nil, fmt.Errorf("the server ended the stream: %v", f.ErrCode)
+		if mine {
+			return nil, fmt.Errorf("the server ended the stream: %v", f.ErrCode)
+		}
 	case *http2.GoAwayFrame:
-		return nil, fmt.Errorf("the server closes the connection: %v %q", f.ErrCode, f.DebugData())
+		// A server that stops in good order answers what it has taken.
+		if f.ErrCode != http2.ErrCodeNo || f.LastStreamID < c.stream {
+			return nil, fmt.Errorf("the server closes the connection: %v %q", f.ErrCode, f.DebugData())
+		}
 	}
 	return nil, nil
 }
 
+// settle does what the server's settings ask for.
+func (c *Conn) settle(f *http2.SettingsFrame) error {
+	if f.IsAck() {
+		return nil
+	}
+	if size, ok := f.Value(http2.SettingHeaderTableSize); ok {
+		c.encoder.SetMaxDynamicTableSizeLimit(size)
+	}
+	if room, ok := f.Value(http2.SettingInitialWindowSize); ok && room < prefixLen+MaxRequestBytes {
+		return fmt.Errorf("the server gives a stream room for %d bytes, less than a request may have", room)
+	}
+	return errors.Join(c.framer.WriteSettingsAck(), c.flush())
+}
+
 // grant tells the server about room, when half of it has been used.
-func (c *Conn) grant(f *http2.DataFrame) error {
+func (c *Conn) grant(f *http2.DataFrame, mine bool) error {
 	var errs []error
 	if c.consumed += f.Length; c.consumed >= windowBytes/2 {
 		errs = append(errs, c.framer.WriteWindowUpdate(0, c.consumed))
 		c.consumed = 0
 	}
-	// Only an answer of more than one window needs more of its stream's room.
-	if len(c.answer) >= windowBytes/2 && f.Length > 0 {
-		errs = append(errs, c.framer.WriteWindowUpdate(f.StreamID, f.Length))
+	if mine {
+		c.inStream += f.Length
+	}
+	if c.inStream >= windowBytes/2 {
+		errs = append(errs, c.framer.WriteWindowUpdate(c.stream, c.inStream))
+		c.inStream = 0
 	}
 	if errs == nil {
 		return nil

@@ -1,13 +1,20 @@
 package unary_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -64,7 +71,7 @@ func call(t *testing.T, conn *unary.Conn, text string) (string, error) {
 }
 
 // Requests and answers together go over the windows of streams and connection
-// several times, and over more header fields than the dynamic tables hold.
+// several times.
 func TestAnswersAreThoseOfTheServer(t *testing.T) {
 	conn := serve(t)
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -92,8 +99,100 @@ func TestServersErrorIsAStatusAndTheConnectionGoesOn(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "abab", got)
 	}
-	_, err := conn.Call("/test.Echo/None", nil)
-	require.Equal(t, codes.Unimplemented, status.Code(err))
+}
+
+// The server resets a stream whose request it refuses before it has read all of
+// it; that may come when the next call has begun.
+func TestResetOfTheCallBeforeIsNotOfThisOne(t *testing.T) {
+	conn := serve(t)
+	for i := range 3000 {
+		_, err := conn.Call(fmt.Sprintf("/test.Echo/None%d", i), make([]byte, unary.MaxRequestBytes)) // and ever new headers
+		require.Equal(t, codes.Unimplemented, status.Code(err), "%v", err)
+	}
+}
+
+// script is a server that says what it is told to, whatever it is asked. Room is
+// what its first stream may still send.
+func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *unary.Conn {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_, _ = io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
+		framer := http2.NewFramer(conn, conn)
+		var room atomic.Int64
+		_ = framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 64})
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := frame.(type) {
+			case *http2.DataFrame:
+				go say(framer, &room)
+			case *http2.WindowUpdateFrame:
+				if f.StreamID == 1 {
+					room.Add(int64(f.Increment))
+				}
+			case *http2.SettingsFrame:
+				if size, ok := f.Value(http2.SettingInitialWindowSize); ok {
+					room.Store(int64(size))
+				}
+			}
+		}
+	}()
+	conn, err := unary.Dial(listener.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func block(fields ...string) []byte {
+	var out bytes.Buffer
+	encoder := hpack.NewEncoder(&out)
+	for i := 0; i < len(fields); i += 2 {
+		_ = encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	return out.Bytes()
+}
+
+// Padding takes room in the windows and is not part of the answer, and a server
+// that says goodbye still answers.
+func TestPaddedAnswerOfAServerThatStops(t *testing.T) {
+	const length = 30_000
+	conn := script(t, func(f *http2.Framer, room *atomic.Int64) {
+		_ = f.WriteGoAway(1, http2.ErrCodeNo, nil)
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: block(":status", "200")})
+		_ = f.WriteData(1, false, []byte{0, 0, 0, length >> 8, length & 0xff})
+		for range length { // 7 MB, which the client must make room for
+			for room.Load() < 300 {
+				runtime.Gosched()
+			}
+			room.Add(-257)
+			if f.WriteDataPadded(1, false, []byte{'x'}, make([]byte, 255)) != nil {
+				return
+			}
+		}
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: block("grpc-status", "0")})
+	})
+	answer, err := conn.Call(method, nil)
+	require.NoError(t, err)
+	require.Equal(t, strings.Repeat("x", length), string(answer))
+}
+
+func TestServerThatIsNotGRPCIsAnError(t *testing.T) {
+	conn := script(t, func(f *http2.Framer, _ *atomic.Int64) {
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: block(":status", "404")})
+		_ = f.WriteData(1, true, []byte("not found"))
+	})
+	_, err := conn.Call(method, nil)
+	require.ErrorContains(t, err, "not a gRPC server")
 }
 
 func TestRequestThatDoesNotFitIsRefused(t *testing.T) {
