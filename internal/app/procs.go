@@ -8,7 +8,7 @@ import (
 
 // spareProcs are the processors that Go is given on top of those that there
 // are.
-const spareProcs = 4
+const spareProcs = 2
 
 // raiseProcs lets Go run more threads at once than there are CPUs. Go serves
 // its goroutines first come first served and takes a processor away from one
