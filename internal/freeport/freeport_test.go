@@ -1,7 +1,6 @@
 package freeport_test
 
 import (
-	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,11 +19,5 @@ func TestNoPortIsGivenTwice(t *testing.T) {
 			require.False(t, seen[addr], addr)
 			seen[addr] = true
 		}
-	}
-	for addr := range seen {
-		l, err := net.Listen("tcp", addr)
-		require.NoError(t, err)
-		require.NoError(t, l.Close())
-		return
 	}
 }
