@@ -23,7 +23,7 @@ const module = "github.com/starling-fleet/starling/"
 // inside one entry may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":        {"internal/cli"},
-	"internal/cli":        {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "loadtest", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog"},
+	"internal/cli":        {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog"},
 	"internal/app":        {"internal/config", "internal/version", "internal/jsondoor", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
 	"ingest":              {"internal/eventlog", "schemas"},
 	"tracker":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},
@@ -34,12 +34,16 @@ var mayImport = map[string][]string{
 	"internal/eventlog":   {"schemas/topics"},
 	"internal/jsondoor":   {"schemas"},
 	"internal/config":     {},
+	"internal/fleetsim":   {"client", "internal/latency", "schemas"},
 	"internal/freeport":   {},
+	"internal/freshness":  {"internal/latency", "schemas"},
+	"internal/latency":    {},
+	"internal/replay":     {"client", "schemas"},
 	"internal/version":    {},
 	"internal/filtercsv":  {"gpsfilter"},
 	"internal/filtereval": {"gpsfilter"},
 	"client":              {"schemas"},
-	"loadtest":            {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
+	"loadtest":            {"client", "schemas", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/pause", "loadtest/process"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
@@ -59,8 +63,19 @@ var (
 )
 
 func TestImportsPointDownward(t *testing.T) {
-	root := filepath.Join("..", "..")
 	files := 0
+	eachSource(t, func(rel, path string) {
+		files++
+		check(t, rel, path)
+	})
+	require.Greater(t, files, 50, "the walk must have found the project")
+}
+
+// eachSource calls fn with every Go file that is no test, by its path from the
+// project's root and by one that opens it.
+func eachSource(t *testing.T, fn func(rel, path string)) {
+	t.Helper()
+	root := filepath.Join("..", "..")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -71,16 +86,60 @@ func TestImportsPointDownward(t *testing.T) {
 		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
-		files++
 		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
-		check(t, filepath.ToSlash(rel), path)
+		fn(filepath.ToSlash(rel), path)
 		return nil
 	})
 	require.NoError(t, err)
-	require.Greater(t, files, 50, "the walk must have found the project")
+}
+
+// What measures the product is not part of it: neither the binary nor a role
+// may depend on loadtest.
+func TestProductDoesNotImportLoadtest(t *testing.T) {
+	importers := 0
+	eachSource(t, func(rel, path string) {
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		require.NoError(t, err)
+		for _, spec := range f.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			require.NoError(t, err)
+			if !within(imported, module+"loadtest") {
+				continue
+			}
+			importers++
+			if !within(rel, "loadtest") && !isTestSupport(rel[:strings.LastIndex(rel, "/")]) {
+				t.Errorf("%s imports %s", rel, imported)
+			}
+		}
+	})
+	require.Positive(t, importers, "the packages of loadtest import each other")
+}
+
+// maxFiles is how many files besides its tests a package may have.
+const maxFiles = 20
+
+// oversize are the packages that have more than maxFiles until they are split.
+var oversize = []string{"matcher", "tracker"}
+
+func TestPackagesAreSmall(t *testing.T) {
+	files := map[string]int{}
+	eachSource(t, func(rel, _ string) { files[rel[:strings.LastIndex(rel, "/")]]++ })
+	for folder, n := range files {
+		switch listed := slices.Contains(oversize, folder); {
+		case n > maxFiles && !listed:
+			t.Errorf("%s has %d files besides its tests, at most %d are allowed", folder, n, maxFiles)
+		case n <= maxFiles && listed:
+			t.Errorf("%s has only %d files: remove it from oversize", folder, n)
+		}
+	}
+	for _, folder := range oversize {
+		if files[folder] == 0 {
+			t.Errorf("%s has no files: remove it from oversize", folder)
+		}
+	}
 }
 
 func check(t *testing.T, rel, path string) {
@@ -137,7 +196,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e") || within(folder, "internal/modeltest") || within(folder, "loadtest/starlingtest")
+	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
 }
 
 func roomOf(folder string) string {

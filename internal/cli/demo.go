@@ -13,9 +13,9 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/app"
-	"github.com/starling-fleet/starling/loadtest/freshness"
-	"github.com/starling-fleet/starling/loadtest/latency"
-	"github.com/starling-fleet/starling/loadtest/simulate"
+	"github.com/starling-fleet/starling/internal/fleetsim"
+	"github.com/starling-fleet/starling/internal/freshness"
+	"github.com/starling-fleet/starling/internal/latency"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -24,7 +24,7 @@ const demoProbes = 20
 
 // demoReport is what the demo prints at the end with --json.
 type demoReport struct {
-	Simulation       simulate.Progress `json:"simulation"`
+	Simulation       fleetsim.Progress `json:"simulation"`
 	Searchable       latency.Summary   `json:"fix_to_searchable"`
 	TrackerLag       float64           `json:"tracker_lag_records"`
 	VehiclesAtCentre int               `json:"vehicles_at_centre"`
@@ -53,7 +53,7 @@ figures. Ctrl-C stops it cleanly.`,
 		if err != nil {
 			return err
 		}
-		sim := simulate.DefaultOptions()
+		sim := fleetsim.DefaultOptions()
 		sim.Duration, sim.DrainTimeout = *duration, 5*time.Second
 		if sim.Fleet, err = fleet(); err != nil {
 			return err
@@ -109,7 +109,7 @@ func demoDefaults(cmd *cobra.Command, cfg *app.Config) (cleanUp func(), err erro
 // demo is one run of the demonstration.
 type demo struct {
 	world IO
-	sim   simulate.Options
+	sim   fleetsim.Options
 	quiet bool
 
 	process *app.App
@@ -169,13 +169,13 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 		return demoReport{}, err
 	}
 	d.sim.Ingest = ingest
-	d.sim.Sent = func(t simulate.Transmission) {
+	d.sim.Sent = func(t fleetsim.Transmission) {
 		if fixes := t.Report.Fixes; len(fixes) > 0 && !t.Resend {
 			d.probe.Sent(t.Report.VehicleId, fixes[len(fixes)-1].DeviceTimeMs, time.Now())
 		}
 	}
-	d.sim.Progress = func(p simulate.Progress) { d.show(ctx, p) }
-	result, err := simulate.Run(ctx, d.sim)
+	d.sim.Progress = func(p fleetsim.Progress) { d.show(ctx, p) }
+	result, err := fleetsim.Run(ctx, d.sim)
 	stopProbe()
 	if err != nil {
 		return demoReport{}, fmt.Errorf("drive the demo's fleet: %w", err)
@@ -196,7 +196,7 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 
 // startProbe watches some of the fleet's vehicles.
 func (d *demo) startProbe(ctx context.Context, matcher grpc.ClientConnInterface) (stop func(), err error) {
-	fleet, err := simulate.NewFleet(d.sim.Fleet, time.Now())
+	fleet, err := fleetsim.NewFleet(d.sim.Fleet, time.Now())
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -209,7 +209,7 @@ func (d *demo) startProbe(ctx context.Context, matcher grpc.ClientConnInterface)
 }
 
 // show prints a line of figures a second, and every fifth time who is nearest.
-func (d *demo) show(ctx context.Context, p simulate.Progress) {
+func (d *demo) show(ctx context.Context, p fleetsim.Progress) {
 	searchable := d.probe.Shown()
 	d.say("%4s  %6.0f fixes/s acknowledged, %d in all  |  ack p50 %s p99 %s  |  searchable p50 %s p99 %s  |  tracker lag %.0f records\n",
 		p.Elapsed.Round(time.Second), p.FixesPerSecond, p.Client.AcknowledgedFixes,

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/loadtest/replay"
+	"github.com/starling-fleet/starling/internal/replay"
 )
 
 const defaultIngest = "127.0.0.1:7600"

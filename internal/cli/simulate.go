@@ -8,15 +8,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-fleet/starling/internal/config"
-	"github.com/starling-fleet/starling/loadtest/simulate"
+	"github.com/starling-fleet/starling/internal/fleetsim"
 )
 
 // fleetFlags gives a command the simulated fleet's settings as flags.
-func fleetFlags(cmd *cobra.Command) func() (simulate.Config, error) {
-	defaults := simulate.DefaultConfig()
+func fleetFlags(cmd *cobra.Command) func() (fleetsim.Config, error) {
+	defaults := fleetsim.DefaultConfig()
 	config.RegisterFlags(cmd.Flags(), config.Settings(&defaults))
-	return func() (simulate.Config, error) {
-		fleet := simulate.DefaultConfig()
+	return func() (fleetsim.Config, error) {
+		fleet := fleetsim.DefaultConfig()
 		if err := config.Load(&fleet, config.Sources{Flags: cmd.Flags()}); err != nil {
 			return fleet, usage(err)
 		}
@@ -38,7 +38,7 @@ The same seed gives the same fleet.`,
   starling simulate --duration 1h --flat-out --json  # an hour's reports at once`,
 	}
 	fleet := fleetFlags(cmd)
-	opts := simulate.DefaultOptions()
+	opts := fleetsim.DefaultOptions()
 	addr := cmd.Flags().String("ingest", defaultIngest, "Address of ingest's door.")
 	cmd.Flags().DurationVar(&opts.Duration, "duration", 0, "How long the fleet drives; 0 means until Ctrl-C.")
 	cmd.Flags().BoolVar(&opts.FlatOut, "flat-out", false, "Send the whole duration, which then ends now, as fast as the server takes it.")
@@ -60,9 +60,9 @@ The same seed gives the same fleet.`,
 			return usage(err)
 		}
 		if !*quiet {
-			opts.Progress = func(p simulate.Progress) { printSimulation(world.Err, p) }
+			opts.Progress = func(p fleetsim.Progress) { printSimulation(world.Err, p) }
 		}
-		result, err := simulate.Run(cmd.Context(), opts)
+		result, err := fleetsim.Run(cmd.Context(), opts)
 		if err != nil {
 			return fmt.Errorf("simulate: %w", err)
 		}
@@ -79,7 +79,7 @@ The same seed gives the same fleet.`,
 	return cmd
 }
 
-func printSimulation(w io.Writer, p simulate.Progress) {
+func printSimulation(w io.Writer, p fleetsim.Progress) {
 	_, _ = fmt.Fprintf(w, "%6s  %d fixes in %d reports sent, %d acknowledged (%.0f/s), %d refused, ack p50 %s p99 %s, %d reports under way\n",
 		p.Elapsed.Round(time.Second), p.Fixes, p.Reports, p.Client.AcknowledgedFixes, p.FixesPerSecond, p.Client.RefusedFixes,
 		short(p.AckLatency.P50), short(p.AckLatency.P99), p.Client.PendingReports)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/app"
 	"github.com/starling-fleet/starling/internal/kafkatest"
-	"github.com/starling-fleet/starling/loadtest/replay"
+	"github.com/starling-fleet/starling/internal/replay"
 )
 
 // recordedDrives finds the folder of recorded drives, which is not part of the

@@ -21,9 +21,9 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/internal/kafkatest"
-	"github.com/starling-fleet/starling/loadtest/replay"
-	"github.com/starling-fleet/starling/loadtest/simulate"
+	"github.com/starling-fleet/starling/internal/replay"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -123,10 +123,10 @@ func consumed(t *testing.T, conn grpc.ClientConnInterface, prefix string) int64 
 // account and the answers.
 func drive(t *testing.T, ingest, matcher *grpc.ClientConn) {
 	t.Helper()
-	sim := simulate.DefaultOptions()
+	sim := fleetsim.DefaultOptions()
 	sim.Fleet.Vehicles, sim.Fleet.ResendShare, sim.Fleet.DisorderShare = 60, 0.05, 0.05
 	sim.Ingest, sim.Duration, sim.FlatOut = ingest, 10*time.Minute, true
-	sent, err := simulate.Run(t.Context(), sim)
+	sent, err := fleetsim.Run(t.Context(), sim)
 	require.NoError(t, err)
 	require.Zero(t, sent.Client.PendingReports)
 	require.Greater(t, sent.Client.AcknowledgedFixes, int64(10_000))

@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/fleetsim"
 	child "github.com/starling-fleet/starling/loadtest/process"
-	"github.com/starling-fleet/starling/loadtest/simulate"
 )
 
 // A log without fsync that was killed may have lost what it acknowledged. It
@@ -27,10 +27,10 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	report := func(seed int64) {
-		sim := simulate.DefaultOptions()
+		sim := fleetsim.DefaultOptions()
 		sim.Fleet.Vehicles, sim.Fleet.Seed = 20, seed
 		sim.Ingest, sim.Duration, sim.FlatOut = connect(t, doors.Ingest), time.Minute, true
-		sent, err := simulate.Run(ctx, sim)
+		sent, err := fleetsim.Run(ctx, sim)
 		require.NoError(t, err)
 		require.Zero(t, sent.Client.PendingReports)
 	}

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/latency"
 	"github.com/starling-fleet/starling/loadtest/generate"
-	"github.com/starling-fleet/starling/loadtest/latency"
 )
 
 // Load of every measurement: enough streams and vehicles that neither bounds

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/starling-fleet/starling/loadtest/freshness"
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/freshness"
+	"github.com/starling-fleet/starling/internal/latency"
 )
 
 // generator is one run.

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/starling-fleet/starling/loadtest/fleettest"
+	"github.com/starling-fleet/starling/internal/fleettest"
 	"github.com/starling-fleet/starling/loadtest/generate"
 )
 

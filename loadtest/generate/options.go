@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/latency"
 )
 
 // Options say what to send.

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/latency"
 	"github.com/starling-fleet/starling/loadtest/starlingtest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )

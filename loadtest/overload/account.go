@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/loadtest/replay"
+	"github.com/starling-fleet/starling/internal/replay"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/latency"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/loadtest/generate"
-	"github.com/starling-fleet/starling/loadtest/simulate"
 )
 
 const (
@@ -195,16 +195,16 @@ func (x *overload) press(ctx context.Context) error {
 
 // honest drives the fleet of well-behaved clients.
 func (x *overload) honest(ctx context.Context, conn grpc.ClientConnInterface) error {
-	o := simulate.DefaultOptions()
+	o := fleetsim.DefaultOptions()
 	o.Fleet.Vehicles, o.Fleet.Period, o.Fleet.VehiclePrefix = x.opts.HonestVehicles, x.opts.HonestPeriod, "honest-"
 	o.Ingest, o.Duration, o.DrainTimeout = conn, x.opts.Duration, x.opts.SettleTimeout
 	var copies int64
-	o.Sent = func(t simulate.Transmission) {
+	o.Sent = func(t fleetsim.Transmission) {
 		if t.Resend {
 			copies += int64(len(t.Report.GetFixes()))
 		}
 	}
-	p, err := simulate.Run(ctx, o)
+	p, err := fleetsim.Run(ctx, o)
 	x.result.Honest = p
 	x.result.Account.Copies = copies
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/loadtest/latency"
-	"github.com/starling-fleet/starling/loadtest/simulate"
+	"github.com/starling-fleet/starling/internal/fleetsim"
+	"github.com/starling-fleet/starling/internal/latency"
 )
 
 // Result is what a run saw and what did not hold.
@@ -32,7 +32,7 @@ type Result struct {
 	Flood         client.Stats      `json:"flood"`
 	FloodLatency  latency.Summary   `json:"flood_ack_latency"`
 	FloodStatuses map[string]int64  `json:"flood_statuses"`
-	Honest        simulate.Progress `json:"honest"`
+	Honest        fleetsim.Progress `json:"honest"`
 	HonestError   string            `json:"honest_error,omitempty"`
 	// MisfitStatuses were received by deaf clients and garbage senders.
 	MisfitStatuses map[string]int64 `json:"misfit_statuses"`

@@ -10,7 +10,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/latency"
 )
 
 // Options say what to measure.

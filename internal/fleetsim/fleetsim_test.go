@@ -1,4 +1,4 @@
-package simulate_test
+package fleetsim_test
 
 import (
 	"context"
@@ -11,21 +11,21 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/starling-fleet/starling/loadtest/fleettest"
-	"github.com/starling-fleet/starling/loadtest/simulate"
+	"github.com/starling-fleet/starling/internal/fleetsim"
+	"github.com/starling-fleet/starling/internal/fleettest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
 var start = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 
-func fleet(t *testing.T, change func(*simulate.Config)) *simulate.Fleet {
+func fleet(t *testing.T, change func(*fleetsim.Config)) *fleetsim.Fleet {
 	t.Helper()
-	cfg := simulate.DefaultConfig()
+	cfg := fleetsim.DefaultConfig()
 	cfg.Vehicles = 30
 	if change != nil {
 		change(&cfg)
 	}
-	f, err := simulate.NewFleet(cfg, start)
+	f, err := fleetsim.NewFleet(cfg, start)
 	require.NoError(t, err)
 	return f
 }
@@ -37,9 +37,9 @@ func distanceM(lat1, lon1, lat2, lon2 float64) float64 {
 
 func TestSameSeedSameFleet(t *testing.T) {
 	// The second is asked in other steps, which must make no difference.
-	a, b, other := fleet(t, nil), fleet(t, nil), fleet(t, func(c *simulate.Config) { c.Seed = 2 })
+	a, b, other := fleet(t, nil), fleet(t, nil), fleet(t, func(c *fleetsim.Config) { c.Seed = 2 })
 	one := a.Advance(start.Add(10 * time.Minute))
-	var two []simulate.Transmission
+	var two []fleetsim.Transmission
 	for at := start; at.Before(start.Add(10 * time.Minute)); {
 		at = at.Add(730 * time.Millisecond)
 		if at.After(start.Add(10 * time.Minute)) {
@@ -60,7 +60,7 @@ func TestSameSeedSameFleet(t *testing.T) {
 }
 
 func TestVehiclesMoveLikeVehicles(t *testing.T) {
-	f := fleet(t, func(c *simulate.Config) { c.CentreLatDeg, c.CentreLonDeg, c.RadiusM = -33.9, 179.99, 2000 })
+	f := fleet(t, func(c *fleetsim.Config) { c.CentreLatDeg, c.CentreLonDeg, c.RadiusM = -33.9, 179.99, 2000 })
 	before := f.States()
 	stood, drove, modes := 0, 0, map[starlingv1.Availability]int{}
 	travelled := map[string]float64{}
@@ -98,7 +98,7 @@ func TestVehiclesMoveLikeVehicles(t *testing.T) {
 }
 
 func TestReportsAreAsPhonesSendThem(t *testing.T) {
-	f := fleet(t, func(c *simulate.Config) { c.ResendShare, c.DisorderShare = 0.03, 0.03 })
+	f := fleet(t, func(c *fleetsim.Config) { c.ResendShare, c.DisorderShare = 0.03, 0.03 })
 	sent := f.Advance(start.Add(time.Hour))
 	type key struct {
 		id      string
@@ -188,13 +188,13 @@ func serve(t *testing.T, s *fleettest.Server) *grpc.ClientConn {
 func TestRunInRealTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &fleettest.Server{BreakEvery: 500}
-		o := simulate.DefaultOptions()
+		o := fleetsim.DefaultOptions()
 		o.Ingest, o.Fleet.Vehicles = serve(t, s), 20
 		told := 0
-		o.Progress = func(simulate.Progress) { told++ }
+		o.Progress = func(fleetsim.Progress) { told++ }
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		p, err := simulate.Run(ctx, o)
+		p, err := fleetsim.Run(ctx, o)
 		require.NoError(t, err)
 		require.Zero(t, p.Client.PendingReports)
 		require.Equal(t, p.Reports, p.Client.AcknowledgedReports)
@@ -213,10 +213,10 @@ func TestRunInRealTime(t *testing.T) {
 
 func TestRunFlatOut(t *testing.T) {
 	s := &fleettest.Server{}
-	o := simulate.DefaultOptions()
+	o := fleetsim.DefaultOptions()
 	o.Ingest, o.Fleet.Vehicles, o.FlatOut, o.Duration = serve(t, s), 20, true, 10*time.Minute
 	begun := time.Now()
-	p, err := simulate.Run(t.Context(), o)
+	p, err := fleetsim.Run(t.Context(), o)
 	require.NoError(t, err)
 	require.Less(t, time.Since(begun), time.Minute)
 	require.Equal(t, p.Fixes, p.Client.AcknowledgedFixes)
@@ -225,7 +225,7 @@ func TestRunFlatOut(t *testing.T) {
 }
 
 func TestRunNamesEveryFault(t *testing.T) {
-	_, err := simulate.Run(t.Context(), simulate.Options{FlatOut: true, Fleet: simulate.Config{JumpShare: 2}})
+	_, err := fleetsim.Run(t.Context(), fleetsim.Options{FlatOut: true, Fleet: fleetsim.Config{JumpShare: 2}})
 	for _, field := range []string{"vehicles", "vehicle_prefix", "radius_m", "period", "jump_share", "max_pending_reports", "ingest", "duration", "progress_every"} {
 		require.ErrorContains(t, err, field)
 	}

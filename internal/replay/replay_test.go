@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/loadtest/fleettest"
-	"github.com/starling-fleet/starling/loadtest/replay"
+	"github.com/starling-fleet/starling/internal/fleettest"
+	"github.com/starling-fleet/starling/internal/replay"
 	pb "github.com/starling-fleet/starling/schemas/starlingv1"
 )
 

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/latency"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 

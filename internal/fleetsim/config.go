@@ -1,8 +1,8 @@
-// Package simulate is a moving city fleet that reports as phones do: with
+// Package fleetsim is a moving city fleet that reports as phones do: with
 // jitter, GPS noise, tunnels, fixes uploaded by the minute, resends and
 // disorder. Fleet is a pure generator, reproducible from its seed; Run sends
 // what it generates.
-package simulate
+package fleetsim
 
 import (
 	"errors"

@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/loadtest/fleettest"
-	"github.com/starling-fleet/starling/loadtest/freshness"
+	"github.com/starling-fleet/starling/internal/fleettest"
+	"github.com/starling-fleet/starling/internal/freshness"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 

@@ -1,4 +1,4 @@
-package simulate
+package fleetsim
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/loadtest/latency"
+	"github.com/starling-fleet/starling/internal/latency"
 )
 
 // Options say how a fleet's reports are sent.
