@@ -82,7 +82,7 @@ func bearingDeg(e, n float64) float64 {
 	if e < 0 {
 		deg = 360 - deg
 	}
-	if deg >= 360 {
+	if float32(deg) >= 360 { // nor may a float32 of it be 360
 		deg = 0
 	}
 	return deg

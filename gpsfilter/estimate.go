@@ -14,6 +14,9 @@ func (f *Filter) estimate(s *State, v Verdict, d float64) Estimate {
 	est.LatDeg, est.LonDeg = s.anchor.toDegrees(
 		k.x[0]+float64(k.x[2]*lead)+float64(s.leashE), k.x[1]+float64(k.x[3]*lead)+float64(s.leashN))
 
+	est.DisplayLatDeg, est.DisplayLonDeg = s.anchor.toDegrees(s.displayE, s.displayN)
+	est.OdometerM = s.odometerM
+
 	share, add := f.calibration(s)
 	ee, nn := float64(share*k.p[p00]), float64(share*k.p[p11])
 	limit := float64(0.999 * math.Sqrt(float64(ee*nn)))

@@ -62,6 +62,7 @@ func (f *Filter) Step(s *State, fix Fix) Estimate {
 	if used {
 		f.keepNear(s, &m)
 	}
+	f.display(s, verdict)
 	f.reanchor(s)
 	return f.estimate(s, verdict, d)
 }
@@ -91,6 +92,7 @@ func (f *Filter) start(s *State, fix *Fix) Estimate {
 		timeMS: fix.TimeMS, anchor: newPlane(fix.LatDeg, fix.LonDeg), reportedAgeS: -1,
 		whiteVar: s.whiteVar, seen: s.seen, courses: s.courses, accuracyM: s.accuracyM,
 		speedLag: s.speedLag.kept(), courseLag: s.courseLag.kept(),
+		odometerM: s.odometerM, outliers: s.outliers,
 	}
 	if !learned {
 		s.courses = startCourses
@@ -130,6 +132,8 @@ func (f *Filter) reanchor(s *State) {
 	lat, lon := s.anchor.toDegrees(e, n)
 	s.anchor = newPlane(lat, lon)
 	s.k.x[0], s.k.x[1] = 0, 0
+	s.displayE -= e
+	s.displayN -= n
 	for _, v := range [...]*float32{&s.fastE, &s.slowE, &s.altE} {
 		*v -= float32(e)
 	}

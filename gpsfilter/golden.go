@@ -34,6 +34,7 @@ func appendEstimate(b []byte, e *Estimate) []byte {
 	for _, v := range [...]float64{
 		e.LatDeg, e.LonDeg, e.SpeedMPS, e.HeadingDeg,
 		e.VarEastM2, e.CovEastNorthM2, e.VarNorthM2, e.NormalisedDistance,
+		e.DisplayLatDeg, e.DisplayLonDeg, e.OdometerM,
 	} {
 		b = le.AppendUint64(b, math.Float64bits(v))
 	}

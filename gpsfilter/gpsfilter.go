@@ -48,9 +48,13 @@ func (v Verdict) String() string {
 	return "unknown"
 }
 
-// Estimate is where the vehicle is at TimeMS and how sure that is.
+// Estimate is what the filter knows at TimeMS. It carries two products that
+// are kept apart: the live position is the best causal estimate and serves
+// dispatch and nearest; the display position is calm (held at standstill,
+// trailing the live one) and serves maps, distance and billing.
 type Estimate struct {
-	TimeMS                                int64
+	TimeMS int64
+	// LatDeg and LonDeg are the live position.
 	LatDeg, LonDeg                        float64
 	SpeedMPS, HeadingDeg                  float64
 	HasSpeed, HasHeading                  bool
@@ -59,8 +63,33 @@ type Estimate struct {
 	// that the estimate follows.
 	Verdict            Verdict
 	NormalisedDistance float64
+	// DisplayLatDeg and DisplayLonDeg are the display position.
+	DisplayLatDeg, DisplayLonDeg float64
+	// OdometerM is the length of the display track in metres since the State
+	// was new, without the steps by which the filter found out that it had been
+	// elsewhere.
+	OdometerM float64
 
 	// trackVarM2 is the variance per axis of the track without the receiver's
 	// bias; Smooth weighs by it.
 	trackVarM2 float64
+}
+
+// Diagnosis is what the filter has learned of the device that reports.
+type Diagnosis struct {
+	// Fixes counts the fixes that it was learned from, up to a bound.
+	Fixes int
+	// AccuracyScale is the spread per axis that the positions show, over the
+	// accuracy that the device reports: 1 for an honest device, more for one
+	// that claims too much; 0 when it reports none.
+	AccuracyScale float64
+	// HasVelocity says whether the device has reported speed with heading
+	// lately; VelocityCredibility, from 0 to 1, is how far that predicts where
+	// the next positions are.
+	HasVelocity         bool
+	VelocityCredibility float64
+	// BiasM is the size in metres of position errors that last.
+	BiasM float64
+	// OutlierShare, from 0 to 1, is the recent share of fixes not used.
+	OutlierShare float64
 }

@@ -8,7 +8,7 @@ import (
 
 // StateVersion is the version of State's encoding and of what Step computes.
 // Outputs of two versions may differ.
-const StateVersion = 2
+const StateVersion = 3
 
 // State is what the filter knows of one vehicle. It is a plain value without
 // pointers: an assignment copies it, and the copy is independent. The zero
@@ -22,6 +22,8 @@ type State struct {
 	// whiteVar is the learned variance per axis of the position's white
 	// noise, for a fix of the accuracy below.
 	whiteVar float64
+	// displayE and displayN are the display position, odometerM its way.
+	displayE, displayN, odometerM float64
 
 	// accuracyM is the accuracy last reported, 0 for none.
 	accuracyM float32
@@ -52,12 +54,14 @@ type State struct {
 	// speedLag and courseLag are by how much the reported speed and course are
 	// late.
 	speedLag, courseLag lag
+	// outliers is the recent share of fixes that were not used.
+	outliers float32
 	// positionHash recognises a repeated position.
 	positionHash uint32
 }
 
 // stateSize is the encoded size of a State in bytes.
-const stateSize = 1 + 8 + 8*31 + 4*31
+const stateSize = 1 + 8 + 8*34 + 4*32
 
 // TimeMS returns the device time of the newest fix that was stepped, in
 // milliseconds since the Unix epoch; 0 when the state knows nothing.
@@ -66,7 +70,7 @@ func (s *State) TimeMS() int64 { return s.timeMS }
 // known says whether the state has a position.
 func (s *State) known() bool { return s.anchor.cosLat != 0 }
 
-// AppendBinary appends the state's encoding, at most 512 bytes, to dst and
+// AppendBinary appends the state's encoding, at most 768 bytes, to dst and
 // returns it. Equal states have equal encodings, and decoding restores every
 // bit of the state.
 func (s *State) AppendBinary(dst []byte) []byte {
@@ -82,7 +86,9 @@ func (s *State) AppendBinary(dst []byte) []byte {
 	for _, v := range s.k.p {
 		dst = le.AppendUint64(dst, math.Float64bits(v))
 	}
-	dst = le.AppendUint64(dst, math.Float64bits(s.whiteVar))
+	for _, v := range [...]float64{s.whiteVar, s.displayE, s.displayN, s.odometerM} {
+		dst = le.AppendUint64(dst, math.Float64bits(v))
+	}
 	for _, v := range s.singles() {
 		dst = le.AppendUint32(dst, math.Float32bits(*v))
 	}
@@ -118,7 +124,9 @@ func (s *State) UnmarshalBinary(b []byte) error {
 	for i := range d.k.p {
 		double(&d.k.p[i])
 	}
-	double(&d.whiteVar)
+	for _, v := range [...]*float64{&d.whiteVar, &d.displayE, &d.displayN, &d.odometerM} {
+		double(v)
+	}
 	for _, v := range d.singles() {
 		*v = math.Float32frombits(le.Uint32(b))
 		finite = finite && !math.IsNaN(float64(*v)) && !math.IsInf(float64(*v), 0)
@@ -133,13 +141,13 @@ func (s *State) UnmarshalBinary(b []byte) error {
 }
 
 // singles lists the float32 fields in the order of the encoding.
-func (s *State) singles() [30]*float32 {
-	return [30]*float32{
+func (s *State) singles() [31]*float32 {
+	return [31]*float32{
 		&s.accuracyM, &s.reportedE, &s.reportedN, &s.reportedAgeS,
 		&s.fastE, &s.fastN, &s.slowE, &s.slowN, &s.leashE, &s.leashN, &s.offE, &s.offN, &s.courses,
 		&s.standS, &s.staleS, &s.seen, &s.support,
 		&s.altE, &s.altN, &s.altCount, &s.altAgeS, &s.unseenS,
 		&s.speedLag.s, &s.speedLag.info, &s.speedLag.e, &s.speedLag.n,
-		&s.courseLag.s, &s.courseLag.info, &s.courseLag.e, &s.courseLag.n,
+		&s.courseLag.s, &s.courseLag.info, &s.courseLag.e, &s.courseLag.n, &s.outliers,
 	}
 }

@@ -172,7 +172,7 @@ func appendFilterState(b []byte, s *gpsfilter.State) []byte {
 	start := len(b)
 	b = s.AppendBinary(append(b, 0, 0))
 	size := len(b) - start - 2
-	// Two bytes of varint hold up to 16383, and a state has at most 512.
+	// Two bytes of varint hold up to 16383, and a state has at most 768.
 	b[start], b[start+1] = byte(size)|0x80, byte(size>>7)
 	return b
 }

@@ -46,6 +46,7 @@ const (
 var Header = []string{
 	"vehicle_id", "unix_ms", "live_unix_ms", "live_lat", "live_lon", "live_speed_mps", "live_heading_deg",
 	"live_var_east_m2", "live_cov_east_north_m2", "live_var_north_m2", "verdict", "normalised_distance",
+	"display_lat", "display_lon",
 }
 
 // Run reads CSV from r and writes one row to w for every row that it reads, in
@@ -108,7 +109,7 @@ type run struct {
 	out      *csv.Writer
 	vehicles map[string]*vehicle
 	sum      Summary
-	cells    [12]string
+	cells    [14]string
 }
 
 func (r *run) rows() error {
@@ -184,9 +185,20 @@ func (r *run) live(e *gpsfilter.Estimate) {
 		r.cells[5] = strconv.FormatFloat(e.SpeedMPS, 'f', 3, 64)
 	}
 	if e.HasHeading {
-		r.cells[6] = strconv.FormatFloat(e.HeadingDeg, 'f', 3, 64)
+		r.cells[6] = formatHeading(e.HeadingDeg)
 	}
 	r.cells[7] = strconv.FormatFloat(e.VarEastM2, 'g', 7, 64)
 	r.cells[8] = strconv.FormatFloat(e.CovEastNorthM2, 'g', 7, 64)
 	r.cells[9] = strconv.FormatFloat(e.VarNorthM2, 'g', 7, 64)
+	r.cells[12] = strconv.FormatFloat(e.DisplayLatDeg, 'f', 9, 64)
+	r.cells[13] = strconv.FormatFloat(e.DisplayLonDeg, 'f', 9, 64)
+}
+
+// formatHeading writes a heading with three decimals; one that would round up to
+// 360 is 0.
+func formatHeading(deg float64) string {
+	if s := strconv.FormatFloat(deg, 'f', 3, 64); s != "360.000" {
+		return s
+	}
+	return "0.000"
 }
