@@ -40,12 +40,13 @@ var mayImport = map[string][]string{
 	"internal/latency":    {},
 	"internal/replay":     {"client", "schemas"},
 	"internal/version":    {},
+	"internal/retry":      {},
 	"internal/filtercsv":  {"gpsfilter"},
 	"internal/filtereval": {"gpsfilter"},
 	"client":              {"schemas"},
-	"loadtest":            {"client", "schemas", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport"},
+	"loadtest":            {"client", "schemas", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport", "internal/retry"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
-	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/pause", "loadtest/process"},
+	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "internal/retry", "loadtest/process"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as internal/app does.
 	"loadtest/cmd":     {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},

@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/loadtest/drill/check"
-	"github.com/starling-fleet/starling/loadtest/pause"
 )
 
 // killer ends processes and starts them again.
@@ -141,5 +141,5 @@ func (k *killer) finding(kind, format string, args ...any) {
 
 // sleep returns false when ctx was done first.
 func sleep(ctx context.Context, d time.Duration) bool {
-	return pause.For(ctx, d) == nil
+	return retry.For(ctx, d) == nil
 }

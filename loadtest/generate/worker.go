@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/starling-fleet/starling/loadtest/pause"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -136,7 +136,7 @@ func (w *worker) send(ctx context.Context, stream grpc.ClientStream, s *onStream
 		if perReport > 0 {
 			due := begun.Add(time.Duration(w.reports-first) * perReport)
 			if wait := due.Sub(now); wait > 0 {
-				if err := pause.For(ctx, max(wait, 500*time.Microsecond)); err != nil {
+				if err := retry.For(ctx, max(wait, 500*time.Microsecond)); err != nil {
 					return err
 				}
 				continue

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/starling-fleet/starling/internal/latency"
-	"github.com/starling-fleet/starling/loadtest/pause"
+	"github.com/starling-fleet/starling/internal/retry"
 )
 
 // Measurement is one load on one target.
@@ -151,7 +151,7 @@ func (b *bench) openLoop(ctx context.Context, group *errgroup.Group, searchers [
 // watch waits for the warm-up and the measured time and says what happened in
 // the latter.
 func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement, error) {
-	if err := pause.For(ctx, b.opts.Warmup); err != nil {
+	if err := retry.For(ctx, b.opts.Warmup); err != nil {
 		return Measurement{}, err
 	}
 	before, err := look(ctx, t)
@@ -159,7 +159,7 @@ func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement
 		return Measurement{}, err
 	}
 	counts.measuring.Store(true)
-	err = pause.For(ctx, b.opts.Duration)
+	err = retry.For(ctx, b.opts.Duration)
 	counts.measuring.Store(false)
 	if err != nil {
 		return Measurement{}, err

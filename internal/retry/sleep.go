@@ -1,5 +1,5 @@
-// Package pause waits, but not beyond a context.
-package pause
+// Package retry waits, but not beyond a context.
+package retry
 
 import (
 	"context"
