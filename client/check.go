@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -11,7 +12,7 @@ import (
 func checkReport(r *starlingv1.Report) error {
 	switch {
 	case !ValidVehicleID(r.GetVehicleId()):
-		return fmt.Errorf("%w: vehicle_id %q must be 1 to 64 of the characters A-Z a-z 0-9 - _ . ~", ErrInvalidReport, shorten(r.GetVehicleId()))
+		return fmt.Errorf("%w: vehicle_id %q must be %s", ErrInvalidReport, shorten(r.GetVehicleId()), limits.VehicleIDRule)
 	case len(r.GetFixes()) > MaxFixesPerReport:
 		return fmt.Errorf("%w: fixes: %d are more than %d", ErrInvalidReport, len(r.GetFixes()), MaxFixesPerReport)
 	case len(r.GetFixes()) == 0 && r.GetAvailability() == starlingv1.Availability_AVAILABILITY_UNSPECIFIED && r.GetAttributes() == nil:
@@ -24,23 +25,9 @@ func checkReport(r *starlingv1.Report) error {
 	return nil
 }
 
-// ValidVehicleID says whether a server takes id as a vehicle's id: 1 to 64 of
-// the characters A-Z a-z 0-9 - _ . ~
-func ValidVehicleID(id string) bool {
-	if len(id) == 0 || len(id) > 64 {
-		return false
-	}
-	for i := range len(id) {
-		c := id[i]
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case c == '-', c == '_', c == '.', c == '~':
-		default:
-			return false
-		}
-	}
-	return true
-}
+// ValidVehicleID reports whether a server takes id as a vehicle's id: 1 to 64
+// of the characters A-Z a-z 0-9 - _ . ~
+func ValidVehicleID(id string) bool { return limits.ValidVehicleID(id) }
 
 func shorten(s string) string {
 	if len(s) <= 80 {

@@ -4,19 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // MaxUnacknowledged is how many reports of one vehicle and session may be
 // unacknowledged at a time. The protocol fixes it: the tracker recognises a
 // resend among so many sequence numbers.
-const MaxUnacknowledged = 64
+const MaxUnacknowledged = limits.MaxUnacknowledgedReports
 
 // MaxFixesPerReport is how many fixes one report may carry.
-const MaxFixesPerReport = 1000
+const MaxFixesPerReport = limits.MaxFixesPerReport
 
 // MaxReportBytes is how large a report's fixes and attributes may be when
 // encoded: a server takes at least this. A thousand fixes have about 50 KB.
-const MaxReportBytes = 120 << 10
+const MaxReportBytes = limits.MaxReportBytes
 
 // Config bounds a Reporter.
 type Config struct {

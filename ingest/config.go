@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Config sets the door.
@@ -70,7 +72,7 @@ func DefaultConfig() Config {
 }
 
 // maxFixesEver is the largest max_fixes: the API's own bound.
-const maxFixesEver = 1000
+const maxFixesEver = limits.MaxFixesPerReport
 
 // Validate returns all faults, each naming its field and rule.
 func (c Config) Validate() error {

@@ -6,16 +6,16 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // Bounds of the API that no setting moves.
 const (
-	maxVehicleIDBytes = 64
-	maxLabelChars     = 32 // of a vehicle type and of a tag
-	maxTags           = 16
-	maxSeats          = 1000
+	maxLabelChars = limits.MaxLabelChars // of a vehicle type and of a tag
+	maxTags       = limits.MaxTags
+	maxSeats      = limits.MaxSeats
 )
 
 // reportRule is one row of the table of rules that a report as a whole must
@@ -38,9 +38,9 @@ type reportRule struct {
 var reportRules = [...]reportRule{
 	{
 		field: "report.vehicle_id", name: "vehicle_id",
-		rule: "1 to 64 of the characters A-Z a-z 0-9 - _ . ~; on a stream it may be left out when it is the previous report's",
+		rule: limits.VehicleIDRule + "; on a stream it may be left out when it is the previous report's",
 		check: func(_ *validator, r *wire.Report) (string, string) {
-			if validVehicleID(r.VehicleID) {
+			if limits.ValidVehicleID(r.VehicleID) {
 				return "", ""
 			}
 			if r.VehicleID == "" {
@@ -147,25 +147,3 @@ func (v *validator) report(r *wire.Report) (violations []*errdetails.BadRequest_
 	}
 	return violations, names
 }
-
-// validVehicleID says whether id is 1 to 64 of the characters
-// A-Z a-z 0-9 - _ . ~ (RFC 3986's unreserved ones: an id needs no escaping in a
-// resource name).
-func validVehicleID(id string) bool {
-	if id == "" || len(id) > maxVehicleIDBytes {
-		return false
-	}
-	for i := range len(id) {
-		if !unreserved[id[i]] {
-			return false
-		}
-	}
-	return true
-}
-
-var unreserved = func() (is [256]bool) {
-	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~" {
-		is[c] = true
-	}
-	return is
-}()

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -17,35 +18,20 @@ const (
 	defaultPageSize = 1000
 	maxPageSize     = 10_000
 	maxTypes        = 100
-	maxTags         = 16
-	maxLabelLength  = 32
-	maxSeats        = 1000
-	maxIDLength     = 64
+	maxTags         = limits.MaxTags
+	maxLabelLength  = limits.MaxLabelChars
+	maxSeats        = limits.MaxSeats
 )
 
-const namePrefix = "vehicles/"
+const namePrefix = limits.VehicleNamePrefix
 
 // vehicleID returns the id in a resource name.
 func (f *faults) vehicleID(field, name string) string {
 	id, ok := strings.CutPrefix(name, namePrefix)
-	if !ok || !validID(id) {
-		f.add(field, "must be vehicles/{vehicle_id}, with a vehicle id of 1 to 64 of the characters A-Z a-z 0-9 - _ . ~")
+	if !ok || !limits.ValidVehicleID(id) {
+		f.add(field, "must be vehicles/{vehicle_id}, with a vehicle id of "+limits.VehicleIDRule)
 	}
 	return id
-}
-
-func validID(id string) bool {
-	if len(id) < 1 || len(id) > maxIDLength {
-		return false
-	}
-	for i := range len(id) {
-		switch c := id[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '~':
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // query turns a search request into the index's form.
@@ -136,7 +122,7 @@ func PageToken(after string) string {
 func PageStart(token string) (after string, ok bool) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	after, ok = strings.CutPrefix(string(raw), pageTokenVersion)
-	return after, ok && err == nil && validID(after)
+	return after, ok && err == nil && limits.ValidVehicleID(after)
 }
 
 func (f *faults) pageStart(token string) (after string) {

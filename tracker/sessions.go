@@ -1,13 +1,16 @@
 package tracker
 
-import "github.com/starling-fleet/starling/schemas/wire"
+import (
+	"github.com/starling-fleet/starling/schemas/limits"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
 
 // maxSessions is how many device sessions of a vehicle are remembered.
 const maxSessions = 4
 
 // recallDepth is how many sequences below a session's highest are known one by
 // one. A client has no more reports unacknowledged.
-const recallDepth = 64
+const recallDepth = limits.MaxUnacknowledgedReports
 
 // session is one run of a device's app, as the vehicle remembers it.
 type session struct {

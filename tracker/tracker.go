@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -64,10 +64,8 @@ func (t *Tracker) Run(ctx context.Context) error {
 		}
 		t.metrics.retries.Inc()
 		t.logger.Warn("tracker gave up its partitions because the log failed", "error", err, "again_in", t.cfg.RetryInterval)
-		select {
-		case <-ctx.Done():
+		if retry.Sleep(ctx, t.cfg.RetryInterval) != nil {
 			return nil
-		case <-time.After(t.cfg.RetryInterval):
 		}
 	}
 }

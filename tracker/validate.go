@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -18,20 +19,11 @@ const (
 	// stricter.
 	maxAttributeBytes = 256
 	maxTags           = 64
-	// maxVehicleIDBytes bounds a vehicle id.
-	maxVehicleIDBytes = 64
 )
 
 func validVehicleID(id []byte) error {
-	if len(id) == 0 || len(id) > maxVehicleIDBytes {
-		return fmt.Errorf("key: a vehicle id of %d bytes, must have 1 to %d", len(id), maxVehicleIDBytes)
-	}
-	for _, c := range id {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.', c == '~':
-		default:
-			return fmt.Errorf("key: a vehicle id with the byte %q, must have A-Z a-z 0-9 - _ . ~ only", c)
-		}
+	if !limits.ValidVehicleID(id) {
+		return fmt.Errorf("key: a vehicle id of %d bytes, %.80q, must be %s", len(id), id, limits.VehicleIDRule)
 	}
 	return nil
 }

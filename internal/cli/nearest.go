@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -186,7 +187,7 @@ func vehicleColumns(v *starlingv1.Vehicle) string {
 		kind = "-"
 	}
 	return strings.Join([]string{
-		strings.TrimPrefix(v.Name, "vehicles/"), position, sure, speed, heading,
+		strings.TrimPrefix(v.Name, limits.VehicleNamePrefix), position, sure, speed, heading,
 		v.Age.AsDuration().Round(100 * time.Millisecond).String(), availabilityName(v.Availability), kind,
 	}, "\t")
 }

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -42,8 +44,8 @@ two uploads.`,
 		}
 		defer conn.Close()
 		name := args[0]
-		if !strings.HasPrefix(name, "vehicles/") {
-			name = "vehicles/" + name
+		if !strings.HasPrefix(name, limits.VehicleNamePrefix) {
+			name = limits.VehicleNamePrefix + name
 		}
 		w := watching{
 			world: world, fleet: starlingv1.NewFleetServiceClient(conn), count: *count, asJSON: *asJSON,
@@ -56,7 +58,7 @@ two uploads.`,
 			err := w.run(cmd.Context())
 			if *reconnect && status.Code(err) == codes.Unavailable && cmd.Context().Err() == nil {
 				_, _ = fmt.Fprintf(world.Err, "%s: %v; waiting\n", *addr, status.Convert(err).Message())
-				pause(cmd.Context(), time.Second)
+				_ = retry.Sleep(cmd.Context(), time.Second)
 				continue
 			}
 			if err == nil || cmd.Context().Err() != nil {
@@ -66,13 +68,6 @@ two uploads.`,
 		}
 	}
 	return cmd
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // watching follows a vehicle over one call after another.
@@ -117,7 +112,7 @@ func printWatched(w io.Writer, answer *starlingv1.WatchVehicleResponse, asJSON b
 	}
 	v := answer.Vehicle
 	if answer.Unknown {
-		_, err := fmt.Fprintf(w, "%s is not known (yet); waiting\n", strings.TrimPrefix(v.GetName(), "vehicles/"))
+		_, err := fmt.Fprintf(w, "%s is not known (yet); waiting\n", strings.TrimPrefix(v.GetName(), limits.VehicleNamePrefix))
 		return err
 	}
 	when := "no fix yet"

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/starling-fleet/starling/gpsfilter"
+	"github.com/starling-fleet/starling/internal/fixcsv"
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Input columns.
@@ -21,10 +23,10 @@ const (
 	columnCount
 )
 
-var columnNames = [columnCount]string{"vehicle_id", "unix_ms", "lat", "lon", "accuracy_m", "speed_mps", "heading_deg"}
+var columnNames = [columnCount]string{fixcsv.VehicleID, fixcsv.UnixMS, fixcsv.Lat, fixcsv.Lon, fixcsv.AccuracyM, fixcsv.SpeedMPS, fixcsv.HeadingDeg}
 
 const (
-	maxVehicleBytes = 64
+	maxVehicleBytes = limits.MaxVehicleIDBytes
 	maxSpeedMPS     = 1000
 	maxAccuracyM    = 1e7
 )

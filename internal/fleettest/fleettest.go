@@ -20,6 +20,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/schemas/limits"
 	pb "github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -185,7 +187,7 @@ func (v *Vehicle) put(f *pb.Fix, windowMS int64) {
 // show makes the vehicle's present state visible after ConsumeDelay.
 func (s *Server) show(r *pb.Report, v *Vehicle) {
 	now := &pb.Vehicle{
-		Name: "vehicles/" + r.GetVehicleId(), Availability: r.GetAvailability(), Attributes: r.GetAttributes(),
+		Name: limits.VehicleNamePrefix + r.GetVehicleId(), Availability: r.GetAvailability(), Attributes: r.GetAttributes(),
 		FixCounts: &pb.FixCounts{Accepted: v.Counts.Accepted, Duplicate: v.Counts.Duplicate, Conflict: v.Counts.Conflict, Late: v.Counts.Late},
 	}
 	if f := v.Fixes[v.Newest]; f != nil {
@@ -290,10 +292,8 @@ func (s *Server) WatchVehicle(req *pb.WatchVehicleRequest, stream grpc.ServerStr
 			}
 			told = v
 		}
-		select {
-		case <-stream.Context().Done():
+		if retry.Sleep(stream.Context(), 10*time.Millisecond) != nil {
 			return nil
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

@@ -16,11 +16,16 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
 // maxWaiting bounds the fixes of one vehicle that have not been shown yet.
 const maxWaiting = 4096
+
+// reopenPause comes before a watch that broke is opened again.
+const reopenPause = 200 * time.Millisecond
 
 // Probe watches vehicles. Make it with New; its methods are safe for concurrent
 // use.
@@ -118,9 +123,7 @@ func (p *Probe) Run(ctx context.Context) error {
 				default:
 					return fmt.Errorf("watch vehicle %q: %w", id, err)
 				}
-				select {
-				case <-time.After(200 * time.Millisecond):
-				case <-ctx.Done():
+				if retry.Sleep(ctx, reopenPause) != nil {
 					return nil
 				}
 			}
@@ -130,7 +133,7 @@ func (p *Probe) Run(ctx context.Context) error {
 }
 
 func (p *Probe) watch(ctx context.Context, id string, w *watched) error {
-	stream, err := p.fleet.WatchVehicle(ctx, &starlingv1.WatchVehicleRequest{Name: "vehicles/" + id})
+	stream, err := p.fleet.WatchVehicle(ctx, &starlingv1.WatchVehicleRequest{Name: limits.VehicleNamePrefix + id})
 	if err != nil {
 		return err
 	}

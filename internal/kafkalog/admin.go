@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -211,7 +212,7 @@ func (a *Admin) awaitLeaders(ctx context.Context) error {
 		if ready {
 			return nil
 		}
-		if err := wait(ctx, 50*time.Millisecond); err != nil {
+		if err := retry.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return fmt.Errorf("wait for the leaders of new topics: %w", err)
 		}
 	}
@@ -228,7 +229,7 @@ func (a *Admin) describeAll(ctx context.Context) (Report, error) {
 		if !slices.ContainsFunc(report.Topics, func(t TopicReport) bool { return !t.Exists }) {
 			return report, nil
 		}
-		if err := wait(ctx, 100*time.Millisecond); err != nil {
+		if err := retry.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return report, fmt.Errorf("wait until the new topics are known: %w", err)
 		}
 	}

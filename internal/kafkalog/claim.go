@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/retry"
 )
 
 // resumeKey is the key, among those of a partition's state, whose value is the
@@ -178,7 +179,7 @@ func (c *claim) wait(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
-	if err := wait(ctx, d); err != nil {
+	if err := retry.Sleep(ctx, d); err != nil {
 		if gone := c.usable(); gone != nil {
 			return gone
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/starling-fleet/starling/internal/retry"
 )
 
 const (
@@ -73,8 +74,7 @@ func backoff(fails int) time.Duration { return backoffUpTo(maxBackoff, fails) }
 func clientBackoff(fails int) time.Duration { return backoffUpTo(maxClientBackoff, fails) }
 
 func backoffUpTo(most time.Duration, fails int) time.Duration {
-	d := min(50*time.Millisecond<<min(max(fails-1, 0), 10), most)
-	return d*4/5 + rand.N(d*2/5) // clients of a lost broker don't come back in step
+	return retry.Backoff(50*time.Millisecond, most, fails)
 }
 
 func tlsConfig(cfg *Config) (*tls.Config, error) {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/starling-fleet/starling/internal/retry"
 )
 
 // Values of ListOffsets' timestamp with a meaning of their own.
@@ -89,22 +90,10 @@ func (s *scan) pause(ctx context.Context, err error) error {
 	if errors.As(err, &ke) && !ke.Retriable || s.fails > 30 {
 		return err
 	}
-	if waited := wait(ctx, backoff(s.fails)); waited != nil {
+	if waited := retry.Sleep(ctx, backoff(s.fails)); waited != nil {
 		return errors.Join(waited, err)
 	}
 	return nil
-}
-
-// wait returns after d, or with ctx's error.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // fetch returns the records from an offset on, and where to go on from.

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/retry"
 )
 
 // txnOffsetCommitKey is the number of the request TxnOffsetCommit.
@@ -103,7 +104,7 @@ func (t *transactor) awaitPartition(ctx context.Context, c *checkpointTxn) error
 		if leader >= 0 {
 			return nil
 		}
-		if waited := wait(ctx, time.Millisecond); waited != nil {
+		if waited := retry.Sleep(ctx, time.Millisecond); waited != nil {
 			return fmt.Errorf("the client does not know the partition that it has written to: %w", errors.Join(waited, err))
 		}
 	}
@@ -188,7 +189,7 @@ func (t *transactor) retry(ctx context.Context, request func() error) error {
 		if err == nil || !errors.As(err, &ke) || !ke.Retriable || attempt >= 20 {
 			return err
 		}
-		if werr := wait(ctx, backoff(attempt)); werr != nil {
+		if werr := retry.Sleep(ctx, backoff(attempt)); werr != nil {
 			return errors.Join(werr, err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -34,15 +36,13 @@ func (c *counts) add(v *starlingv1.Vehicle) {
 // whole fleet is listed.
 const askSingly = 64
 
-const vehicleNamePrefix = "vehicles/"
-
 // fleetCounts sums the counts of the named vehicles. A vehicle that the fleet
 // does not know counts nothing.
 func fleetCounts(ctx context.Context, fleet starlingv1.FleetServiceClient, vehicles []string) (counts, error) {
 	var c counts
 	if len(vehicles) <= askSingly {
 		for _, id := range vehicles {
-			v, err := fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: vehicleNamePrefix + id})
+			v, err := fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: limits.VehicleNamePrefix + id})
 			if status.Code(err) == codes.NotFound {
 				continue
 			}
@@ -58,7 +58,7 @@ func fleetCounts(ctx context.Context, fleet starlingv1.FleetServiceClient, vehic
 		wanted[id] = true
 	}
 	err := ListFleet(ctx, fleet, func(v *starlingv1.Vehicle) {
-		if wanted[strings.TrimPrefix(v.GetName(), vehicleNamePrefix)] {
+		if wanted[strings.TrimPrefix(v.GetName(), limits.VehicleNamePrefix)] {
 			c.add(v)
 		}
 	})
@@ -107,11 +107,9 @@ func settle(ctx context.Context, ask func(context.Context) (counts, error), befo
 		if quiet >= timeout {
 			return delta, false, nil
 		}
-		select {
-		case <-time.After(pause):
-			pause = min(2*pause, time.Second)
-		case <-ctx.Done():
+		if retry.Sleep(ctx, pause) != nil {
 			return delta, false, context.Cause(ctx)
 		}
+		pause = min(2*pause, time.Second)
 	}
 }

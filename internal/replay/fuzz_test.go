@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Whatever is in a file, every row below the header is either sent or counted
@@ -36,7 +36,7 @@ func FuzzRecording(f *testing.F) {
 		}
 		require.Equal(t, rec.total, int64(len(rec.rows))+sum(rec.unreadable))
 		for _, r := range rec.rows {
-			require.True(t, client.ValidVehicleID(rec.vehicles[r.vehicle]))
+			require.True(t, limits.ValidVehicleID(rec.vehicles[r.vehicle]))
 			require.LessOrEqual(t, rec.firstMS[r.file], r.unixMS)
 			require.GreaterOrEqual(t, rec.lastMS[r.file], r.unixMS)
 			fix := r.fix(r.unixMS)

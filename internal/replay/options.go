@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Options say what to play and how.
@@ -77,11 +78,11 @@ func (o Options) Validate() error {
 	rule(o.Speedup == 0 || o.Speedup >= 1, "speedup %v must be 0 (flat out) or at least 1", o.Speedup)
 	rule(o.MaxGap >= 0, "max_gap %v must not be negative", o.MaxGap)
 	rule(o.MaxGap == 0 || !o.AsRecorded, "max_gap must be 0 when as_recorded is set")
-	rule(o.BatchSize >= 1 && o.BatchSize <= client.MaxFixesPerReport, "batch_size %d must be 1 to %d", o.BatchSize, client.MaxFixesPerReport)
+	rule(o.BatchSize >= 1 && o.BatchSize <= limits.MaxFixesPerReport, "batch_size %d must be 1 to %d", o.BatchSize, limits.MaxFixesPerReport)
 	rule(o.MaxWait > 0, "max_wait must be positive")
 	rule(o.SettleTimeout > 0, "settle_timeout must be positive")
 	rule(o.ProgressEvery > 0, "progress_every must be positive")
-	rule(o.VehiclePrefix == "" || client.ValidVehicleID(o.VehiclePrefix), "vehicle_prefix %q may hold A-Z a-z 0-9 - _ . ~ only", o.VehiclePrefix)
+	rule(o.VehiclePrefix == "" || limits.ValidVehicleID(o.VehiclePrefix), "vehicle_prefix %q may hold A-Z a-z 0-9 - _ . ~ only", o.VehiclePrefix)
 	return errors.Join(faults...)
 }
 

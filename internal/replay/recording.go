@@ -13,7 +13,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/fixcsv"
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // has says which optional columns of a row are filled.
@@ -175,12 +176,12 @@ func parseHeader(header []string) (columns, error) {
 		return slices.IndexFunc(header, func(h string) bool { return strings.TrimPrefix(strings.TrimSpace(h), "\ufeff") == name })
 	}
 	c := columns{
-		vehicle: place("vehicle_id"), unixMS: place("unix_ms"), lat: place("lat"), lon: place("lon"),
-		accuracy: place("accuracy_m"), speed: place("speed_mps"), heading: place("heading_deg"), altitude: place("altitude_m"),
+		vehicle: place(fixcsv.VehicleID), unixMS: place(fixcsv.UnixMS), lat: place(fixcsv.Lat), lon: place(fixcsv.Lon),
+		accuracy: place(fixcsv.AccuracyM), speed: place(fixcsv.SpeedMPS), heading: place(fixcsv.HeadingDeg), altitude: place(fixcsv.AltitudeM),
 	}
 	var missing []string
-	for name, i := range map[string]int{"vehicle_id": c.vehicle, "unix_ms": c.unixMS, "lat": c.lat, "lon": c.lon} {
-		if i < 0 {
+	for _, name := range fixcsv.Required {
+		if place(name) < 0 {
 			missing = append(missing, name)
 		}
 	}
@@ -198,18 +199,18 @@ const maxUnixMS = 1e15
 // that can be read but make no sense are for the server to refuse.
 func (c columns) parse(cells []string, prefix string, r *row) (vehicle, fault string) {
 	vehicle = cells[c.vehicle]
-	if !client.ValidVehicleID(vehicle) || len(prefix)+len(vehicle) > 64 {
-		return "", "vehicle_id"
+	if !limits.ValidVehicleID(vehicle) || len(prefix)+len(vehicle) > limits.MaxVehicleIDBytes {
+		return "", fixcsv.VehicleID
 	}
 	var err error
 	if r.unixMS, err = strconv.ParseInt(cells[c.unixMS], 10, 64); err != nil || r.unixMS > maxUnixMS || r.unixMS < -maxUnixMS {
-		return "", "unix_ms"
+		return "", fixcsv.UnixMS
 	}
 	if r.latDeg, err = strconv.ParseFloat(cells[c.lat], 64); err != nil {
-		return "", "lat"
+		return "", fixcsv.Lat
 	}
 	if r.lonDeg, err = strconv.ParseFloat(cells[c.lon], 64); err != nil {
-		return "", "lon"
+		return "", fixcsv.Lon
 	}
 	for _, o := range []struct {
 		name  string
@@ -217,10 +218,10 @@ func (c columns) parse(cells []string, prefix string, r *row) (vehicle, fault st
 		to    *float32
 		bit   has
 	}{
-		{"accuracy_m", c.accuracy, &r.accuracyM, hasAccuracy},
-		{"speed_mps", c.speed, &r.speedMPS, hasSpeed},
-		{"heading_deg", c.heading, &r.headingDeg, hasHeading},
-		{"altitude_m", c.altitude, &r.altitudeM, hasAltitude},
+		{fixcsv.AccuracyM, c.accuracy, &r.accuracyM, hasAccuracy},
+		{fixcsv.SpeedMPS, c.speed, &r.speedMPS, hasSpeed},
+		{fixcsv.HeadingDeg, c.heading, &r.headingDeg, hasHeading},
+		{fixcsv.AltitudeM, c.altitude, &r.altitudeM, hasAltitude},
 	} {
 		if o.place < 0 || cells[o.place] == "" {
 			continue

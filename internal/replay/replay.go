@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -170,9 +171,7 @@ func (p *playback) wait(ctx context.Context, due time.Time, lastFlush *time.Time
 		if left <= 0 {
 			return ctx.Err()
 		}
-		select {
-		case <-time.After(min(left, p.opts.MaxWait/4)):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, min(left, p.opts.MaxWait/4)) != nil {
 			return context.Cause(ctx)
 		}
 	}

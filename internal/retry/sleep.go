@@ -1,4 +1,4 @@
-// Package retry waits, but not beyond a context.
+// Package retry waits before another attempt.
 package retry
 
 import (
@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// For returns nil after d, or ctx's error when ctx is done first.
-func For(ctx context.Context, d time.Duration) error {
+// Sleep returns nil after d, or ctx's error when ctx is done first.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/loadtest/generate"
 )
 
@@ -138,10 +139,8 @@ type samples struct {
 // sample looks at a child at the beginning and the end of the measured time.
 func (c *child) sample(ctx context.Context, kind Kind, whole bool, warmup, duration time.Duration) (s samples) {
 	look := func(after time.Duration) (cpu time.Duration, fixes int64) {
-		select {
-		case <-time.After(after):
-		case <-ctx.Done():
-			s.err = ctx.Err()
+		if err := retry.Sleep(ctx, after); err != nil {
+			s.err = err
 			return 0, 0
 		}
 		var err error
@@ -207,9 +206,7 @@ func (c *child) waitConsumed(ctx context.Context, fixes int64) error {
 		if p.fixes >= fixes && p.visible {
 			return nil
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, 50*time.Millisecond) != nil {
 			return fmt.Errorf("%d of %d fixes were consumed: %w", p.fixes, fixes, ctx.Err())
 		}
 	}

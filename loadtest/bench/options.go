@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Options say what is measured.
@@ -55,7 +57,7 @@ func (o Options) Validate() error {
 	rule(len(o.Serve) > 0, "serve must name a command")
 	rule(len(o.FixesPerReport) > 0, "fixes_per_report must have a size")
 	for _, n := range o.FixesPerReport {
-		rule(n >= 1 && n <= 1000, "fixes_per_report %d must be 1 to 1000", n)
+		rule(n >= 1 && n <= limits.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", n, limits.MaxFixesPerReport)
 	}
 	rule(o.Rounds >= 1, "rounds %d must be at least 1", o.Rounds)
 	rule(o.Warmup > 0 && o.Duration > 0, "warmup and duration must be positive")

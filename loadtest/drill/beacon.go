@@ -12,6 +12,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/loadtest/drill/check"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -111,7 +112,7 @@ func (b *beacons) ask(ctx context.Context) (map[string]int64, error) {
 	}
 	shown := make(map[string]int64, len(resp.Results))
 	for _, r := range resp.Results {
-		shown[strings.TrimPrefix(r.Vehicle.Name, "vehicles/")] = r.Vehicle.DeviceTime.AsTime().UnixMilli()
+		shown[strings.TrimPrefix(r.Vehicle.Name, limits.VehicleNamePrefix)] = r.Vehicle.DeviceTime.AsTime().UnixMilli()
 	}
 	return shown, nil
 }

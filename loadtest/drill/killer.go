@@ -141,5 +141,5 @@ func (k *killer) finding(kind, format string, args ...any) {
 
 // sleep returns false when ctx was done first.
 func sleep(ctx context.Context, d time.Duration) bool {
-	return retry.For(ctx, d) == nil
+	return retry.Sleep(ctx, d) == nil
 }

@@ -133,10 +133,7 @@ func (l *lane) run(ctx context.Context, stop <-chan struct{}) {
 		if l.ackedSoFar() != before {
 			wait = 50 * time.Millisecond
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait/2 + time.Duration(l.rng.Int64N(int64(wait)))):
-		}
+		sleep(ctx, wait/2+time.Duration(l.rng.Int64N(int64(wait)))) // drawn from the drill's seed
 		wait = min(2*wait, time.Second)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/loadtest/drill/check"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -65,7 +67,7 @@ func (p *probe) run(ctx context.Context) {
 		}
 		id := fmt.Sprintf("drill-%05d", p.rng.IntN(min(probed, p.vehicles)))
 		m := p.matchers[at]
-		v, err := m.fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: "vehicles/" + id})
+		v, err := m.fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: limits.VehicleNamePrefix + id})
 		switch status.Code(err) {
 		case codes.OK:
 			p.note(m, id, seen{v.SeenTime.AsTime().UnixMilli(), total(v.FixCounts)})
@@ -138,7 +140,7 @@ func listFleet(ctx context.Context, conn grpc.ClientConnInterface) (fleet map[st
 		}
 		stale = max(stale, len(page.StalePartitions))
 		for _, v := range page.Vehicles {
-			fleet[v.Name[len("vehicles/"):]] = v
+			fleet[strings.TrimPrefix(v.Name, limits.VehicleNamePrefix)] = v
 		}
 		if req.PageToken = page.NextPageToken; req.PageToken == "" {
 			return fleet, stale, nil

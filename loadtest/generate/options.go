@@ -10,8 +10,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Options say what to send.
@@ -74,16 +74,16 @@ func (o Options) Validate() error {
 	rule(len(o.Ingest) > 0, "ingest must have a connection")
 	rule(o.Streams >= 1, "streams %d must be at least 1", o.Streams)
 	rule(o.VehiclesPerStream >= 1, "vehicles_per_stream %d must be at least 1", o.VehiclesPerStream)
-	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= client.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", o.FixesPerReport, client.MaxFixesPerReport)
+	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= limits.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", o.FixesPerReport, limits.MaxFixesPerReport)
 	rule(o.FixesPerSecond >= 0, "fixes_per_second %v must not be negative", o.FixesPerSecond)
 	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
 	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
 	rule(o.ReportsPerVehicle >= 0, "reports_per_vehicle %d must not be negative", o.ReportsPerVehicle)
-	rule(o.InFlight >= 1 && o.InFlight <= client.MaxUnacknowledged*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to 64 for each vehicle of a stream", o.InFlight)
+	rule(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to %d for each vehicle of a stream", o.InFlight, limits.MaxUnacknowledgedReports)
 	rule(o.DeviceInterval == 0 || o.DeviceInterval >= time.Millisecond, "device_interval %v must be 0 or at least 1ms", o.DeviceInterval)
 	rule(o.Backdate >= 0, "backdate %v must not be negative", o.Backdate)
 	rule(o.Watched >= 0, "watched %d must not be negative", o.Watched)
-	rule(client.ValidVehicleID(o.VehiclePrefix) && len(o.VehiclePrefix) <= 40, "vehicle_prefix %q must be 1 to 40 of the characters A-Z a-z 0-9 - _ . ~", o.VehiclePrefix)
+	rule(limits.ValidVehicleID(o.VehiclePrefix) && len(o.VehiclePrefix) <= 40, "vehicle_prefix %q must have at most 40 characters and be %s", o.VehiclePrefix, limits.VehicleIDRule)
 	rule(o.CentreLatDeg >= -80 && o.CentreLatDeg <= 80, "centre_lat_deg %v must be -80 to 80", o.CentreLatDeg)
 	rule(o.CentreLonDeg >= -180 && o.CentreLonDeg <= 180, "centre_lon_deg %v must be -180 to 180", o.CentreLonDeg)
 	rule(o.RadiusM > 0 && o.RadiusM <= 500_000, "radius_m %v must be above 0 and at most 500000", o.RadiusM)

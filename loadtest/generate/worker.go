@@ -52,9 +52,7 @@ func (w *worker) run(ctx context.Context) error {
 		default:
 			return fmt.Errorf("stream of %s: %w", w.vehicles[0].id, err)
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, wait) != nil {
 			return nil
 		}
 		if time.Now().After(w.g.measureTo) {
@@ -136,7 +134,7 @@ func (w *worker) send(ctx context.Context, stream grpc.ClientStream, s *onStream
 		if perReport > 0 {
 			due := begun.Add(time.Duration(w.reports-first) * perReport)
 			if wait := due.Sub(now); wait > 0 {
-				if err := retry.For(ctx, max(wait, 500*time.Microsecond)); err != nil {
+				if err := retry.Sleep(ctx, max(wait, 500*time.Microsecond)); err != nil {
 					return err
 				}
 				continue

@@ -151,7 +151,7 @@ func (b *bench) openLoop(ctx context.Context, group *errgroup.Group, searchers [
 // watch waits for the warm-up and the measured time and says what happened in
 // the latter.
 func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement, error) {
-	if err := retry.For(ctx, b.opts.Warmup); err != nil {
+	if err := retry.Sleep(ctx, b.opts.Warmup); err != nil {
 		return Measurement{}, err
 	}
 	before, err := look(ctx, t)
@@ -159,7 +159,7 @@ func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement
 		return Measurement{}, err
 	}
 	counts.measuring.Store(true)
-	err = retry.For(ctx, b.opts.Duration)
+	err = retry.Sleep(ctx, b.opts.Duration)
 	counts.measuring.Store(false)
 	if err != nil {
 		return Measurement{}, err

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/loadtest/process"
 	"github.com/starling-fleet/starling/loadtest/reports"
 	"github.com/starling-fleet/starling/loadtest/unary"
@@ -86,9 +87,7 @@ func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 		if int(m[vehiclesMetric]) == len(fleet) {
 			return nil
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, 20*time.Millisecond) != nil {
 			return fmt.Errorf("fill: %v of %d vehicles can be found: %w", m[vehiclesMetric], len(fleet), ctx.Err())
 		}
 	}

@@ -60,7 +60,7 @@ func (p *pace) due(most int) int {
 // says that more is due, until ctx is done or send fails. It begins after a part
 // of the period, so that several need not all send at once.
 func eachTick(ctx context.Context, period, begin time.Duration, send func() (more bool, err error)) error {
-	if retry.For(ctx, begin) != nil {
+	if retry.Sleep(ctx, begin) != nil {
 		return nil
 	}
 	tick := time.NewTicker(period)

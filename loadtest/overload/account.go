@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/internal/replay"
+	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -51,7 +53,7 @@ func (a Account) faults() (faults []string) {
 func (a *Account) counts(ctx context.Context, conn grpc.ClientConnInterface) error {
 	a.New, a.Duplicates, a.Conflicts = 0, 0, 0
 	return replay.ListFleet(ctx, starlingv1.NewFleetServiceClient(conn), func(v *starlingv1.Vehicle) {
-		if strings.HasPrefix(v.GetName(), "vehicles/"+calibrationPrefix) {
+		if strings.HasPrefix(v.GetName(), limits.VehicleNamePrefix+calibrationPrefix) {
 			return
 		}
 		c := v.GetFixCounts()
@@ -86,10 +88,8 @@ func (a *Account) settle(ctx context.Context, conn grpc.ClientConnInterface, tim
 		if quiet >= timeout {
 			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(250 * time.Millisecond):
+		if err := retry.Sleep(ctx, 250*time.Millisecond); err != nil {
+			return false, err
 		}
 	}
 }

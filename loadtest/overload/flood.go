@@ -18,6 +18,7 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -108,10 +109,7 @@ func (f *flood) send(load context.Context, reporter *client.Reporter, stream int
 	due := time.Now()
 	for n := 0; ; n++ {
 		if wait := time.Until(due); wait > time.Millisecond {
-			select {
-			case <-time.After(wait):
-			case <-load.Done():
-			}
+			_ = retry.Sleep(load, wait) // Send notices that load is done
 		}
 		due = due.Add(every)
 		if err := reporter.Send(load, vehicles[n%len(vehicles)].next()); err != nil {

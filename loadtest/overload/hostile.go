@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -164,10 +165,8 @@ func sendGarbage(load context.Context, conn grpc.ClientConnInterface, ended *tal
 	desc := &starlingv1.IngestService_ServiceDesc.Streams[0]
 	codec := grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")})
 	for n := 0; ; n++ {
-		select {
-		case <-load.Done():
+		if retry.Sleep(load, 10*time.Millisecond) != nil {
 			return nil
-		case <-time.After(10 * time.Millisecond):
 		}
 		s, err := conn.NewStream(load, desc, starlingv1.IngestService_StreamReports_FullMethodName, codec)
 		if err == nil {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -77,10 +78,8 @@ func newDispatcher(conn grpc.ClientConnInterface) *dispatcher {
 // run searches until ctx is done, and lets the last search end.
 func (d *dispatcher) run(ctx context.Context, every time.Duration) {
 	for {
-		select {
-		case <-ctx.Done():
+		if retry.Sleep(ctx, every) != nil {
 			return
-		case <-time.After(every):
 		}
 		begun := time.Now()
 		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

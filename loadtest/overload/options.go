@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Options say how hard to press and what must hold.
@@ -85,8 +87,8 @@ func (o Options) Validate() error {
 	rule(o.Factor >= 1, "factor %v must be at least 1", o.Factor)
 	rule(o.StreamsPerLoad >= 1, "streams_per_load %d must be at least 1", o.StreamsPerLoad)
 	rule(o.VehiclesPerStream >= 1, "vehicles_per_stream %d must be at least 1", o.VehiclesPerStream)
-	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= 1000, "fixes_per_report %d must be 1 to 1000", o.FixesPerReport)
-	rule(o.InFlight >= 1 && o.InFlight <= 64*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to 64 for each vehicle of a stream", o.InFlight)
+	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= limits.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", o.FixesPerReport, limits.MaxFixesPerReport)
+	rule(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to %d for each vehicle of a stream", o.InFlight, limits.MaxUnacknowledgedReports)
 	rule(o.IdleStreams >= 0, "idle_streams %d must not be negative", o.IdleStreams)
 	rule(o.DeafStreams >= 0, "deaf_streams %d must not be negative", o.DeafStreams)
 	rule(o.GarbageSenders >= 0, "garbage_senders %d must not be negative", o.GarbageSenders)

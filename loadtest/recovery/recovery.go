@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/loadtest/generate"
+	"github.com/starling-fleet/starling/schemas/limits"
 )
 
 // Machine is where it was measured.
@@ -190,7 +191,7 @@ func load(o *Options, conns []grpc.ClientConnInterface) generate.Options {
 	g.Ingest, g.Watched = conns, 0
 	g.Streams, g.VehiclesPerStream = o.Streams, o.Vehicles/o.Streams
 	g.FixesPerReport, g.InFlight = o.FixesPerReport, 256
-	g.InFlight = min(g.InFlight, 64*g.VehiclesPerStream)
+	g.InFlight = min(g.InFlight, limits.MaxUnacknowledgedReports*g.VehiclesPerStream)
 	g.DeviceInterval = max(time.Millisecond, time.Duration(float64(o.Vehicles)/o.FixesPerSecond*float64(time.Second)))
 	g.Backdate = g.DeviceInterval * time.Duration(o.FixesPerReport+1)
 	g.Warmup = 0

@@ -118,7 +118,7 @@ func (r *run) inFrontOf(ctx context.Context) error {
 		return err
 	}
 	o.Progress("memory with watchers")
-	if err := retry.For(groupCtx, o.Warmup); err != nil {
+	if err := retry.Sleep(groupCtx, o.Warmup); err != nil {
 		return firstError(group, leave, err)
 	}
 	after, err := r.floor(ctx)
@@ -161,13 +161,13 @@ func (r *run) call(ctx, watching context.Context, group *errgroup.Group) error {
 		to := conn
 		group.Go(func() error { return r.crowd.watch(watching, to, i) })
 		for int64(i+1)-r.crowd.open.Load() >= openAtOnce && watching.Err() == nil {
-			if err := retry.For(ctx, time.Millisecond); err != nil {
+			if err := retry.Sleep(ctx, time.Millisecond); err != nil {
 				return err
 			}
 		}
 	}
 	for r.crowd.open.Load() < int64(r.opts.Watchers) && watching.Err() == nil {
-		if err := retry.For(ctx, time.Millisecond); err != nil {
+		if err := retry.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -186,7 +186,7 @@ func (r *run) count(ctx context.Context) error {
 	}
 	begun, sent := time.Now(), r.fleet.sent.Load()
 	r.crowd.measuring.Store(true)
-	if err := retry.For(ctx, r.opts.Duration); err != nil {
+	if err := retry.Sleep(ctx, r.opts.Duration); err != nil {
 		return err
 	}
 	r.crowd.measuring.Store(false)
@@ -230,7 +230,7 @@ func (r *run) searchable(ctx context.Context) error {
 		if err == nil && m["starling_matcher_vehicles"] == want {
 			return nil
 		}
-		if retry.For(ctx, 20*time.Millisecond) != nil {
+		if retry.Sleep(ctx, 20*time.Millisecond) != nil {
 			return fmt.Errorf("%v of %v vehicles can be found: %w", m["starling_matcher_vehicles"], want, ctx.Err())
 		}
 	}
@@ -253,7 +253,7 @@ func (r *run) floor(ctx context.Context) (low memory, err error) {
 			low.live = live
 		}
 		low.resident = m["process_resident_memory_bytes"]
-		if err := retry.For(ctx, r.opts.Warmup/looks); err != nil {
+		if err := retry.Sleep(ctx, r.opts.Warmup/looks); err != nil {
 			return low, err
 		}
 	}

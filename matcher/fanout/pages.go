@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -16,7 +17,7 @@ import (
 // clients refuse 4 MiB by default.
 const pageBytes = 3 << 20
 
-const namePrefix = "vehicles/"
+const namePrefix = limits.VehicleNamePrefix
 
 // part is what one matcher told of something that has a key by which all parts
 // are sorted.

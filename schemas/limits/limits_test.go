@@ -1,0 +1,45 @@
+package limits_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/starling-fleet/starling/schemas/limits"
+)
+
+// The rule once more, as a pattern.
+var pattern = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,64}$`)
+
+func TestValidVehicleID(t *testing.T) {
+	for c := range 256 {
+		id := "a" + string([]byte{byte(c)})
+		require.Equal(t, pattern.MatchString(id), limits.ValidVehicleID(id), "%q", id)
+		require.Equal(t, limits.ValidVehicleID(id), limits.ValidVehicleID([]byte(id)), "%q", id)
+	}
+	for _, length := range []int{0, 1, 63, 64, 65, 1000} {
+		require.Equal(t, length >= 1 && length <= 64, limits.ValidVehicleID(strings.Repeat("x", length)), "%d bytes", length)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		id := rapid.String().Draw(rt, "id")
+		require.Equal(rt, pattern.MatchString(id), limits.ValidVehicleID(id))
+	})
+}
+
+func TestRuleInWordsNamesTheBound(t *testing.T) {
+	require.Contains(t, limits.VehicleIDRule, "1 to 64 ")
+	require.Equal(t, 64, limits.MaxVehicleIDBytes)
+}
+
+func BenchmarkValidVehicleID(b *testing.B) {
+	id := "driver-0a1b2c3d-4e5f"
+	b.ReportAllocs()
+	for b.Loop() {
+		if !limits.ValidVehicleID(id) {
+			b.Fatal(id)
+		}
+	}
+}
