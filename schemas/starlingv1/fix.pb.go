@@ -21,7 +21,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Availability says whether a vehicle can take a ride.
+// Availability says whether a vehicle can take a ride. A device reports OFFLINE,
+// FREE or BUSY; RESERVED and ON_RIDE are derived from the vehicle's ride.
 type Availability int32
 
 const (
@@ -35,6 +36,8 @@ const (
 	Availability_AVAILABILITY_RESERVED Availability = 3
 	// Carrying a ride.
 	Availability_AVAILABILITY_ON_RIDE Availability = 4
+	// Working, but can't take a ride now.
+	Availability_AVAILABILITY_BUSY Availability = 5
 )
 
 // Enum value maps for Availability.
@@ -45,6 +48,7 @@ var (
 		2: "AVAILABILITY_FREE",
 		3: "AVAILABILITY_RESERVED",
 		4: "AVAILABILITY_ON_RIDE",
+		5: "AVAILABILITY_BUSY",
 	}
 	Availability_value = map[string]int32{
 		"AVAILABILITY_UNSPECIFIED": 0,
@@ -52,6 +56,7 @@ var (
 		"AVAILABILITY_FREE":        2,
 		"AVAILABILITY_RESERVED":    3,
 		"AVAILABILITY_ON_RIDE":     4,
+		"AVAILABILITY_BUSY":        5,
 	}
 )
 
@@ -290,13 +295,14 @@ const file_starling_v1_fix_proto_rawDesc = "" +
 	"Attributes\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
 	"\x05seats\x18\x02 \x01(\x05R\x05seats\x12\x12\n" +
-	"\x04tags\x18\x03 \x03(\tR\x04tags*\x92\x01\n" +
+	"\x04tags\x18\x03 \x03(\tR\x04tags*\xa9\x01\n" +
 	"\fAvailability\x12\x1c\n" +
 	"\x18AVAILABILITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14AVAILABILITY_OFFLINE\x10\x01\x12\x15\n" +
 	"\x11AVAILABILITY_FREE\x10\x02\x12\x19\n" +
 	"\x15AVAILABILITY_RESERVED\x10\x03\x12\x18\n" +
-	"\x14AVAILABILITY_ON_RIDE\x10\x04BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x14AVAILABILITY_ON_RIDE\x10\x04\x12\x15\n" +
+	"\x11AVAILABILITY_BUSY\x10\x05BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_fix_proto_rawDescOnce sync.Once

@@ -88,9 +88,11 @@ type Vehicle struct {
 	DeviceTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=device_time,json=deviceTime,proto3" json:"device_time,omitempty"`
 	// When the log took the vehicle's newest report.
 	SeenTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
-	// Time from the newest fix to this answer.
+	// Time from the newest fix to this answer, without the error of the device's
+	// clock; never negative.
 	Age *durationpb.Duration `protobuf:"bytes,4,opt,name=age,proto3" json:"age,omitempty"`
-	// The filtered position; absent when the vehicle has not sent a good fix.
+	// The live position, the best estimate of where the vehicle was at its newest
+	// fix; absent when the vehicle has not sent a good fix.
 	Position *Position `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
 	// Speed over ground in metres per second, absent when unknown.
 	SpeedMps *float32 `protobuf:"fixed32,6,opt,name=speed_mps,json=speedMps,proto3,oneof" json:"speed_mps,omitempty"`
@@ -105,7 +107,28 @@ type Vehicle struct {
 	// What became of the vehicle's fixes.
 	FixCounts *FixCounts `protobuf:"bytes,11,opt,name=fix_counts,json=fixCounts,proto3" json:"fix_counts,omitempty"`
 	// The filter's verdict on the newest fix.
-	Verdict       Verdict `protobuf:"varint,12,opt,name=verdict,proto3,enum=starling.v1.Verdict" json:"verdict,omitempty"`
+	Verdict Verdict `protobuf:"varint,12,opt,name=verdict,proto3,enum=starling.v1.Verdict" json:"verdict,omitempty"`
+	// The reported availability, unless the vehicle's ride makes it RESERVED or
+	// ON_RIDE.
+	DerivedAvailability Availability `protobuf:"varint,13,opt,name=derived_availability,json=derivedAvailability,proto3,enum=starling.v1.Availability" json:"derived_availability,omitempty"`
+	// The vehicle can be offered a ride: it reports FREE, has no ride, its newest
+	// fix is fresh and only one device speaks for it.
+	Dispatchable bool `protobuf:"varint,14,opt,name=dispatchable,proto3" json:"dispatchable,omitempty"`
+	// Two devices report for the vehicle at the same time. It is not dispatchable
+	// meanwhile.
+	Conflicting bool `protobuf:"varint,15,opt,name=conflicting,proto3" json:"conflicting,omitempty"`
+	// How far the device's clock is ahead of the log's; negative when it is
+	// behind. Absent when nothing is known.
+	DeviceClockAhead *durationpb.Duration `protobuf:"bytes,16,opt,name=device_clock_ahead,json=deviceClockAhead,proto3" json:"device_clock_ahead,omitempty"`
+	// Where the display track is: held while the vehicle stands and smoothed, for
+	// maps, distance and billing. Set by GetVehicle and ListVehicles.
+	DisplayPosition *Place `protobuf:"bytes,17,opt,name=display_position,json=displayPosition,proto3" json:"display_position,omitempty"`
+	// Length in metres of the display track since the vehicle became known. Set
+	// by GetVehicle and ListVehicles.
+	OdometerM float64 `protobuf:"fixed64,18,opt,name=odometer_m,json=odometerM,proto3" json:"odometer_m,omitempty"`
+	// What the filter has learned of the device. Set by GetVehicle and
+	// ListVehicles.
+	Diagnosis     *DeviceDiagnosis `protobuf:"bytes,19,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +245,55 @@ func (x *Vehicle) GetVerdict() Verdict {
 		return x.Verdict
 	}
 	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *Vehicle) GetDerivedAvailability() Availability {
+	if x != nil {
+		return x.DerivedAvailability
+	}
+	return Availability_AVAILABILITY_UNSPECIFIED
+}
+
+func (x *Vehicle) GetDispatchable() bool {
+	if x != nil {
+		return x.Dispatchable
+	}
+	return false
+}
+
+func (x *Vehicle) GetConflicting() bool {
+	if x != nil {
+		return x.Conflicting
+	}
+	return false
+}
+
+func (x *Vehicle) GetDeviceClockAhead() *durationpb.Duration {
+	if x != nil {
+		return x.DeviceClockAhead
+	}
+	return nil
+}
+
+func (x *Vehicle) GetDisplayPosition() *Place {
+	if x != nil {
+		return x.DisplayPosition
+	}
+	return nil
+}
+
+func (x *Vehicle) GetOdometerM() float64 {
+	if x != nil {
+		return x.OdometerM
+	}
+	return 0
+}
+
+func (x *Vehicle) GetDiagnosis() *DeviceDiagnosis {
+	if x != nil {
+		return x.Diagnosis
+	}
+	return nil
 }
 
 // Position is a place and how sure it is.
@@ -374,7 +446,7 @@ func (x *Place) GetLongitude() float64 {
 // VehicleFilter narrows a search. What is not set does not narrow.
 type VehicleFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Any of these; empty means every availability.
+	// Any of these derived availabilities; empty means every one.
 	Availabilities []Availability `protobuf:"varint,1,rep,packed,name=availabilities,proto3,enum=starling.v1.Availability" json:"availabilities,omitempty"`
 	// Any of these types; empty means every type.
 	Types []string `protobuf:"bytes,2,rep,name=types,proto3" json:"types,omitempty"`
@@ -382,8 +454,10 @@ type VehicleFilter struct {
 	MinSeats int32 `protobuf:"varint,3,opt,name=min_seats,json=minSeats,proto3" json:"min_seats,omitempty"`
 	// All of these tags.
 	Tags []string `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
-	// The newest fix is no older than this.
-	MaxAge        *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// The newest fix is no older than this, by the age that answers state.
+	MaxAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Only vehicles that can be offered a ride.
+	Dispatchable  bool `protobuf:"varint,6,opt,name=dispatchable,proto3" json:"dispatchable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +525,13 @@ func (x *VehicleFilter) GetMaxAge() *durationpb.Duration {
 		return x.MaxAge
 	}
 	return nil
+}
+
+func (x *VehicleFilter) GetDispatchable() bool {
+	if x != nil {
+		return x.Dispatchable
+	}
+	return false
 }
 
 // Area is a part of the earth's surface.
@@ -1976,7 +2057,7 @@ var File_starling_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\x1a\x18starling/v1/supply.proto\"\xd1\x04\n" +
+	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\x1a\x18starling/v1/supply.proto\"\xc8\a\n" +
 	"\aVehicle\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vdevice_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1995,7 +2076,15 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	" \x01(\tR\x06h3Cell\x125\n" +
 	"\n" +
 	"fix_counts\x18\v \x01(\v2\x16.starling.v1.FixCountsR\tfixCounts\x12.\n" +
-	"\averdict\x18\f \x01(\x0e2\x14.starling.v1.VerdictR\averdictB\f\n" +
+	"\averdict\x18\f \x01(\x0e2\x14.starling.v1.VerdictR\averdict\x12L\n" +
+	"\x14derived_availability\x18\r \x01(\x0e2\x19.starling.v1.AvailabilityR\x13derivedAvailability\x12\"\n" +
+	"\fdispatchable\x18\x0e \x01(\bR\fdispatchable\x12 \n" +
+	"\vconflicting\x18\x0f \x01(\bR\vconflicting\x12G\n" +
+	"\x12device_clock_ahead\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x10deviceClockAhead\x12=\n" +
+	"\x10display_position\x18\x11 \x01(\v2\x12.starling.v1.PlaceR\x0fdisplayPosition\x12\x1d\n" +
+	"\n" +
+	"odometer_m\x18\x12 \x01(\x01R\todometerM\x12:\n" +
+	"\tdiagnosis\x18\x13 \x01(\v2\x1c.starling.v1.DeviceDiagnosisR\tdiagnosisB\f\n" +
 	"\n" +
 	"_speed_mpsB\x0e\n" +
 	"\f_heading_deg\"\xe3\x01\n" +
@@ -2009,13 +2098,14 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\x14uncertainty_radius_m\x18\x06 \x01(\x02R\x12uncertaintyRadiusM\"A\n" +
 	"\x05Place\x12\x1a\n" +
 	"\blatitude\x18\x01 \x01(\x01R\blatitude\x12\x1c\n" +
-	"\tlongitude\x18\x02 \x01(\x01R\tlongitude\"\xcd\x01\n" +
+	"\tlongitude\x18\x02 \x01(\x01R\tlongitude\"\xf1\x01\n" +
 	"\rVehicleFilter\x12A\n" +
 	"\x0eavailabilities\x18\x01 \x03(\x0e2\x19.starling.v1.AvailabilityR\x0eavailabilities\x12\x14\n" +
 	"\x05types\x18\x02 \x03(\tR\x05types\x12\x1b\n" +
 	"\tmin_seats\x18\x03 \x01(\x05R\bminSeats\x12\x12\n" +
 	"\x04tags\x18\x04 \x03(\tR\x04tags\x122\n" +
-	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\xa4\x01\n" +
+	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\"\n" +
+	"\fdispatchable\x18\x06 \x01(\bR\fdispatchable\"\xa4\x01\n" +
 	"\x04Area\x123\n" +
 	"\bviewport\x18\x01 \x01(\v2\x15.starling.v1.ViewportH\x00R\bviewport\x120\n" +
 	"\apolygon\x18\x02 \x01(\v2\x14.starling.v1.PolygonH\x00R\apolygon\x12,\n" +
@@ -2179,8 +2269,9 @@ var file_starling_v1_fleet_proto_goTypes = []any{
 	(*Attributes)(nil),                 // 30: starling.v1.Attributes
 	(*FixCounts)(nil),                  // 31: starling.v1.FixCounts
 	(Verdict)(0),                       // 32: starling.v1.Verdict
-	(*CellSelection)(nil),              // 33: starling.v1.CellSelection
-	(*CellCount)(nil),                  // 34: starling.v1.CellCount
+	(*DeviceDiagnosis)(nil),            // 33: starling.v1.DeviceDiagnosis
+	(*CellSelection)(nil),              // 34: starling.v1.CellSelection
+	(*CellCount)(nil),                  // 35: starling.v1.CellCount
 }
 var file_starling_v1_fleet_proto_depIdxs = []int32{
 	27, // 0: starling.v1.Vehicle.device_time:type_name -> google.protobuf.Timestamp
@@ -2191,68 +2282,72 @@ var file_starling_v1_fleet_proto_depIdxs = []int32{
 	30, // 5: starling.v1.Vehicle.attributes:type_name -> starling.v1.Attributes
 	31, // 6: starling.v1.Vehicle.fix_counts:type_name -> starling.v1.FixCounts
 	32, // 7: starling.v1.Vehicle.verdict:type_name -> starling.v1.Verdict
-	29, // 8: starling.v1.VehicleFilter.availabilities:type_name -> starling.v1.Availability
-	28, // 9: starling.v1.VehicleFilter.max_age:type_name -> google.protobuf.Duration
-	6,  // 10: starling.v1.Area.viewport:type_name -> starling.v1.Viewport
-	7,  // 11: starling.v1.Area.polygon:type_name -> starling.v1.Polygon
-	8,  // 12: starling.v1.Area.cells:type_name -> starling.v1.CellSet
-	3,  // 13: starling.v1.Viewport.southwest:type_name -> starling.v1.Place
-	3,  // 14: starling.v1.Viewport.northeast:type_name -> starling.v1.Place
-	3,  // 15: starling.v1.Polygon.vertices:type_name -> starling.v1.Place
-	3,  // 16: starling.v1.SearchNearestRequest.place:type_name -> starling.v1.Place
-	4,  // 17: starling.v1.SearchNearestRequest.filter:type_name -> starling.v1.VehicleFilter
-	5,  // 18: starling.v1.SearchNearestRequest.area:type_name -> starling.v1.Area
-	0,  // 19: starling.v1.SearchNearestRequest.ranking:type_name -> starling.v1.Ranking
-	13, // 20: starling.v1.SearchNearestResponse.results:type_name -> starling.v1.NearbyVehicle
-	14, // 21: starling.v1.SearchNearestResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	5,  // 22: starling.v1.SearchAreaRequest.area:type_name -> starling.v1.Area
-	4,  // 23: starling.v1.SearchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
-	1,  // 24: starling.v1.SearchAreaResponse.vehicles:type_name -> starling.v1.Vehicle
-	14, // 25: starling.v1.SearchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	1,  // 26: starling.v1.NearbyVehicle.vehicle:type_name -> starling.v1.Vehicle
-	2,  // 27: starling.v1.NearbyVehicle.predicted_position:type_name -> starling.v1.Position
-	28, // 28: starling.v1.NearbyVehicle.travel_time:type_name -> google.protobuf.Duration
-	28, // 29: starling.v1.StalePartition.behind:type_name -> google.protobuf.Duration
-	1,  // 30: starling.v1.ListVehiclesResponse.vehicles:type_name -> starling.v1.Vehicle
-	14, // 31: starling.v1.ListVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	28, // 32: starling.v1.WatchVehicleRequest.playback_delay:type_name -> google.protobuf.Duration
-	1,  // 33: starling.v1.WatchVehicleResponse.vehicle:type_name -> starling.v1.Vehicle
-	20, // 34: starling.v1.WatchVehicleResponse.playback:type_name -> starling.v1.Playback
-	28, // 35: starling.v1.Playback.age:type_name -> google.protobuf.Duration
-	28, // 36: starling.v1.Playback.device_clock_ahead:type_name -> google.protobuf.Duration
-	5,  // 37: starling.v1.WatchAreaRequest.area:type_name -> starling.v1.Area
-	4,  // 38: starling.v1.WatchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
-	28, // 39: starling.v1.WatchAreaRequest.min_interval:type_name -> google.protobuf.Duration
-	1,  // 40: starling.v1.WatchAreaResponse.changed:type_name -> starling.v1.Vehicle
-	14, // 41: starling.v1.WatchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	33, // 42: starling.v1.CountVehiclesRequest.selection:type_name -> starling.v1.CellSelection
-	34, // 43: starling.v1.CountVehiclesResponse.cells:type_name -> starling.v1.CellCount
-	14, // 44: starling.v1.CountVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	33, // 45: starling.v1.WatchVehicleCountsRequest.selection:type_name -> starling.v1.CellSelection
-	28, // 46: starling.v1.WatchVehicleCountsRequest.min_interval:type_name -> google.protobuf.Duration
-	34, // 47: starling.v1.WatchVehicleCountsResponse.cells:type_name -> starling.v1.CellCount
-	14, // 48: starling.v1.WatchVehicleCountsResponse.stale_partitions:type_name -> starling.v1.StalePartition
-	9,  // 49: starling.v1.FleetService.SearchNearest:input_type -> starling.v1.SearchNearestRequest
-	11, // 50: starling.v1.FleetService.SearchArea:input_type -> starling.v1.SearchAreaRequest
-	15, // 51: starling.v1.FleetService.GetVehicle:input_type -> starling.v1.GetVehicleRequest
-	16, // 52: starling.v1.FleetService.ListVehicles:input_type -> starling.v1.ListVehiclesRequest
-	18, // 53: starling.v1.FleetService.WatchVehicle:input_type -> starling.v1.WatchVehicleRequest
-	21, // 54: starling.v1.FleetService.WatchArea:input_type -> starling.v1.WatchAreaRequest
-	23, // 55: starling.v1.FleetService.CountVehicles:input_type -> starling.v1.CountVehiclesRequest
-	25, // 56: starling.v1.FleetService.WatchVehicleCounts:input_type -> starling.v1.WatchVehicleCountsRequest
-	10, // 57: starling.v1.FleetService.SearchNearest:output_type -> starling.v1.SearchNearestResponse
-	12, // 58: starling.v1.FleetService.SearchArea:output_type -> starling.v1.SearchAreaResponse
-	1,  // 59: starling.v1.FleetService.GetVehicle:output_type -> starling.v1.Vehicle
-	17, // 60: starling.v1.FleetService.ListVehicles:output_type -> starling.v1.ListVehiclesResponse
-	19, // 61: starling.v1.FleetService.WatchVehicle:output_type -> starling.v1.WatchVehicleResponse
-	22, // 62: starling.v1.FleetService.WatchArea:output_type -> starling.v1.WatchAreaResponse
-	24, // 63: starling.v1.FleetService.CountVehicles:output_type -> starling.v1.CountVehiclesResponse
-	26, // 64: starling.v1.FleetService.WatchVehicleCounts:output_type -> starling.v1.WatchVehicleCountsResponse
-	57, // [57:65] is the sub-list for method output_type
-	49, // [49:57] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	29, // 8: starling.v1.Vehicle.derived_availability:type_name -> starling.v1.Availability
+	28, // 9: starling.v1.Vehicle.device_clock_ahead:type_name -> google.protobuf.Duration
+	3,  // 10: starling.v1.Vehicle.display_position:type_name -> starling.v1.Place
+	33, // 11: starling.v1.Vehicle.diagnosis:type_name -> starling.v1.DeviceDiagnosis
+	29, // 12: starling.v1.VehicleFilter.availabilities:type_name -> starling.v1.Availability
+	28, // 13: starling.v1.VehicleFilter.max_age:type_name -> google.protobuf.Duration
+	6,  // 14: starling.v1.Area.viewport:type_name -> starling.v1.Viewport
+	7,  // 15: starling.v1.Area.polygon:type_name -> starling.v1.Polygon
+	8,  // 16: starling.v1.Area.cells:type_name -> starling.v1.CellSet
+	3,  // 17: starling.v1.Viewport.southwest:type_name -> starling.v1.Place
+	3,  // 18: starling.v1.Viewport.northeast:type_name -> starling.v1.Place
+	3,  // 19: starling.v1.Polygon.vertices:type_name -> starling.v1.Place
+	3,  // 20: starling.v1.SearchNearestRequest.place:type_name -> starling.v1.Place
+	4,  // 21: starling.v1.SearchNearestRequest.filter:type_name -> starling.v1.VehicleFilter
+	5,  // 22: starling.v1.SearchNearestRequest.area:type_name -> starling.v1.Area
+	0,  // 23: starling.v1.SearchNearestRequest.ranking:type_name -> starling.v1.Ranking
+	13, // 24: starling.v1.SearchNearestResponse.results:type_name -> starling.v1.NearbyVehicle
+	14, // 25: starling.v1.SearchNearestResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	5,  // 26: starling.v1.SearchAreaRequest.area:type_name -> starling.v1.Area
+	4,  // 27: starling.v1.SearchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
+	1,  // 28: starling.v1.SearchAreaResponse.vehicles:type_name -> starling.v1.Vehicle
+	14, // 29: starling.v1.SearchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	1,  // 30: starling.v1.NearbyVehicle.vehicle:type_name -> starling.v1.Vehicle
+	2,  // 31: starling.v1.NearbyVehicle.predicted_position:type_name -> starling.v1.Position
+	28, // 32: starling.v1.NearbyVehicle.travel_time:type_name -> google.protobuf.Duration
+	28, // 33: starling.v1.StalePartition.behind:type_name -> google.protobuf.Duration
+	1,  // 34: starling.v1.ListVehiclesResponse.vehicles:type_name -> starling.v1.Vehicle
+	14, // 35: starling.v1.ListVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	28, // 36: starling.v1.WatchVehicleRequest.playback_delay:type_name -> google.protobuf.Duration
+	1,  // 37: starling.v1.WatchVehicleResponse.vehicle:type_name -> starling.v1.Vehicle
+	20, // 38: starling.v1.WatchVehicleResponse.playback:type_name -> starling.v1.Playback
+	28, // 39: starling.v1.Playback.age:type_name -> google.protobuf.Duration
+	28, // 40: starling.v1.Playback.device_clock_ahead:type_name -> google.protobuf.Duration
+	5,  // 41: starling.v1.WatchAreaRequest.area:type_name -> starling.v1.Area
+	4,  // 42: starling.v1.WatchAreaRequest.filter:type_name -> starling.v1.VehicleFilter
+	28, // 43: starling.v1.WatchAreaRequest.min_interval:type_name -> google.protobuf.Duration
+	1,  // 44: starling.v1.WatchAreaResponse.changed:type_name -> starling.v1.Vehicle
+	14, // 45: starling.v1.WatchAreaResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	34, // 46: starling.v1.CountVehiclesRequest.selection:type_name -> starling.v1.CellSelection
+	35, // 47: starling.v1.CountVehiclesResponse.cells:type_name -> starling.v1.CellCount
+	14, // 48: starling.v1.CountVehiclesResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	34, // 49: starling.v1.WatchVehicleCountsRequest.selection:type_name -> starling.v1.CellSelection
+	28, // 50: starling.v1.WatchVehicleCountsRequest.min_interval:type_name -> google.protobuf.Duration
+	35, // 51: starling.v1.WatchVehicleCountsResponse.cells:type_name -> starling.v1.CellCount
+	14, // 52: starling.v1.WatchVehicleCountsResponse.stale_partitions:type_name -> starling.v1.StalePartition
+	9,  // 53: starling.v1.FleetService.SearchNearest:input_type -> starling.v1.SearchNearestRequest
+	11, // 54: starling.v1.FleetService.SearchArea:input_type -> starling.v1.SearchAreaRequest
+	15, // 55: starling.v1.FleetService.GetVehicle:input_type -> starling.v1.GetVehicleRequest
+	16, // 56: starling.v1.FleetService.ListVehicles:input_type -> starling.v1.ListVehiclesRequest
+	18, // 57: starling.v1.FleetService.WatchVehicle:input_type -> starling.v1.WatchVehicleRequest
+	21, // 58: starling.v1.FleetService.WatchArea:input_type -> starling.v1.WatchAreaRequest
+	23, // 59: starling.v1.FleetService.CountVehicles:input_type -> starling.v1.CountVehiclesRequest
+	25, // 60: starling.v1.FleetService.WatchVehicleCounts:input_type -> starling.v1.WatchVehicleCountsRequest
+	10, // 61: starling.v1.FleetService.SearchNearest:output_type -> starling.v1.SearchNearestResponse
+	12, // 62: starling.v1.FleetService.SearchArea:output_type -> starling.v1.SearchAreaResponse
+	1,  // 63: starling.v1.FleetService.GetVehicle:output_type -> starling.v1.Vehicle
+	17, // 64: starling.v1.FleetService.ListVehicles:output_type -> starling.v1.ListVehiclesResponse
+	19, // 65: starling.v1.FleetService.WatchVehicle:output_type -> starling.v1.WatchVehicleResponse
+	22, // 66: starling.v1.FleetService.WatchArea:output_type -> starling.v1.WatchAreaResponse
+	24, // 67: starling.v1.FleetService.CountVehicles:output_type -> starling.v1.CountVehiclesResponse
+	26, // 68: starling.v1.FleetService.WatchVehicleCounts:output_type -> starling.v1.WatchVehicleCountsResponse
+	61, // [61:69] is the sub-list for method output_type
+	53, // [53:61] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_fleet_proto_init() }

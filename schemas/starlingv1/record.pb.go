@@ -310,8 +310,9 @@ type TrackRecord struct {
 	SourceOffset int64 `protobuf:"varint,2,opt,name=source_offset,json=sourceOffset,proto3" json:"source_offset,omitempty"`
 	// The offset of the record before that one, -1 at the partition's start.
 	PreviousSourceOffset int64 `protobuf:"varint,3,opt,name=previous_source_offset,json=previousSourceOffset,proto3" json:"previous_source_offset,omitempty"`
-	// The partition's clock after the record: the largest append time that the
-	// log has stamped so far, in milliseconds since the Unix epoch.
+	// The partition's stream time after the record, in milliseconds since the
+	// Unix epoch: the largest append time that the log has stamped so far, except
+	// that a jump of the stamps counts only once they have stayed there.
 	ClockMs int64 `protobuf:"varint,4,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
 	// What became of the source record's fixes.
 	FixCounts *FixCounts `protobuf:"bytes,5,opt,name=fix_counts,json=fixCounts,proto3" json:"fix_counts,omitempty"`
@@ -326,7 +327,14 @@ type TrackRecord struct {
 	LateFixes []*Fix `protobuf:"bytes,9,rep,name=late_fixes,json=lateFixes,proto3" json:"late_fixes,omitempty"`
 	// Other vehicles whose turn has come: silent ones told again, final points
 	// of windows that time has closed, and vehicles that are forgotten.
-	Dues          []*VehicleDue `protobuf:"bytes,10,rep,name=dues,proto3" json:"dues,omitempty"`
+	Dues []*VehicleDue `protobuf:"bytes,10,rep,name=dues,proto3" json:"dues,omitempty"`
+	// Fixes that were set aside, as received: stamped ahead of the device's own
+	// clock, or sent by a session that another one has shut out. They have no
+	// effect on the live position.
+	SetAsideFixes []*Fix `protobuf:"bytes,11,rep,name=set_aside_fixes,json=setAsideFixes,proto3" json:"set_aside_fixes,omitempty"`
+	// The append time of the source record, in milliseconds since the Unix epoch;
+	// zero when it equals clock_ms.
+	AppendTimeMs  int64 `protobuf:"varint,12,opt,name=append_time_ms,json=appendTimeMs,proto3" json:"append_time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +439,20 @@ func (x *TrackRecord) GetDues() []*VehicleDue {
 	return nil
 }
 
+func (x *TrackRecord) GetSetAsideFixes() []*Fix {
+	if x != nil {
+		return x.SetAsideFixes
+	}
+	return nil
+}
+
+func (x *TrackRecord) GetAppendTimeMs() int64 {
+	if x != nil {
+		return x.AppendTimeMs
+	}
+	return 0
+}
+
 // FixCounts says what became of fixes; each fix is in exactly one count.
 type FixCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -442,7 +464,10 @@ type FixCounts struct {
 	Conflict int64 `protobuf:"varint,3,opt,name=conflict,proto3" json:"conflict,omitempty"`
 	// Older than the reorder window: kept for history, without effect on the
 	// live position.
-	Late          int64 `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
+	Late int64 `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
+	// Stamped ahead of the device's own clock, or sent by a session that another
+	// one has shut out: kept for history, without effect on the live position.
+	SetAside      int64 `protobuf:"varint,5,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -505,6 +530,13 @@ func (x *FixCounts) GetLate() int64 {
 	return 0
 }
 
+func (x *FixCounts) GetSetAside() int64 {
+	if x != nil {
+		return x.SetAside
+	}
+	return 0
+}
+
 // VehicleView is everything that a reader needs to know of one vehicle.
 type VehicleView struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -538,7 +570,28 @@ type VehicleView struct {
 	// What became of all the vehicle's fixes since it became known.
 	FixCounts *FixCounts `protobuf:"bytes,14,opt,name=fix_counts,json=fixCounts,proto3" json:"fix_counts,omitempty"`
 	// The verdict on the newest fix.
-	Verdict       Verdict `protobuf:"varint,15,opt,name=verdict,proto3,enum=starling.v1.Verdict" json:"verdict,omitempty"`
+	Verdict Verdict `protobuf:"varint,15,opt,name=verdict,proto3,enum=starling.v1.Verdict" json:"verdict,omitempty"`
+	// What the vehicle's ride makes of its availability; absent when that is the
+	// reported one.
+	DerivedAvailability Availability `protobuf:"varint,16,opt,name=derived_availability,json=derivedAvailability,proto3,enum=starling.v1.Availability" json:"derived_availability,omitempty"`
+	// The vehicle can be offered a ride: it reports FREE, has no ride, its newest
+	// fix is fresh and only one device speaks for it.
+	Dispatchable bool `protobuf:"varint,17,opt,name=dispatchable,proto3" json:"dispatchable,omitempty"`
+	// Two devices report for the vehicle at the same time.
+	Conflicting bool `protobuf:"varint,18,opt,name=conflicting,proto3" json:"conflicting,omitempty"`
+	// How far the device's clock is ahead of the log's, as learned from the
+	// quickest of its recent reports; negative when it is behind, zero when
+	// nothing is known.
+	DeviceClockAheadMs int64 `protobuf:"zigzag64,19,opt,name=device_clock_ahead_ms,json=deviceClockAheadMs,proto3" json:"device_clock_ahead_ms,omitempty"`
+	// The display track at the newest fix, in degrees: held while the vehicle
+	// stands and smoothed, for maps, distance and billing.
+	DisplayLatitude float64 `protobuf:"fixed64,20,opt,name=display_latitude,json=displayLatitude,proto3" json:"display_latitude,omitempty"`
+	// The display track at the newest fix, in degrees.
+	DisplayLongitude float64 `protobuf:"fixed64,21,opt,name=display_longitude,json=displayLongitude,proto3" json:"display_longitude,omitempty"`
+	// Length in metres of the display track since the vehicle became known.
+	OdometerM float64 `protobuf:"fixed64,22,opt,name=odometer_m,json=odometerM,proto3" json:"odometer_m,omitempty"`
+	// What the filter has learned of the device.
+	Diagnosis     *DeviceDiagnosis `protobuf:"bytes,23,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -678,6 +731,137 @@ func (x *VehicleView) GetVerdict() Verdict {
 	return Verdict_VERDICT_UNSPECIFIED
 }
 
+func (x *VehicleView) GetDerivedAvailability() Availability {
+	if x != nil {
+		return x.DerivedAvailability
+	}
+	return Availability_AVAILABILITY_UNSPECIFIED
+}
+
+func (x *VehicleView) GetDispatchable() bool {
+	if x != nil {
+		return x.Dispatchable
+	}
+	return false
+}
+
+func (x *VehicleView) GetConflicting() bool {
+	if x != nil {
+		return x.Conflicting
+	}
+	return false
+}
+
+func (x *VehicleView) GetDeviceClockAheadMs() int64 {
+	if x != nil {
+		return x.DeviceClockAheadMs
+	}
+	return 0
+}
+
+func (x *VehicleView) GetDisplayLatitude() float64 {
+	if x != nil {
+		return x.DisplayLatitude
+	}
+	return 0
+}
+
+func (x *VehicleView) GetDisplayLongitude() float64 {
+	if x != nil {
+		return x.DisplayLongitude
+	}
+	return 0
+}
+
+func (x *VehicleView) GetOdometerM() float64 {
+	if x != nil {
+		return x.OdometerM
+	}
+	return 0
+}
+
+func (x *VehicleView) GetDiagnosis() *DeviceDiagnosis {
+	if x != nil {
+		return x.Diagnosis
+	}
+	return nil
+}
+
+// DeviceDiagnosis is what the filter has learned of a vehicle's device.
+type DeviceDiagnosis struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many times larger the errors are than the stated accuracy; absent when
+	// the device states none.
+	AccuracyScale *float32 `protobuf:"fixed32,1,opt,name=accuracy_scale,json=accuracyScale,proto3,oneof" json:"accuracy_scale,omitempty"`
+	// How far the reported speed and heading predict the next positions, 0 (not
+	// at all) to 1; absent when the device reports none.
+	VelocityCredibility *float32 `protobuf:"fixed32,2,opt,name=velocity_credibility,json=velocityCredibility,proto3,oneof" json:"velocity_credibility,omitempty"`
+	// Size in metres of the slowly changing error of its positions.
+	BiasM float32 `protobuf:"fixed32,3,opt,name=bias_m,json=biasM,proto3" json:"bias_m,omitempty"`
+	// Share of its fixes that were not used, 0 to 1, over the recent ones.
+	OutlierShare  float32 `protobuf:"fixed32,4,opt,name=outlier_share,json=outlierShare,proto3" json:"outlier_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceDiagnosis) Reset() {
+	*x = DeviceDiagnosis{}
+	mi := &file_starling_v1_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceDiagnosis) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceDiagnosis) ProtoMessage() {}
+
+func (x *DeviceDiagnosis) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceDiagnosis.ProtoReflect.Descriptor instead.
+func (*DeviceDiagnosis) Descriptor() ([]byte, []int) {
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeviceDiagnosis) GetAccuracyScale() float32 {
+	if x != nil && x.AccuracyScale != nil {
+		return *x.AccuracyScale
+	}
+	return 0
+}
+
+func (x *DeviceDiagnosis) GetVelocityCredibility() float32 {
+	if x != nil && x.VelocityCredibility != nil {
+		return *x.VelocityCredibility
+	}
+	return 0
+}
+
+func (x *DeviceDiagnosis) GetBiasM() float32 {
+	if x != nil {
+		return x.BiasM
+	}
+	return 0
+}
+
+func (x *DeviceDiagnosis) GetOutlierShare() float32 {
+	if x != nil {
+		return x.OutlierShare
+	}
+	return 0
+}
+
 // TrackPoint is a fix with what the filter made of it.
 type TrackPoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -701,13 +885,17 @@ type TrackPoint struct {
 	Verdict Verdict `protobuf:"varint,9,opt,name=verdict,proto3,enum=starling.v1.Verdict" json:"verdict,omitempty"`
 	// For an outlier, how many standard deviations off it was.
 	NormalisedDistance float32 `protobuf:"fixed32,10,opt,name=normalised_distance,json=normalisedDistance,proto3" json:"normalised_distance,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The display track at the fix, in degrees.
+	DisplayLatitude float64 `protobuf:"fixed64,11,opt,name=display_latitude,json=displayLatitude,proto3" json:"display_latitude,omitempty"`
+	// The display track at the fix, in degrees.
+	DisplayLongitude float64 `protobuf:"fixed64,12,opt,name=display_longitude,json=displayLongitude,proto3" json:"display_longitude,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *TrackPoint) Reset() {
 	*x = TrackPoint{}
-	mi := &file_starling_v1_record_proto_msgTypes[6]
+	mi := &file_starling_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +907,7 @@ func (x *TrackPoint) String() string {
 func (*TrackPoint) ProtoMessage() {}
 
 func (x *TrackPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[6]
+	mi := &file_starling_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +920,7 @@ func (x *TrackPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackPoint.ProtoReflect.Descriptor instead.
 func (*TrackPoint) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TrackPoint) GetFix() *Fix {
@@ -805,6 +993,20 @@ func (x *TrackPoint) GetNormalisedDistance() float32 {
 	return 0
 }
 
+func (x *TrackPoint) GetDisplayLatitude() float64 {
+	if x != nil {
+		return x.DisplayLatitude
+	}
+	return 0
+}
+
+func (x *TrackPoint) GetDisplayLongitude() float64 {
+	if x != nil {
+		return x.DisplayLongitude
+	}
+	return 0
+}
+
 // VehicleDue is what time, not a record of its own, did to a vehicle.
 type VehicleDue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -822,7 +1024,7 @@ type VehicleDue struct {
 
 func (x *VehicleDue) Reset() {
 	*x = VehicleDue{}
-	mi := &file_starling_v1_record_proto_msgTypes[7]
+	mi := &file_starling_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +1036,7 @@ func (x *VehicleDue) String() string {
 func (*VehicleDue) ProtoMessage() {}
 
 func (x *VehicleDue) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[7]
+	mi := &file_starling_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1049,7 @@ func (x *VehicleDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VehicleDue.ProtoReflect.Descriptor instead.
 func (*VehicleDue) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VehicleDue) GetVehicleId() string {
@@ -892,7 +1094,7 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\rVersionSwitch\x12!\n" +
 	"\fstep_version\x18\x01 \x01(\x05R\vstepVersion\x12\x1a\n" +
 	"\bsettings\x18\x02 \x01(\fR\bsettings\x12#\n" +
-	"\rgolden_digest\x18\x03 \x01(\fR\fgoldenDigest\"\xc9\x03\n" +
+	"\rgolden_digest\x18\x03 \x01(\fR\fgoldenDigest\"\xa9\x04\n" +
 	"\vTrackRecord\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12#\n" +
 	"\rsource_offset\x18\x02 \x01(\x03R\fsourceOffset\x124\n" +
@@ -906,12 +1108,15 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"late_fixes\x18\t \x03(\v2\x10.starling.v1.FixR\tlateFixes\x12+\n" +
 	"\x04dues\x18\n" +
-	" \x03(\v2\x17.starling.v1.VehicleDueR\x04dues\"u\n" +
+	" \x03(\v2\x17.starling.v1.VehicleDueR\x04dues\x128\n" +
+	"\x0fset_aside_fixes\x18\v \x03(\v2\x10.starling.v1.FixR\rsetAsideFixes\x12$\n" +
+	"\x0eappend_time_ms\x18\f \x01(\x03R\fappendTimeMs\"\x92\x01\n" +
 	"\tFixCounts\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12\x1a\n" +
 	"\bconflict\x18\x03 \x01(\x03R\bconflict\x12\x12\n" +
-	"\x04late\x18\x04 \x01(\x03R\x04late\"\xf9\x04\n" +
+	"\x04late\x18\x04 \x01(\x03R\x04late\x12\x1b\n" +
+	"\tset_aside\x18\x05 \x01(\x03R\bsetAside\"\xf3\a\n" +
 	"\vVehicleView\x12\x1d\n" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12$\n" +
@@ -935,10 +1140,26 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"attributes\x125\n" +
 	"\n" +
 	"fix_counts\x18\x0e \x01(\v2\x16.starling.v1.FixCountsR\tfixCounts\x12.\n" +
-	"\averdict\x18\x0f \x01(\x0e2\x14.starling.v1.VerdictR\averdictB\f\n" +
+	"\averdict\x18\x0f \x01(\x0e2\x14.starling.v1.VerdictR\averdict\x12L\n" +
+	"\x14derived_availability\x18\x10 \x01(\x0e2\x19.starling.v1.AvailabilityR\x13derivedAvailability\x12\"\n" +
+	"\fdispatchable\x18\x11 \x01(\bR\fdispatchable\x12 \n" +
+	"\vconflicting\x18\x12 \x01(\bR\vconflicting\x121\n" +
+	"\x15device_clock_ahead_ms\x18\x13 \x01(\x12R\x12deviceClockAheadMs\x12)\n" +
+	"\x10display_latitude\x18\x14 \x01(\x01R\x0fdisplayLatitude\x12+\n" +
+	"\x11display_longitude\x18\x15 \x01(\x01R\x10displayLongitude\x12\x1d\n" +
+	"\n" +
+	"odometer_m\x18\x16 \x01(\x01R\todometerM\x12:\n" +
+	"\tdiagnosis\x18\x17 \x01(\v2\x1c.starling.v1.DeviceDiagnosisR\tdiagnosisB\f\n" +
 	"\n" +
 	"_speed_mpsB\x0e\n" +
-	"\f_heading_deg\"\x9e\x03\n" +
+	"\f_heading_deg\"\xdd\x01\n" +
+	"\x0fDeviceDiagnosis\x12*\n" +
+	"\x0eaccuracy_scale\x18\x01 \x01(\x02H\x00R\raccuracyScale\x88\x01\x01\x126\n" +
+	"\x14velocity_credibility\x18\x02 \x01(\x02H\x01R\x13velocityCredibility\x88\x01\x01\x12\x15\n" +
+	"\x06bias_m\x18\x03 \x01(\x02R\x05biasM\x12#\n" +
+	"\routlier_share\x18\x04 \x01(\x02R\foutlierShareB\x11\n" +
+	"\x0f_accuracy_scaleB\x17\n" +
+	"\x15_velocity_credibility\"\xf6\x03\n" +
 	"\n" +
 	"TrackPoint\x12\"\n" +
 	"\x03fix\x18\x01 \x01(\v2\x10.starling.v1.FixR\x03fix\x12\x1a\n" +
@@ -953,7 +1174,9 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"varNorthM2\x12.\n" +
 	"\averdict\x18\t \x01(\x0e2\x14.starling.v1.VerdictR\averdict\x12/\n" +
 	"\x13normalised_distance\x18\n" +
-	" \x01(\x02R\x12normalisedDistanceB\f\n" +
+	" \x01(\x02R\x12normalisedDistance\x12)\n" +
+	"\x10display_latitude\x18\v \x01(\x01R\x0fdisplayLatitude\x12+\n" +
+	"\x11display_longitude\x18\f \x01(\x01R\x10displayLongitudeB\f\n" +
 	"\n" +
 	"_speed_mpsB\x0e\n" +
 	"\f_heading_deg\"\xb3\x01\n" +
@@ -987,45 +1210,49 @@ func file_starling_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_starling_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_starling_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_starling_v1_record_proto_goTypes = []any{
-	(Verdict)(0),           // 0: starling.v1.Verdict
-	(*LocationRecord)(nil), // 1: starling.v1.LocationRecord
-	(*Tick)(nil),           // 2: starling.v1.Tick
-	(*VersionSwitch)(nil),  // 3: starling.v1.VersionSwitch
-	(*TrackRecord)(nil),    // 4: starling.v1.TrackRecord
-	(*FixCounts)(nil),      // 5: starling.v1.FixCounts
-	(*VehicleView)(nil),    // 6: starling.v1.VehicleView
-	(*TrackPoint)(nil),     // 7: starling.v1.TrackPoint
-	(*VehicleDue)(nil),     // 8: starling.v1.VehicleDue
-	(*Report)(nil),         // 9: starling.v1.Report
-	(*Fix)(nil),            // 10: starling.v1.Fix
-	(Availability)(0),      // 11: starling.v1.Availability
-	(*Attributes)(nil),     // 12: starling.v1.Attributes
+	(Verdict)(0),            // 0: starling.v1.Verdict
+	(*LocationRecord)(nil),  // 1: starling.v1.LocationRecord
+	(*Tick)(nil),            // 2: starling.v1.Tick
+	(*VersionSwitch)(nil),   // 3: starling.v1.VersionSwitch
+	(*TrackRecord)(nil),     // 4: starling.v1.TrackRecord
+	(*FixCounts)(nil),       // 5: starling.v1.FixCounts
+	(*VehicleView)(nil),     // 6: starling.v1.VehicleView
+	(*DeviceDiagnosis)(nil), // 7: starling.v1.DeviceDiagnosis
+	(*TrackPoint)(nil),      // 8: starling.v1.TrackPoint
+	(*VehicleDue)(nil),      // 9: starling.v1.VehicleDue
+	(*Report)(nil),          // 10: starling.v1.Report
+	(*Fix)(nil),             // 11: starling.v1.Fix
+	(Availability)(0),       // 12: starling.v1.Availability
+	(*Attributes)(nil),      // 13: starling.v1.Attributes
 }
 var file_starling_v1_record_proto_depIdxs = []int32{
-	9,  // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
+	10, // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
 	2,  // 1: starling.v1.LocationRecord.tick:type_name -> starling.v1.Tick
 	3,  // 2: starling.v1.LocationRecord.version_switch:type_name -> starling.v1.VersionSwitch
 	5,  // 3: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
 	6,  // 4: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
-	7,  // 5: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
-	7,  // 6: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
-	10, // 7: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
-	8,  // 8: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
-	11, // 9: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
-	12, // 10: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
-	5,  // 11: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
-	0,  // 12: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
-	10, // 13: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
-	0,  // 14: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
-	6,  // 15: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
-	7,  // 16: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	8,  // 5: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
+	8,  // 6: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
+	11, // 7: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
+	9,  // 8: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
+	11, // 9: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
+	12, // 10: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
+	13, // 11: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
+	5,  // 12: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
+	0,  // 13: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
+	12, // 14: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
+	7,  // 15: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
+	11, // 16: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
+	0,  // 17: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
+	6,  // 18: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
+	8,  // 19: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_record_proto_init() }
@@ -1042,13 +1269,14 @@ func file_starling_v1_record_proto_init() {
 	}
 	file_starling_v1_record_proto_msgTypes[5].OneofWrappers = []any{}
 	file_starling_v1_record_proto_msgTypes[6].OneofWrappers = []any{}
+	file_starling_v1_record_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_record_proto_rawDesc), len(file_starling_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -30,10 +30,12 @@ type CellSelection struct {
 	// Only cells that lie in any of these, in the usual hexadecimal form; at most
 	// 1000, none finer than the resolution. Empty means everywhere.
 	WithinH3Cells []string `protobuf:"bytes,2,rep,name=within_h3_cells,json=withinH3Cells,proto3" json:"within_h3_cells,omitempty"`
-	// Only vehicles of these availabilities; empty means all.
+	// Only vehicles of these derived availabilities; empty means all.
 	Availabilities []Availability `protobuf:"varint,3,rep,packed,name=availabilities,proto3,enum=starling.v1.Availability" json:"availabilities,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Only vehicles that can be offered a ride.
+	Dispatchable  bool `protobuf:"varint,4,opt,name=dispatchable,proto3" json:"dispatchable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CellSelection) Reset() {
@@ -87,15 +89,23 @@ func (x *CellSelection) GetAvailabilities() []Availability {
 	return nil
 }
 
+func (x *CellSelection) GetDispatchable() bool {
+	if x != nil {
+		return x.Dispatchable
+	}
+	return false
+}
+
 // CellCount says how many vehicles are in a cell. Vehicles without a position
 // are in none.
 type CellCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cell in the usual hexadecimal form.
 	H3Cell string `protobuf:"bytes,1,opt,name=h3_cell,json=h3Cell,proto3" json:"h3_cell,omitempty"`
-	// All vehicles that were asked for: the sum of what follows.
+	// All vehicles that were asked for: the sum of the counts by derived
+	// availability that follow.
 	TotalCount int32 `protobuf:"varint,2,opt,name=total_count,json=totalCount,proto3" json:"total_count,omitempty"`
-	// Those that can take a ride.
+	// Those that are free.
 	FreeCount int32 `protobuf:"varint,3,opt,name=free_count,json=freeCount,proto3" json:"free_count,omitempty"`
 	// Those promised to a ride that has not started.
 	ReservedCount int32 `protobuf:"varint,4,opt,name=reserved_count,json=reservedCount,proto3" json:"reserved_count,omitempty"`
@@ -105,8 +115,12 @@ type CellCount struct {
 	OfflineCount int32 `protobuf:"varint,6,opt,name=offline_count,json=offlineCount,proto3" json:"offline_count,omitempty"`
 	// Those that never stated their availability.
 	UnstatedCount int32 `protobuf:"varint,7,opt,name=unstated_count,json=unstatedCount,proto3" json:"unstated_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Those that work, but can't take a ride now.
+	BusyCount int32 `protobuf:"varint,8,opt,name=busy_count,json=busyCount,proto3" json:"busy_count,omitempty"`
+	// Those of total_count that can be offered a ride.
+	DispatchableCount int32 `protobuf:"varint,9,opt,name=dispatchable_count,json=dispatchableCount,proto3" json:"dispatchable_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CellCount) Reset() {
@@ -188,17 +202,32 @@ func (x *CellCount) GetUnstatedCount() int32 {
 	return 0
 }
 
+func (x *CellCount) GetBusyCount() int32 {
+	if x != nil {
+		return x.BusyCount
+	}
+	return 0
+}
+
+func (x *CellCount) GetDispatchableCount() int32 {
+	if x != nil {
+		return x.DispatchableCount
+	}
+	return 0
+}
+
 var File_starling_v1_supply_proto protoreflect.FileDescriptor
 
 const file_starling_v1_supply_proto_rawDesc = "" +
 	"\n" +
-	"\x18starling/v1/supply.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\"\x9a\x01\n" +
+	"\x18starling/v1/supply.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\"\xbe\x01\n" +
 	"\rCellSelection\x12\x1e\n" +
 	"\n" +
 	"resolution\x18\x01 \x01(\x05R\n" +
 	"resolution\x12&\n" +
 	"\x0fwithin_h3_cells\x18\x02 \x03(\tR\rwithinH3Cells\x12A\n" +
-	"\x0eavailabilities\x18\x03 \x03(\x0e2\x19.starling.v1.AvailabilityR\x0eavailabilities\"\xfb\x01\n" +
+	"\x0eavailabilities\x18\x03 \x03(\x0e2\x19.starling.v1.AvailabilityR\x0eavailabilities\x12\"\n" +
+	"\fdispatchable\x18\x04 \x01(\bR\fdispatchable\"\xc9\x02\n" +
 	"\tCellCount\x12\x17\n" +
 	"\ah3_cell\x18\x01 \x01(\tR\x06h3Cell\x12\x1f\n" +
 	"\vtotal_count\x18\x02 \x01(\x05R\n" +
@@ -208,7 +237,10 @@ const file_starling_v1_supply_proto_rawDesc = "" +
 	"\x0ereserved_count\x18\x04 \x01(\x05R\rreservedCount\x12\"\n" +
 	"\ron_ride_count\x18\x05 \x01(\x05R\vonRideCount\x12#\n" +
 	"\roffline_count\x18\x06 \x01(\x05R\fofflineCount\x12%\n" +
-	"\x0eunstated_count\x18\a \x01(\x05R\runstatedCountBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x0eunstated_count\x18\a \x01(\x05R\runstatedCount\x12\x1d\n" +
+	"\n" +
+	"busy_count\x18\b \x01(\x05R\tbusyCount\x12-\n" +
+	"\x12dispatchable_count\x18\t \x01(\x05R\x11dispatchableCountBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_supply_proto_rawDescOnce sync.Once

@@ -6,7 +6,7 @@ import "github.com/starling-fleet/starling/schemas/starlingv1"
 func FixCountsFromProto(m *starlingv1.FixCounts) FixCounts {
 	return FixCounts{
 		Accepted: m.GetAccepted(), Duplicate: m.GetDuplicate(),
-		Conflict: m.GetConflict(), Late: m.GetLate(),
+		Conflict: m.GetConflict(), Late: m.GetLate(), SetAside: m.GetSetAside(),
 	}
 }
 
@@ -16,7 +16,9 @@ func (c FixCounts) ToProto() *starlingv1.FixCounts {
 	if c == (FixCounts{}) {
 		return nil
 	}
-	return &starlingv1.FixCounts{Accepted: c.Accepted, Duplicate: c.Duplicate, Conflict: c.Conflict, Late: c.Late}
+	return &starlingv1.FixCounts{
+		Accepted: c.Accepted, Duplicate: c.Duplicate, Conflict: c.Conflict, Late: c.Late, SetAside: c.SetAside,
+	}
 }
 
 // ViewFromProto converts a vehicle's view.
@@ -33,10 +35,17 @@ func ViewFromProto(m *starlingv1.VehicleView) (v View) {
 			VarEastM2: m.VarEastM2, CovEastNorthM2: m.CovEastNorthM2, VarNorthM2: m.VarNorthM2,
 			Verdict: m.Verdict,
 		},
-		Cell:         m.H3Cell,
-		Availability: m.Availability,
-		Counts:       FixCountsFromProto(m.FixCounts),
+		Cell:                m.H3Cell,
+		Availability:        m.Availability,
+		Counts:              FixCountsFromProto(m.FixCounts),
+		DerivedAvailability: m.DerivedAvailability,
+		Dispatchable:        m.Dispatchable,
+		Conflicting:         m.Conflicting,
+		DeviceClockAheadMS:  m.DeviceClockAheadMs,
+		OdometerM:           m.OdometerM,
+		Diagnosis:           DiagnosisFromProto(m.Diagnosis),
 	}
+	v.DisplayLatDeg, v.DisplayLonDeg = m.DisplayLatitude, m.DisplayLongitude
 	v.SpeedMPS, v.HasSpeed = deref(m.SpeedMps)
 	v.HeadingDeg, v.HasHeading = deref(m.HeadingDeg)
 	v.Attributes, v.HasAttributes = AttributesFromProto(m.Attributes)
@@ -61,6 +70,40 @@ func (v *View) ToProto() *starlingv1.VehicleView {
 		Attributes:     attributesToProto(v.HasAttributes, &v.Attributes),
 		FixCounts:      v.Counts.ToProto(),
 		Verdict:        v.Verdict,
+
+		DerivedAvailability: v.DerivedAvailability,
+		Dispatchable:        v.Dispatchable,
+		Conflicting:         v.Conflicting,
+		DeviceClockAheadMs:  v.DeviceClockAheadMS,
+		DisplayLatitude:     v.DisplayLatDeg,
+		DisplayLongitude:    v.DisplayLonDeg,
+		OdometerM:           v.OdometerM,
+		Diagnosis:           v.Diagnosis.ToProto(),
+	}
+}
+
+// DiagnosisFromProto converts a diagnosis.
+func DiagnosisFromProto(m *starlingv1.DeviceDiagnosis) (d Diagnosis) {
+	if m == nil {
+		return d
+	}
+	d = Diagnosis{BiasM: m.BiasM, OutlierShare: m.OutlierShare}
+	d.AccuracyScale, d.HasAccuracyScale = deref(m.AccuracyScale)
+	d.VelocityCredibility, d.HasVelocityCredibility = deref(m.VelocityCredibility)
+	return d
+}
+
+// ToProto converts a diagnosis; one that is all zero becomes nil, as it is
+// encoded.
+func (d Diagnosis) ToProto() *starlingv1.DeviceDiagnosis {
+	if d == (Diagnosis{}) {
+		return nil
+	}
+	return &starlingv1.DeviceDiagnosis{
+		AccuracyScale:       pointerIf(d.HasAccuracyScale, d.AccuracyScale),
+		VelocityCredibility: pointerIf(d.HasVelocityCredibility, d.VelocityCredibility),
+		BiasM:               d.BiasM,
+		OutlierShare:        d.OutlierShare,
 	}
 }
 
@@ -80,6 +123,7 @@ func TrackPointFromProto(m *starlingv1.TrackPoint) (p TrackPoint) {
 	}
 	p.SpeedMPS, p.HasSpeed = deref(m.SpeedMps)
 	p.HeadingDeg, p.HasHeading = deref(m.HeadingDeg)
+	p.DisplayLatDeg, p.DisplayLonDeg = m.DisplayLatitude, m.DisplayLongitude
 	return p
 }
 
@@ -96,6 +140,8 @@ func (p *TrackPoint) ToProto() *starlingv1.TrackPoint {
 		VarNorthM2:         p.VarNorthM2,
 		Verdict:            p.Verdict,
 		NormalisedDistance: p.NormalisedDistance,
+		DisplayLatitude:    p.DisplayLatDeg,
+		DisplayLongitude:   p.DisplayLonDeg,
 	}
 }
 
@@ -127,6 +173,9 @@ func TrackFromProto(m *starlingv1.TrackRecord) (t Track) {
 		Points:      pointsFromProto(m.Points),
 		FinalPoints: pointsFromProto(m.FinalPoints),
 		LateFixes:   fixesFromProto(m.LateFixes),
+
+		SetAsideFixes: fixesFromProto(m.SetAsideFixes),
+		AppendTimeMS:  m.AppendTimeMs,
 	}
 	for _, d := range m.Dues {
 		t.Dues = append(t.Dues, Due{
@@ -146,6 +195,9 @@ func (t *Track) ToProto() *starlingv1.TrackRecord {
 		Points:      pointsToProto(t.Points),
 		FinalPoints: pointsToProto(t.FinalPoints),
 		LateFixes:   fixesToProto(t.LateFixes),
+
+		SetAsideFixes: fixesToProto(t.SetAsideFixes),
+		AppendTimeMs:  t.AppendTimeMS,
 	}
 	if t.HasLive {
 		m.Live = t.Live.ToProto()

@@ -60,10 +60,10 @@ func (f *Fix) merge(b []byte) error {
 func float32Of(bits uint64) float32 { return math.Float32frombits(uint32(bits)) }
 
 // appendFixes writes a repeated Fix.
-func appendFixes(b []byte, tag byte, fixes []Fix) []byte {
+func appendFixes(b []byte, field tag, fixes []Fix) []byte {
 	for i := range fixes {
 		var start int
-		b, start = openMessage(b, tag)
+		b, start = openMessage(b, field)
 		b = fixes[i].append(b)
 		b = closeMessage(b, start)
 	}

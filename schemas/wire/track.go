@@ -26,14 +26,15 @@ func (t *Track) Append(dst []byte) []byte {
 		dst, start = openMessage(dst, tagOf(10, typeBytes))
 		dst = closeMessage(t.Dues[i].append(dst), start)
 	}
-	return dst
+	dst = appendFixes(dst, tagOf(11, typeBytes), t.SetAsideFixes)
+	return appendVarint(dst, tagOf(12, typeVarint), uint64(t.AppendTimeMS))
 }
 
 // Unmarshal decodes a starlingv1.TrackRecord whole.
 func (t *Track) Unmarshal(b []byte) error { return decodeError("TrackRecord", t.unmarshal(b, true)) }
 
 // UnmarshalLive decodes a starlingv1.TrackRecord without its points, final
-// points and late fixes, for readers that only follow the live fleet. It does
+// points, late fixes and fixes set aside, for readers that only follow the live fleet. It does
 // not look into what it leaves out, so it accepts a record whose points are
 // malformed, which Unmarshal refuses.
 func (t *Track) UnmarshalLive(b []byte) error {
@@ -47,6 +48,7 @@ func (t *Track) reset() viewStrings {
 	t.HasLive = false
 	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
 	t.LateFixes, t.Dues = t.LateFixes[:0], t.Dues[:0]
+	t.SetAsideFixes, t.AppendTimeMS = t.SetAsideFixes[:0], 0
 	return old
 }
 
@@ -85,6 +87,12 @@ func (t *Track) unmarshal(b []byte, points bool) error {
 			var d *Due
 			t.Dues, d = extend(t.Dues)
 			err = d.unmarshal(s.data, points)
+		case 11<<3 | typeBytes:
+			if points {
+				t.SetAsideFixes, err = mergeFix(t.SetAsideFixes, s.data)
+			}
+		case 12<<3 | typeVarint:
+			t.AppendTimeMS = int64(s.num)
 		}
 		s.invalid(err)
 	}
@@ -132,15 +140,16 @@ func (d *Due) unmarshal(b []byte, points bool) error {
 
 // appendField writes the counts as a sub-message. Counts that are all zero are
 // left out: a reader sees zeros either way.
-func (c *FixCounts) appendField(b []byte, tag byte) []byte {
+func (c *FixCounts) appendField(b []byte, field tag) []byte {
 	if *c == (FixCounts{}) {
 		return b
 	}
-	b, start := openMessage(b, tag)
+	b, start := openMessage(b, field)
 	b = appendVarint(b, tagOf(1, typeVarint), uint64(c.Accepted))
 	b = appendVarint(b, tagOf(2, typeVarint), uint64(c.Duplicate))
 	b = appendVarint(b, tagOf(3, typeVarint), uint64(c.Conflict))
 	b = appendVarint(b, tagOf(4, typeVarint), uint64(c.Late))
+	b = appendVarint(b, tagOf(5, typeVarint), uint64(c.SetAside))
 	return closeMessage(b, start)
 }
 
@@ -156,15 +165,17 @@ func (c *FixCounts) merge(b []byte) error {
 			c.Conflict = int64(s.num)
 		case 4<<3 | typeVarint:
 			c.Late = int64(s.num)
+		case 5<<3 | typeVarint:
+			c.SetAside = int64(s.num)
 		}
 	}
 	return s.err
 }
 
-func appendPoints(b []byte, tag byte, points []TrackPoint) []byte {
+func appendPoints(b []byte, field tag, points []TrackPoint) []byte {
 	for i := range points {
 		var start int
-		b, start = openMessage(b, tag)
+		b, start = openMessage(b, field)
 		b = closeMessage(points[i].append(b), start)
 	}
 	return b
@@ -191,7 +202,9 @@ func (p *TrackPoint) append(b []byte) []byte {
 	b = appendFloat(b, tagOf(7, typeFixed32), p.CovEastNorthM2)
 	b = appendFloat(b, tagOf(8, typeFixed32), p.VarNorthM2)
 	b = appendVarint(b, tagOf(9, typeVarint), uint64(int64(p.Verdict)))
-	return appendFloat(b, tagOf(10, typeFixed32), p.NormalisedDistance)
+	b = appendFloat(b, tagOf(10, typeFixed32), p.NormalisedDistance)
+	b = appendDouble(b, tagOf(11, typeFixed64), p.DisplayLatDeg)
+	return appendDouble(b, tagOf(12, typeFixed64), p.DisplayLonDeg)
 }
 
 func (p *TrackPoint) merge(b []byte) error {
@@ -218,6 +231,10 @@ func (p *TrackPoint) merge(b []byte) error {
 			p.Verdict = starlingv1.Verdict(int32(s.num))
 		case 10<<3 | typeFixed32:
 			p.NormalisedDistance = float32Of(s.num)
+		case 11<<3 | typeFixed64:
+			p.DisplayLatDeg = math.Float64frombits(s.num)
+		case 12<<3 | typeFixed64:
+			p.DisplayLonDeg = math.Float64frombits(s.num)
 		}
 	}
 	return s.err

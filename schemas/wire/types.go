@@ -83,7 +83,7 @@ type VersionSwitch struct {
 
 // FixCounts is starlingv1.FixCounts.
 type FixCounts struct {
-	Accepted, Duplicate, Conflict, Late int64
+	Accepted, Duplicate, Conflict, Late, SetAside int64
 }
 
 // Estimate is the filter's answer as it is published: where a vehicle was at
@@ -94,6 +94,15 @@ type Estimate struct {
 	HasSpeed, HasHeading                  bool
 	VarEastM2, CovEastNorthM2, VarNorthM2 float32
 	Verdict                               starlingv1.Verdict
+	// DisplayLatDeg and DisplayLonDeg are the display track at the fix.
+	DisplayLatDeg, DisplayLonDeg float64
+}
+
+// Diagnosis is starlingv1.DeviceDiagnosis. One that is all zero stands for none.
+type Diagnosis struct {
+	AccuracyScale, VelocityCredibility       float32
+	HasAccuracyScale, HasVelocityCredibility bool
+	BiasM, OutlierShare                      float32
 }
 
 // View is starlingv1.VehicleView.
@@ -109,6 +118,14 @@ type View struct {
 	HasAttributes bool
 	Attributes    Attributes
 	Counts        FixCounts
+	// DerivedAvailability is zero when it is the reported one.
+	DerivedAvailability       starlingv1.Availability
+	Dispatchable, Conflicting bool
+	// DeviceClockAheadMS is zero when nothing is known of the device's clock.
+	DeviceClockAheadMS int64
+	// OdometerM is the length of the display track.
+	OdometerM float64
+	Diagnosis Diagnosis
 }
 
 // TrackPoint is starlingv1.TrackPoint.
@@ -140,6 +157,9 @@ type Track struct {
 	FinalPoints          []TrackPoint
 	LateFixes            []Fix
 	Dues                 []Due
+	SetAsideFixes        []Fix
+	// AppendTimeMS is zero when it equals ClockMS.
+	AppendTimeMS int64
 }
 
 // FixRefusal is starlingv1.FixRefusal.

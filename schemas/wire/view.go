@@ -3,6 +3,8 @@ package wire
 import (
 	"math"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -29,7 +31,54 @@ func (v *View) append(b []byte) []byte {
 		b = closeMessage(v.Attributes.append(b), start)
 	}
 	b = v.Counts.appendField(b, tagOf(14, typeBytes))
-	return appendVarint(b, tagOf(15, typeVarint), uint64(int64(v.Verdict)))
+	b = appendVarint(b, tagOf(15, typeVarint), uint64(int64(v.Verdict)))
+	b = appendVarint(b, tagOf(16, typeVarint), uint64(int64(v.DerivedAvailability)))
+	if v.Dispatchable {
+		b = appendBool(b, tagOf(17, typeVarint), true)
+	}
+	if v.Conflicting {
+		b = appendBool(b, tagOf(18, typeVarint), true)
+	}
+	b = appendVarint(b, tagOf(19, typeVarint), protowire.EncodeZigZag(v.DeviceClockAheadMS))
+	b = appendDouble(b, tagOf(20, typeFixed64), v.DisplayLatDeg)
+	b = appendDouble(b, tagOf(21, typeFixed64), v.DisplayLonDeg)
+	b = appendDouble(b, tagOf(22, typeFixed64), v.OdometerM)
+	return v.Diagnosis.appendField(b, tagOf(23, typeBytes))
+}
+
+// appendField writes the diagnosis as a sub-message, and nothing when it is all
+// zero.
+func (d *Diagnosis) appendField(b []byte, field tag) []byte {
+	if *d == (Diagnosis{}) {
+		return b
+	}
+	b, start := openMessage(b, field)
+	if d.HasAccuracyScale {
+		b = appendOptionalFloat(b, tagOf(1, typeFixed32), d.AccuracyScale)
+	}
+	if d.HasVelocityCredibility {
+		b = appendOptionalFloat(b, tagOf(2, typeFixed32), d.VelocityCredibility)
+	}
+	b = appendFloat(b, tagOf(3, typeFixed32), d.BiasM)
+	b = appendFloat(b, tagOf(4, typeFixed32), d.OutlierShare)
+	return closeMessage(b, start)
+}
+
+func (d *Diagnosis) merge(b []byte) error {
+	s := scanner{rest: b}
+	for s.next() {
+		switch s.tag {
+		case 1<<3 | typeFixed32:
+			d.AccuracyScale, d.HasAccuracyScale = float32Of(s.num), true
+		case 2<<3 | typeFixed32:
+			d.VelocityCredibility, d.HasVelocityCredibility = float32Of(s.num), true
+		case 3<<3 | typeFixed32:
+			d.BiasM = float32Of(s.num)
+		case 4<<3 | typeFixed32:
+			d.OutlierShare = float32Of(s.num)
+		}
+	}
+	return s.err
 }
 
 // viewStrings are the strings of the view that a struct held before, to be used
@@ -80,6 +129,22 @@ func (v *View) merge(b []byte, old *viewStrings) error {
 			s.invalid(v.Counts.merge(s.data))
 		case 15<<3 | typeVarint:
 			v.Verdict = starlingv1.Verdict(int32(s.num))
+		case 16<<3 | typeVarint:
+			v.DerivedAvailability = starlingv1.Availability(int32(s.num))
+		case 17<<3 | typeVarint:
+			v.Dispatchable = s.num != 0
+		case 18<<3 | typeVarint:
+			v.Conflicting = s.num != 0
+		case 19<<3 | typeVarint:
+			v.DeviceClockAheadMS = protowire.DecodeZigZag(s.num)
+		case 20<<3 | typeFixed64:
+			v.DisplayLatDeg = math.Float64frombits(s.num)
+		case 21<<3 | typeFixed64:
+			v.DisplayLonDeg = math.Float64frombits(s.num)
+		case 22<<3 | typeFixed64:
+			v.OdometerM = math.Float64frombits(s.num)
+		case 23<<3 | typeBytes:
+			s.invalid(v.Diagnosis.merge(s.data))
 		}
 	}
 	return s.err

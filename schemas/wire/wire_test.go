@@ -170,7 +170,7 @@ func drawCounts(t *rapid.T) wire.FixCounts {
 	if rapid.Bool().Draw(t, "no counts") {
 		return wire.FixCounts{}
 	}
-	return wire.FixCounts{Accepted: drawInt(t), Duplicate: drawInt(t), Conflict: drawInt(t), Late: drawInt(t)}
+	return wire.FixCounts{Accepted: drawInt(t), Duplicate: drawInt(t), Conflict: drawInt(t), Late: drawInt(t), SetAside: drawInt(t)}
 }
 
 func drawEstimate(t *rapid.T) wire.Estimate {
@@ -185,7 +185,22 @@ func drawEstimate(t *rapid.T) wire.Estimate {
 	if e.HasHeading = rapid.Bool().Draw(t, "has heading"); e.HasHeading {
 		e.HeadingDeg = drawFloat(t)
 	}
+	e.DisplayLatDeg, e.DisplayLonDeg = drawDouble(t), drawDouble(t)
 	return e
+}
+
+func drawDiagnosis(t *rapid.T) (d wire.Diagnosis) {
+	if rapid.Bool().Draw(t, "no diagnosis") {
+		return d
+	}
+	d.BiasM, d.OutlierShare = drawFloat(t), drawFloat(t)
+	if d.HasAccuracyScale = rapid.Bool().Draw(t, "has accuracy scale"); d.HasAccuracyScale {
+		d.AccuracyScale = drawFloat(t)
+	}
+	if d.HasVelocityCredibility = rapid.Bool().Draw(t, "has velocity credibility"); d.HasVelocityCredibility {
+		d.VelocityCredibility = drawFloat(t)
+	}
+	return d
 }
 
 func drawView(t *rapid.T) (bool, wire.View) {
@@ -195,6 +210,9 @@ func drawView(t *rapid.T) (bool, wire.View) {
 	v := wire.View{
 		VehicleID: drawString(t), DeviceTimeMS: drawInt(t), SeenTimeMS: drawInt(t), Estimate: drawEstimate(t),
 		Cell: rapid.Uint64().Draw(t, "cell"), Availability: starlingv1.Availability(drawEnum(t)), Counts: drawCounts(t),
+		DerivedAvailability: starlingv1.Availability(drawEnum(t)),
+		Dispatchable:        rapid.Bool().Draw(t, "dispatchable"), Conflicting: rapid.Bool().Draw(t, "conflicting"),
+		DeviceClockAheadMS: drawInt(t), OdometerM: drawDouble(t), Diagnosis: drawDiagnosis(t),
 	}
 	v.HasAttributes, v.Attributes = drawAttributes(t)
 	return true, v
@@ -209,7 +227,8 @@ func drawTrack(t *rapid.T) *wire.Track {
 	tr := &wire.Track{
 		Epoch: drawInt(t), SourceOffset: drawInt(t), PreviousSourceOffset: drawInt(t), ClockMS: drawInt(t),
 		Counts: drawCounts(t), Points: points(), FinalPoints: points(),
-		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }),
+		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }), AppendTimeMS: drawInt(t),
+		SetAsideFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }),
 		Dues: drawSlice(t, func() wire.Due {
 			d := wire.Due{VehicleID: drawString(t), FinalPoints: points(), Forgotten: rapid.Bool().Draw(t, "forgotten")}
 			d.HasLive, d.Live = drawView(t)
@@ -417,7 +436,8 @@ func TestUnmarshalLiveLeavesOutPoints(t *testing.T) {
 			require.NoError(t, got.Unmarshal(drawTrack(t).Append(nil)))
 		}
 		require.NoError(t, got.UnmarshalLive(want.Append(nil)))
-		want.Points, want.FinalPoints, want.LateFixes = nil, nil, nil
+		want.Points, want.FinalPoints, want.LateFixes, want.SetAsideFixes = nil, nil, nil, nil
+		want.SetAsideFixes = nil
 		for i := range want.Dues {
 			want.Dues[i].FinalPoints = nil
 		}
