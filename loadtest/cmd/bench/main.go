@@ -15,11 +15,11 @@ import (
 
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/loadtest/bench"
-	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
 func main() {
-	command.Main("bench", func(ctx context.Context, args []string) (int, error) {
+	report.Main("bench", func(ctx context.Context, args []string) (int, error) {
 		if len(args) > 0 && args[0] == "serve" {
 			return serve(ctx, args[1:])
 		}
@@ -58,10 +58,10 @@ func measure(ctx context.Context, args []string) (code int, err error) {
 		return 1, err
 	}
 	o.Serve = []string{self, "serve"}
-	o.Progress = command.Progress()
+	o.Progress = report.Progress()
 	results, err := measureLogs(ctx, o, strings.Split(*logs, ","), *brokers)
 	if *asJSON {
-		_ = command.JSON(os.Stdout, results)
+		_ = report.JSON(os.Stdout, results)
 	} else {
 		for _, r := range results {
 			fmt.Println(r)

@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/generate"
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { command.Main("generate", run) }
+func main() { report.Main("generate", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := generate.DefaultOptions()
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	}
 	r, err := generate.Run(ctx, o)
 	if *asJSON {
-		_ = command.JSON(os.Stdout, r)
+		_ = report.JSON(os.Stdout, r)
 	} else {
 		fmt.Printf("acknowledged  %.0f fixes/s over %v\n", r.FixesPerSecond, r.Measured.Round(time.Millisecond))
 		fmt.Printf("ack latency   %v\n", r.AckLatency)

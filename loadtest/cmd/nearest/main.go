@@ -13,11 +13,11 @@ import (
 	"os"
 	"strings"
 
-	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/nearest"
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { command.Main("nearest", run) }
+func main() { report.Main("nearest", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := nearest.DefaultOptions()
@@ -50,10 +50,10 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if err := o.Validate(); err != nil {
 		return 2, err
 	}
-	o.Progress = command.Progress()
+	o.Progress = report.Progress()
 	r, err := nearest.Run(ctx, o)
 	if *asJSON {
-		_ = command.JSON(os.Stdout, r)
+		_ = report.JSON(os.Stdout, r)
 	} else {
 		fmt.Print(&r)
 	}

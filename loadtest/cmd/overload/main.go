@@ -12,11 +12,11 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/overload"
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { command.Main("overload", run) }
+func main() { report.Main("overload", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := overload.DefaultOptions()
@@ -47,10 +47,10 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if err := o.Validate(); err != nil {
 		return 2, err
 	}
-	o.Progress = command.Progress()
+	o.Progress = report.Progress()
 	r, err := overload.Run(ctx, o)
 	if *asJSON {
-		_ = command.JSON(os.Stdout, r)
+		_ = report.JSON(os.Stdout, r)
 	} else {
 		fmt.Print(r)
 	}

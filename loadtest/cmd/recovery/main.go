@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/internal/kafkatest"
-	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
 	"github.com/starling-fleet/starling/loadtest/recovery"
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { command.Main("recovery", run) }
+func main() { report.Main("recovery", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := recovery.DefaultOptions()
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	}
 	o.Starling, o.Args = []string{*starling}, flags.Args()
 	defaults(&o, *what)
-	o.Progress = command.Progress()
+	o.Progress = report.Progress()
 
 	switch *log {
 	case "local":
@@ -87,7 +87,7 @@ func defaults(o *recovery.Options, what string) {
 // show prints a result, also an incomplete one.
 func show(result fmt.Stringer, ok, asJSON bool, err error) (int, error) {
 	if asJSON {
-		err = errors.Join(err, command.JSON(os.Stdout, result))
+		err = errors.Join(err, report.JSON(os.Stdout, result))
 	} else {
 		fmt.Print(result)
 	}

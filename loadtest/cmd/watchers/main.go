@@ -12,11 +12,11 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/starling-fleet/starling/loadtest/cmd/internal/command"
+	"github.com/starling-fleet/starling/loadtest/report"
 	"github.com/starling-fleet/starling/loadtest/watchers"
 )
 
-func main() { command.Main("watchers", run) }
+func main() { report.Main("watchers", run) }
 
 func run(ctx context.Context, args []string) (code int, err error) {
 	o := watchers.DefaultOptions()
@@ -40,13 +40,13 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if err := o.Validate(); err != nil {
 		return 2, err
 	}
-	o.Progress = command.Progress()
+	o.Progress = report.Progress()
 	r, err := watchers.Run(ctx, o)
 	if err != nil {
 		return 1, err
 	}
 	if *asJSON {
-		_ = command.JSON(os.Stdout, r)
+		_ = report.JSON(os.Stdout, r)
 	} else {
 		fmt.Print(&r)
 	}

@@ -1,5 +1,5 @@
-// Package command is what the commands that measure have in common.
-package command
+// Package report is what the commands that measure have in common.
+package report
 
 import (
 	"context"
