@@ -4,47 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
-// fencedPatience is how long an owner whose checkpoint was refused waits to be
-// told that it has lost the partition.
+// fencedPatience is how long an owner whose checkpoint was refused waits until
+// its claim is revoked.
 const fencedPatience = time.Minute
 
-// replayCut is how many records of a replay are stepped between two cuts.
-const replayCut = 5000
+// replaySnapshot is how many records of a replay are stepped between two
+// snapshots.
+const replaySnapshot = 5000
 
 // checkpointing is how far the owner has got with its checkpoint. The wall
-// clock says when a cut is taken, never what is in it.
+// clock decides when a snapshot is taken, never what is in it.
 type checkpointing struct {
 	interval time.Duration
 	timer    *time.Timer
-	// resume is the resume offset of the newest cut.
+	// resume is the resume offset of the newest snapshot.
 	resume int64
 	// replayEnd is one past the newest record when the state was loaded, until
 	// the state has reached it.
 	replayEnd int64
-	// pending is the cut that is not stored yet, nil for none.
-	pending *pendingCut
-	// cutBytes is the size of the cut that was stored last.
-	cutBytes int
+	// pending is the snapshot that is not stored yet, nil for none.
+	pending *pendingSnapshot
+	// snapshotBytes is the size of the snapshot that was stored last.
+	snapshotBytes int
 	// storing is set while a goroutine stores it; then stored (capacity 1)
-	// tells the end.
+	// receives the result.
 	storing bool
 	stored  chan error
 }
 
-// pendingCut may be stored once the log has taken so many tracks and letters:
-// all that the records before the cut have yielded.
-type pendingCut struct {
-	cut             Cut
-	tracks, letters int64
-	taken           time.Time
+// pendingSnapshot may be stored once the log has acknowledged so many tracks and
+// dead letters: all that the records before the snapshot have yielded.
+type pendingSnapshot struct {
+	snapshot            step.Snapshot
+	tracks, deadLetters int64
+	taken               time.Time
 }
 
-// start spreads the partitions' first cuts over the interval.
+// changes are the records of a snapshot as the log stores them.
+func changes(s step.Snapshot) []eventlog.Record {
+	records := make([]eventlog.Record, len(s.Changes))
+	for i, change := range s.Changes {
+		records[i] = eventlog.Record(change)
+	}
+	return records
+}
+
+// start spreads the partitions' first snapshots over the interval.
 func (c *checkpointing) start(interval time.Duration, partition int32) {
 	const slots = 16
 	c.interval = interval
@@ -52,73 +64,77 @@ func (c *checkpointing) start(interval time.Duration, partition int32) {
 	c.timer = time.NewTimer(interval / slots * time.Duration(1+partition%slots))
 }
 
-// cut takes a cut unless one is pending or nothing has happened.
-func (o *owner) cut() {
+// snapshot takes a snapshot unless one is pending or nothing has happened.
+func (o *owner) snapshot() {
 	c := &o.checkpoint
 	if c.pending != nil || o.state.Offset() < c.resume {
 		c.timer.Reset(c.interval)
 		return
 	}
-	// The memory is the cut's alone and goes with it: kept for the next, it would
-	// hold the state twice.
-	buffer := make([]byte, 0, c.cutBytes+c.cutBytes/8)
-	c.pending = &pendingCut{cut: o.state.Cut(buffer), tracks: o.tracks.given, letters: o.letters.given, taken: time.Now()}
-	c.resume = c.pending.cut.Resume
+	// The memory is the snapshot's alone and goes with it: kept for the next, it
+	// would hold the state twice. While many vehicles are encoded, a search may
+	// wait for the processor: it is yielded now and then.
+	buffer := make([]byte, 0, c.snapshotBytes+c.snapshotBytes/8)
+	c.pending = &pendingSnapshot{
+		snapshot: o.state.Snapshot(buffer, runtime.Gosched),
+		tracks:   o.tracks.appended, deadLetters: o.deadLetters.appended, taken: time.Now(),
+	}
+	c.resume = c.pending.snapshot.Resume
 }
 
-// cutReplay takes cuts on the way through a replay and one at its end, without
-// waiting for the interval. Otherwise a process that dies more often than that
+// snapshotReplay takes snapshots on the way through a replay and one at its end,
+// without waiting for the interval. Otherwise a process that dies more often than that
 // would replay more and more, and publish all of it again each time.
-func (o *owner) cutReplay() {
+func (o *owner) snapshotReplay() {
 	c := &o.checkpoint
 	next := o.state.Offset() + 1
 	switch {
 	case c.replayEnd == 0:
 	case next >= c.replayEnd:
 		c.replayEnd = 0
-		o.cut()
-	case next-c.resume >= replayCut:
-		o.cut()
+		o.snapshot()
+	case next-c.resume >= replaySnapshot:
+		o.snapshot()
 	}
 }
 
-// storeCut starts to store the pending cut once all that it stands for is
+// storeSnapshot starts to store the pending one once all that it stands for is
 // durable in `tracks`. A crash before that leaves the checkpoint before it; a
 // crash after it leaves this one: the log stores it as one step.
-func (o *owner) storeCut(ctx context.Context) {
+func (o *owner) storeSnapshot(ctx context.Context) {
 	c := &o.checkpoint
 	if c.pending == nil || c.storing {
 		return
 	}
-	tracks, letters := o.tracks.reached(c.pending.tracks), o.letters.reached(c.pending.letters)
-	if !tracks || !letters {
+	tracks, deadLetters := o.tracks.reached(c.pending.tracks), o.deadLetters.reached(c.pending.deadLetters)
+	if !tracks || !deadLetters {
 		return
 	}
 	c.storing = true
-	cut := c.pending.cut
-	o.running.Go(func() { c.stored <- o.claim.Checkpoint(ctx, cut.Changes, cut.Resume) })
+	snapshot := c.pending.snapshot
+	o.running.Go(func() { c.stored <- o.claim.Checkpoint(ctx, changes(snapshot), snapshot.Resume) })
 }
 
-// cutStored ends a checkpoint.
-func (o *owner) cutStored(err error) error {
+// snapshotStored ends a checkpoint.
+func (o *owner) snapshotStored(err error) error {
 	c := &o.checkpoint
 	done := c.pending
 	c.pending, c.storing = nil, false
 	c.timer.Reset(c.interval)
 	if err != nil {
-		return &logFailure{fmt.Errorf("checkpoint at offset %d: %w", done.cut.Resume, err)}
+		return &logFailure{fmt.Errorf("checkpoint at offset %d: %w", done.snapshot.Resume, err)}
 	}
 	o.metrics.checkpoints.Inc()
-	o.metrics.checkpointBytes.Add(float64(len(done.cut.Buffer)))
+	o.metrics.checkpointBytes.Add(float64(len(done.snapshot.Buffer)))
 	o.metrics.checkpointSeconds.Observe(time.Since(done.taken).Seconds())
-	c.cutBytes = len(done.cut.Buffer)
+	c.snapshotBytes = len(done.snapshot.Buffer)
 	return nil
 }
 
 // fenced looks at a failed checkpoint. One that was refused because a later
 // claim owns the partition is not a fault of the log, and the other partitions
-// of this process must not suffer: the owner does nothing more and waits to be
-// told that it has lost the partition.
+// of this process must not suffer: the owner does nothing more and waits
+// until its claim is revoked.
 func (o *owner) fenced(ctx context.Context, err error) error {
 	if !errors.Is(err, eventlog.ErrFenced) {
 		return err
@@ -139,7 +155,7 @@ func (o *owner) fenced(ctx context.Context, err error) error {
 // handOver gives the partition up in good order: what is on its way is
 // published, then everything is checkpointed, then the claim is released by
 // returning. Whatever fails on the way costs the next owner a replay from the
-// last checkpoint and nothing else, so it is told and not returned.
+// last checkpoint and nothing else, so it is logged and not returned.
 func (o *owner) handOver(ctx context.Context) {
 	if err := o.flush(ctx); err != nil {
 		o.logger.Warn("the partition is handed over without a last checkpoint", "error", err)
@@ -150,22 +166,22 @@ func (o *owner) handOver(ctx context.Context) {
 
 // flush waits for all appends and stores what the state is then.
 func (o *owner) flush(ctx context.Context) error {
-	if err := o.tracks.wait(ctx, o.tracks.given); err != nil {
+	if err := o.tracks.wait(ctx, o.tracks.appended); err != nil {
 		return err
 	}
-	if err := o.letters.wait(ctx, o.letters.given); err != nil {
+	if err := o.deadLetters.wait(ctx, o.deadLetters.appended); err != nil {
 		return err
 	}
 	for last := false; ; last = true {
-		o.storeCut(ctx)
+		o.storeSnapshot(ctx)
 		if o.checkpoint.storing {
-			if err := o.cutStored(<-o.checkpoint.stored); err != nil {
+			if err := o.snapshotStored(<-o.checkpoint.stored); err != nil {
 				return err
 			}
 		}
 		if last {
 			return nil
 		}
-		o.cut()
+		o.snapshot()
 	}
 }

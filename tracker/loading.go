@@ -9,9 +9,10 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
-// errReplaced says that a later claim owns the partition.
+// errReplaced is returned when a later claim owns the partition.
 var errReplaced = errors.New("a later claim owns the partition")
 
 // load restores the partition as of its last checkpoint. From here on every
@@ -20,7 +21,7 @@ var errReplaced = errors.New("a later claim owns the partition")
 // when a later claim has fenced this one.
 func (o *owner) load(ctx context.Context) error {
 	started := time.Now()
-	loader, err := newLoader(o.carried, o.cfg.StepSettings(), o.log.Epoch())
+	loader, err := o.carried.NewLoader(o.cfg.StepSettings(), o.log.Epoch())
 	if err != nil {
 		return err
 	}
@@ -33,7 +34,7 @@ func (o *owner) load(ctx context.Context) error {
 		return fmt.Errorf("bounds of %s: %w", topics.Locations, err)
 	}
 	at := bounds[o.claim.Partition()]
-	if o.state, err = loader.Partition(resume, at); err != nil {
+	if o.state, err = loader.Partition(resume, step.Bounds(at)); err != nil {
 		return fmt.Errorf("load the state: %w", err)
 	}
 	if loader.Begins() {
@@ -68,9 +69,9 @@ func (o *owner) begin(ctx context.Context, resume int64, at eventlog.Bounds) err
 	} else {
 		o.logger.Warn("the epoch was raised: the partition's vehicles are unknown until they report", "epoch", o.log.Epoch(), "resume", o.state.Offset()+1)
 	}
-	cut := o.state.Cut(nil)
-	if err := o.claim.Checkpoint(ctx, cut.Changes, cut.Resume); err != nil {
-		if err := o.fenced(ctx, &logFailure{fmt.Errorf("first checkpoint at offset %d: %w", cut.Resume, err)}); err != nil {
+	snapshot := o.state.Snapshot(nil, nil)
+	if err := o.claim.Checkpoint(ctx, changes(snapshot), snapshot.Resume); err != nil {
+		if err := o.fenced(ctx, &logFailure{fmt.Errorf("first checkpoint at offset %d: %w", snapshot.Resume, err)}); err != nil {
 			return err
 		}
 		return errReplaced

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // metrics are the tracker's, with every handle resolved. What is replayed after
@@ -14,10 +15,10 @@ import (
 type metrics struct {
 	reports, ticks, switches, poisoned    prometheus.Counter
 	accepted, duplicate, conflict, late   prometheus.Counter
-	finalPoints, toldAgain, forgotten     prometheus.Counter
-	rebases, overdueTicks                 prometheus.Counter
+	finalPoints, refreshed, forgotten     prometheus.Counter
+	rebases, timerTicks                   prometheus.Counter
 	vehicles, partitions                  prometheus.Gauge
-	lag, clock                            *prometheus.GaugeVec
+	lag, streamTime                       *prometheus.GaugeVec
 	checkpoints, checkpointBytes, retries prometheus.Counter
 	checkpointSeconds, loadSeconds        prometheus.Histogram
 }
@@ -65,18 +66,18 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		accepted: fixes.WithLabelValues("accepted"), duplicate: fixes.WithLabelValues("duplicate"),
 		conflict: fixes.WithLabelValues("conflict"), late: fixes.WithLabelValues("late"),
 		finalPoints:       counter("final_points_total", "Fixes whose reorder window has closed."),
-		toldAgain:         counter("told_again_total", "Silent vehicles that were told again."),
+		refreshed:         counter("refreshed_total", "Views of silent vehicles that were published again."),
 		forgotten:         counter("forgotten_total", "Vehicles that were forgotten after a long silence."),
 		rebases:           counter("rebases_total", "Vehicles that are followed at another device time because their clock had jumped."),
-		overdueTicks:      counter("overdue_ticks_total", "Ticks that were appended because one record could not settle all dues."),
+		timerTicks:        counter("timer_ticks_total", "Ticks that were appended because one record could not fire all expired timers."),
 		vehicles:          gauge("vehicles", "Vehicles known to the partitions that this process owns."),
 		partitions:        gauge("partitions", "Partitions that this process owns."),
 		lag:               byPartition("lag_records", "Offsets between the newest durable record of locations and the last that was stepped."),
-		clock:             byPartition("clock_timestamp_seconds", "The partition's clock, in seconds since the Unix epoch."),
+		streamTime:        byPartition("stream_time_timestamp_seconds", "The partition's stream time, in seconds since the Unix epoch."),
 		checkpoints:       counter("checkpoints_total", "Checkpoints that were stored."),
 		checkpointBytes:   counter("checkpoint_bytes_total", "Bytes of state in the checkpoints that were stored."),
-		retries:           counter("retries_total", "Times that the tracker gave up its partitions because the log failed, and took them up again."),
-		checkpointSeconds: seconds("checkpoint_duration_seconds", "Time from the cut to the stored checkpoint."),
+		retries:           counter("retries_total", "Times that the tracker gave up its partitions because the log failed, and claimed them again."),
+		checkpointSeconds: seconds("checkpoint_duration_seconds", "Time from the snapshot to the stored checkpoint."),
 		loadSeconds:       seconds("load_duration_seconds", "Time to restore a partition from its checkpoints."),
 	}
 	return m, errors.Join(errs...)
@@ -87,19 +88,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 type tally struct {
 	reports, ticks, switches, poisoned int
 	fixes                              wire.FixCounts
-	finalPoints, toldAgain, forgotten  int
+	finalPoints, refreshed, forgotten  int
 	rebases                            int
 }
 
-func (c *tally) add(r *Result, kind wire.LocationKind) {
+func (c *tally) add(r *step.Result) {
 	switch {
 	case r.Poison != nil:
 		c.poisoned++
-	case kind == wire.KindReport:
+	case r.Kind == wire.KindReport:
 		c.reports++
-	case kind == wire.KindTick:
+	case r.Kind == wire.KindTick:
 		c.ticks++
-	case kind == wire.KindVersionSwitch:
+	case r.Kind == wire.KindVersionSwitch:
 		c.switches++
 	}
 	if r.Rebased {
@@ -114,7 +115,7 @@ func (c *tally) add(r *Result, kind wire.LocationKind) {
 		d := &r.Track.Dues[i]
 		c.finalPoints += len(d.FinalPoints)
 		if d.HasLive {
-			c.toldAgain++
+			c.refreshed++
 		}
 		if d.Forgotten {
 			c.forgotten++
@@ -132,7 +133,7 @@ func (c *tally) flush(m *metrics) {
 	m.conflict.Add(float64(c.fixes.Conflict))
 	m.late.Add(float64(c.fixes.Late))
 	m.finalPoints.Add(float64(c.finalPoints))
-	m.toldAgain.Add(float64(c.toldAgain))
+	m.refreshed.Add(float64(c.refreshed))
 	m.forgotten.Add(float64(c.forgotten))
 	m.rebases.Add(float64(c.rebases))
 	*c = tally{}
@@ -140,21 +141,21 @@ func (c *tally) flush(m *metrics) {
 
 // partitionMetrics are the gauges of one partition while it is owned.
 type partitionMetrics struct {
-	all        *metrics
-	label      string
-	lag, clock prometheus.Gauge
-	vehicles   int
+	all             *metrics
+	label           string
+	lag, streamTime prometheus.Gauge
+	vehicles        int
 }
 
 func (m *metrics) own(partition int32) *partitionMetrics {
 	label := strconv.Itoa(int(partition))
 	m.partitions.Inc()
-	return &partitionMetrics{all: m, label: label, lag: m.lag.WithLabelValues(label), clock: m.clock.WithLabelValues(label)}
+	return &partitionMetrics{all: m, label: label, lag: m.lag.WithLabelValues(label), streamTime: m.streamTime.WithLabelValues(label)}
 }
 
-func (m *partitionMetrics) set(p *Partition, end int64) {
+func (m *partitionMetrics) set(p *step.Partition, end int64) {
 	m.lag.Set(float64(max(0, end-p.Offset()-1)))
-	m.clock.Set(float64(p.ClockMS()) / 1000)
+	m.streamTime.Set(float64(p.StreamTimeMS()) / 1000)
 	m.all.vehicles.Add(float64(p.Vehicles() - m.vehicles))
 	m.vehicles = p.Vehicles()
 }
@@ -163,5 +164,5 @@ func (m *partitionMetrics) release() {
 	m.all.vehicles.Sub(float64(m.vehicles))
 	m.all.partitions.Dec()
 	m.all.lag.DeleteLabelValues(m.label)
-	m.all.clock.DeleteLabelValues(m.label)
+	m.all.streamTime.DeleteLabelValues(m.label)
 }

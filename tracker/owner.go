@@ -11,6 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // owner serves one claimed partition. Its run goroutine owns the partition's
@@ -18,18 +19,18 @@ import (
 type owner struct {
 	cfg     Config
 	log     Log
-	carried versions
+	carried step.Versions
 	claim   eventlog.Claim
 	metrics *metrics
 	gauges  *partitionMetrics
 	logger  *slog.Logger
 
-	state   *Partition
-	tracks  *publisher
-	letters *appends
-	ticks   *ticker
-	tally   tally
-	// end is one past the newest durable record that was heard of.
+	state       *step.Partition
+	tracks      *publisher
+	deadLetters *appends
+	ticks       *ticker
+	tally       tally
+	// end is one past the newest durable record that is known of.
 	end int64
 
 	checkpoint checkpointing
@@ -37,8 +38,8 @@ type owner struct {
 	running sync.WaitGroup
 }
 
-// run returns nil after an orderly hand-over, and an error that tells why the
-// partition was given up otherwise.
+// run returns nil after an orderly hand-over, and the reason why the partition
+// was given up otherwise.
 //
 // A crash between two checkpoints leaves tracks published that the state does
 // not know of. The next owner steps the same records from the last checkpoint
@@ -75,10 +76,10 @@ func (o *owner) run(ctx context.Context) error {
 			if err := o.stepBatch(ctx, r.batch); err != nil {
 				return o.giveBack(ctx, err)
 			}
-			o.cutReplay()
-			o.ticks.heard()
-			if o.caughtUp() && o.state.Overdue() {
-				o.metrics.overdueTicks.Inc()
+			o.snapshotReplay()
+			o.ticks.onRecords()
+			if o.caughtUp() && o.state.TimersPending() {
+				o.metrics.timerTicks.Inc()
 				o.tick(ctx)
 			}
 			silence.Reset(o.cfg.TickInterval)
@@ -87,19 +88,19 @@ func (o *owner) run(ctx context.Context) error {
 				o.tick(ctx)
 			}
 			silence.Reset(o.cfg.TickInterval)
-		case <-o.tracks.news:
-		case <-o.letters.news:
+		case <-o.tracks.changed:
+		case <-o.deadLetters.changed:
 		case <-o.checkpoint.timer.C:
-			o.cut()
+			o.snapshot()
 		case err := <-o.checkpoint.stored:
-			if err := o.cutStored(err); err != nil {
+			if err := o.snapshotStored(err); err != nil {
 				return o.fenced(ctx, err)
 			}
 		}
-		if err := errors.Join(o.tracks.failed(), o.letters.failed()); err != nil {
+		if err := errors.Join(o.tracks.failed(), o.deadLetters.failed()); err != nil {
 			return err
 		}
-		o.storeCut(ctx)
+		o.storeSnapshot(ctx)
 	}
 }
 
@@ -109,9 +110,9 @@ type read struct {
 	err   error
 }
 
-// read hands batches to the run goroutine until ctx is done or reading fails.
+// read sends batches to the run goroutine until ctx is done or reading fails.
 func (o *owner) read(ctx context.Context, batches chan<- read) {
-	hand := func(r read) bool {
+	send := func(r read) bool {
 		select {
 		case batches <- r:
 			return r.err == nil
@@ -121,7 +122,7 @@ func (o *owner) read(ctx context.Context, batches chan<- read) {
 	}
 	reader, err := o.log.NewReader(ctx, topics.Locations, map[int32]int64{o.claim.Partition(): o.checkpoint.resume})
 	if err != nil {
-		hand(read{err: err})
+		send(read{err: err})
 		return
 	}
 	defer func() {
@@ -131,28 +132,28 @@ func (o *owner) read(ctx context.Context, batches chan<- read) {
 	}()
 	for {
 		batch, err := reader.Poll(ctx)
-		if !hand(read{batch: batch, err: err}) {
+		if !send(read{batch: batch, err: err}) {
 			return
 		}
 	}
 }
 
-// stepBatch steps the records and hands their tracks to the log.
+// stepBatch steps the records and appends their tracks to the log.
 func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 	defer o.tally.flush(o.metrics)
 	o.end = batch.End
 	for i := range batch.Records {
 		rec := &batch.Records[i]
-		result, err := o.state.Step(*rec)
+		result, err := o.state.Step(step.Record(*rec))
 		if err != nil {
 			return err
 		}
-		o.tally.add(&result, o.state.location.Kind)
-		if o.state.location.Kind == wire.KindVersionSwitch && result.Poison == nil {
-			o.logger.Info("a version switch is in force", "offset", rec.Offset, "step_version", o.state.StepVersion(), "settings", string(o.state.location.Switch.Settings))
+		o.tally.add(&result)
+		if result.Kind == wire.KindVersionSwitch && result.Poison == nil {
+			o.logger.Info("a version switch is in force", "offset", rec.Offset, "step_version", o.state.Version(), "settings", string(o.state.Settings().Encode()))
 		}
 		if result.Poison != nil {
-			if err := o.bury(ctx, rec, result.Poison); err != nil {
+			if err := o.publishDeadLetter(ctx, rec, result.Poison); err != nil {
 				return err
 			}
 		}
@@ -167,16 +168,16 @@ func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 // giveBack ends the partition with err. At a switch to a version that this
 // binary can't serve, the state before the switch is left in good order.
 func (o *owner) giveBack(ctx context.Context, err error) error {
-	var unknown *UnknownVersionError
+	var unknown *step.UnknownVersionError
 	if errors.As(err, &unknown) {
 		o.handOver(ctx)
 	}
 	return err
 }
 
-// bury writes a record that could not be processed to the dead letters. A
-// checkpoint behind the record waits until the letter is durable.
-func (o *owner) bury(ctx context.Context, rec *eventlog.Stored, poison error) error {
+// publishDeadLetter writes a record that could not be processed to the dead letters. A
+// checkpoint behind the record waits until the dead letter is durable.
+func (o *owner) publishDeadLetter(ctx context.Context, rec *eventlog.Stored, poison error) error {
 	o.logger.Error("a record could not be processed and goes to the dead letters", "offset", rec.Offset, "error", poison)
 	letter, err := DeadLetter{
 		Topic: topics.Locations, Partition: o.claim.Partition(), Offset: rec.Offset, AppendTimeMS: rec.AppendTimeMS,
@@ -185,10 +186,10 @@ func (o *owner) bury(ctx context.Context, rec *eventlog.Stored, poison error) er
 	if err != nil {
 		return err
 	}
-	return o.letters.append(ctx, letter)
+	return o.deadLetters.append(ctx, letter)
 }
 
-// caughtUp says that everything durable that was heard of has been stepped.
+// caughtUp returns whether everything durable that is known of has been stepped.
 func (o *owner) caughtUp() bool { return max(o.state.Offset()+1, o.checkpoint.resume) >= o.end }
 
 func (o *owner) tick(ctx context.Context) {

@@ -12,34 +12,34 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// logFailure says that the log did not take a record or a checkpoint. The
+// logFailure is returned when the log did not store a record or a checkpoint. The
 // partition is given up and taken up again from its last checkpoint: what was
-// published since is published again, in the same words.
+// published since is published again, byte for byte.
 type logFailure struct{ err error }
 
 func (e *logFailure) Error() string { return e.err.Error() }
 
 func (e *logFailure) Unwrap() error { return e.err }
 
-// appends counts what one partition of one topic was given and what the log
-// has taken of it. The owner's goroutine appends; the log completes.
+// appends counts the records that were appended to one partition of one topic,
+// and those that the log has acknowledged. The owner's goroutine appends; the log completes.
 type appends struct {
 	topic     string
 	partition int32
 	log       eventlog.Appender
-	// given is the owner's alone.
-	given int64
-	taken atomic.Int64
-	// failure is the first that the log told.
+	// appended is the owner's alone.
+	appended int64
+	acked    atomic.Int64
+	// failure is the first that the log reported.
 	failure atomic.Pointer[error]
-	// wanted is set while the owner waits for news, which then come as a
-	// signal (capacity 1).
-	wanted atomic.Bool
-	news   chan struct{}
+	// wanted is set while the owner waits for progress, which is then signalled
+	// (capacity 1).
+	wanted  atomic.Bool
+	changed chan struct{}
 }
 
 func newAppends(log eventlog.Appender, topic string, partition int32) *appends {
-	return &appends{topic: topic, partition: partition, log: log, news: make(chan struct{}, 1)}
+	return &appends{topic: topic, partition: partition, log: log, changed: make(chan struct{}, 1)}
 }
 
 // Done implements eventlog.Completion for every record: completions come in
@@ -52,7 +52,7 @@ func (a *appends) Done(_ int64, err error) {
 			a.signal()
 		}
 	case a.failure.Load() == nil:
-		a.taken.Add(1)
+		a.acked.Add(1)
 		if a.wanted.Load() {
 			a.signal()
 		}
@@ -61,7 +61,7 @@ func (a *appends) Done(_ int64, err error) {
 
 func (a *appends) signal() {
 	select {
-	case a.news <- struct{}{}:
+	case a.changed <- struct{}{}:
 	default:
 	}
 }
@@ -82,22 +82,22 @@ func (a *appends) append(ctx context.Context, rec eventlog.Record) error {
 	if err := a.log.Append(ctx, a.topic, a.partition, rec, a); err != nil {
 		return &logFailure{fmt.Errorf("append to %s partition %d: %w", a.topic, a.partition, err)}
 	}
-	a.given++
+	a.appended++
 	return nil
 }
 
-// reached says whether the log has taken the first n records; if not, news will
-// come until the owner has seen that it has.
+// reached returns whether the log has acknowledged the first n records; if not,
+// changed is signalled until the owner has seen that it has.
 func (a *appends) reached(n int64) bool {
 	a.wanted.Store(true)
-	if a.taken.Load() < n {
+	if a.acked.Load() < n {
 		return false
 	}
 	a.wanted.Store(false)
 	return true
 }
 
-// wait blocks until the log has taken the first n records.
+// wait blocks until the log has acknowledged the first n records.
 func (a *appends) wait(ctx context.Context, n int64) error {
 	for {
 		if err := a.failed(); err != nil {
@@ -107,7 +107,7 @@ func (a *appends) wait(ctx context.Context, n int64) error {
 			return nil
 		}
 		select {
-		case <-a.news:
+		case <-a.changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -115,7 +115,7 @@ func (a *appends) wait(ctx context.Context, n int64) error {
 }
 
 // chunkBytes is the size of the buffers that track records are encoded into,
-// and chunkSpare the room below which the next one is started.
+// and chunkSpare the free bytes below which the next one is started.
 const (
 	chunkBytes = 64 << 10
 	chunkSpare = 16 << 10
@@ -123,7 +123,7 @@ const (
 
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
-// chunk is a buffer with the records that the log has not yet taken.
+// chunk is a buffer with records that the log has not yet acknowledged.
 type chunk struct {
 	array *[chunkBytes]byte
 	bytes []byte
@@ -158,7 +158,7 @@ func (p *publisher) publish(ctx context.Context, key []byte, t *wire.Track) erro
 	c.bytes = t.Append(c.bytes)
 	value := c.bytes[start:len(c.bytes):len(c.bytes)]
 	p.pendingBytes += len(value)
-	c.last = p.given + 1
+	c.last = p.appended + 1
 	return p.append(ctx, eventlog.Record{Key: key, Value: value})
 }
 
@@ -172,11 +172,11 @@ func (p *publisher) chunk() *chunk {
 	return &p.chunks[len(p.chunks)-1]
 }
 
-// retire frees the chunks whose records the log has taken. What it has not
-// taken when the partition is given up is left to the garbage collector.
+// retire frees the chunks whose records the log has acknowledged. The others are
+// left to the garbage collector when the partition is given up.
 func (p *publisher) retire() {
-	taken, n := p.taken.Load(), 0
-	for n < len(p.chunks) && p.chunks[n].last <= taken {
+	acked, n := p.acked.Load(), 0
+	for n < len(p.chunks) && p.chunks[n].last <= acked {
 		p.pendingBytes -= len(p.chunks[n].bytes)
 		chunkPool.Put(p.chunks[n].array)
 		n++
@@ -188,8 +188,8 @@ func (p *publisher) retire() {
 	}
 }
 
-// canRetry says whether a failure may pass.
-func canRetry(err error) bool {
+// retryable returns whether a failure may pass.
+func retryable(err error) bool {
 	var failure *logFailure
 	return errors.As(err, &failure) && !errors.Is(err, eventlog.ErrTooLarge) && !errors.Is(err, eventlog.ErrClosed)
 }

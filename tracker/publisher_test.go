@@ -93,7 +93,7 @@ func TestNothingIsAppendedAfterAFailure(t *testing.T) {
 	log.complete(1, onFire)
 	err := p.publish(t.Context(), nil, numbered(3))
 	require.ErrorIs(t, err, onFire)
-	require.True(t, canRetry(err))
+	require.True(t, retryable(err))
 	require.Len(t, log.values, 3)
 	log.complete(1, nil)
 	require.False(t, p.reached(3), "what comes after a failure does not count")

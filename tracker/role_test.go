@@ -21,7 +21,13 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
+
+// noonMS is where the time of all these tests starts.
+const noonMS = 1_767_268_800_000
+
+const second, hour = 1000, 3_600_000
 
 var spec = eventlog.OwnSpec{Group: tracker.DefaultConfig().Group, Source: topics.Locations, State: topics.TrackerState}
 
@@ -91,7 +97,7 @@ func requireUndisturbed(t *testing.T, store *memlog.Store) {
 	p := newPartitionOfEpoch(t, 0)
 	var want []string
 	for _, rec := range stepped(t, store) {
-		r, err := p.Step(rec)
+		r, err := p.Step(step.Record(rec))
 		require.NoError(t, err)
 		want = append(want, string(rec.Key)+" "+string(r.Track.Append(nil)))
 	}
@@ -122,8 +128,8 @@ func stepped(t *testing.T, store *memlog.Store) []eventlog.Stored {
 	return records[:resume]
 }
 
-func newPartitionOfEpoch(t *testing.T, epoch int64) *tracker.Partition {
-	p, err := tracker.NewPartition(tracker.DefaultConfig().StepSettings(), epoch)
+func newPartitionOfEpoch(t *testing.T, epoch int64) *step.Partition {
+	p, err := step.NewPartition(tracker.DefaultConfig().StepSettings(), epoch)
 	require.NoError(t, err)
 	return p
 }
@@ -182,7 +188,7 @@ func TestOneTickAtATime(t *testing.T) {
 	})
 }
 
-// When very many vehicles are due, ticks follow each other without a pause.
+// When very many timers expire, ticks follow each other without a pause.
 func TestTicksGoOnWhileDuesWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := open(t, memlog.NewStore(1, topics.All(), 0), memlog.Options{})
@@ -201,7 +207,7 @@ func TestTicksGoOnWhileDuesWait(t *testing.T) {
 				closed[d.VehicleID] = true
 			}
 		}
-		require.Len(t, closed, vehicles, "all windows are closed within the second that they were due in")
+		require.Len(t, closed, vehicles, "all windows are closed within the second of their timers")
 		tr.stop()
 		requireUndisturbed(t, log.Store())
 	})
@@ -294,7 +300,7 @@ func requireCovered(t *testing.T, store *memlog.Store) {
 	p := newPartitionOfEpoch(t, 0)
 	want := map[int64]string{}
 	for _, rec := range store.Records(topics.Locations, 0) {
-		r, err := p.Step(rec)
+		r, err := p.Step(step.Record(rec))
 		require.NoError(t, err)
 		want[rec.Offset] = string(r.Track.Append(nil))
 	}
@@ -344,11 +350,11 @@ func requireStateOfUndisturbed(t *testing.T, store *memlog.Store) {
 	t.Helper()
 	p := newPartitionOfEpoch(t, 0)
 	for _, rec := range stepped(t, store) {
-		_, err := p.Step(rec)
+		_, err := p.Step(step.Record(rec))
 		require.NoError(t, err)
 	}
 	want := map[string][]byte{}
-	c := p.Cut(nil)
+	c := p.Snapshot(nil, nil)
 	for _, change := range c.Changes {
 		if change.Value != nil {
 			want[string(change.Key)] = change.Value
@@ -456,12 +462,12 @@ func TestUnknownVersionGivesThePartitionBack(t *testing.T) {
 		send(t, log, 1, 1)
 		settings := tracker.DefaultConfig().StepSettings()
 		settings.WindowMS = 10 * second
-		appendTo(t, log, "", wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: tracker.StepVersion, Settings: settings.Encode()}})
+		appendTo(t, log, "", wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: step.Newest, Settings: settings.Encode()}})
 		send(t, log, 1, 2)
-		appendTo(t, log, "", wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: tracker.StepVersion + 1}})
+		appendTo(t, log, "", wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: step.Newest + 1}})
 		send(t, log, 1, 3)
 		err := <-tr.ended
-		var unknown *tracker.UnknownVersionError
+		var unknown *step.UnknownVersionError
 		require.ErrorAs(t, err, &unknown)
 		require.Equal(t, int64(3), unknown.Offset)
 		require.ErrorContains(t, err, "partition 0")
@@ -473,9 +479,9 @@ func TestUnknownVersionGivesThePartitionBack(t *testing.T) {
 
 func TestStateThatCannotBeReadIsRefused(t *testing.T) {
 	p := newPartitionOfEpoch(t, 1)
-	_, err := p.Step(eventlog.Stored{AppendTimeMS: noonMS, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)})
+	_, err := p.Step(step.Record{AppendTimeMS: noonMS, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)})
 	require.NoError(t, err)
-	header := p.Cut(nil).Changes[0]
+	header := p.Snapshot(nil, nil).Changes[0]
 
 	for name, test := range map[string]struct {
 		epoch      int64
@@ -489,17 +495,17 @@ func TestStateThatCannotBeReadIsRefused(t *testing.T) {
 		"nothing":                      {1, []byte("v"), nil, "is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			loader, err := tracker.NewLoader(tracker.DefaultConfig().StepSettings(), test.epoch)
+			loader, err := step.NewLoader(tracker.DefaultConfig().StepSettings(), test.epoch)
 			require.NoError(t, err)
 			require.ErrorContains(t, loader.Add(test.key, test.value), test.want)
 		})
 	}
-	loader, err := tracker.NewLoader(tracker.DefaultConfig().StepSettings(), 1)
+	loader, err := step.NewLoader(tracker.DefaultConfig().StepSettings(), 1)
 	require.NoError(t, err)
 	require.NoError(t, loader.Add(header.Key, header.Value))
-	_, err = loader.Partition(7, eventlog.Bounds{End: 7})
+	_, err = loader.Partition(7, step.Bounds{End: 7})
 	require.ErrorContains(t, err, "resumes at offset 7, the state stands for the records before 1")
-	_, err = loader.Partition(1, eventlog.Bounds{})
+	_, err = loader.Partition(1, step.Bounds{})
 	require.ErrorContains(t, err, "resumes at offset 1, the log ends at 0")
 }
 

@@ -35,8 +35,8 @@ func (t *ticker) append(ctx context.Context) error {
 	return nil
 }
 
-// heard is told that records came.
-func (t *ticker) heard() { t.pending.Store(false) }
+// onRecords must be called whenever records were read.
+func (t *ticker) onRecords() { t.pending.Store(false) }
 
 // Done implements eventlog.Completion. A tick that failed is no loss: the next
 // silence makes another.

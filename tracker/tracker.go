@@ -11,6 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // Log is the part of eventlog.Log that the tracker needs.
@@ -26,7 +27,7 @@ type Log interface {
 type Tracker struct {
 	cfg     Config
 	log     Log
-	carried versions
+	carried step.Versions
 	metrics *metrics
 	logger  *slog.Logger
 }
@@ -41,14 +42,14 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("tracker metrics: %w", err)
 	}
-	return &Tracker{cfg: cfg, log: log, carried: stepVersions, metrics: m, logger: logger}, nil
+	return &Tracker{cfg: cfg, log: log, carried: step.Carried(), metrics: m, logger: logger}, nil
 }
 
 // Run serves partitions until ctx is done; then it publishes what is on its
 // way, takes a last checkpoint of each partition, gives them up and returns nil
-// after all its goroutines have ended. When the log fails to take a record, all
+// after all its goroutines have ended. When the log fails to store a record, all
 // partitions are given up and taken up again after a pause. Any other failure
-// (a log that was cut short, a version that this binary does not know) ends Run
+// (a log that was truncated, a version that this binary does not know) ends Run
 // with an error.
 func (t *Tracker) Run(ctx context.Context) error {
 	spec := eventlog.OwnSpec{Group: t.cfg.Group, Source: topics.Locations, State: topics.TrackerState}
@@ -59,7 +60,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 			return nil
 		case err == nil:
 			return errors.New("tracker: the log ended the ownership of partitions")
-		case !canRetry(err):
+		case !retryable(err):
 			return fmt.Errorf("tracker: %w", err)
 		}
 		t.metrics.retries.Inc()
@@ -75,22 +76,22 @@ func (t *Tracker) serve(ctx context.Context, claim eventlog.Claim) error {
 	gauges := t.metrics.own(claim.Partition())
 	defer gauges.release()
 	o := &owner{
-		cfg:     t.cfg,
-		log:     t.log,
-		carried: t.carried,
-		claim:   claim,
-		metrics: t.metrics,
-		gauges:  gauges,
-		logger:  t.logger.With("partition", claim.Partition()),
-		tracks:  newPublisher(t.log, claim.Partition(), t.cfg.MaxInFlightBytes),
-		letters: newAppends(t.log, topics.DeadLetters, claim.Partition()),
-		ticks:   &ticker{log: t.log, partition: claim.Partition()},
+		cfg:         t.cfg,
+		log:         t.log,
+		carried:     t.carried,
+		claim:       claim,
+		metrics:     t.metrics,
+		gauges:      gauges,
+		logger:      t.logger.With("partition", claim.Partition()),
+		tracks:      newPublisher(t.log, claim.Partition(), t.cfg.MaxInFlightBytes),
+		deadLetters: newAppends(t.log, topics.DeadLetters, claim.Partition()),
+		ticks:       &ticker{log: t.log, partition: claim.Partition()},
 	}
 	err := o.run(ctx)
 	switch {
 	case ctx.Err() != nil:
-		// The claim is lost: its next holder has the say, and a failure on the
-		// way out changes nothing.
+		// The claim is lost: its next holder is authoritative, and a failure on
+		// the way out changes nothing.
 		return nil
 	case err != nil:
 		return fmt.Errorf("partition %d: %w", claim.Partition(), err)

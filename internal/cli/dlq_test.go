@@ -19,6 +19,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // logBench is a log that commands and trackers take turns at.
@@ -182,7 +183,7 @@ func TestAReplayedReportCountsOnce(t *testing.T) {
 				b.writeLetter(log, tracker.DeadLetter{Topic: topics.Locations, Offset: offset, AppendTimeMS: now, Key: []byte(key), Value: value, Error: "step panicked\nbadly"})
 			}
 			settings := tracker.DefaultConfig().StepSettings()
-			swap, err := tracker.NewVersionSwitch(tracker.StepVersion, settings)
+			swap, err := step.NewVersionSwitch(step.Newest, settings)
 			require.NoError(t, err)
 			letter(1, "v-1", reportOf(7, 2, now-2000))
 			letter(3, "v-2", reportOf(1, 1, now-3000))

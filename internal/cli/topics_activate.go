@@ -16,7 +16,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
-	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // activation is what `topics activate` prints.
@@ -65,7 +65,7 @@ docs/operations.md has the whole procedure.`,
   starling topics activate --local-directory /var/lib/starling --step-version 1 --yes`,
 	}
 	with := logCommand(cmd, world)
-	carried := tracker.StepVersions()
+	carried := step.Carried().Numbers()
 	version := cmd.Flags().Int32("step-version", carried[len(carried)-1], fmt.Sprintf("Step version to switch to; this binary carries %v.", carried))
 	dryRun := cmd.Flags().Bool("dry-run", false, "Show what is in force and what would change, and append nothing.")
 	yes := cmd.Flags().Bool("yes", false, "Append the switch. Every tracker obeys it.")
@@ -78,7 +78,7 @@ docs/operations.md has the whole procedure.`,
 			return usage(fmt.Errorf("--step-version is %d: this binary carries %v", *version, carried))
 		}
 		return with(func(ctx context.Context, log *openLog) error {
-			record, err := tracker.NewVersionSwitch(*version, log.cfg.Tracker.StepSettings())
+			record, err := step.NewVersionSwitch(*version, log.cfg.Tracker.StepSettings())
 			if err != nil {
 				return err
 			}

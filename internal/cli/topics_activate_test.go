@@ -14,6 +14,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 func (b *logBench) activate(code int, args ...string) activation {
@@ -36,7 +37,7 @@ func TestActivateSwitchesEveryPartition(t *testing.T) {
 		}
 		b.track()
 		for _, p := range b.activate(exitOK, "--dry-run").Partitions {
-			require.Equal(t, int32(tracker.StepVersion), p.InForce.StepVersion)
+			require.Equal(t, int32(step.Newest), p.InForce.StepVersion)
 			require.Empty(t, p.Changes)
 		}
 		other := []string{"--tracker-window", "20s", "--tracker-filter-min-accuracy-m", "2"}
@@ -85,7 +86,7 @@ func TestActivateNamesWhatIsMissing(t *testing.T) {
 	}})
 	t.Cleanup(func() { require.NoError(t, log.Close()) })
 	opened := &openLog{Log: log, cfg: app.DefaultConfig(), patience: time.Minute}
-	record, err := tracker.NewVersionSwitch(tracker.StepVersion, tracker.DefaultConfig().StepSettings())
+	record, err := step.NewVersionSwitch(step.Newest, tracker.DefaultConfig().StepSettings())
 	require.NoError(t, err)
 	out, err := activate(t.Context(), opened, record)
 	require.ErrorContains(t, err, "2 of 4 partitions may lack the switch, repeat the command: partitions 1, 3: the leader is away")

@@ -13,12 +13,12 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/topics"
-	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // inForce returns what each partition is stepped by as of its last checkpoint;
 // partitions without one are left out.
-func inForce(ctx context.Context, log *openLog) (map[int32]tracker.InForce, error) {
+func inForce(ctx context.Context, log *openLog) (map[int32]step.InForce, error) {
 	if log.cfg.OnKafka() {
 		return inForceOnKafka(ctx, log)
 	}
@@ -27,16 +27,16 @@ func inForce(ctx context.Context, log *openLog) (map[int32]tracker.InForce, erro
 
 // inForceOnLocal loads the claims of the log's owners, which are not running:
 // the log belongs to this process.
-func inForceOnLocal(ctx context.Context, log *openLog) (map[int32]tracker.InForce, error) {
+func inForceOnLocal(ctx context.Context, log *openLog) (map[int32]step.InForce, error) {
 	var mu sync.Mutex
-	found := map[int32]tracker.InForce{}
+	found := map[int32]step.InForce{}
 	loaded := 0
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
 	spec := eventlog.OwnSpec{Group: log.cfg.Tracker.Group, Source: topics.Locations, State: topics.TrackerState}
 	err := log.Own(ctx, spec, func(ctx context.Context, claim eventlog.Claim) error {
 		_, err := claim.Load(ctx, func(key, value []byte) error {
-			state, ok, err := tracker.ReadInForce(key, value)
+			state, ok, err := step.ReadInForce(key, value)
 			if ok {
 				mu.Lock()
 				found[claim.Partition()] = state
@@ -67,7 +67,7 @@ func inForceOnLocal(ctx context.Context, log *openLog) (map[int32]tracker.InForc
 
 // inForceOnKafka reads the end of the state topic, beside the trackers that
 // write it: every checkpoint says what its partition is stepped by.
-func inForceOnKafka(ctx context.Context, log *openLog) (map[int32]tracker.InForce, error) {
+func inForceOnKafka(ctx context.Context, log *openLog) (map[int32]step.InForce, error) {
 	const shortest, longer = 1 << 10, 16
 	bounds, err := log.Bounds(ctx, topics.TrackerState)
 	if err != nil {
@@ -77,13 +77,13 @@ func inForceOnKafka(ctx context.Context, log *openLog) (map[int32]tracker.InForc
 	// the end shows only in that nothing more comes.
 	quick := *log
 	quick.patience = min(quick.patience, 3*time.Second)
-	found := map[int32]tracker.InForce{}
+	found := map[int32]step.InForce{}
 	for number, at := range bounds {
 		partition := int32(number)
 		for stretch := int64(shortest); ; stretch *= longer {
 			from := max(at.First, at.End-stretch)
 			err := quick.read(ctx, topics.TrackerState, partition, from, at.End-1, func(rec eventlog.Stored) error {
-				state, ok, err := tracker.ReadInForce(rec.Key, rec.Value)
+				state, ok, err := step.ReadInForce(rec.Key, rec.Value)
 				if ok {
 					found[partition] = state
 				}

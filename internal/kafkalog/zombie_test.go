@@ -28,6 +28,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // Where the zombie falls asleep.
@@ -303,15 +304,15 @@ func (w *zombieWorld) judge() {
 	defer cancel()
 	bounds, err := w.log.Bounds(ctx, topics.Locations)
 	require.NoError(w.t, err)
-	states := make([]*tracker.Partition, len(bounds))
+	states := make([]*step.Partition, len(bounds))
 	for p := range bounds {
-		loader, err := tracker.NewLoader(zombieTracker().StepSettings(), w.log.Epoch())
+		loader, err := step.NewLoader(zombieTracker().StepSettings(), w.log.Epoch())
 		require.NoError(w.t, err)
-		states[p], err = loader.Partition(-1, bounds[p])
+		states[p], err = loader.Partition(-1, step.Bounds(bounds[p]))
 		require.NoError(w.t, err)
 		f := w.readers[int32(p)]
 		for _, rec := range w.locations(ctx, int32(p), f.position) {
-			result, err := states[p].Step(rec)
+			result, err := states[p].Step(step.Record(rec))
 			require.NoError(w.t, err)
 			require.True(w.t, bytes.Equal(result.Track.Append(nil), f.values[rec.Offset]), "partition %d source offset %d", p, rec.Offset)
 		}

@@ -7,7 +7,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
-	"github.com/starling-fleet/starling/tracker"
+	trackerstep "github.com/starling-fleet/starling/tracker/step"
 )
 
 // drawFix draws what a device sees: mostly the present second, sometimes an
@@ -73,7 +73,7 @@ func (w *world) drawSwitch() wire.Location {
 	s.H3Resolution = 5 + w.rng.IntN(8)
 	s.Filter.MinAccuracyM = pick(w.rng, 0.5, 20)
 	s.Filter.DefaultAccuracyM = pick(w.rng, 2.0, 40)
-	return wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: tracker.StepVersion, Settings: s.Encode()}}
+	return wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: trackerstep.Newest, Settings: s.Encode()}}
 }
 
 // drawPoison draws a record that no tracker can process.

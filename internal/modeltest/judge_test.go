@@ -13,7 +13,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
-	"github.com/starling-fleet/starling/tracker"
+	trackerstep "github.com/starling-fleet/starling/tracker/step"
 )
 
 // judge holds a settled world to the contract.
@@ -105,14 +105,14 @@ func (w *world) judgePartition(number int32) []wire.View {
 		return nil
 	}
 	settings := w.cfg.tracker.StepSettings()
-	p, err := tracker.NewPartition(settings, w.store.Epoch())
+	p, err := trackerstep.NewPartition(settings, w.store.Epoch())
 	w.noError(err)
 	m := slow.New(settings, w.store.Epoch())
 	var counts wire.FixCounts
 	fixes := int64(0)
 	poisoned := map[string]bool{}
 	for i, rec := range records[:resume] {
-		r, err := p.Step(rec)
+		r, err := p.Step(trackerstep.Record(rec))
 		w.noError(err)
 		want, poison := m.Step(rec)
 		undisturbed, model := string(r.Track.Append(nil)), string(want.Append(nil))
@@ -183,9 +183,9 @@ func (w *world) judgeEnd(number int32, records []eventlog.Stored, resume int64, 
 }
 
 // judgeState compares what is stored with one cut of the undisturbed partition.
-func (w *world) judgeState(number int32, p *tracker.Partition, got map[string][]byte) {
+func (w *world) judgeState(number int32, p *trackerstep.Partition, got map[string][]byte) {
 	want := map[string]string{}
-	for _, change := range p.Cut(nil).Changes {
+	for _, change := range p.Snapshot(nil, nil).Changes {
 		if change.Value != nil {
 			want[string(change.Key)] = string(change.Value)
 		}

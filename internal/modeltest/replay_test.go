@@ -11,7 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/schemas/topics"
-	"github.com/starling-fleet/starling/tracker"
+	trackerstep "github.com/starling-fleet/starling/tracker/step"
 )
 
 // recorded is a partition of `locations` that came to be in a run, what the
@@ -32,10 +32,10 @@ func record(t *testing.T, seed uint64, actions int) recorded {
 		require.Empty(t, w.failed(), "seed %d", seed)
 		r.cfg, r.records = w.cfg, w.store.Records(topics.Locations, 0)
 	})
-	p, err := tracker.NewPartition(r.cfg.tracker.StepSettings(), 0)
+	p, err := trackerstep.NewPartition(r.cfg.tracker.StepSettings(), 0)
 	require.NoError(t, err)
 	for _, rec := range r.records {
-		result, err := p.Step(rec)
+		result, err := p.Step(trackerstep.Record(rec))
 		require.NoError(t, err)
 		r.tracks = append(r.tracks, string(result.Track.Append(nil)))
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
-	"github.com/starling-fleet/starling/tracker"
+	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // duesPerRecord is how many other vehicles one record settles at most.
@@ -28,7 +28,7 @@ const duesPerRecord = 64
 // Model is one partition of `locations` and what came of it. It is not safe
 // for concurrent use.
 type Model struct {
-	settings tracker.Settings
+	settings step.Settings
 	filter   *gpsfilter.Filter
 	epoch    int64
 	clockMS  int64
@@ -40,11 +40,11 @@ type Model struct {
 }
 
 // New returns a model that has read nothing.
-func New(s tracker.Settings, epoch int64) *Model {
+func New(s step.Settings, epoch int64) *Model {
 	return &Model{settings: s, filter: newFilter(s), epoch: epoch, offset: -1, vehicles: map[string]*vehicle{}}
 }
 
-func newFilter(s tracker.Settings) *gpsfilter.Filter {
+func newFilter(s step.Settings) *gpsfilter.Filter {
 	f, err := gpsfilter.New(s.Filter)
 	if err != nil {
 		panic(err)
@@ -78,7 +78,7 @@ func (m *Model) Step(rec eventlog.Stored) (t wire.Track, poison error) {
 }
 
 func (m *Model) use(s wire.VersionSwitch) {
-	settings, err := tracker.DecodeSettings(s.Settings)
+	settings, err := step.DecodeSettings(s.Settings)
 	if err != nil {
 		panic(err)
 	}

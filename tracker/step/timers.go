@@ -1,0 +1,212 @@
+package step
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+const (
+	// maxFired is how many other vehicles' timers one record fires.
+	maxFired = 64
+	// maxFiredBytes bounds what they add to a record; one timer fires even if
+	// what it publishes is larger.
+	maxFiredBytes = 1 << 20
+	// pointBytes and viewBytes bound an encoded point and an encoded view
+	// without its attributes.
+	pointBytes, viewBytes = 200, 256
+)
+
+// timerMS is the stream time at which the vehicle's timer expires: its window
+// closes, its view is refreshed, or it is forgotten.
+func (p *Partition) timerMS(v *vehicle) int64 {
+	at := min(v.refreshedMS+p.settings.RepeatIntervalMS, v.seenMS+p.settings.ForgetAfterMS)
+	if len(v.open()) > 0 {
+		at = min(at, v.seenMS+p.settings.WindowMS)
+	}
+	return at
+}
+
+// fireTimers fires the expired timers of other vehicles in the order of (time,
+// vehicle) and leaves what is too much for one record to the next.
+func (p *Partition) fireTimers(t *wire.Track) (poison error) {
+	size := 0
+	for len(t.Dues) < maxFired && size < maxFiredBytes {
+		v := p.nextExpired()
+		if v == nil {
+			break
+		}
+		d := extend(&t.Dues)
+		*d = wire.Due{VehicleID: v.id, FinalPoints: d.FinalPoints[:0]}
+		if err := p.fire(v, d); err != nil {
+			poison = err
+		}
+		size += pointBytes*len(d.FinalPoints) + viewBytes + attributesBytes(v)
+	}
+	return poison
+}
+
+// nextExpired returns the first vehicle by (time, vehicle) whose timer has
+// expired, or nil. Times in the heap are lower bounds, so a vehicle is first only
+// if its time is right; the order does not depend on how far off the others are.
+func (p *Partition) nextExpired() *vehicle {
+	for {
+		scheduledMS, v, ok := p.timers.first()
+		if !ok || scheduledMS > p.streamMS {
+			return nil
+		}
+		if at := p.timerMS(v); at != scheduledMS {
+			p.timers.schedule(v, at)
+			continue
+		}
+		return v
+	}
+}
+
+// fire does to v what its timer stands for. If that panics, the vehicle's track
+// is dropped, because its window could never close.
+func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
+	p.markChanged(v)
+	p.undo.save(v)
+	defer func() {
+		if r := recover(); r != nil {
+			p.undo.restore(v)
+			v.track = track{liveValid: true}
+			v.refreshedMS = p.streamMS
+			*d = wire.Due{VehicleID: v.id, HasLive: true}
+			p.view(v, &d.Live)
+			p.timers.schedule(v, p.timerMS(v))
+			poison = fmt.Errorf("fire the timer of vehicle %s: %v", v.id, r)
+		}
+	}()
+	silent := p.streamMS - v.seenMS
+	if silent >= p.settings.ForgetAfterMS {
+		d.FinalPoints = p.closeAll(&v.track, d.FinalPoints)
+		d.Forgotten = true
+		p.forget(v)
+		return nil
+	}
+	if silent >= p.settings.WindowMS {
+		d.FinalPoints = p.closeAll(&v.track, d.FinalPoints)
+	}
+	if p.streamMS-v.refreshedMS >= p.settings.RepeatIntervalMS {
+		d.HasLive = true
+		p.view(v, &d.Live)
+		v.refreshedMS = p.streamMS
+	}
+	p.timers.schedule(v, p.timerMS(v))
+	return nil
+}
+
+func (p *Partition) forget(v *vehicle) {
+	p.timers.remove(v)
+	delete(p.vehicles, v.id)
+	p.forgotten = append(p.forgotten, v.id)
+}
+
+func attributesBytes(v *vehicle) int {
+	if v.attributes == nil {
+		return 0
+	}
+	n := len(v.attributes.Type)
+	for _, tag := range v.attributes.Tags {
+		n += len(tag) + 8
+	}
+	return n
+}
+
+// timers is a heap of vehicles by (a lower bound of their timer, vehicle). A
+// vehicle that reports all the time moves only when its bound is reached.
+type timers struct {
+	heap []timer
+}
+
+type timer struct {
+	atMS    int64
+	vehicle *vehicle
+}
+
+// noSlot is the slot of a vehicle that is not in the heap.
+const noSlot = math.MinInt32
+
+func (h *timers) first() (int64, *vehicle, bool) {
+	if len(h.heap) == 0 {
+		return 0, nil, false
+	}
+	return h.heap[0].atMS, h.heap[0].vehicle, true
+}
+
+// scheduleBy makes sure that v is in the heap no later than at a time.
+func (h *timers) scheduleBy(v *vehicle, atMS int64) {
+	if v.timerSlot == noSlot || h.heap[v.timerSlot].atMS > atMS {
+		h.schedule(v, atMS)
+	}
+}
+
+// schedule sets the timer of v.
+func (h *timers) schedule(v *vehicle, atMS int64) {
+	if v.timerSlot == noSlot {
+		v.timerSlot = int32(len(h.heap))
+		h.heap = append(h.heap, timer{})
+	}
+	i := int(v.timerSlot)
+	h.heap[i] = timer{atMS, v}
+	h.down(h.up(i))
+}
+
+// remove takes v out.
+func (h *timers) remove(v *vehicle) {
+	i, last := int(v.timerSlot), len(h.heap)-1
+	v.timerSlot = noSlot
+	moved := h.heap[last]
+	h.heap[last] = timer{}
+	h.heap = h.heap[:last]
+	if i < last {
+		h.heap[i] = moved
+		moved.vehicle.timerSlot = int32(i)
+		h.down(h.up(i))
+	}
+}
+
+func (h *timers) up(i int) int {
+	at := h.heap[i]
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !at.before(h.heap[parent]) {
+			break
+		}
+		h.set(i, h.heap[parent])
+		i = parent
+	}
+	h.set(i, at)
+	return i
+}
+
+func (h *timers) down(i int) {
+	at := h.heap[i]
+	for {
+		child := 2*i + 1
+		if child >= len(h.heap) {
+			break
+		}
+		if child+1 < len(h.heap) && h.heap[child+1].before(h.heap[child]) {
+			child++
+		}
+		if !h.heap[child].before(at) {
+			break
+		}
+		h.set(i, h.heap[child])
+		i = child
+	}
+	h.set(i, at)
+}
+
+func (h *timers) set(i int, at timer) {
+	h.heap[i] = at
+	at.vehicle.timerSlot = int32(i)
+}
+
+func (a timer) before(b timer) bool {
+	return a.atMS < b.atMS || a.atMS == b.atMS && a.vehicle.id < b.vehicle.id
+}

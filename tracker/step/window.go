@@ -1,0 +1,274 @@
+package step
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+
+	"github.com/starling-fleet/starling/gpsfilter"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// maxIdleWindow is how many fixes a closed window keeps capacity for.
+const maxIdleWindow = 64
+
+// track is what a vehicle's fixes have made so far. Fixes at or after the low
+// watermark are open: a fix may still come between them. Closed fixes are gone; base is
+// what they left.
+type track struct {
+	// base is the filter after the newest closed fix.
+	base gpsfilter.State
+	// live is base stepped through the open fixes. It is not part of the
+	// state: with liveValid false it is made again when it is needed.
+	live gpsfilter.State
+	// window holds the open fixes by device time. When time has closed it
+	// (tailClosed), it holds just the newest fix, which is closed, so that
+	// its repetition is recognised.
+	window                []wire.Fix
+	tailClosed, liveValid bool
+	// newestMS is the device time of the newest fix, 0 for none.
+	newestMS int64
+	// lowWatermarkMS is the low watermark: the oldest device time that is still
+	// open.
+	lowWatermarkMS int64
+	// last is the estimate at the newest fix.
+	last wire.Estimate
+}
+
+// open returns the open fixes.
+func (t *track) open() []wire.Fix {
+	if t.tailClosed {
+		return nil
+	}
+	return t.window
+}
+
+// insert adds new fixes, by device time and none before the low watermark, closes
+// what leaves the window and writes the points of both to out.
+func (p *Partition) insert(t *track, fixes []wire.Fix, out *wire.Track) {
+	if len(fixes) == 0 {
+		return
+	}
+	if t.tailClosed {
+		t.tailClosed = false
+		t.window = t.window[:0]
+	}
+	newest := max(t.newestMS, fixes[len(fixes)-1].DeviceTimeMS)
+	watermark := max(t.lowWatermarkMS, newest-p.settings.WindowMS)
+	if most := p.settings.WindowMaxFixes; len(t.window)+len(fixes) > most {
+		watermark = max(watermark, nthNewest(t.window, fixes, most))
+	}
+	if t.liveValid && fixes[0].DeviceTimeMS > t.newestMS {
+		p.append(t, fixes, watermark, out)
+	} else {
+		p.merge(t, fixes, watermark, out)
+	}
+	t.newestMS, t.lowWatermarkMS = newest, watermark
+}
+
+// append is insert for fixes that are all newer than what came before. Every
+// fix is stepped once into live, and a second time into base when it closes,
+// unless it closes at once: keeping each estimate instead would cost more
+// memory than the second step costs time.
+func (p *Partition) append(t *track, fixes []wire.Fix, watermark int64, out *wire.Track) {
+	out.FinalPoints = p.close(t, countBefore(t.window, watermark), out.FinalPoints)
+	closed := countBefore(fixes, watermark)
+	for i := range fixes {
+		point := extend(&out.Points)
+		p.step(&t.live, &fixes[i], point)
+		if i < closed {
+			*extend(&out.FinalPoints) = *point
+		}
+		if i == closed-1 {
+			t.base = t.live
+		}
+	}
+	t.last = out.Points[len(out.Points)-1].Estimate
+	t.window = append(grow(t.window, len(fixes)-closed), fixes[closed:]...)
+}
+
+// merge is insert for fixes of which some come before the newest: the filter
+// goes through the window again.
+func (p *Partition) merge(t *track, fixes []wire.Fix, watermark int64, out *wire.Track) {
+	t.window = mergeByTime(grow(t.window, len(fixes)), fixes)
+	closed := countBefore(t.window, watermark)
+	t.live, t.liveValid = t.base, true
+	var point wire.TrackPoint
+	for i := range t.window {
+		fix := &t.window[i]
+		p.step(&t.live, fix, &point)
+		if len(fixes) > 0 && fixes[0].DeviceTimeMS == fix.DeviceTimeMS {
+			*extend(&out.Points) = point
+			fixes = fixes[1:]
+		}
+		if i < closed {
+			*extend(&out.FinalPoints) = point
+		}
+		if i == closed-1 {
+			t.base = t.live
+		}
+	}
+	t.last = point.Estimate
+	t.window = slices.Delete(t.window, 0, closed)
+}
+
+// close closes the first n open fixes and adds their final points.
+func (p *Partition) close(t *track, n int, final []wire.TrackPoint) []wire.TrackPoint {
+	for i := range t.window[:n] {
+		p.step(&t.base, &t.window[i], extend(&final))
+	}
+	t.window = slices.Delete(t.window, 0, n)
+	return final
+}
+
+// closeAll closes the whole window, as time does, and adds the final points.
+func (p *Partition) closeAll(t *track, final []wire.TrackPoint) []wire.TrackPoint {
+	if len(t.open()) == 0 {
+		return final
+	}
+	newest := t.window[len(t.window)-1]
+	final = p.close(t, len(t.window), final)
+	if cap(t.window) > maxIdleWindow {
+		t.window = nil
+	}
+	t.window = append(t.window, newest)
+	t.tailClosed = true
+	t.live, t.liveValid = t.base, true
+	t.lowWatermarkMS = t.newestMS + 1
+	return final
+}
+
+// restart closes the window and gives up the track: the next fix starts a new
+// one, whatever its time.
+func (p *Partition) restart(t *track, final []wire.TrackPoint) []wire.TrackPoint {
+	final = p.closeAll(t, final)
+	*t = track{window: t.window[:0], liveValid: true}
+	return final
+}
+
+// step steps the filter and describes what it made of the fix.
+func (p *Partition) step(s *gpsfilter.State, fix *wire.Fix, out *wire.TrackPoint) {
+	e := p.filter.Step(s, gpsfilter.Fix{
+		TimeMS:     fix.DeviceTimeMS,
+		LatDeg:     fix.LatDeg,
+		LonDeg:     fix.LonDeg,
+		AccuracyM:  fix.AccuracyM,
+		SpeedMPS:   fix.SpeedMPS,
+		HeadingDeg: fix.HeadingDeg,
+		Has:        filterFields(fix.Has),
+	})
+	out.Fix = *fix
+	out.Estimate = wire.Estimate{
+		LatDeg:         e.LatDeg,
+		LonDeg:         e.LonDeg,
+		SpeedMPS:       float32(e.SpeedMPS),
+		HeadingDeg:     headingDeg(e.HeadingDeg),
+		HasSpeed:       e.HasSpeed,
+		HasHeading:     e.HasHeading,
+		VarEastM2:      float32(e.VarEastM2),
+		CovEastNorthM2: float32(e.CovEastNorthM2),
+		VarNorthM2:     float32(e.VarNorthM2),
+		Verdict:        starlingv1.Verdict(e.Verdict),
+	}
+	out.NormalisedDistance = float32(e.NormalisedDistance)
+}
+
+// headingDeg keeps a heading below 360 when rounding would lift it there.
+func headingDeg(deg float64) float32 {
+	if h := float32(deg); h < 360 {
+		return h
+	}
+	return 0
+}
+
+func filterFields(has wire.Has) gpsfilter.Fields {
+	var f gpsfilter.Fields
+	if has&wire.HasAccuracy != 0 {
+		f |= gpsfilter.FieldAccuracy
+	}
+	if has&wire.HasSpeed != 0 {
+		f |= gpsfilter.FieldSpeed
+	}
+	if has&wire.HasHeading != 0 {
+		f |= gpsfilter.FieldHeading
+	}
+	return f
+}
+
+// find returns the fix of a device time.
+func find(fixes []wire.Fix, deviceTimeMS int64) (*wire.Fix, bool) {
+	i := countBefore(fixes, deviceTimeMS)
+	if i < len(fixes) && fixes[i].DeviceTimeMS == deviceTimeMS {
+		return &fixes[i], true
+	}
+	return nil, false
+}
+
+// countBefore is how many of the fixes, by device time, are before a time. Most
+// calls ask for very few or none.
+func countBefore(fixes []wire.Fix, deviceTimeMS int64) int {
+	const few = 4
+	for i := range min(few, len(fixes)) {
+		if fixes[i].DeviceTimeMS >= deviceTimeMS {
+			return i
+		}
+	}
+	return sort.Search(len(fixes), func(i int) bool { return fixes[i].DeviceTimeMS >= deviceTimeMS })
+}
+
+// nthNewest is the device time of the nth newest of two runs of fixes by device
+// time that hold at least n together.
+func nthNewest(a, b []wire.Fix, n int) int64 {
+	var t int64
+	for range n {
+		if len(b) == 0 || len(a) > 0 && a[len(a)-1].DeviceTimeMS > b[len(b)-1].DeviceTimeMS {
+			t, a = a[len(a)-1].DeviceTimeMS, a[:len(a)-1]
+		} else {
+			t, b = b[len(b)-1].DeviceTimeMS, b[:len(b)-1]
+		}
+	}
+	return t
+}
+
+// mergeByTime merges b into a, both by device time; a must have the capacity.
+func mergeByTime(a, b []wire.Fix) []wire.Fix {
+	i, j := len(a)-1, len(b)-1
+	a = a[:len(a)+len(b)]
+	for k := len(a) - 1; j >= 0; k-- {
+		if i >= 0 && a[i].DeviceTimeMS > b[j].DeviceTimeMS {
+			a[k], i = a[i], i-1
+		} else {
+			a[k], j = b[j], j-1
+		}
+	}
+	return a
+}
+
+// grow adds capacity for n more fixes. A window lives long and there is one per
+// vehicle, so it grows in small steps: by four fixes, or a sixteenth.
+func grow(fixes []wire.Fix, n int) []wire.Fix {
+	need := len(fixes) + n
+	if need <= cap(fixes) {
+		return fixes
+	}
+	size := max(need, cap(fixes)+cap(fixes)/16)
+	grown := make([]wire.Fix, len(fixes), (size+3)/4*4)
+	copy(grown, fixes)
+	return grown
+}
+
+// extend adds one element, keeping what the slice's memory held there.
+func extend[T any](s *[]T) *T {
+	if len(*s) < cap(*s) {
+		*s = (*s)[:len(*s)+1]
+	} else {
+		var zero T
+		*s = append(*s, zero)
+	}
+	return &(*s)[len(*s)-1]
+}
+
+func sortByTime(fixes []wire.Fix) {
+	slices.SortStableFunc(fixes, func(a, b wire.Fix) int { return cmp.Compare(a.DeviceTimeMS, b.DeviceTimeMS) })
+}
