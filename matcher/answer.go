@@ -17,7 +17,7 @@ import (
 type vehicleMessage struct {
 	vehicle          starlingv1.Vehicle
 	deviceTime, seen timestamppb.Timestamp
-	age              durationpb.Duration
+	age, ahead       durationpb.Duration
 	position         starlingv1.Position
 	attributes       starlingv1.Attributes
 	counts           starlingv1.FixCounts
@@ -25,14 +25,24 @@ type vehicleMessage struct {
 	nearby           starlingv1.NearbyVehicle
 }
 
-// fill writes a vehicle as of nowMS and returns its message.
-func (m *vehicleMessage) fill(v *liveindex.Vehicle, nowMS int64) *starlingv1.Vehicle {
+// wholeMessage is that of a call which returns all that is known of a vehicle.
+type wholeMessage struct {
+	vehicleMessage
+	display            starlingv1.Place
+	diagnosis          starlingv1.DeviceDiagnosis
+	scale, credibility float32
+}
+
+// fill writes a vehicle as of a moment and returns its message.
+func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *moment) *starlingv1.Vehicle {
 	out := &m.vehicle
 	out.Name = namePrefix + v.ID
-	out.Availability, out.Verdict = v.Availability, v.Verdict
+	out.Availability, out.DerivedAvailability, out.Verdict = v.Availability, v.DerivedAvailability, v.Verdict
+	out.Dispatchable, out.Conflicting = v.Dispatchable, v.Conflicting
 	setTimestamp(&m.seen, v.SeenTimeMS)
 	out.SeenTime = &m.seen
-	m.counts.Accepted, m.counts.Duplicate, m.counts.Conflict, m.counts.Late = v.Counts.Accepted, int64(v.Counts.Duplicate), int64(v.Counts.Conflict), int64(v.Counts.Late)
+	m.counts.Accepted, m.counts.Duplicate, m.counts.Conflict = int64(v.Counts.Accepted), int64(v.Counts.Duplicate), int64(v.Counts.Conflict)
+	m.counts.Late, m.counts.SetAside = int64(v.Counts.Late), int64(v.Counts.SetAside)
 	out.FixCounts = &m.counts
 	if v.Attributes != nil {
 		m.attributes.Type, m.attributes.Seats, m.attributes.Tags = v.Attributes.Type, v.Attributes.Seats, v.Attributes.Tags
@@ -43,8 +53,14 @@ func (m *vehicleMessage) fill(v *liveindex.Vehicle, nowMS int64) *starlingv1.Veh
 	}
 	setTimestamp(&m.deviceTime, v.DeviceTimeMS)
 	out.DeviceTime = &m.deviceTime
-	setDuration(&m.age, max(nowMS-v.DeviceTimeMS, 0))
-	out.Age = &m.age
+	if ms, known := now.ageMS(v); known {
+		setDuration(&m.age, ms)
+		out.Age = &m.age
+	}
+	if v.DeviceClockAheadMS != 0 {
+		setDuration(&m.ahead, v.DeviceClockAheadMS)
+		out.DeviceClockAhead = &m.ahead
+	}
 	m.position.Latitude, m.position.Longitude = v.LatDeg, v.LonDeg
 	m.position.VarEastM2, m.position.CovEastNorthM2, m.position.VarNorthM2 = v.VarEastM2, v.CovEastNorthM2, v.VarNorthM2
 	m.position.UncertaintyRadiusM = float32(geo.Ellipse95RadiusM(float64(v.VarEastM2), float64(v.CovEastNorthM2), float64(v.VarNorthM2)))
@@ -60,6 +76,34 @@ func (m *vehicleMessage) fill(v *liveindex.Vehicle, nowMS int64) *starlingv1.Veh
 	if v.Cell != 0 {
 		out.H3Cell = strconv.FormatUint(v.Cell, 16)
 	}
+	return out
+}
+
+// fillWhole writes also what GetVehicle and ListVehicles alone return.
+func (m *wholeMessage) fillWhole(v *liveindex.Vehicle, now *moment) *starlingv1.Vehicle {
+	out := m.fill(v, now)
+	if v.DeviceTimeMS == 0 {
+		return out
+	}
+	out.OdometerM = v.OdometerM
+	if v.DisplayLatDeg != 0 || v.DisplayLonDeg != 0 {
+		m.display.Latitude, m.display.Longitude = v.DisplayLatDeg, v.DisplayLonDeg
+		out.DisplayPosition = &m.display
+	}
+	d := &v.Diagnosis
+	if *d == (liveindex.Diagnosis{}) {
+		return out
+	}
+	m.diagnosis.BiasM, m.diagnosis.OutlierShare = d.BiasM, d.OutlierShare
+	if d.AccuracyScale != 0 {
+		m.scale = d.AccuracyScale
+		m.diagnosis.AccuracyScale = &m.scale
+	}
+	if d.HasVelocity {
+		m.credibility = d.VelocityCredibility
+		m.diagnosis.VelocityCredibility = &m.credibility
+	}
+	out.Diagnosis = &m.diagnosis
 	return out
 }
 

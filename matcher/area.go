@@ -12,16 +12,17 @@ func (m *Matcher) SearchArea(_ context.Context, req *starlingv1.SearchAreaReques
 	if err := m.serving(); err != nil {
 		return nil, err
 	}
-	nowMS := m.now().UnixMilli()
+	now := m.moment()
 	var f faults
-	area, filter, n := f.area("area", req.GetArea(), true), f.filter(req.GetFilter(), nowMS), f.areaResults(req.GetMaxResults())
+	area, filter, n := f.area("area", req.GetArea(), true), f.filter(req.GetFilter(), &now), f.areaResults(req.GetMaxResults())
 	if err := f.err(); err != nil {
 		return nil, err
 	}
 	found, total := m.index.Within(area, filter, n, nil)
 	found = found[:fitting(found)]
+	now.freshenAll(found)
 	return &starlingv1.SearchAreaResponse{
-		Vehicles: vehicleMessages(found, nowMS), TotalCount: int32(total), StalePartitions: m.staleMessages(nowMS),
+		Vehicles: vehicleMessages(found, &now), TotalCount: int32(total), StalePartitions: m.staleMessages(now.ms),
 	}, nil
 }
 
@@ -36,10 +37,10 @@ func fitting(vs []liveindex.Vehicle) int {
 	return len(vs)
 }
 
-func vehicleMessages(vs []liveindex.Vehicle, nowMS int64) []*starlingv1.Vehicle {
+func vehicleMessages(vs []liveindex.Vehicle, now *moment) []*starlingv1.Vehicle {
 	messages, out := make([]vehicleMessage, len(vs)), make([]*starlingv1.Vehicle, len(vs))
 	for i := range vs {
-		out[i] = messages[i].fill(&vs[i], nowMS)
+		out[i] = messages[i].fill(&vs[i], now)
 	}
 	return out
 }

@@ -12,8 +12,8 @@ import (
 
 // Config sets the matcher.
 type Config struct {
-	StaleAfter    time.Duration `koanf:"stale_after" help:"How far a partition's clock may be behind the wall clock before answers name the partition as stale."`
-	RebuildWindow time.Duration `koanf:"rebuild_window" help:"Stretch of each partition of tracks, counted back from its newest record on the partition's clock, that is read at start; at least twice the tracker's repeat_interval, or silent vehicles are missed. 0 reads everything that is kept."`
+	StaleAfter    time.Duration `koanf:"stale_after" help:"How far a partition's stream time, and the append time of its newest record, may be behind the wall clock before answers name the partition as stale."`
+	RebuildWindow time.Duration `koanf:"rebuild_window" help:"Stretch of each partition of tracks, counted back from its newest record in stream time, that is read at start; at least twice the tracker's repeat_interval, or silent vehicles are missed. 0 reads everything that is kept."`
 	MaxWatchers   int           `koanf:"max_watchers" help:"Largest number of calls that watch vehicles, of calls that watch areas, and of calls that watch counts, at the same time."`
 
 	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches, and of cells in which one call watches counts; bounds the call's memory, about 100 bytes each."`
@@ -22,11 +22,13 @@ type Config struct {
 
 	MaxPlaybackFixes int `koanf:"max_playback_fixes" help:"Largest number of fixes that are kept for calls that play vehicles out, about 60 bytes each; when there are more, the oldest of the vehicle that has just reported go."`
 
+	DispatchMaxAge time.Duration `koanf:"dispatch_max_age" help:"Longest time after a vehicle's newest fix for which it counts as dispatchable; as tracker.dispatch_max_age. It holds also while the tracker is behind."`
+
 	PredictLimit time.Duration `koanf:"predict_limit" help:"Longest time after a vehicle's newest fix for which a search predicts where it is."`
 
 	Region      string        `koanf:"region" help:"Region of matcher.regions that this replica is limited to; empty means that it keeps the whole fleet. See docs/scale-out.md."`
 	Regions     []string      `koanf:"regions" help:"How the earth is divided among matchers that are limited to regions: NAME=CELL CELL ... with H3 cells of any resolutions, best none finer than tracker.h3_resolution; one of them may be NAME=rest. They must cover the earth and not overlap, and must be the same for all processes."`
-	RegionGrace time.Duration `koanf:"region_grace" help:"How long, on its partition's clock, a vehicle is still kept after it has left the region; at least 15s longer than stale_after."`
+	RegionGrace time.Duration `koanf:"region_grace" help:"How long, in its partition's stream time, a vehicle is still kept after it has left the region; at least 15s longer than stale_after."`
 
 	ETA ETAConfig `koanf:"eta"`
 }
@@ -52,6 +54,7 @@ func DefaultConfig() Config {
 		SupplyResolution: 9,
 
 		MaxPlaybackFixes: 1_000_000,
+		DispatchMaxAge:   time.Minute,
 		PredictLimit:     20 * time.Second,
 		RegionGrace:      30 * time.Second,
 		ETA: ETAConfig{
@@ -82,6 +85,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxPlaybackFixes < 1000 || c.MaxPlaybackFixes > 1_000_000_000 {
 		errs = append(errs, fmt.Errorf("max_playback_fixes: %d, must be between 1000 and 1000000000", c.MaxPlaybackFixes))
+	}
+	if c.DispatchMaxAge < time.Second || c.DispatchMaxAge > time.Hour {
+		errs = append(errs, fmt.Errorf("dispatch_max_age: %v, must be between 1s and 1h", c.DispatchMaxAge))
 	}
 	if c.PredictLimit < time.Second || c.PredictLimit > 5*time.Minute {
 		errs = append(errs, fmt.Errorf("predict_limit: %v, must be between 1s and 5m", c.PredictLimit))

@@ -20,9 +20,9 @@ const (
 
 // selection is a CellSelection in the form that the tree reads.
 type selection struct {
-	resolution     int
-	within         supply.Area
-	availabilities []starlingv1.Availability
+	resolution int
+	within     supply.Area
+	choice     supply.Choice
 }
 
 // CountVehicles implements starlingv1.FleetServiceServer. Each page is read by
@@ -36,7 +36,7 @@ func (m *Matcher) CountVehicles(_ context.Context, req *starlingv1.CountVehicles
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	page, next := m.supply.Page(s.resolution, after, s.within, s.availabilities, size, nil)
+	page, next := m.supply.Page(s.resolution, after, s.within, s.choice, size, nil)
 	out := &starlingv1.CountVehiclesResponse{Cells: cellMessages(page), StalePartitions: m.staleMessages(m.now().UnixMilli())}
 	if next != 0 {
 		out.NextPageToken = CountPageToken(strconv.FormatUint(next, 16))
@@ -45,11 +45,14 @@ func (m *Matcher) CountVehicles(_ context.Context, req *starlingv1.CountVehicles
 }
 
 func (f *faults) selection(in *starlingv1.CellSelection, finest int) selection {
-	s := selection{resolution: int(in.GetResolution()), availabilities: in.GetAvailabilities()}
+	s := selection{
+		resolution: int(in.GetResolution()),
+		choice:     supply.Choice{Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable()},
+	}
 	if s.resolution < 0 || s.resolution > finest {
 		f.add("selection.resolution", "is %d, must be between 0 and %d", s.resolution, finest)
 	}
-	for _, a := range s.availabilities {
+	for _, a := range s.choice.Availabilities {
 		f.availability("selection.availabilities", a)
 	}
 	const field = "selection.within_h3_cells"
@@ -107,9 +110,10 @@ func cellMessages(cells []supply.Cell) []*starlingv1.CellCount {
 	for i := range cells {
 		c, to := &cells[i].Counts, &messages[i]
 		to.H3Cell, to.TotalCount = strconv.FormatUint(cells[i].Cell, 16), c.Total()
-		to.FreeCount, to.ReservedCount = c[starlingv1.Availability_AVAILABILITY_FREE], c[starlingv1.Availability_AVAILABILITY_RESERVED]
-		to.OnRideCount, to.OfflineCount = c[starlingv1.Availability_AVAILABILITY_ON_RIDE], c[starlingv1.Availability_AVAILABILITY_OFFLINE]
-		to.UnstatedCount = c[starlingv1.Availability_AVAILABILITY_UNSPECIFIED]
+		to.FreeCount, to.ReservedCount = c.By[starlingv1.Availability_AVAILABILITY_FREE], c.By[starlingv1.Availability_AVAILABILITY_RESERVED]
+		to.OnRideCount, to.OfflineCount = c.By[starlingv1.Availability_AVAILABILITY_ON_RIDE], c.By[starlingv1.Availability_AVAILABILITY_OFFLINE]
+		to.BusyCount, to.UnstatedCount = c.By[starlingv1.Availability_AVAILABILITY_BUSY], c.By[starlingv1.Availability_AVAILABILITY_UNSPECIFIED]
+		to.DispatchableCount = c.Dispatchable
 		out[i] = to
 	}
 	return out

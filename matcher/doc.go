@@ -26,9 +26,19 @@
 //
 // # Staleness
 //
-// A partition is stale when its clock, the largest append time that its tracker
-// has told, is behind the wall clock by more than Config.StaleAfter. Every
-// answer names the stale partitions that it may have read from.
+// A partition is stale when its stream time and the append time of the newest
+// record that its tracker has answered are both behind the wall clock by more
+// than Config.StaleAfter. A time that is in the future by more than 5 s shows
+// nothing: neither a bad stamp nor a believed jump hides a tracker that has
+// stopped. Every answer names the stale partitions that it may have read from.
+//
+// # Ages
+//
+// A fix was taken at its device time less what the device's clock is ahead, as
+// the tracker has learned it, and not after the log had the report that it came
+// with. Its age is the time from then to the later of the wall clock and its
+// partition's stream time. max_age, prediction and dispatchability use the same
+// age. A clock that disagrees with the log's stamps is an alarm (skew).
 //
 // # Watching
 //

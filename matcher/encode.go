@@ -52,11 +52,11 @@ func searchNearestEncoded(srv any, ctx context.Context, dec func(any) error, int
 func (m *Matcher) searchEncoded(ctx context.Context, req *starlingv1.SearchNearestRequest) (*wire.Encoded, error) {
 	memory := findingPool.Get().(*finding)
 	defer memory.free()
-	nowMS, err := m.search(ctx, req, memory)
+	now, err := m.search(ctx, req, memory)
 	if err != nil {
 		return nil, err
 	}
-	stale, err := encodedStale(m.staleMessages(nowMS))
+	stale, err := encodedStale(m.staleMessages(now.ms))
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (m *Matcher) searchEncoded(ctx context.Context, req *starlingv1.SearchNeare
 	buf := pool.Get(size)
 	b := (*buf)[:0]
 	for i := range memory.hits {
-		b = appendNearby(b, &memory.hits[i], nowMS)
+		b = appendNearby(b, &memory.hits[i], &now)
 	}
 	*buf = append(b, stale...)
 	return &wire.Encoded{Data: mem.BufferSlice{mem.NewBuffer(buf, pool)}}, nil
@@ -85,7 +85,7 @@ func encodedStale(stale []*starlingv1.StalePartition) ([]byte, error) {
 
 // maxNearbyBytes is at least the length of a hit's encoding.
 func maxNearbyBytes(h *liveindex.Hit) int {
-	const fixed = 320
+	const fixed = 400
 	n := fixed + len(h.Vehicle.ID)
 	if a := h.Vehicle.Attributes; a != nil {
 		n += len(a.Type)
@@ -105,10 +105,10 @@ const (
 )
 
 // appendNearby writes one of SearchNearestResponse.results.
-func appendNearby(b []byte, h *hit, nowMS int64) []byte {
+func appendNearby(b []byte, h *hit, now *moment) []byte {
 	b, whole := open(b, 1)
 	b, inner := open(b, 1)
-	b = shut(appendVehicle(b, &h.Vehicle, nowMS), inner)
+	b = shut(appendVehicle(b, &h.Vehicle, now), inner)
 	b = appendDouble(b, 2, h.DistanceM)
 	if h.Predicted {
 		b, inner = open(b, 3)
@@ -124,8 +124,8 @@ func appendNearby(b []byte, h *hit, nowMS int64) []byte {
 	return shut(b, whole)
 }
 
-// appendVehicle writes a Vehicle as of nowMS.
-func appendVehicle(b []byte, v *liveindex.Vehicle, nowMS int64) []byte {
+// appendVehicle writes a Vehicle as of a moment.
+func appendVehicle(b []byte, v *liveindex.Vehicle, now *moment) []byte {
 	b = append(b, 1<<3|byte(bytes), byte(len(namePrefix)+len(v.ID))) // an id has at most 64 bytes
 	b = append(append(b, namePrefix...), v.ID...)
 	if v.DeviceTimeMS != 0 {
@@ -133,7 +133,9 @@ func appendVehicle(b []byte, v *liveindex.Vehicle, nowMS int64) []byte {
 	}
 	b = appendMillis(b, 3, v.SeenTimeMS)
 	if v.DeviceTimeMS != 0 {
-		b = appendMillis(b, 4, max(nowMS-v.DeviceTimeMS, 0))
+		if ms, known := now.ageMS(v); known {
+			b = appendMillis(b, 4, ms)
+		}
 		var inner int
 		b, inner = open(b, 5)
 		b = appendPosition(b, v.LatDeg, v.LonDeg, v.VarEastM2, v.CovEastNorthM2, v.VarNorthM2)
@@ -155,11 +157,19 @@ func appendVehicle(b []byte, v *liveindex.Vehicle, nowMS int64) []byte {
 		b = shut(strconv.AppendUint(b, v.Cell, 16), inner)
 	}
 	b, inner := open(b, 11)
-	b = appendInt(b, 1, v.Counts.Accepted)
+	b = appendInt(b, 1, int64(v.Counts.Accepted))
 	b = appendInt(b, 2, int64(v.Counts.Duplicate))
 	b = appendInt(b, 3, int64(v.Counts.Conflict))
-	b = shut(appendInt(b, 4, int64(v.Counts.Late)), inner)
-	return appendInt(b, 12, int64(v.Verdict))
+	b = appendInt(b, 4, int64(v.Counts.Late))
+	b = shut(appendInt(b, 5, int64(v.Counts.SetAside)), inner)
+	b = appendInt(b, 12, int64(v.Verdict))
+	b = appendInt(b, 13, int64(v.DerivedAvailability))
+	b = appendBool(b, 14, v.Dispatchable)
+	b = appendBool(b, 15, v.Conflicting)
+	if v.DeviceTimeMS != 0 && v.DeviceClockAheadMS != 0 {
+		b = appendMillis(b, 16, v.DeviceClockAheadMS)
+	}
+	return b
 }
 
 func appendAttributes(b []byte, a *liveindex.Attributes) []byte {
@@ -192,13 +202,20 @@ func appendMillis(b []byte, field byte, ms int64) []byte {
 }
 
 // The append functions write a field, and nothing for what proto3 leaves out.
-// Field numbers are below 16.
+// Field numbers of all but messages are below 16.
 
 func appendInt(b []byte, field byte, v int64) []byte {
 	if v == 0 {
 		return b
 	}
 	return protowire.AppendVarint(append(b, field<<3|byte(varint)), uint64(v))
+}
+
+func appendBool(b []byte, field byte, v bool) []byte {
+	if !v {
+		return b
+	}
+	return append(b, field<<3|byte(varint), 1)
 }
 
 func appendDouble(b []byte, field byte, v float64) []byte {
@@ -219,7 +236,7 @@ func appendFloat(b []byte, field byte, v float32) []byte {
 
 // open begins a message in a field and keeps one byte for its length.
 func open(b []byte, field byte) (out []byte, start int) {
-	b = append(b, field<<3|byte(bytes), 0)
+	b = append(protowire.AppendTag(b, protowire.Number(field), bytes), 0)
 	return b, len(b)
 }
 

@@ -56,9 +56,12 @@ func oddVehicle(w *world, rng *rand.Rand, i int) wire.View {
 	v.SpeedMPS, v.HasSpeed = float32(rng.IntN(3)*10), rng.IntN(3) > 0
 	v.HeadingDeg, v.HasHeading = float32(rng.IntN(3)*90), rng.IntN(3) > 0
 	v.VarEastM2, v.CovEastNorthM2, v.VarNorthM2 = rng.Float32()*9, -rng.Float32()*float32(rng.IntN(2)), rng.Float32()*9
-	v.Availability = starlingv1.Availability(rng.IntN(5))
+	v.Availability = starlingv1.Availability(rng.IntN(6))
+	v.DerivedAvailability = starlingv1.Availability(rng.IntN(2) * 3)
+	v.Dispatchable, v.Conflicting = rng.IntN(2) == 0, rng.IntN(2) == 0
+	v.DeviceClockAheadMS = []int64{0, 1, -999, -130_001, 90_000}[rng.IntN(5)]
 	v.Verdict = starlingv1.Verdict(rng.IntN(6))
-	v.Counts = wire.FixCounts{Accepted: rng.Int64() >> rng.IntN(63), Duplicate: int64(rng.IntN(2)), Conflict: int64(rng.IntN(300)), Late: 1 << 31}
+	v.Counts = wire.FixCounts{Accepted: rng.Int64() >> rng.IntN(63), Duplicate: int64(rng.IntN(2)), Conflict: int64(rng.IntN(300)), Late: 1 << 31, SetAside: int64(rng.IntN(2) * 200)}
 	if v.HasAttributes = rng.IntN(4) > 0; v.HasAttributes {
 		v.Attributes = wire.Attributes{Type: strings.Repeat("t", rng.IntN(32)), Seats: int32(rng.IntN(3) * 100)}
 		for range rng.IntN(17) {

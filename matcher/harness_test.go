@@ -38,12 +38,13 @@ type world struct {
 	sources [partitions]int64 // next source offset
 	epoch   int64
 	clock   func() time.Time // nil: nowMS
+	logger  *slog.Logger     // matchers'
 
 	registries map[*matcher.Matcher]*prometheus.Registry
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, store: memlog.NewStore(partitions, topics.All(), 0), registries: map[*matcher.Matcher]*prometheus.Registry{}}
+	w := &world{t: t, logger: slog.New(slog.DiscardHandler), store: memlog.NewStore(partitions, topics.All(), 0), registries: map[*matcher.Matcher]*prometheus.Registry{}}
 	w.nowMS.Store(startMS)
 	w.log = memlog.Open(w.store, memlog.Options{Now: w.now})
 	t.Cleanup(func() { w.log.Close() })
@@ -123,7 +124,7 @@ type service struct {
 func (w *world) start(cfg matcher.Config, opts ...matcher.Option) *service {
 	s := &service{t: w.t, registry: prometheus.NewRegistry(), failed: make(chan error, 1)}
 	var err error
-	s.role, err = matcher.New(cfg, w.log, s.registry, slog.New(slog.DiscardHandler), append(opts, matcher.WithClock(w.now))...)
+	s.role, err = matcher.New(cfg, w.log, s.registry, w.logger, append([]matcher.Option{matcher.WithClock(w.now)}, opts...)...)
 	require.NoError(w.t, err)
 	s.FleetServiceClient = dial(w.t, s.role)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -46,10 +46,14 @@ type Matcher struct {
 	tapes    *tapes
 	eta      eta.Estimator
 	resident *residence // nil: all vehicles are kept
+	skew     *skew
 	ready    atomic.Bool
 	stopped  chan struct{} // closed when Run has ended
 
 	partitions []partition // what is not atomic in them is Run's
+	// newestStreamMS is the latest stream time of any partition.
+	newestStreamMS atomic.Int64
+	staleCache     atomic.Pointer[staleCandidates]
 	// Run's own:
 	track    wire.Track // the record at hand
 	whole    wire.Track // and with its points, if somebody plays them out
@@ -78,6 +82,7 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	m := &Matcher{
 		cfg: cfg, log: log, logger: logger, now: time.Now,
 		watchers: newWatchers(cfg.MaxWatchers), areas: newFeeds(cfg.MaxWatchers), sessions: newSessions(), counts: newCountFeeds(cfg.MaxWatchers), tapes: newTapes(cfg.MaxPlaybackFixes),
+		skew:       newSkew(logger, cfg.StaleAfter),
 		partitions: make([]partition, log.Partitions()), stopped: make(chan struct{}),
 	}
 	m.supply = supply.New(cfg.SupplyResolution, m.counts.changed)
@@ -115,7 +120,7 @@ func (m *Matcher) Run(ctx context.Context) error {
 	defer m.ready.Store(false)
 	background, stop := context.WithCancel(ctx)
 	var joined sync.WaitGroup
-	joined.Go(func() { m.tellStaleness(background) })
+	joined.Go(func() { m.watchStaleness(background) })
 	defer joined.Wait()
 	defer stop()
 	err := m.follow(ctx)

@@ -47,9 +47,10 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 			}
 			return 0
 		}),
-		gauge("stale_partitions", "Partitions whose clock is behind by more than stale_after.", func() float64 {
+		gauge("stale_partitions", "Partitions whose stream time and newest append time are behind by more than stale_after.", func() float64 {
 			return float64(len(m.stale(m.now().UnixMilli())))
 		}),
+		gauge("clock_skew_seconds", "Smallest time from a record's append to its being applied, in the last minute or two: near 0 when this process' clock agrees with the log's, negative when the log's stamps are in the future.", m.skew.seconds),
 		gauge("watchers", "Open calls that watch a vehicle.", func() float64 { return float64(m.watchers.open.Load()) }),
 		gauge("playback_fixes", "Fixes kept for calls that play vehicles out.", func() float64 { return float64(m.tapes.held.Load()) }),
 		gauge("supply_cells", "H3 cells of all resolutions that have vehicles.", func() float64 { return float64(m.supply.Len()) }),

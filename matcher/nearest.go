@@ -58,29 +58,35 @@ const (
 func (m *Matcher) SearchNearest(ctx context.Context, req *starlingv1.SearchNearestRequest) (*starlingv1.SearchNearestResponse, error) {
 	memory := findingPool.Get().(*finding)
 	defer memory.free()
-	nowMS, err := m.search(ctx, req, memory)
+	now, err := m.search(ctx, req, memory)
 	if err != nil {
 		return nil, err
 	}
-	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, nowMS), StalePartitions: m.staleMessages(nowMS)}, nil
+	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, &now), StalePartitions: m.staleMessages(now.ms)}, nil
 }
 
 // search finds what a request asks for and returns the moment that it was asked
 // at.
-func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (nowMS int64, err error) {
+func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (now moment, err error) {
 	if err := m.serving(); err != nil {
-		return 0, err
+		return now, err
 	}
-	nowMS = m.now().UnixMilli()
+	now = m.moment()
 	var f faults
-	q := f.query(req, nowMS)
+	q := f.query(req, &now)
 	if err := f.err(); err != nil {
-		return 0, err
+		return now, err
 	}
 	if req.GetPredict() {
-		q.Ahead = &liveindex.Ahead{NowMS: nowMS, LimitMS: m.cfg.PredictLimit.Milliseconds()}
+		q.Ahead = &liveindex.Ahead{NowMS: now.ms, LimitMS: m.cfg.PredictLimit.Milliseconds(), Skew: now.skew}
 	}
-	return nowMS, m.find(ctx, q, req.GetRanking(), to)
+	if err := m.find(ctx, q, req.GetRanking(), to); err != nil {
+		return now, err
+	}
+	for i := range to.found {
+		now.freshen(&to.found[i].Vehicle)
+	}
+	return now, nil
 }
 
 // find searches the index and, if the ranking asks for it, compares travel
@@ -131,11 +137,11 @@ func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int
 	return nil
 }
 
-func nearbyMessages(hits []hit, nowMS int64) []*starlingv1.NearbyVehicle {
+func nearbyMessages(hits []hit, now *moment) []*starlingv1.NearbyVehicle {
 	messages, out := make([]vehicleMessage, len(hits)), make([]*starlingv1.NearbyVehicle, len(hits))
 	for i, h := range hits {
 		near := &messages[i].nearby
-		near.Vehicle, near.DistanceM = messages[i].fill(&h.Vehicle, nowMS), h.DistanceM
+		near.Vehicle, near.DistanceM = messages[i].fill(&h.Vehicle, now), h.DistanceM
 		if h.Predicted {
 			near.PredictedPosition = predictedPosition(h.Hit)
 		}

@@ -2,7 +2,6 @@ package matcher
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -59,28 +58,4 @@ func (p *pace) sleep(wake <-chan struct{}, tick <-chan time.Time) error {
 	case <-tick:
 	}
 	return nil
-}
-
-// tellStaleness has the calls that watch areas or counts look when the set of
-// stale partitions changes, which no record tells.
-func (m *Matcher) tellStaleness(ctx context.Context) {
-	tick := time.NewTicker(staleCheck)
-	defer tick.Stop()
-	var last []int32
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		var now []int32
-		for _, s := range m.stale(m.now().UnixMilli()) {
-			now = append(now, s.number)
-		}
-		if !slices.Equal(now, last) {
-			m.areas.wakeAll()
-			m.counts.wakeAll()
-		}
-		last = now
-	}
 }

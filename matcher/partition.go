@@ -13,8 +13,11 @@ import (
 
 // partition is how far one partition of `tracks` has been read.
 type partition struct {
-	// clockMS is the partition's clock, 0 before it is known.
-	clockMS atomic.Int64
+	// streamMS is the partition's stream time, 0 before it is known.
+	streamMS atomic.Int64
+	// appendMS is the append time of the newest record of `locations` that its
+	// tracker has answered.
+	appendMS atomic.Int64
 	// empty is true while the partition has never had a record.
 	empty atomic.Bool
 
@@ -85,7 +88,9 @@ func (m *Matcher) apply(b eventlog.Batch) error {
 	if n := len(b.Records); n > 0 {
 		p.empty.Store(false)
 		if p.rebuilt {
-			lag := m.now().UnixMilli() - b.Records[n-1].AppendTimeMS
+			nowMS, appendMS := m.now().UnixMilli(), b.Records[n-1].AppendTimeMS
+			m.skew.note(nowMS, appendMS)
+			lag := nowMS - appendMS
 			m.metrics.applySeconds.Observe(float64(max(lag, 0)) / 1000)
 		}
 	}
@@ -126,9 +131,11 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 		return err
 	}
 	m.metrics.records.Inc()
-	if t.ClockMS > p.clockMS.Load() {
-		p.clockMS.Store(t.ClockMS)
+	appendMS := t.AppendTimeMS
+	if appendMS == 0 {
+		appendMS = t.ClockMS
 	}
+	m.noteStream(p, t.ClockMS, appendMS)
 	if m.resident != nil {
 		m.dropDeparted(p)
 	}
@@ -223,7 +230,7 @@ func (m *Matcher) upsert(p *partition, v *wire.View) {
 	}
 	p.populated = true
 	if m.resident != nil {
-		p.departures.note(v.VehicleID, here, p.clockMS.Load())
+		p.departures.note(v.VehicleID, here, p.streamMS.Load())
 	}
 }
 
@@ -231,33 +238,4 @@ func (m *Matcher) forget(p *partition, id string) {
 	if m.stages(p) && p.staged.forget(id) || m.index.Remove(id) {
 		m.metrics.forgotten.Inc()
 	}
-}
-
-// stalePartition is a partition whose clock is behind.
-type stalePartition struct {
-	number   int32
-	behindMS int64
-	known    bool // false when nothing is known of its clock
-}
-
-// stale returns the partitions that are stale at a time, in order; nil if there
-// are none. A partition that never had a record has nothing to be stale.
-func (m *Matcher) stale(nowMS int64) []stalePartition {
-	var out []stalePartition
-	for i := range m.partitions {
-		if s, ok := m.staleness(int32(i), nowMS); ok {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-func (m *Matcher) staleness(number int32, nowMS int64) (stalePartition, bool) {
-	p := &m.partitions[number]
-	clock := p.clockMS.Load()
-	if clock == 0 {
-		return stalePartition{number: number}, !p.empty.Load()
-	}
-	behind := nowMS - clock
-	return stalePartition{number, behind, true}, behind > m.cfg.StaleAfter.Milliseconds()
 }

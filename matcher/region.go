@@ -52,8 +52,8 @@ type residence struct {
 // departures are the vehicles of one partition that have left the region and are
 // still kept. They belong to Run.
 type departures struct {
-	left  map[string]int64 // the clock when a vehicle left
-	queue []departure      // by clock; some have come back since
+	left  map[string]int64 // the stream time when a vehicle left
+	queue []departure      // by stream time; some have come back since
 }
 
 type departure struct {
@@ -127,10 +127,20 @@ func (d *departures) note(id string, here bool, clockMS int64) {
 	}
 }
 
+// shift moves all times when the stream time has jumped back.
+func (d *departures) shift(ms int64) {
+	for id := range d.left {
+		d.left[id] += ms
+	}
+	for i := range d.queue {
+		d.queue[i].leftMS += ms
+	}
+}
+
 // dropDeparted forgets the vehicles whose grace is over.
 func (m *Matcher) dropDeparted(p *partition) {
 	d, n := &p.departures, 0
-	for ; n < len(d.queue) && d.queue[n].leftMS+m.resident.graceMS <= p.clockMS.Load(); n++ {
+	for ; n < len(d.queue) && d.queue[n].leftMS+m.resident.graceMS <= p.streamMS.Load(); n++ {
 		one := d.queue[n]
 		if leftMS, leaving := d.left[one.id]; leaving && leftMS == one.leftMS {
 			delete(d.left, one.id)

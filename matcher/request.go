@@ -35,7 +35,7 @@ func (f *faults) vehicleID(field, name string) string {
 }
 
 // query turns a search request into the index's form.
-func (f *faults) query(req *starlingv1.SearchNearestRequest, nowMS int64) liveindex.Query {
+func (f *faults) query(req *starlingv1.SearchNearestRequest, now *moment) liveindex.Query {
 	q := liveindex.Query{MaxResults: int(req.GetMaxResults()), RadiusM: req.GetRadiusM()}
 	q.LatDeg, q.LonDeg = f.place("place", req.GetPlace())
 	if q.MaxResults == 0 {
@@ -47,7 +47,7 @@ func (f *faults) query(req *starlingv1.SearchNearestRequest, nowMS int64) livein
 	if !(q.RadiusM >= 0) || math.IsInf(q.RadiusM, 0) {
 		f.add("radius_m", "is %v, must be 0 (for no bound) or positive and finite", q.RadiusM)
 	}
-	q.Filter = f.filter(req.GetFilter(), nowMS)
+	q.Filter = f.filter(req.GetFilter(), now)
 	q.Within = f.area("area", req.GetArea(), false)
 	if _, known := starlingv1.Ranking_name[int32(req.GetRanking())]; !known {
 		f.add("ranking", "%d is not a ranking", req.GetRanking())
@@ -70,8 +70,11 @@ func (f *faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float6
 	return p.GetLatitude(), p.GetLongitude()
 }
 
-func (f *faults) filter(in *starlingv1.VehicleFilter, nowMS int64) liveindex.Filter {
-	out := liveindex.Filter{Availabilities: in.GetAvailabilities(), Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags()}
+func (f *faults) filter(in *starlingv1.VehicleFilter, now *moment) liveindex.Filter {
+	out := liveindex.Filter{
+		Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable(),
+		Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags(), Skew: now.skew,
+	}
 	for _, a := range out.Availabilities {
 		f.availability("filter.availabilities", a)
 	}
@@ -85,7 +88,10 @@ func (f *faults) filter(in *starlingv1.VehicleFilter, nowMS int64) liveindex.Fil
 			f.add("filter.max_age", "must be a positive duration")
 		}
 		// A part of a millisecond counts for the vehicle: its time has none.
-		out.MinDeviceTimeMS = max(1, nowMS-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
+		out.MinFixTimeMS = max(1, now.ms-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
+	}
+	if out.Dispatchable {
+		out.MinFixTimeMS = max(1, out.MinFixTimeMS, now.ms-now.dispatchMaxAgeMS)
 	}
 	return out
 }

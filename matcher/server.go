@@ -66,7 +66,9 @@ func (m *Matcher) GetVehicle(_ context.Context, req *starlingv1.GetVehicleReques
 	if !ok {
 		return nil, m.unknown(req.GetName(), id)
 	}
-	return new(vehicleMessage).fill(&v, m.now().UnixMilli()), nil
+	now := m.moment()
+	now.freshen(&v)
+	return new(wholeMessage).fillWhole(&v, &now), nil
 }
 
 // ListVehicles implements starlingv1.FleetServiceServer. Each page is read by
@@ -82,12 +84,17 @@ func (m *Matcher) ListVehicles(_ context.Context, req *starlingv1.ListVehiclesRe
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	nowMS := m.now().UnixMilli()
+	now := m.moment()
 	page, next := m.index.Page(after, size, nil)
 	if n := fitting(page); n < len(page) {
 		next, page = page[n-1].ID, page[:n]
 	}
-	out := &starlingv1.ListVehiclesResponse{Vehicles: vehicleMessages(page, nowMS), StalePartitions: m.staleMessages(nowMS)}
+	out := &starlingv1.ListVehiclesResponse{Vehicles: make([]*starlingv1.Vehicle, len(page)), StalePartitions: m.staleMessages(now.ms)}
+	messages := make([]wholeMessage, len(page))
+	for i := range page {
+		now.freshen(&page[i])
+		out.Vehicles[i] = messages[i].fillWhole(&page[i], &now)
+	}
 	if next != "" {
 		out.NextPageToken = PageToken(next)
 	}
@@ -96,7 +103,7 @@ func (m *Matcher) ListVehicles(_ context.Context, req *starlingv1.ListVehiclesRe
 
 // messageBytes bounds the encoded size of a vehicle.
 func messageBytes(v *liveindex.Vehicle) int {
-	n := 256 + len(v.ID)
+	n := 320 + len(v.ID)
 	if v.Attributes != nil {
 		n += len(v.Attributes.Type)
 		for _, tag := range v.Attributes.Tags {

@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// staleCheck is how often a watch looks whether its partition has become
-	// stale or current again, which no record tells.
-	staleCheck = time.Second
 	// catchUpWait is how long a watch that resumes waits for a matcher that has
 	// not yet read what the client was told elsewhere.
 	catchUpWait = 5 * time.Second
@@ -94,6 +91,12 @@ type sighting struct {
 	known, stale bool
 }
 
+// hide drops what this call does not send, so that it is no change.
+func (s *sighting) hide() {
+	v := &s.vehicle
+	v.DisplayLatDeg, v.DisplayLonDeg, v.OdometerM, v.Diagnosis = 0, 0, 0, liveindex.Diagnosis{}
+}
+
 // catchUp waits until this matcher has read the report that the client knows
 // already. One that takes too long does not resume.
 func (w *vehicleWatch) catchUp(seenMS int64) error {
@@ -138,15 +141,18 @@ func (w *vehicleWatch) run() error {
 	for first := true; ; first = false {
 		var s sighting
 		s.vehicle, s.known = w.m.index.Get(w.id)
-		nowMS := w.m.now().UnixMilli()
-		_, s.stale = w.m.staleness(w.number, nowMS)
+		now := w.m.moment()
+		nowMS := now.of(w.id)
+		_, s.stale = w.m.staleness(w.number, now.ms)
+		s.hide()
 		seenMS := s.vehicle.SeenTimeMS
+		now.freshen(&s.vehicle)
 		w.nextFix = -1
 		if w.player != nil && s.known {
 			w.play(&s, nowMS, first)
 		}
 		if first || s != w.last {
-			if err := w.send(&s, nowMS, seenMS); err != nil {
+			if err := w.send(&s, &now, seenMS); err != nil {
 				return err
 			}
 			w.last = s
@@ -184,24 +190,26 @@ func (w *vehicleWatch) play(s *sighting, nowMS int64, first bool) {
 		// The state that the play-out began with stands until a fix is due.
 		began := *last
 		began.Availability, began.Attributes = s.vehicle.Availability, s.vehicle.Attributes
+		began.DerivedAvailability, began.Dispatchable, began.Conflicting = s.vehicle.DerivedAvailability, s.vehicle.Dispatchable, s.vehicle.Conflicting
 		s.vehicle = began
 	}
 	if w.last.known && w.last.vehicle.DeviceTimeMS == s.vehicle.DeviceTimeMS {
 		s.vehicle.SeenTimeMS, s.vehicle.Counts = w.last.vehicle.SeenTimeMS, w.last.vehicle.Counts
+		s.vehicle.DeviceClockAheadMS = w.last.vehicle.DeviceClockAheadMS
 	}
 }
 
-func (w *vehicleWatch) send(s *sighting, nowMS, seenMS int64) error {
+func (w *vehicleWatch) send(s *sighting, now *moment, seenMS int64) error {
 	out := &starlingv1.WatchVehicleResponse{Unknown: !s.known, Stale: s.stale, Resumed: w.resumes}
 	w.resumes = false
 	if s.known {
-		out.Vehicle = new(vehicleMessage).fill(&s.vehicle, nowMS)
+		out.Vehicle = new(vehicleMessage).fill(&s.vehicle, now)
 	} else {
 		out.Vehicle = &starlingv1.Vehicle{Name: namePrefix + w.id}
 	}
 	token := vehicleToken{seenMS: seenMS}
 	if w.player != nil {
-		out.Playback = w.player.message(nowMS, s.vehicle.DeviceTimeMS)
+		out.Playback = w.player.message(now.of(w.id), s.vehicle.DeviceTimeMS)
 		token = w.player.token(seenMS)
 	}
 	out.ResumeToken = token.encode(w.id)

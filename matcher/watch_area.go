@@ -21,7 +21,7 @@ func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.Server
 	}
 	var f faults
 	area, interval, token := f.area("area", req.GetArea(), true), f.interval(req.GetMinInterval()), f.resumeArea(req.GetResumeToken())
-	f.filter(req.GetFilter(), 0)
+	f.filter(req.GetFilter(), new(moment))
 	if err := f.err(); err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ type areaUpdate struct {
 	changed  []liveindex.Vehicle
 	left     []string
 	number   uint32
-	nowMS    int64
+	now      moment
 }
 
 // begin sends what has changed since an update of the session's, or a snapshot
@@ -84,7 +84,7 @@ func (a *areaWatch) begin(from uint32) error {
 	if err != nil {
 		return err
 	}
-	stale, numbers := a.staleness(u.nowMS)
+	stale, numbers := a.staleness(u.now.ms)
 	a.stale = numbers
 	return a.send(&u, stale)
 }
@@ -92,8 +92,8 @@ func (a *areaWatch) begin(from uint32) error {
 // look uses the session's view, unless another call has taken it over.
 func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filter)) error {
 	var f faults
-	u.nowMS = a.m.now().UnixMilli()
-	filter := f.filter(a.req.GetFilter(), u.nowMS)
+	u.now = a.m.moment()
+	filter := f.filter(a.req.GetFilter(), &u.now)
 	a.session.mu.Lock()
 	defer a.session.mu.Unlock()
 	if a.session.turn.Load() != a.turn {
@@ -113,7 +113,7 @@ func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filt
 func (a *areaWatch) follow() error {
 	// Vehicles grow too old without a change.
 	var aging <-chan time.Time
-	if a.req.GetFilter().GetMaxAge() != nil {
+	if a.req.GetFilter().GetMaxAge() != nil || a.req.GetFilter().GetDispatchable() {
 		tick := time.NewTicker(staleCheck)
 		defer tick.Stop()
 		aging = tick.C
@@ -140,7 +140,7 @@ func (a *areaWatch) update() (sent bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	stale, numbers := a.staleness(u.nowMS)
+	stale, numbers := a.staleness(u.now.ms)
 	if len(u.changed) == 0 && len(u.left) == 0 && slices.Equal(numbers, a.stale) {
 		return false, nil
 	}
@@ -163,9 +163,10 @@ func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) erro
 		left[i] = namePrefix + id
 	}
 	changed := u.changed
+	u.now.freshenAll(changed)
 	for {
 		n := fitting(changed)
-		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: vehicleMessages(changed[:n], u.nowMS)}
+		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: vehicleMessages(changed[:n], &u.now)}
 		changed = changed[n:]
 		if len(changed) == 0 {
 			n = min(len(left), maxLeftPerPart)

@@ -101,7 +101,7 @@ func (w *countWatch) update() (sent bool, err error) {
 		if !w.within.Holds(cell) {
 			continue
 		}
-		changed = w.note(cell, w.m.supply.At(cell).Only(w.availabilities), changed)
+		changed = w.note(cell, w.choice.Of(w.m.supply.At(cell)), changed)
 	}
 	return w.tell(changed, false)
 }
@@ -114,7 +114,7 @@ func (w *countWatch) recount() (changed []supply.Cell) {
 	}
 	for after, more := uint64(0), true; more; more = after != 0 {
 		var page []supply.Cell
-		page, after = w.m.supply.Page(w.resolution, after, w.within, w.availabilities, cellsPerPart, nil)
+		page, after = w.m.supply.Page(w.resolution, after, w.within, w.choice, cellsPerPart, nil)
 		for _, c := range page {
 			delete(gone, c.Cell)
 			changed = w.note(c.Cell, c.Counts, changed)

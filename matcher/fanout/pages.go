@@ -207,5 +207,7 @@ func sum(a, b *starlingv1.CellCount) *starlingv1.CellCount {
 	a.OnRideCount += b.GetOnRideCount()
 	a.OfflineCount += b.GetOfflineCount()
 	a.UnstatedCount += b.GetUnstatedCount()
+	a.BusyCount += b.GetBusyCount()
+	a.DispatchableCount += b.GetDispatchableCount()
 	return a
 }

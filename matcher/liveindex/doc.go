@@ -68,7 +68,8 @@
 //
 // # Cost
 //
-// An entry is 48 bytes and a state 112, the id's characters come on top.
+// An entry is 48 bytes, a state 128 and a vehicle 16, the id's characters come
+// on top.
 // Attributes are kept once per distinct set. Nothing is swept when vehicles
-// grow old: a search's MinDeviceTimeMS is compared during the scan.
+// grow old: a search's MinFixTimeMS is compared during the scan.
 package liveindex

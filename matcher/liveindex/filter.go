@@ -1,24 +1,33 @@
 package liveindex
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // compiledFilter is a Filter in the form that the scan reads.
 type compiledFilter struct {
-	minDeviceTimeMS int64
-	availabilities  uint8 // a bit for each that passes
-	attributes      bool  // attributes have to be looked at
-	filter          Filter
+	minFixTimeMS int64
+	kinds        uint16 // a bit for each value of an entry's low kindBits that passes
+	attributes   bool   // attributes have to be looked at
+	filter       Filter
 }
 
 func (c *compiledFilter) compile(f Filter, scratch *searchScratch, attrs *attrTable) {
 	c.filter = f
-	c.minDeviceTimeMS = f.MinDeviceTimeMS
-	c.availabilities = 0xff
+	if c.minFixTimeMS = f.MinFixTimeMS; f.MinFixTimeMS == 0 {
+		c.minFixTimeMS = math.MinInt64
+	}
+	available := uint16(1<<dispatchableKind - 1)
 	if len(f.Availabilities) > 0 {
-		c.availabilities = 0
+		available = 0
 		for _, a := range f.Availabilities {
-			c.availabilities |= 1 << uint(a)
+			available |= 1 << uint(a)
 		}
+	}
+	c.kinds = available << dispatchableKind
+	if !f.Dispatchable {
+		c.kinds |= available
 	}
 	c.attributes = len(f.Types) > 0 || f.MinSeats > 0 || len(f.Tags) > 0
 	if !c.attributes {
@@ -33,17 +42,23 @@ func (c *compiledFilter) compile(f Filter, scratch *searchScratch, attrs *attrTa
 	}
 }
 
-// passes says whether an entry that is alive passes.
+// passes returns whether an entry that is alive passes, except for its Skew.
 func (c *compiledFilter) passes(scratch *searchScratch, attrs *attrTable, e *entry) bool {
-	return e.deviceTimeMS >= c.minDeviceTimeMS &&
-		c.availabilities>>(e.kind&(1<<availabilityBits-1))&1 == 1 &&
-		(!c.attributes || c.pass(scratch, attrs, e.kind>>availabilityBits))
+	return e.fixTimeMS >= c.minFixTimeMS &&
+		c.kinds>>(e.kind&(1<<kindBits-1))&1 == 1 &&
+		(!c.attributes || c.pass(scratch, attrs, e.kind>>kindBits))
 }
 
-// passesState says whether a state passes.
-func (c *compiledFilter) passesState(scratch *searchScratch, attrs *attrTable, s *state) bool {
-	e := entry{deviceTimeMS: s.deviceTimeMS, kind: s.attributes<<availabilityBits | uint32(s.availability)}
-	return c.passes(scratch, attrs, &e)
+// passesSkew returns whether a state is fresh enough by its own time.
+func (x *Index) passesSkew(c *compiledFilter, s *state) bool {
+	f := &c.filter
+	return f.Skew.Of == nil || f.MinFixTimeMS == 0 || s.fixTimeMS() >= f.MinFixTimeMS+f.Skew.Of(x.vehicles.at(s.vehicle).id())
+}
+
+// passesState returns whether a state passes.
+func (x *Index) passesState(c *compiledFilter, scratch *searchScratch, s *state) bool {
+	e := entry{fixTimeMS: s.fixTimeMS(), kind: s.kind()}
+	return c.passes(scratch, x.attrs, &e) && x.passesSkew(c, s)
 }
 
 // pass says whether the numbered attributes pass. It looks at each number once

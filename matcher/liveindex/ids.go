@@ -39,7 +39,7 @@ func (t *idTable) find(id string, vehicles *slab[vehicle]) (number uint32, place
 		switch low := uint32(w); {
 		case low == idEmpty:
 			return 0, 0, false
-		case low != idGrave && w>>32 == hash>>32 && vehicles.at(low-idFirst).id == id:
+		case low != idGrave && w>>32 == hash>>32 && vehicles.at(low-idFirst).id() == id:
 			return low - idFirst, i, true
 		}
 		if i++; i == len(words) {
@@ -79,7 +79,7 @@ func (t *idTable) rebuild(size int, vehicles *slab[vehicle]) {
 	fresh := make([]uint64, size)
 	for _, w := range *t.words.Load() {
 		if low := uint32(w); low >= idFirst {
-			t.put(fresh, maphash.String(t.seed, vehicles.at(low-idFirst).id), low-idFirst)
+			t.put(fresh, maphash.String(t.seed, vehicles.at(low-idFirst).id()), low-idFirst)
 		}
 	}
 	t.graves = 0

@@ -3,7 +3,6 @@ package liveindex
 import (
 	"fmt"
 	"math"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -50,8 +49,10 @@ type Change struct {
 type Standing struct {
 	Known bool
 	// Cell is the H3 cell of the position, 0 without one.
-	Cell         uint64
+	Cell uint64
+	// Availability is the derived one.
 	Availability starlingv1.Availability
+	Dispatchable bool
 }
 
 // New returns an empty index. If changed is not nil, it is called after each
@@ -60,7 +61,7 @@ type Standing struct {
 func New(changed func(*Change)) *Index {
 	x := &Index{changed: changed, ids: newIDTable(), attrs: newAttrTable(), seats: newSeats()}
 	x.order = newIDOrder(&x.vehicles)
-	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id })
+	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id() })
 	x.root = x.tree.root
 	x.version.Store(firstPinned)
 	return x
@@ -86,7 +87,7 @@ func (x *Index) Upsert(v *wire.View) error {
 		old = x.states.at(x.vehicles.at(number).current.Load() - 1)
 	} else {
 		number = x.vehicles.alloc()
-		x.vehicles.at(number).id = strings.Clone(v.VehicleID)
+		x.vehicles.at(number).setID(v.VehicleID)
 	}
 	born := x.version.Load() + 1
 	fresh := x.states.alloc()
@@ -113,13 +114,13 @@ func (x *Index) Upsert(v *wire.View) error {
 	}
 	x.vehicles.at(number).current.Store(fresh + 1)
 	if !known {
-		x.ids.insert(x.vehicles.at(number).id, number, &x.vehicles)
+		x.ids.insert(x.vehicles.at(number).id(), number, &x.vehicles)
 		x.order.insert(number)
 		x.count.Add(1)
 	}
 	x.version.Store(born)
 	if x.changed != nil {
-		c.ID = x.vehicles.at(number).id
+		c.ID = x.vehicles.at(number).id()
 		x.changed(&c)
 	}
 	return nil
@@ -137,7 +138,7 @@ func (s *state) says(old *state) bool {
 
 // standing is what a vehicle in this state counts as.
 func (s *state) standing() Standing {
-	out := Standing{Known: true, Availability: starlingv1.Availability(s.availability)}
+	out := Standing{Known: true, Availability: s.derived(), Dispatchable: s.has&isDispatchable != 0}
 	if s.has&hasPosition != 0 {
 		out.Cell = s.cell
 	}
@@ -164,7 +165,7 @@ func (x *Index) Remove(id string) bool {
 	v := x.vehicles.at(number)
 	died := x.version.Load() + 1
 	current := v.current.Load() - 1
-	c := Change{ID: v.id, From: x.whereIs(x.states.at(current)), Old: x.states.at(current).standing()}
+	c := Change{ID: v.id(), From: x.whereIs(x.states.at(current)), Old: x.states.at(current).standing()}
 	x.kill(current, x.states.at(current), died)
 	x.dead.last().vehicle = number + 1
 	v.current.Store(0)
@@ -189,6 +190,9 @@ func check(v *wire.View) error {
 	if v.Availability < 0 || v.Availability >= 1<<availabilityBits {
 		return fmt.Errorf("availability: %d is not known", v.Availability)
 	}
+	if v.DerivedAvailability < 0 || v.DerivedAvailability >= 1<<availabilityBits {
+		return fmt.Errorf("derived_availability: %d is not known", v.DerivedAvailability)
+	}
 	if v.DeviceTimeMS == 0 {
 		return nil
 	}
@@ -205,30 +209,6 @@ func check(v *wire.View) error {
 	return nil
 }
 
-// fill sets what a view says.
-func (x *Index) fill(s *state, v *wire.View, old *state) {
-	hint := uint32(noAttributes)
-	if old != nil {
-		hint = old.attributes
-	}
-	s.deviceTimeMS, s.seenTimeMS = v.DeviceTimeMS, v.SeenTimeMS
-	s.latDeg, s.lonDeg, s.cell = v.LatDeg, v.LonDeg, v.Cell
-	s.speedMPS, s.headingDeg = v.SpeedMPS, v.HeadingDeg
-	s.varEastM2, s.covEastNorthM2, s.varNorthM2 = v.VarEastM2, v.CovEastNorthM2, v.VarNorthM2
-	s.accepted = v.Counts.Accepted
-	s.duplicate, s.conflict, s.late = clip(v.Counts.Duplicate), clip(v.Counts.Conflict), clip(v.Counts.Late)
-	s.attributes = x.attrs.intern(v.HasAttributes, &v.Attributes, hint)
-	s.availability, s.verdict, s.has = uint8(v.Availability), uint8(v.Verdict), 0
-	if v.HasSpeed {
-		s.has |= hasSpeed
-	}
-	if v.HasHeading {
-		s.has |= hasHeading
-	}
-}
-
-func clip(n int64) uint32 { return uint32(max(0, min(n, math.MaxUint32))) }
-
 // addEntry puts a state into the tree.
 func (x *Index) addEntry(number uint32, s, old *state) {
 	var at geo.Vec
@@ -241,7 +221,7 @@ func (x *Index) addEntry(number uint32, s, old *state) {
 	} else {
 		at = geo.Unit(s.latDeg, s.lonDeg)
 	}
-	p := spotOf(at, x.vehicles.at(s.vehicle).id)
+	p := spotOf(at, x.vehicles.at(s.vehicle).id())
 	leaf := x.tree.room(x.tree.leafFor(near, p), p)
 	x.tree.stackUnder(leaf, at)
 	place := leaf.takeFree()
@@ -249,8 +229,8 @@ func (x *Index) addEntry(number uint32, s, old *state) {
 	s.leaf, s.place = leaf.number, place
 	s.has |= hasPosition
 	e := &leaf.entries[place]
-	e.at, e.deviceTimeMS, e.state = at, s.deviceTimeMS, number
-	e.kind = s.attributes<<availabilityBits | uint32(s.availability)
+	e.at, e.fixTimeMS, e.state = at, s.fixTimeMS(), number
+	e.kind = s.kind()
 	// Readers see the entry from its death on; until its version is published
 	// they find that it is not born yet, so that must be known before.
 	atomic.StoreUint64(&leaf.lastBorn, s.born)
@@ -285,7 +265,7 @@ func (x *Index) reclaim() {
 		x.attrs.release(s.attributes)
 		x.states.release(c.state)
 		if c.vehicle != 0 {
-			x.vehicles.at(c.vehicle - 1).id = ""
+			x.vehicles.at(c.vehicle - 1).setID("")
 			x.vehicles.release(c.vehicle - 1)
 		}
 	}

@@ -3,6 +3,8 @@ package liveindex_test
 import (
 	"cmp"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +29,7 @@ type found struct {
 func (f fleet) nearest(q liveindex.Query) []found {
 	var all []found
 	for id, v := range f {
-		if v.DeviceTimeMS == 0 || v.DeviceTimeMS < q.Filter.MinDeviceTimeMS || !passes(q.Filter, v) {
+		if v.DeviceTimeMS == 0 || !fresh(q.Filter, v) || !passes(q.Filter, v) {
 			continue
 		}
 		d := geo.DistanceDeg(q.LatDeg, q.LonDeg, v.LatDeg, v.LonDeg)
@@ -42,8 +44,36 @@ func (f fleet) nearest(q liveindex.Query) []found {
 	return all[:min(len(all), q.MaxResults)]
 }
 
+// fixTime is when the newest fix was taken by the log's clock: not after the
+// report that it came with.
+func fixTime(v wire.View) int64 {
+	ms := v.DeviceTimeMS - v.DeviceClockAheadMS
+	if v.SeenTimeMS > 0 {
+		ms = min(ms, v.SeenTimeMS)
+	}
+	return ms
+}
+
+func fresh(f liveindex.Filter, v wire.View) bool {
+	least := f.MinFixTimeMS
+	if least == 0 {
+		return true
+	}
+	if f.Skew.Of != nil {
+		least += f.Skew.Of(v.VehicleID)
+	}
+	return fixTime(v) >= least
+}
+
 func passes(f liveindex.Filter, v wire.View) bool {
-	if len(f.Availabilities) > 0 && !slices.Contains(f.Availabilities, v.Availability) {
+	is := v.Availability
+	if v.DerivedAvailability != 0 {
+		is = v.DerivedAvailability
+	}
+	if len(f.Availabilities) > 0 && !slices.Contains(f.Availabilities, is) {
+		return false
+	}
+	if f.Dispatchable && (!v.Dispatchable || is != starlingv1.Availability_AVAILABILITY_FREE) {
 		return false
 	}
 	if len(f.Types) > 0 && !slices.Contains(f.Types, v.Attributes.Type) {
@@ -109,8 +139,12 @@ func views(place *rapid.Generator[[2]float64], ids int) *rapid.Generator[wire.Vi
 			VehicleID:     fmt.Sprintf("v%03d", rapid.IntRange(0, ids-1).Draw(t, "id")),
 			DeviceTimeMS:  rapid.SampledFrom([]int64{0, 1000, 2000, 3000, 4000}).Draw(t, "time"),
 			SeenTimeMS:    5000,
-			Availability:  starlingv1.Availability(rapid.IntRange(0, 4).Draw(t, "availability")),
+			Availability:  starlingv1.Availability(rapid.IntRange(0, 5).Draw(t, "availability")),
 			HasAttributes: rapid.Bool().Draw(t, "has"),
+
+			DerivedAvailability: rapid.SampledFrom([]starlingv1.Availability{0, 0, 0, 3, 4}).Draw(t, "derived"),
+			Dispatchable:        rapid.Bool().Draw(t, "dispatchable"),
+			DeviceClockAheadMS:  rapid.SampledFrom([]int64{0, 0, 999, -700, 2500}).Draw(t, "ahead"),
 		}
 		v.LatDeg, v.LonDeg = at[0], at[1]
 		if v.HasAttributes {
@@ -124,6 +158,9 @@ func views(place *rapid.Generator[[2]float64], ids int) *rapid.Generator[wire.Vi
 	})
 }
 
+// someLater has it later for every third vehicle.
+var someLater = liveindex.Skew{MostMS: 2000, Of: func(id string) int64 { return int64(id[len(id)-1]%3) * 1000 }}
+
 func queries(place *rapid.Generator[[2]float64]) *rapid.Generator[liveindex.Query] {
 	return rapid.Custom(func(t *rapid.T) liveindex.Query {
 		at := place.Draw(t, "place")
@@ -132,12 +169,16 @@ func queries(place *rapid.Generator[[2]float64]) *rapid.Generator[liveindex.Quer
 		q.RadiusM = rapid.SampledFrom([]float64{0, 1e-3, 10, 1e4, 1e6, 1.9e7, 3e7}).Draw(t, "radius")
 		if rapid.Bool().Draw(t, "filtered") {
 			q.Filter = liveindex.Filter{
-				Types:           rapid.SliceOfNDistinct(rapid.SampledFrom(types), 0, 2, rapid.ID[string]).Draw(t, "types"),
-				MinSeats:        rapid.Int32Range(0, 6).Draw(t, "min seats"),
-				Tags:            rapid.SliceOfNDistinct(rapid.SampledFrom(tags), 0, 2, rapid.ID[string]).Draw(t, "need tags"),
-				MinDeviceTimeMS: rapid.SampledFrom([]int64{0, 2000, 3000}).Draw(t, "not before"),
+				Types:        rapid.SliceOfNDistinct(rapid.SampledFrom(types), 0, 2, rapid.ID[string]).Draw(t, "types"),
+				MinSeats:     rapid.Int32Range(0, 6).Draw(t, "min seats"),
+				Tags:         rapid.SliceOfNDistinct(rapid.SampledFrom(tags), 0, 2, rapid.ID[string]).Draw(t, "need tags"),
+				MinFixTimeMS: rapid.SampledFrom([]int64{0, 2000, 3000}).Draw(t, "not before"),
 			}
-			for _, a := range rapid.SliceOfNDistinct(rapid.IntRange(0, 4), 0, 3, rapid.ID[int]).Draw(t, "availabilities") {
+			q.Filter.Dispatchable = rapid.Bool().Draw(t, "only dispatchable")
+			if rapid.Bool().Draw(t, "skewed") {
+				q.Filter.Skew = someLater
+			}
+			for _, a := range rapid.SliceOfNDistinct(rapid.IntRange(0, 5), 0, 3, rapid.ID[int]).Draw(t, "availabilities") {
 				q.Filter.Availabilities = append(q.Filter.Availabilities, starlingv1.Availability(a))
 			}
 		}
@@ -231,8 +272,12 @@ func TestUpsertKeepsEveryField(t *testing.T) {
 		},
 		Availability: starlingv1.Availability_AVAILABILITY_ON_RIDE, HasAttributes: true,
 		Attributes: wire.Attributes{Type: "van", Seats: 8, Tags: []string{"pets"}},
-		Counts:     wire.FixCounts{Accepted: 1 << 40, Duplicate: 2, Conflict: 1 << 40, Late: 4},
+		Counts:     wire.FixCounts{Accepted: 1 << 40, Duplicate: 2, Conflict: 1 << 40, Late: 4, SetAside: 5},
+
+		DerivedAvailability: starlingv1.Availability_AVAILABILITY_RESERVED, Conflicting: true, DeviceClockAheadMS: 3000, OdometerM: 1234.56,
+		Diagnosis: wire.Diagnosis{AccuracyScale: 2, HasAccuracyScale: true, HasVelocityCredibility: true, BiasM: 12.34, OutlierShare: 1},
 	}
+	v.DisplayLatDeg, v.DisplayLonDeg = 1.50000004, -179.99999996
 	require.NoError(t, x.Upsert(&v))
 	want := liveindex.Vehicle{
 		ID: "a", DeviceTimeMS: 7, SeenTimeMS: 8, Cell: 0x8928308280fffff, LatDeg: 1.5, LonDeg: -2.5,
@@ -240,7 +285,11 @@ func TestUpsertKeepsEveryField(t *testing.T) {
 		VarEastM2: 5, CovEastNorthM2: -6, VarNorthM2: 7, Verdict: starlingv1.Verdict_VERDICT_CORRECTED,
 		Availability: starlingv1.Availability_AVAILABILITY_ON_RIDE,
 		Attributes:   &liveindex.Attributes{Type: "van", Seats: 8, Tags: []string{"pets"}},
-		Counts:       liveindex.Counts{Accepted: 1 << 40, Duplicate: 2, Conflict: 1<<32 - 1, Late: 4},
+		Counts:       liveindex.Counts{Accepted: 1<<32 - 1, Duplicate: 2, Conflict: 1<<32 - 1, Late: 4, SetAside: 5},
+
+		DerivedAvailability: starlingv1.Availability_AVAILABILITY_RESERVED, Conflicting: true, DeviceClockAheadMS: 3000,
+		DisplayLatDeg: 1.5, DisplayLonDeg: -180, OdometerM: 1234.6,
+		Diagnosis: liveindex.Diagnosis{AccuracyScale: 2, HasVelocity: true, BiasM: 12.3, OutlierShare: 1},
 	}
 	got, ok := x.Get("a")
 	require.True(t, ok)
@@ -249,15 +298,60 @@ func TestUpsertKeepsEveryField(t *testing.T) {
 	require.Equal(t, []liveindex.Hit{{Vehicle: want}}, hits)
 }
 
+// A fix is not younger than the report that brought it, whatever the device's
+// clock says: its age is never negative, and its clock's error is known.
+func TestFixIsNotTakenAfterItsReport(t *testing.T) {
+	x := liveindex.New(nil)
+	v := wire.View{VehicleID: "a", DeviceTimeMS: 50_000, SeenTimeMS: 10_000, DeviceClockAheadMS: 1000}
+	require.NoError(t, x.Upsert(&v))
+	got, _ := x.Get("a")
+	require.EqualValues(t, 40_000, got.DeviceClockAheadMS)
+	require.EqualValues(t, 10_000, got.FixTimeMS())
+	v.DeviceTimeMS = 9000 // a device that is behind keeps what the tracker learned
+	v.DeviceClockAheadMS = -500
+	require.NoError(t, x.Upsert(&v))
+	got, _ = x.Get("a")
+	require.EqualValues(t, 9500, got.FixTimeMS())
+}
+
+// What the index rounds keeps close to what was learned.
+func TestDiagnosisIsKeptToAFewPercent(t *testing.T) {
+	x := liveindex.New(nil)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		d := wire.Diagnosis{
+			AccuracyScale: float32(math.Exp2(rng.Float64()*14 - 7)), HasAccuracyScale: true,
+			VelocityCredibility: rng.Float32(), HasVelocityCredibility: true,
+			BiasM: rng.Float32() * 6000, OutlierShare: rng.Float32(),
+		}
+		require.NoError(t, x.Upsert(&wire.View{VehicleID: "a", Diagnosis: d}))
+		v, _ := x.Get("a")
+		require.InEpsilon(t, d.AccuracyScale, v.Diagnosis.AccuracyScale, 0.022)
+		require.InDelta(t, d.VelocityCredibility, v.Diagnosis.VelocityCredibility, 0.002)
+		require.InDelta(t, d.BiasM, v.Diagnosis.BiasM, 0.051)
+		require.InDelta(t, d.OutlierShare, v.Diagnosis.OutlierShare, 0.002)
+	}
+	for _, odd := range []float32{float32(math.NaN()), float32(math.Inf(1)), -1, 0, 1e-30} {
+		require.NoError(t, x.Upsert(&wire.View{VehicleID: "a", OdometerM: float64(odd), Diagnosis: wire.Diagnosis{
+			AccuracyScale: odd, HasAccuracyScale: true, VelocityCredibility: odd, HasVelocityCredibility: true, BiasM: odd, OutlierShare: odd,
+		}}))
+		v, _ := x.Get("a")
+		for _, f := range []float64{float64(v.Diagnosis.AccuracyScale), float64(v.Diagnosis.BiasM), v.OdometerM} {
+			require.False(t, f < 0 || math.IsNaN(f) || math.IsInf(f, 0), "%v became %v", odd, f)
+		}
+	}
+}
+
 func TestUpsertRefuses(t *testing.T) {
 	nan := func(v *wire.View, f *float64) { zero := 0.0; *f = zero / zero }
 	for field, spoil := range map[string]func(*wire.View){
-		"vehicle_id":     func(v *wire.View) { v.VehicleID = "" },
-		"latitude":       func(v *wire.View) { nan(v, &v.LatDeg) },
-		"longitude":      func(v *wire.View) { v.LonDeg = 180.1 },
-		"availability":   func(v *wire.View) { v.Availability = 8 },
-		"verdict":        func(v *wire.View) { v.Verdict = -1 },
-		"device_time_ms": func(v *wire.View) { v.DeviceTimeMS = -1 },
+		"vehicle_id":           func(v *wire.View) { v.VehicleID = "" },
+		"latitude":             func(v *wire.View) { nan(v, &v.LatDeg) },
+		"longitude":            func(v *wire.View) { v.LonDeg = 180.1 },
+		"availability":         func(v *wire.View) { v.Availability = 8 },
+		"derived_availability": func(v *wire.View) { v.DerivedAvailability = 8 },
+		"verdict":              func(v *wire.View) { v.Verdict = -1 },
+		"device_time_ms":       func(v *wire.View) { v.DeviceTimeMS = -1 },
 	} {
 		x := liveindex.New(nil)
 		v := wire.View{VehicleID: "a", DeviceTimeMS: 1}

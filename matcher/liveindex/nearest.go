@@ -13,17 +13,31 @@ import (
 // Filter narrows a search. Its zero value lets every vehicle with a position
 // pass.
 type Filter struct {
-	// Availabilities lets any of these pass; empty means all.
+	// Availabilities lets any of these derived ones pass; empty means all.
 	Availabilities []starlingv1.Availability
+	// Dispatchable lets only those pass that were published as dispatchable.
+	Dispatchable bool
 	// Types lets any of these vehicle types pass; empty means all.
 	Types []string
 	// MinSeats is the fewest seats that pass.
 	MinSeats int32
 	// Tags must all be there.
 	Tags []string
-	// MinDeviceTimeMS is the oldest newest fix that passes, in milliseconds
-	// since the Unix epoch.
-	MinDeviceTimeMS int64
+	// MinFixTimeMS is the oldest newest fix that passes (Vehicle.FixTimeMS), in
+	// milliseconds since the Unix epoch; 0 means any.
+	MinFixTimeMS int64
+	// Skew is added to MinFixTimeMS.
+	Skew Skew
+}
+
+// Skew is how much later it is for some vehicles than for others: partitions of
+// a log may disagree about the time. The zero value means that it is the same
+// for all.
+type Skew struct {
+	// Of returns a vehicle's, in milliseconds, 0 to MostMS. It is called during
+	// searches, by many goroutines.
+	Of     func(id string) int64
+	MostMS int64
 }
 
 // Query asks for the vehicles nearest to a place.
@@ -83,7 +97,7 @@ func (x *Index) Nearest(q Query, dst []Hit) []Hit {
 		x.read(x.states.at(c.state), &hit.Vehicle)
 		hit.DistanceM = c.distanceM
 		if q.Ahead != nil {
-			hit.Prediction, hit.Predicted = s.ahead.predict(x.states.at(c.state))
+			hit.Prediction, hit.Predicted = x.predict(&s.ahead, x.states.at(c.state))
 		}
 	}
 	r.scratch.clear()
@@ -217,6 +231,9 @@ func (s *search) scan(leaf *node) {
 		if s.within != nil && !s.within.holds(e.at, s.index.states.at(e.state)) {
 			continue
 		}
+		if s.filter.filter.Skew.Of != nil && !s.index.passesSkew(&s.filter, s.index.states.at(e.state)) {
+			continue
+		}
 		s.offer(e)
 	}
 }
@@ -245,8 +262,9 @@ func (s *search) offer(e *entry) {
 // distance returns the distance that a vehicle is ranked by.
 func (s *search) distance(e *entry) float64 {
 	if s.reachM > 0 {
-		if st := s.index.states.at(e.state); s.ahead.drive(st) > 0 {
-			return geo.Distance(s.place, predicted(e.at, st, s.ahead.drive(st)))
+		st := s.index.states.at(e.state)
+		if seconds := s.index.drive(&s.ahead, st); seconds > 0 {
+			return geo.Distance(s.place, predicted(e.at, st, seconds))
 		}
 	}
 	if e.at != s.lastAt {
@@ -267,7 +285,7 @@ func (s *search) compare(a, b candidate) int {
 }
 
 func (s *search) id(c candidate) string {
-	return s.index.vehicles.at(s.index.states.at(c.state).vehicle).id
+	return s.index.vehicles.at(s.index.states.at(c.state).vehicle).id()
 }
 
 // best is a heap with the worst kept candidate on top.

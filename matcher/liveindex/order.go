@@ -23,7 +23,7 @@ func newIDOrder(vehicles *slab[vehicle]) *idOrder {
 	return o
 }
 
-func (o *idOrder) id(number uint32) string { return o.vehicles.at(number).id }
+func (o *idOrder) id(number uint32) string { return o.vehicles.at(number).id() }
 
 // runOf returns the place of the run that holds an id or would: the last that
 // does not begin behind it, or the first.

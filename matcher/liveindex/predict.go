@@ -35,11 +35,16 @@ type Ahead struct {
 	// LimitMS is the longest time after a fix for which the vehicle is
 	// predicted; one that was silent for longer stays where it was.
 	LimitMS int64
+	// Skew is added to NowMS.
+	Skew Skew
 }
 
 // drive returns how many seconds a vehicle is predicted ahead, 0 if it is not.
-func (a Ahead) drive(s *state) float64 {
-	dt := a.NowMS - s.deviceTimeMS
+func (x *Index) drive(a *Ahead, s *state) float64 {
+	dt := a.NowMS - s.fixTimeMS()
+	if a.Skew.Of != nil {
+		dt += a.Skew.Of(x.vehicles.at(s.vehicle).id())
+	}
 	if dt <= 0 || dt > a.LimitMS || s.has&(hasSpeed|hasHeading) != hasSpeed|hasHeading || !(s.speedMPS > 0) || math.IsInf(float64(s.speedMPS), 0) {
 		return 0
 	}
@@ -75,8 +80,8 @@ func predicted(at geo.Vec, s *state, seconds float64) geo.Vec {
 }
 
 // predict returns a state's prediction, or false if there is none.
-func (a Ahead) predict(s *state) (Prediction, bool) {
-	dt := a.drive(s)
+func (x *Index) predict(a *Ahead, s *state) (Prediction, bool) {
+	dt := x.drive(a, s)
 	if dt == 0 {
 		return Prediction{}, false
 	}

@@ -32,13 +32,17 @@ func TestPredictedRankAgainstBruteForce(t *testing.T) {
 		q := queries(place).Draw(t, "query")
 		q.Filter = liveindex.Filter{}
 		q.Ahead = &liveindex.Ahead{NowMS: rapid.Int64Range(0, 30_000).Draw(t, "now"), LimitMS: 20_000}
+		later := func(string) int64 { return 0 }
+		if rapid.Bool().Draw(t, "skewed") {
+			q.Ahead.Skew, later = someLater, someLater.Of
+		}
 		var want []float64
 		for _, v := range judge {
 			if v.DeviceTimeMS == 0 {
 				continue
 			}
 			lat, lon := v.LatDeg, v.LonDeg
-			if dt := q.Ahead.NowMS - v.DeviceTimeMS; dt > 0 && dt <= 20_000 && v.HasSpeed && v.HasHeading && !onPole(lat) {
+			if dt := q.Ahead.NowMS + later(v.VehicleID) - fixTime(v); dt > 0 && dt <= 20_000 && v.HasSpeed && v.HasHeading && !onPole(lat) {
 				lat, lon = geo.Destination(lat, lon, float64(v.HeadingDeg), float64(v.SpeedMPS)*float64(dt)/1000)
 			}
 			if d := geo.DistanceDeg(q.LatDeg, q.LonDeg, lat, lon); q.RadiusM == 0 || d <= q.RadiusM {

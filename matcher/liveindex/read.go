@@ -26,7 +26,7 @@ func (x *Index) Page(after string, n int, dst []Vehicle) (page []Vehicle, next s
 	numbers := x.order.after(after, n+1, nil)
 	if len(numbers) > n {
 		numbers = numbers[:n]
-		next = x.vehicles.at(numbers[n-1]).id
+		next = x.vehicles.at(numbers[n-1]).id()
 	}
 	for _, number := range numbers {
 		if current := x.vehicles.at(number).current.Load(); current != 0 {

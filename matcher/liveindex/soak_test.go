@@ -119,7 +119,7 @@ func (s *soak) ask() error {
 		q.RadiusM = s.reach * s.rng.Float64() * 2
 	}
 	if s.rng.IntN(3) == 0 {
-		q.Filter = liveindex.Filter{Availabilities: []starlingv1.Availability{2}, MinDeviceTimeMS: 5}
+		q.Filter = liveindex.Filter{Availabilities: []starlingv1.Availability{2}, MinFixTimeMS: 5}
 	}
 	judge := s.fleet
 	if s.rng.IntN(8) == 0 {

@@ -31,18 +31,21 @@ type entry struct {
 	// death is the version of the update that replaced the entry, or alive; at
 	// most the published version while the entry is free. It is read and
 	// written atomically. The other fields change only while the entry is free.
-	death        uint64
-	at           geo.Vec
-	deviceTimeMS int64
+	death     uint64
+	at        geo.Vec
+	fixTimeMS int64 // by the log's clock
 	// state is the state's number; in a free entry the next free one's place,
 	// plus one.
 	state uint32
-	// kind is the number of the attributes and, in its low three bits, the
-	// availability.
+	// kind is what state.kind returns.
 	kind uint32
 }
 
-const availabilityBits = 3
+const (
+	availabilityBits = 3
+	dispatchableKind = 1 << availabilityBits
+	kindBits         = availabilityBits + 1 // below the number of the attributes
+)
 
 // node is a cube of the octree. A node that readers may see never changes its
 // kind: a leaf that is split, grown or merged is replaced.

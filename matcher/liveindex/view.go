@@ -14,7 +14,7 @@ import (
 type View struct {
 	index *Index
 	area  *Area
-	// aging is set if the filter has a MinDeviceTimeMS, so that vehicles leave
+	// aging is set if the filter has a MinFixTimeMS, so that vehicles leave
 	// by growing old.
 	aging  bool
 	held   map[string]told
@@ -64,14 +64,14 @@ func (v *View) Number() uint32 { return v.number }
 // Rescan looks at the whole area. It returns what has changed since the last
 // update: vehicles that entered or changed, by id, and the ids of those that
 // left, in order. The filter must be the same each time but for its
-// MinDeviceTimeMS, which must not fall.
+// MinFixTimeMS and Skew.
 func (v *View) Rescan(f Filter) (changed []Vehicle, left []string) {
 	v.number++
-	v.aging = f.MinDeviceTimeMS > 0
+	v.aging = f.MinFixTimeMS > 0
 	x := v.index
 	r, version := x.pin()
 	x.eachWithin(r, version, v.area, f, func(s *state) {
-		id := x.vehicles.at(s.vehicle).id
+		id := x.vehicles.at(s.vehicle).id()
 		if last, ok := v.held[id]; ok && last.born == s.born {
 			v.held[id] = told{s.born, last.at, v.number}
 			return
@@ -103,13 +103,13 @@ func (v *View) Touch(ids []string, f Filter) (changed []Vehicle, left []string) 
 	defer r.unpin()
 	var filter compiledFilter
 	filter.compile(f, &r.scratch, x.attrs)
-	aged := v.ages.pop(f.MinDeviceTimeMS)
+	aged := v.ages.pop(f.MinFixTimeMS + f.Skew.MostMS)
 	ids = append(ids, aged...)
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		s := x.newest(id)
 		last, held := v.held[id]
-		inside := s != nil && s.has&hasPosition != 0 && filter.passesState(&r.scratch, x.attrs, s) &&
+		inside := s != nil && s.has&hasPosition != 0 && x.passesState(&filter, &r.scratch, s) &&
 			v.area.shape.holds(geo.Unit(s.latDeg, s.lonDeg), s)
 		switch {
 		case inside && (!held || last.born != s.born):
@@ -120,9 +120,14 @@ func (v *View) Touch(ids []string, f Filter) (changed []Vehicle, left []string) 
 	}
 	v.depart(left)
 	for _, id := range aged {
-		if _, held := v.held[id]; held {
-			v.ages.add(x.newest(id).deviceTimeMS, id)
+		if _, held := v.held[id]; !held {
+			continue
 		}
+		var fixTimeMS int64 // of one that was removed meanwhile: it leaves next time
+		if s := x.newest(id); s != nil {
+			fixTimeMS = s.fixTimeMS()
+		}
+		v.ages.add(fixTimeMS, id)
 	}
 	return changed, left
 }
@@ -159,10 +164,10 @@ func (v *View) Resume(from uint32, f Filter) (changed []Vehicle, left []string, 
 
 // tell notes that a vehicle is told in this update and appends its state.
 func (v *View) tell(s *state, to []Vehicle) []Vehicle {
-	id := v.index.vehicles.at(s.vehicle).id
+	id := v.index.vehicles.at(s.vehicle).id()
 	v.held[id] = told{s.born, v.number, v.number}
 	if v.aging {
-		v.ages.add(s.deviceTimeMS, id)
+		v.ages.add(s.fixTimeMS(), id)
 	}
 	to = append(to, Vehicle{})
 	v.index.read(s, &to[len(to)-1])
@@ -193,29 +198,29 @@ func (x *Index) newest(id string) *state {
 	return nil
 }
 
-// ages is a heap of vehicles by the device time of the newest fix. It may say
+// ages is a heap of vehicles by when the newest fix was taken. It may say
 // that a vehicle is older than it is, never that it is younger.
 type ages struct {
 	heap   ageHeap
 	queued map[string]int64 // the entry that counts
 }
 
-func (a *ages) add(deviceTimeMS int64, id string) {
-	if ms, there := a.queued[id]; there && ms <= deviceTimeMS {
+func (a *ages) add(fixTimeMS int64, id string) {
+	if ms, there := a.queued[id]; there && ms <= fixTimeMS {
 		return
 	}
 	if a.queued == nil {
 		a.queued = map[string]int64{}
 	}
-	a.queued[id] = deviceTimeMS
-	heap.Push(&a.heap, age{deviceTimeMS, id})
+	a.queued[id] = fixTimeMS
+	heap.Push(&a.heap, age{fixTimeMS, id})
 }
 
-// pop takes out those that are older than a device time.
+// pop takes out those whose fix is older.
 func (a *ages) pop(belowMS int64) (ids []string) {
-	for len(a.heap) > 0 && a.heap[0].deviceTimeMS < belowMS {
+	for len(a.heap) > 0 && a.heap[0].fixTimeMS < belowMS {
 		one := heap.Pop(&a.heap).(age)
-		if ms, there := a.queued[one.id]; there && ms == one.deviceTimeMS {
+		if ms, there := a.queued[one.id]; there && ms == one.fixTimeMS {
 			delete(a.queued, one.id)
 			ids = append(ids, one.id)
 		}
@@ -224,15 +229,15 @@ func (a *ages) pop(belowMS int64) (ids []string) {
 }
 
 type age struct {
-	deviceTimeMS int64
-	id           string
+	fixTimeMS int64
+	id        string
 }
 
 // ageHeap implements heap.Interface.
 type ageHeap []age
 
 func (h ageHeap) Len() int           { return len(h) }
-func (h ageHeap) Less(i, j int) bool { return h[i].deviceTimeMS < h[j].deviceTimeMS }
+func (h ageHeap) Less(i, j int) bool { return h[i].fixTimeMS < h[j].fixTimeMS }
 func (h ageHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *ageHeap) Push(x any)        { *h = append(*h, x.(age)) }
 func (h *ageHeap) Pop() any {

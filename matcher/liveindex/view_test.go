@@ -20,7 +20,7 @@ type pane map[string]int64
 func (p pane) take(t require.TestingT, changed []liveindex.Vehicle, left []string, mayNotKnow bool) {
 	for _, v := range changed {
 		require.NotContains(t, left, v.ID)
-		p[v.ID] = v.Counts.Accepted
+		p[v.ID] = int64(v.Counts.Accepted)
 	}
 	for _, id := range left {
 		if !mayNotKnow {
@@ -53,7 +53,11 @@ func TestViewsAgainstBruteForce(t *testing.T) {
 		if rapid.Bool().Draw(t, "choosy") {
 			filter.Availabilities = []starlingv1.Availability{1, 2}
 		}
+		filter.Dispatchable = rapid.Bool().Draw(t, "only dispatchable")
 		aging := rapid.Bool().Draw(t, "aging")
+		if aging && rapid.Bool().Draw(t, "skewed") {
+			filter.Skew = someLater
+		}
 		fast, slow := pane{}, pane{}
 		behind, behindAt := pane{}, uint32(0) // a client that gets updates only now and then
 		for round := range 12 {
@@ -74,11 +78,11 @@ func TestViewsAgainstBruteForce(t *testing.T) {
 				delete(judge, id)
 			}
 			if aging {
-				filter.MinDeviceTimeMS = int64(1 + round)
+				filter.MinFixTimeMS = int64(1 + round)
 			}
 			want := pane{}
 			for id, v := range judge {
-				if v.DeviceTimeMS != 0 && v.DeviceTimeMS >= filter.MinDeviceTimeMS && area.holds(v) && passes(filter, v) {
+				if v.DeviceTimeMS != 0 && fresh(filter, v) && area.holds(v) && passes(filter, v) {
 					want[id] = v.Counts.Accepted
 				}
 			}

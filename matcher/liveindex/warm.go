@@ -57,7 +57,7 @@ func (x *Index) warmNumbers(numbers []uint32) {
 	for i, number := range numbers {
 		v := x.vehicles.at(number)
 		states[i] = v.current.Load() - 1
-		touched += uint64(v.id[0])
+		touched += uint64(*v.first)
 	}
 	for i := range numbers {
 		s := x.states.at(states[i])

@@ -19,7 +19,7 @@ func (x *Index) eachWithin(r *seat, version uint64, a *Area, f Filter, fn func(*
 			if atomic.LoadUint64(&e.death) <= version || !filter.passes(&r.scratch, x.attrs, e) {
 				continue
 			}
-			if s := x.states.at(e.state); s.born <= version && a.shape.holds(e.at, s) {
+			if s := x.states.at(e.state); s.born <= version && a.shape.holds(e.at, s) && x.passesSkew(&filter, s) {
 				fn(s)
 			}
 		}
@@ -54,7 +54,7 @@ func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle
 	var inside []*state
 	x.eachWithin(r, version, a, f, func(s *state) { inside = append(inside, s) })
 	slices.SortFunc(inside, func(a, b *state) int {
-		return strings.Compare(x.vehicles.at(a.vehicle).id, x.vehicles.at(b.vehicle).id)
+		return strings.Compare(x.vehicles.at(a.vehicle).id(), x.vehicles.at(b.vehicle).id())
 	})
 	total = len(inside)
 	for _, s := range inside[:min(n, total)] {

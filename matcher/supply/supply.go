@@ -1,5 +1,5 @@
-// Package supply counts a fleet's vehicles by H3 cell, resolution and
-// availability while they move.
+// Package supply counts a fleet's vehicles by H3 cell, resolution and derived
+// availability while they move, and which of them can be offered a ride.
 //
 // The counts stand in a tree of cells, a level for each resolution, in which a
 // cell is there while a vehicle is in it. A vehicle counts in the ancestors of
@@ -24,27 +24,48 @@ import (
 const MaxResolution = 15
 
 // availabilities are all values of starlingv1.Availability.
-const availabilities = 5
+const availabilities = 6
 
-// Counts are numbers of vehicles by availability.
-type Counts [availabilities]int32
+// free is what all dispatchable vehicles are.
+const free = starlingv1.Availability_AVAILABILITY_FREE
 
-// Total is the sum of all counts.
+// Counts are numbers of vehicles.
+type Counts struct {
+	// By are the counts by derived availability.
+	By [availabilities]int32
+	// Dispatchable is how many of those that are free can be offered a ride.
+	Dispatchable int32
+}
+
+// Total is the sum of all counts by availability.
 func (c *Counts) Total() (n int32) {
-	for _, k := range c {
+	for _, k := range c.By {
 		n += k
 	}
 	return n
 }
 
-// Only returns the counts of some availabilities, the others zero; of all if
-// none is given.
-func (c Counts) Only(some []starlingv1.Availability) (out Counts) {
-	if len(some) == 0 {
+// Choice says which vehicles count. The zero value means all.
+type Choice struct {
+	// Availabilities are those that count; empty means all.
+	Availabilities []starlingv1.Availability
+	// Dispatchable means that only vehicles which can be offered a ride count.
+	Dispatchable bool
+}
+
+// Of returns the counts of the vehicles that count.
+func (s *Choice) Of(c Counts) (out Counts) {
+	if s.Dispatchable {
+		c.By = [availabilities]int32{free: c.Dispatchable}
+	}
+	if len(s.Availabilities) == 0 {
 		return c
 	}
-	for _, a := range some {
-		out[a] = c[a]
+	for _, a := range s.Availabilities {
+		out.By[a] = c.By[a]
+		if a == free {
+			out.Dispatchable = c.Dispatchable
+		}
 	}
 	return out
 }
@@ -92,23 +113,24 @@ func (t *Tree) Len() int {
 
 // Apply takes in a change of the fleet.
 func (t *Tree) Apply(c *liveindex.Change) {
-	if c.Old.Cell == c.New.Cell && c.Old.Availability == c.New.Availability && t.published(c.New.Cell) {
+	same := c.Old.Availability == c.New.Availability && c.Old.Dispatchable == c.New.Dispatchable
+	if same && c.Old.Cell == c.New.Cell && t.published(c.New.Cell) {
 		return // nearly always
 	}
 	from, to := t.place(c.From, c.Old.Cell), t.place(c.To, c.New.Cell)
-	if from == to && c.Old.Availability == c.New.Availability {
+	if same && from == to {
 		return
 	}
 	// Cells above this resolution keep their counts.
 	first := 0
-	if c.Old.Availability == c.New.Availability && from != 0 && to != 0 {
+	if same && from != 0 && to != 0 {
 		for first <= t.finest && parent(from, first) == parent(to, first) {
 			first++
 		}
 	}
 	t.mu.Lock()
-	t.add(from, first, c.Old.Availability, -1)
-	t.add(to, first, c.New.Availability, 1)
+	t.add(from, first, &c.Old, -1)
+	t.add(to, first, &c.New, 1)
 	t.mu.Unlock()
 	if t.changed == nil {
 		return
@@ -147,7 +169,7 @@ func (t *Tree) place(at geo.Vec, cell uint64) uint64 {
 
 // add counts a vehicle in or out of a cell and its ancestors down from the first
 // resolution.
-func (t *Tree) add(cell uint64, first int, a starlingv1.Availability, n int32) {
+func (t *Tree) add(cell uint64, first int, v *liveindex.Standing, n int32) {
 	if cell == 0 {
 		return
 	}
@@ -164,7 +186,10 @@ func (t *Tree) add(cell uint64, first int, a starlingv1.Availability, n int32) {
 			t.nodes++
 		}
 		one := *at
-		if one.counts[a] += n; one.counts.Total() == 0 {
+		if v.Dispatchable {
+			one.counts.Dispatchable += n
+		}
+		if one.counts.By[v.Availability] += n; one.counts.Total() == 0 {
 			// The vehicle was the last here, hence in all cells below.
 			t.nodes -= t.finest - r + 1
 			*at = nil
@@ -193,14 +218,13 @@ func (t *Tree) find(cell uint64) *node {
 }
 
 // Page appends to dst, in order, the first n cells of a resolution above a cell
-// that lie in an area and have vehicles of some availabilities, with the counts
-// of those, as of one moment. An empty area is the whole earth; no availability
-// means all. If there may be more, next is the cell to go on after, else it is
+// that lie in an area and have vehicles that count, with the counts of those, as
+// of one moment. An empty area is the whole earth. If there may be more, next is the cell to go on after, else it is
 // 0.
-func (t *Tree) Page(resolution int, after uint64, within Area, some []starlingv1.Availability, n int, dst []Cell) (page []Cell, next uint64) {
+func (t *Tree) Page(resolution int, after uint64, within Area, choice Choice, n int, dst []Cell) (page []Cell, next uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	p := pager{resolution: resolution, after: after, some: some, room: n, cells: dst}
+	p := pager{resolution: resolution, after: after, choice: choice, room: n, cells: dst}
 	if len(within) == 0 {
 		for _, root := range t.roots {
 			p.visit(root)
@@ -220,7 +244,7 @@ func (t *Tree) Page(resolution int, after uint64, within Area, some []starlingv1
 type pager struct {
 	resolution int
 	after      uint64
-	some       []starlingv1.Availability
+	choice     Choice
 	room       int
 	full       bool // there is one more than there is room for
 	cells      []Cell
@@ -230,7 +254,7 @@ func (p *pager) visit(n *node) {
 	if n == nil || p.full || last(n.cell, p.resolution) <= p.after {
 		return
 	}
-	counts := n.counts.Only(p.some)
+	counts := p.choice.Of(n.counts)
 	if counts.Total() == 0 {
 		return
 	}

@@ -37,10 +37,15 @@ func ancestor(t require.TestingT, cell uint64, resolution int) uint64 {
 type judge map[string]wire.View
 
 // count is what a look at every vehicle says.
-func (j judge) count(t require.TestingT, resolution, finest int, within []uint64, some []starlingv1.Availability) []supply.Cell {
+func (j judge) count(t require.TestingT, resolution, finest int, within []uint64, choice supply.Choice) []supply.Cell {
 	counts := map[uint64]supply.Counts{}
 	for _, v := range j {
-		if v.DeviceTimeMS == 0 || len(some) > 0 && !slices.Contains(some, v.Availability) {
+		is := v.Availability
+		if v.DerivedAvailability != 0 {
+			is = v.DerivedAvailability
+		}
+		some, dispatchable := choice.Availabilities, v.Dispatchable && is == starlingv1.Availability_AVAILABILITY_FREE
+		if v.DeviceTimeMS == 0 || len(some) > 0 && !slices.Contains(some, is) || choice.Dispatchable && !dispatchable {
 			continue
 		}
 		own := v.Cell
@@ -54,7 +59,10 @@ func (j judge) count(t require.TestingT, resolution, finest int, within []uint64
 		}
 		if inside {
 			c := counts[cell]
-			c[v.Availability]++
+			c.By[is]++
+			if dispatchable {
+				c.Dispatchable++
+			}
 			counts[cell] = c
 		}
 	}
@@ -97,7 +105,7 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
 			before := make([][]supply.Cell, finest+1)
 			for r := range before {
-				before[r] = fleet.count(t, r, finest, nil, nil)
+				before[r] = fleet.count(t, r, finest, nil, supply.Choice{})
 			}
 			clear(told)
 			for range rapid.IntRange(1, 25).Draw(t, "changes") {
@@ -108,7 +116,9 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 					continue
 				}
 				v := wire.View{VehicleID: id, DeviceTimeMS: int64(min(1, rapid.IntRange(0, 9).Draw(t, "fix")))}
-				v.Availability = starlingv1.Availability(rapid.IntRange(0, 4).Draw(t, "availability"))
+				v.Availability = starlingv1.Availability(rapid.IntRange(0, 5).Draw(t, "availability"))
+				v.DerivedAvailability = starlingv1.Availability(rapid.SampledFrom([]int{0, 0, 3, 4}).Draw(t, "derived"))
+				v.Dispatchable = rapid.Bool().Draw(t, "dispatchable")
 				at := places().Draw(t, "at")
 				v.LatDeg, v.LonDeg = at[0], at[1]
 				if rapid.IntRange(0, 5).Draw(t, "cell") > 0 {
@@ -119,8 +129,8 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 			}
 			nodes := 0
 			for r := range finest + 1 {
-				want := fleet.count(t, r, finest, nil, nil)
-				got, next := tree.Page(r, 0, nil, nil, 1000, []supply.Cell{})
+				want := fleet.count(t, r, finest, nil, supply.Choice{})
+				got, next := tree.Page(r, 0, nil, supply.Choice{}, 1000, []supply.Cell{})
 				require.Zero(t, next)
 				require.Equal(t, want, got)
 				nodes += len(want)
@@ -144,12 +154,15 @@ func askAnything(t *rapid.T, tree *supply.Tree, fleet judge) {
 		v.LatDeg, v.LonDeg = at[0], at[1]
 		within = append(within, cellOf(t, v, rapid.IntRange(0, r).Draw(t, "coarse")))
 	}
-	some := rapid.SliceOfDistinct(rapid.SampledFrom([]starlingv1.Availability{0, 1, 2, 3, 4}), rapid.ID[starlingv1.Availability]).Draw(t, "some")
-	want, area := fleet.count(t, r, tree.Finest(), within, some), supply.NewArea(within)
+	choice := supply.Choice{
+		Availabilities: rapid.SliceOfDistinct(rapid.SampledFrom([]starlingv1.Availability{0, 1, 2, 3, 4, 5}), rapid.ID[starlingv1.Availability]).Draw(t, "some"),
+		Dispatchable:   rapid.Bool().Draw(t, "only dispatchable"),
+	}
+	want, area := fleet.count(t, r, tree.Finest(), within, choice), supply.NewArea(within)
 	size := rapid.IntRange(1, 20).Draw(t, "page")
 	got, after := []supply.Cell{}, uint64(0)
 	for {
-		page, next := tree.Page(r, after, area, some, size, nil)
+		page, next := tree.Page(r, after, area, choice, size, nil)
 		require.LessOrEqual(t, len(page), size)
 		got = append(got, page...)
 		if after = next; next == 0 {
@@ -160,7 +173,7 @@ func askAnything(t *rapid.T, tree *supply.Tree, fleet judge) {
 	require.Equal(t, want, got)
 	for _, c := range got {
 		require.True(t, area.Holds(c.Cell))
-		require.Equal(t, c.Counts, tree.At(c.Cell).Only(some))
+		require.Equal(t, c.Counts, choice.Of(tree.At(c.Cell)))
 	}
 }
 
