@@ -53,8 +53,8 @@ docs: build ## write the generated parts of docs/ anew
 fuzz: ## run every fuzz target for FUZZTIME
 	./tools/fuzz.sh $(or $(FUZZTIME),20s)
 
-bench: build ## Starling beside a bare pipeline, on the local log and on Kafka
-	$(GO) run ./loadtest/cmd/bench -starling $(BIN)/starling
+bench: build ## Starling beside a baseline pipeline, on the local log and on Kafka
+	$(GO) run ./loadtest/cmd/bench pipeline -starling $(BIN)/starling $(BENCH_FLAGS)
 
 clean: ## remove what was built
 	rm -rf $(BIN)
@@ -72,12 +72,20 @@ kafka: ## run a throw-away Kafka on loopback and print its address (needs Java a
 
 .PHONY: overload
 overload: build ## ten times the sustainable load for a minute, beside hostile clients; the account is closed
-	$(GO) run ./loadtest/cmd/overload -starling $(BIN)/starling $(OVERLOAD_FLAGS)
+	$(GO) run ./loadtest/cmd/bench overload -starling $(BIN)/starling $(OVERLOAD_FLAGS)
 
 .PHONY: bench-nearest
 bench-nearest: build ## searches for the nearest of a moving fleet, beside Redis (apt-get install redis-server)
-	$(GO) run ./loadtest/cmd/nearest -starling $(BIN)/starling $(NEAREST_FLAGS)
+	$(GO) run ./loadtest/cmd/bench nearest -starling $(BIN)/starling $(NEAREST_FLAGS)
 
 .PHONY: bench-watchers
 bench-watchers: build ## 10,000 calls that watch areas: how long a change takes to them, and memory for each
-	$(GO) run ./loadtest/cmd/watchers -starling $(BIN)/starling $(WATCHERS_FLAGS)
+	$(GO) run ./loadtest/cmd/bench watchers -starling $(BIN)/starling $(WATCHERS_FLAGS)
+
+.PHONY: drill
+drill: build ## random kills under load, and a check of the account (docs/drills.md)
+	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling $(DRILL_FLAGS)
+
+.PHONY: recovery
+recovery: build ## how soon a killed fleet of 100,000 is served again
+	$(GO) run ./loadtest/cmd/bench recovery -starling $(BIN)/starling $(RECOVERY_FLAGS)

@@ -70,6 +70,14 @@ func (a *Account) killed() (n int) {
 // OK says that nothing is off.
 func (a *Account) OK() bool { return a.Findings.None() }
 
+// Misses is one line for a drill that found something; String has the findings.
+func (a *Account) Misses() []string {
+	if a.OK() {
+		return nil
+	}
+	return []string{fmt.Sprintf("the drill found what must not be (repeat with -seed %d)", a.Options.Seed)}
+}
+
 // String is the account in words.
 func (a *Account) String() string {
 	t := &a.Totals

@@ -121,3 +121,16 @@ type Result struct {
 	UnknownFixes  int64 `json:"unknown_fixes"`
 	BrokenStreams int64 `json:"broken_streams"`
 }
+
+// String is the result in four lines.
+func (r Result) String() string {
+	return fmt.Sprintf(`acknowledged  %.0f fixes/s over %v
+ack latency   %v
+searchable    %v; %d not within the drain
+all in all    %d fixes sent, %d acknowledged, of these %d refused, %d unknown after %d broken streams
+`, r.FixesPerSecond, r.Measured.Round(time.Millisecond), r.AckLatency, r.Searchable, r.Unsearchable,
+		r.SentFixes, r.AcknowledgedFixes, r.RefusedFixes, r.UnknownFixes, r.BrokenStreams)
+}
+
+// Misses is empty: the generator has no goal.
+func (r Result) Misses() []string { return nil }

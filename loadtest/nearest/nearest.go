@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,7 +21,6 @@ type bench struct {
 
 // Result is what was measured, and how.
 type Result struct {
-	Machine          Machine        `json:"machine"`
 	Vehicles         int            `json:"vehicles"`
 	UpdatesPerSecond int            `json:"updates_per_s"`
 	Connections      int            `json:"connections"`
@@ -35,14 +33,6 @@ type Result struct {
 	OpenLoop         float64        `json:"open_loop_per_s"`
 	Layouts          []LayoutResult `json:"layouts"`
 	Bars             []Bar          `json:"bars"`
-}
-
-// Machine is where it was measured.
-type Machine struct {
-	OS   string `json:"os"`
-	Arch string `json:"arch"`
-	CPUs int    `json:"cpus"`
-	Go   string `json:"go"`
 }
 
 // LayoutResult is what was measured with one layout of the fleet; each slice has
@@ -73,7 +63,6 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 	}
 	b := &bench{opts: opts, redisOK: opts.OpenLoopPerSecond}
 	res := Result{
-		Machine:  Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()},
 		Vehicles: opts.Vehicles, UpdatesPerSecond: opts.UpdatesPerSecond, Connections: opts.Connections,
 		SideM: opts.SideM, RadiusM: opts.RadiusM, Results: opts.Results, RedisPipeline: opts.RedisPipeline,
 		Rounds: opts.Rounds, Duration: opts.Duration,

@@ -2,9 +2,10 @@ package nearest
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
 // Bar is a promise and what was measured.
@@ -23,19 +24,6 @@ func (b Bar) Held() bool {
 	return b.Value >= b.Bound
 }
 
-func median(of func(Measurement) float64, rounds []Measurement) float64 {
-	if len(rounds) == 0 {
-		return 0
-	}
-	values := make([]float64, len(rounds))
-	for i, m := range rounds {
-		values[i] = of(m)
-	}
-	slices.Sort(values)
-	n := len(values)
-	return (values[(n-1)/2] + values[n/2]) / 2
-}
-
 func searches(m Measurement) float64 { return m.SearchesPerSecond }
 func updates(m Measurement) float64  { return m.UpdatesPerSecond }
 func p50(m Measurement) float64      { return float64(m.Latency.P50) }
@@ -48,7 +36,7 @@ func ratio(of func(Measurement) float64, a, b []Measurement) float64 {
 	for i := range n {
 		ratios[i].SearchesPerSecond = of(a[i]) / of(b[i])
 	}
-	return median(searches, ratios)
+	return report.Median(ratios, searches)
 }
 
 // layout returns what was measured with one, or nil.
@@ -98,24 +86,37 @@ func (r *Result) bars() []Bar {
 			Bar{"flat out: p99, one spot / uniform", ratio(p99, onespot.Starling, uniform.Starling), true, 3})
 	}
 	for _, l := range r.Layouts {
-		out = append(out, Bar{l.Layout + ", flat out: updates/s, searchable / reported", median(updates, l.Starling) / float64(max(1, r.UpdatesPerSecond)), false, 0.98})
+		out = append(out, Bar{l.Layout + ", flat out: updates/s, searchable / reported", report.Median(l.Starling, updates) / float64(max(1, r.UpdatesPerSecond)), false, 0.98})
 	}
 	if r.Vehicles >= million {
-		out = append(out, Bar{"uniform, open loop: p99 in ms", median(p99, uniform.OpenLoop) / 1e6, true, millionP99.Seconds() * 1e3})
+		out = append(out, Bar{"uniform, open loop: p99 in ms", report.Median(uniform.OpenLoop, p99) / 1e6, true, millionP99.Seconds() * 1e3})
 	}
 	return out
 }
 
-// Misses are the bars that do not hold.
-func (r *Result) Misses() []Bar {
-	return slices.DeleteFunc(slices.Clone(r.Bars), Bar.Held)
+// Misses name the bars that do not hold.
+func (r *Result) Misses() []string {
+	var misses []string
+	for _, b := range r.Bars {
+		if !b.Held() {
+			misses = append(misses, fmt.Sprintf("%s is %.2f, the bound is %s", b.Name, b.Value, b.bound()))
+		}
+	}
+	return misses
+}
+
+func (b Bar) bound() string {
+	if b.AtMost {
+		return fmt.Sprintf("≤ %g", b.Bound)
+	}
+	return fmt.Sprintf("≥ %g", b.Bound)
 }
 
 // String is the result as Markdown.
 func (r *Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s/%s, %d CPUs shared by server and load generator, %s. %d vehicles in a square of %.0f km, %d position updates/s all the while, the %d nearest within %.0f m, %d connections. Medians of %d rounds of %v; each round starts new servers, one after the other, in changing order.\n\n",
-		r.Machine.OS, r.Machine.Arch, r.Machine.CPUs, r.Machine.Go, r.Vehicles, r.SideM/1000, r.UpdatesPerSecond, r.Results, r.RadiusM, r.Connections, r.Rounds, r.Duration)
+	fmt.Fprintf(&b, "%d vehicles in a square of %.0f km, %d position updates/s all the while, the %d nearest within %.0f m, %d connections. Medians of %d rounds of %v; each round starts new servers, one after the other, in changing order.\n\n",
+		r.Vehicles, r.SideM/1000, r.UpdatesPerSecond, r.Results, r.RadiusM, r.Connections, r.Rounds, r.Duration)
 	b.WriteString("| fleet | load | server | searches/s | p50 | p99 | updates/s | CPUs server | CPUs client |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, l := range r.Layouts {
 		for _, row := range []struct {
@@ -132,21 +133,18 @@ func (r *Result) String() string {
 				continue
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %.0f | %s | %s | %.0f | %.2f | %.2f |\n", l.Layout, row.load, row.server,
-				median(searches, row.rounds), ms(median(p50, row.rounds)), ms(median(p99, row.rounds)), median(updates, row.rounds),
-				median(func(m Measurement) float64 { return m.ServerCores }, row.rounds),
-				median(func(m Measurement) float64 { return m.ClientCores }, row.rounds))
+				report.Median(row.rounds, searches), ms(report.Median(row.rounds, p50)), ms(report.Median(row.rounds, p99)), report.Median(row.rounds, updates),
+				report.Median(row.rounds, func(m Measurement) float64 { return m.ServerCores }),
+				report.Median(row.rounds, func(m Measurement) float64 { return m.ClientCores }))
 		}
 	}
 	b.WriteString("\n| promise | measured | bound | |\n| --- | ---: | ---: | --- |\n")
 	for _, bar := range r.Bars {
-		sign, held := "≥", "held"
-		if bar.AtMost {
-			sign = "≤"
-		}
+		held := "held"
 		if !bar.Held() {
 			held = "**missed**"
 		}
-		fmt.Fprintf(&b, "| %s | %.2f | %s %g | %s |\n", bar.Name, bar.Value, sign, bar.Bound, held)
+		fmt.Fprintf(&b, "| %s | %.2f | %s | %s |\n", bar.Name, bar.Value, bar.bound(), held)
 	}
 	return b.String()
 }

@@ -127,11 +127,11 @@ func (r Result) String() string {
 	if len(r.Faults) == 0 {
 		row("verdict", "everything held")
 	}
-	for _, fault := range r.Faults {
-		row("FAULT", "%s", fault)
-	}
 	return b.String()
 }
+
+// Misses are Faults.
+func (r Result) Misses() []string { return r.Faults }
 
 // quarters are the samples at the quarters of the run.
 func (r *Result) quarters() (some []Sample) {

@@ -9,7 +9,6 @@ import (
 
 // Cost is what checkpoints cost.
 type Cost struct {
-	Machine        Machine       `json:"machine"`
 	Log            string        `json:"log"`
 	Vehicles       int           `json:"vehicles"`
 	FixesPerSecond float64       `json:"fixes_per_second"`
@@ -35,7 +34,7 @@ func (r CostRound) Share() float64 { return float64(r.With-r.Without) / float64(
 // for each fix with and without checkpoints, of vehicles with full windows.
 func RunCost(ctx context.Context, o Options) (Cost, error) {
 	c := Cost{
-		Machine: thisMachine(), Log: "local", Vehicles: o.Vehicles,
+		Log: "local", Vehicles: o.Vehicles,
 		FixesPerSecond: o.FixesPerSecond, FixesPerReport: o.FixesPerReport, Duration: o.Duration,
 	}
 	if err := o.Validate(); err != nil {
@@ -85,7 +84,7 @@ func costOf(ctx context.Context, o *Options, interval time.Duration) (perFix tim
 	}
 	loading, endLoad := context.WithCancel(ctx)
 	loadErr := make(chan error, 1)
-	go func() { loadErr <- report(loading, o, conns) }()
+	go func() { loadErr <- keepReporting(loading, o, conns) }()
 	defer func() {
 		endLoad()
 		err = errors.Join(err, <-loadErr)

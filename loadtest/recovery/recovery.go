@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"time"
 
@@ -15,21 +14,8 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// Machine is where it was measured.
-type Machine struct {
-	OS   string `json:"os"`
-	Arch string `json:"arch"`
-	CPUs int    `json:"cpus"`
-	Go   string `json:"go"`
-}
-
-func thisMachine() Machine {
-	return Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()}
-}
-
 // Result are the recoveries of one fleet.
 type Result struct {
-	Machine        Machine       `json:"machine"`
 	Log            string        `json:"log"`
 	Vehicles       int           `json:"vehicles"`
 	FixesPerSecond float64       `json:"fixes_per_second"`
@@ -60,7 +46,7 @@ type Kill struct {
 // starts them again while the fleet goes on, Kills times.
 func Run(ctx context.Context, o Options) (Result, error) {
 	r := Result{
-		Machine: thisMachine(), Log: "local", Vehicles: o.Vehicles, FixesPerSecond: o.FixesPerSecond,
+		Log: "local", Vehicles: o.Vehicles, FixesPerSecond: o.FixesPerSecond,
 		History: o.History, Limit: o.Limit,
 	}
 	if err := o.Validate(); err != nil {
@@ -99,7 +85,7 @@ func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
 	defer endLoad()
 	load.Go(func() { b.run(loading) })
 	loadErr := make(chan error, 1)
-	load.Go(func() { loadErr <- report(loading, o, conns) })
+	load.Go(func() { loadErr <- keepReporting(loading, o, conns) })
 
 	wait := o.History
 	for i := range o.Kills {
@@ -214,8 +200,8 @@ func fill(ctx context.Context, o *Options, conns []grpc.ClientConnInterface, fix
 	return nil
 }
 
-// report has the fleet report until ctx is done.
-func report(ctx context.Context, o *Options, conns []grpc.ClientConnInterface) error {
+// keepReporting has the fleet report until ctx is done.
+func keepReporting(ctx context.Context, o *Options, conns []grpc.ClientConnInterface) error {
 	g := load(o, conns)
 	g.FixesPerSecond = o.FixesPerSecond
 	g.Duration = 1000 * time.Hour

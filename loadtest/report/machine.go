@@ -1,39 +1,90 @@
-// Package report is what the commands that measure have in common.
 package report
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
-	"syscall"
-	"time"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
 )
 
-// Main runs a command until it ends or is interrupted, and ends the process with
-// its exit code.
-func Main(name string, run func(ctx context.Context, args []string) (code int, err error)) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, os.Args[1:])
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+// Machine is where and of what was measured. A figure without it means nothing.
+type Machine struct {
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
+	CPUModel string `json:"cpu_model"`
+	Cores    int    `json:"cores"`
+	// MemoryBytes is the machine's memory; 0 where it is not known.
+	MemoryBytes int64  `json:"memory_bytes"`
+	Go          string `json:"go"`
+	// Starling is the measured build's own description, with its commit.
+	Starling string `json:"starling"`
+	// SharedBy says what else ran on the same cores.
+	SharedBy string `json:"shared_by"`
+}
+
+// ThisMachine describes this machine and the measured build. Starling is the
+// command line of its binary, without a subcommand; an empty one says that the
+// server that was measured runs elsewhere.
+func ThisMachine(ctx context.Context, starling []string, sharedBy string) Machine {
+	m := Machine{
+		OS: runtime.GOOS, Arch: runtime.GOARCH, CPUModel: "unknown CPU", Cores: runtime.NumCPU(),
+		Go: runtime.Version(), Starling: "unknown build", SharedBy: sharedBy,
 	}
-	os.Exit(code)
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		m.CPUModel = cpuModel(string(info))
+	}
+	if info, err := os.ReadFile("/proc/meminfo"); err == nil {
+		m.MemoryBytes = memoryBytes(string(info))
+	}
+	if len(starling) > 0 {
+		out, err := exec.CommandContext(ctx, starling[0], append(starling[1:len(starling):len(starling)], "version")...).Output()
+		if err == nil {
+			m.Starling = strings.TrimSpace(string(out))
+		}
+	}
+	return m
 }
 
-// Progress tells on standard error how far a run has got, each time with the
-// time since the call.
-func Progress() func(string) {
-	begun := time.Now()
-	return func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
+// cpuModel reads proc_cpuinfo(5). Arm names no model: its implementer and part
+// numbers do.
+func cpuModel(cpuinfo string) string {
+	fields := map[string]string{}
+	for line := range strings.Lines(cpuinfo) {
+		name, value, ok := strings.Cut(line, ":")
+		if name = strings.TrimSpace(name); ok && fields[name] == "" {
+			fields[name] = strings.TrimSpace(value)
+		}
+	}
+	switch {
+	case fields["model name"] != "":
+		return fields["model name"]
+	case fields["CPU part"] != "":
+		return fmt.Sprintf("Arm implementer %s part %s", fields["CPU implementer"], fields["CPU part"])
+	}
+	return "unknown CPU"
 }
 
-// JSON writes a result for people and programs.
-func JSON(w io.Writer, result any) error {
-	out := json.NewEncoder(w)
-	out.SetIndent("", "  ")
-	return out.Encode(result)
+// memoryBytes reads MemTotal of proc_meminfo(5).
+func memoryBytes(meminfo string) int64 {
+	for line := range strings.Lines(meminfo) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			if err == nil {
+				return kib << 10
+			}
+		}
+	}
+	return 0
+}
+
+// String is the description in one line.
+func (m Machine) String() string {
+	memory := "unknown memory"
+	if m.MemoryBytes > 0 {
+		memory = fmt.Sprintf("%.1f GiB", float64(m.MemoryBytes)/(1<<30))
+	}
+	return fmt.Sprintf("%s/%s, %s, %d cores shared by %s, %s, %s; %s", m.OS, m.Arch, m.CPUModel, m.Cores, m.SharedBy, memory, m.Go, m.Starling)
 }

@@ -116,11 +116,11 @@ areas looked at anew %10.0f
 busy cores           %10.2f server, %.2f generator and clients
 `, r.Watchers, r.Vehicles, r.Measured.Round(time.Millisecond), r.FixesPerSecond, r.TellsPerSecond, r.UpdatesPerSecond,
 		r.FixToClient, r.LogToClient, r.Snapshot, r.LiveBytesPerWatcher/1024, r.ResidentBytesPerWatcher/1024, r.Silent, r.Rescans, r.ServerCores, r.GeneratorCores)
-	for _, f := range r.Faults {
-		out += "NOT KEPT: " + f + "\n"
-	}
 	return out
 }
+
+// Misses are Faults.
+func (r *Result) Misses() []string { return r.Faults }
 
 // The areas are squares on a grid around a place, their centres spacingDeg of
 // latitude apart and their edges half of that.

@@ -1,110 +1,123 @@
-// Bench measures Starling beside the bare pipeline and prints a table, or JSON.
-// `make bench` runs it. Its own children serve the bare pipeline.
+// Command bench measures Starling, disturbs it and puts load on it, by one
+// subcommand for each; `bench help` lists them. What measures prints a report
+// (package loadtest/report) with the machine and the measured build, as text or
+// with -json as JSON.
 //
-// Exit codes: 0 measured; 1 something failed; 2 wrong usage; 3 a goal was
-// missed, with -check.
+// Exit codes: 0 done; 1 the run failed, or a drill or limit did not hold; 2
+// wrong usage; 3 a goal was missed (`pipeline` and `nearest` only with -check).
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
-	"strconv"
-	"strings"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
 
-	"github.com/starling-fleet/starling/internal/kafkatest"
-	"github.com/starling-fleet/starling/loadtest/bench"
 	"github.com/starling-fleet/starling/loadtest/report"
 )
 
+// Exit codes.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitMissed
+)
+
+// subcommand is one of bench's.
+type subcommand struct {
+	name, summary string
+	run           func(ctx context.Context, args []string) (code int, err error)
+}
+
+func subcommands() []subcommand {
+	return []subcommand{
+		{"pipeline", "Starling beside the baseline pipeline, on the local log and on Kafka", pipelineCommand},
+		{"nearest", "searches for the nearest of a moving fleet, beside Redis", nearestCommand},
+		{"watchers", "many calls of WatchArea: time from a change to its clients, memory for each", watchersCommand},
+		{"generate", "reports of a made-up fleet for a server that runs already", generateCommand},
+		{"overload", "ten times the sustainable load beside hostile clients", overloadCommand},
+		{"drill", "random kills under load, and a check of the account", drillCommand},
+		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
+		{serveName, "(a child of pipeline) the baseline, or Starling's ingest alone", serveCommand},
+	}
+}
+
 func main() {
-	report.Main("bench", func(ctx context.Context, args []string) (int, error) {
-		if len(args) > 0 && args[0] == "serve" {
-			return serve(ctx, args[1:])
-		}
-		return measure(ctx, args)
-	})
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
-// measure is the command itself.
-func measure(ctx context.Context, args []string) (code int, err error) {
-	o := bench.DefaultOptions()
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.StringVar(&o.Starling, "starling", "bin/starling", "the starling binary")
-	sizes := flags.String("fixes-per-report", "1,5,50", "sizes to measure")
-	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "how often each measurement is repeated")
-	flags.DurationVar(&o.Warmup, "warmup", o.Warmup, "time before each measurement")
-	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of each measurement")
-	flags.IntVar(&o.HeapVehicles, "heap-vehicles", o.HeapVehicles, "vehicles when the heap is measured; 0 leaves it out")
-	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local logs are put; empty means the system's temporary folder")
-	logs := flags.String("logs", "local,kafka", "which logs to measure")
-	brokers := flags.String("kafka-brokers", "", "Kafka to measure; empty means to start one broker here (needs Java and Maven)")
-	asJSON := flags.Bool("json", false, "print JSON")
-	check := flags.Bool("check", false, "exit with 3 when a goal is missed")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+// run runs the subcommand that args begin with and returns the exit code.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(stderr)
+		if len(args) == 0 {
+			return exitUsage
+		}
+		return exitOK
 	}
-	o.FixesPerReport = nil
-	for _, s := range strings.Split(*sizes, ",") {
-		n, err := strconv.Atoi(s)
+	for _, c := range subcommands() {
+		if c.name != args[0] {
+			continue
+		}
+		code, err := c.run(ctx, args[1:])
 		if err != nil {
-			return 2, fmt.Errorf("-fixes-per-report: %w", err)
+			fmt.Fprintf(stderr, "bench %s: %v\n", c.name, err)
 		}
-		o.FixesPerReport = append(o.FixesPerReport, n)
+		return code
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return 1, err
-	}
-	o.Serve = []string{self, "serve"}
-	o.Progress = report.Progress()
-	results, err := measureLogs(ctx, o, strings.Split(*logs, ","), *brokers)
-	if *asJSON {
-		_ = report.JSON(os.Stdout, results)
-	} else {
-		for _, r := range results {
-			fmt.Println(r)
-		}
-	}
-	if err != nil {
-		return 1, err
-	}
-	for _, r := range results {
-		if *check && len(r.Misses()) > 0 {
-			return 3, nil
-		}
-	}
-	return 0, nil
+	fmt.Fprintf(stderr, "bench: unknown subcommand %q\n", args[0])
+	usage(stderr)
+	return exitUsage
 }
 
-// measureLogs measures one log after the other and returns what it has.
-func measureLogs(ctx context.Context, o bench.Options, logs []string, brokers string) ([]bench.Result, error) {
-	var results []bench.Result
-	for _, log := range logs {
-		switch log {
-		case "local":
-			o.KafkaBrokers, o.Note = nil, ""
-		case "kafka":
-			o.HeapVehicles = 0 // the heap is the same
-			if brokers != "" {
-				o.KafkaBrokers, o.Note = strings.Split(brokers, ","), "Kafka at "+brokers+"."
-				break
-			}
-			cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
-			if err != nil {
-				return results, fmt.Errorf("start Kafka: %w", err)
-			}
-			defer func() { _ = cluster.Stop() }()
-			o.KafkaBrokers, o.Note = cluster.Brokers(), "One broker of Apache Kafka "+kafkatest.Version+" runs on the same CPUs."
-		default:
-			return results, fmt.Errorf("-logs: %q is neither local nor kafka", log)
-		}
-		r, err := bench.Run(ctx, o)
-		if err != nil {
-			return results, err
-		}
-		results = append(results, r)
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: bench SUBCOMMAND [flags]; bench SUBCOMMAND -h lists the flags\n\n")
+	for _, c := range subcommands() {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
-	return results, nil
+}
+
+// newFlags returns the flags of a subcommand.
+func newFlags(name string) *flag.FlagSet {
+	return flag.NewFlagSet("bench "+name, flag.ContinueOnError)
+}
+
+// parse parses args. If it returns false, the subcommand ends with the exit
+// code; flag has printed why.
+func parse(flags *flag.FlagSet, args []string) (code int, ok bool) {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK, false
+	case err != nil:
+		return exitUsage, false
+	}
+	return exitOK, true
+}
+
+// progress returns a function that writes on standard error how far a run is,
+// each time with the time since the call.
+func progress() func(string) {
+	begun := time.Now()
+	return func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
+}
+
+// writeReport writes the report of a result, also of an incomplete one.
+func writeReport(ctx context.Context, result report.Result, starling []string, sharedBy string, asJSON bool) error {
+	machine := report.ThisMachine(context.WithoutCancel(ctx), starling, sharedBy)
+	command := append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...)
+	r := report.New(command, machine, result)
+	if asJSON {
+		return r.WriteJSON(os.Stdout)
+	}
+	return r.WriteText(os.Stdout)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,38 +22,41 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
-	"github.com/starling-fleet/starling/loadtest/bare"
-	"github.com/starling-fleet/starling/loadtest/bench"
+	"github.com/starling-fleet/starling/loadtest/baseline"
+	"github.com/starling-fleet/starling/loadtest/pipeline"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// serveFlags say what a child serves.
+// serveFlags are the flags of a child.
 type serveFlags struct {
-	kind                      bench.Kind
+	kind                      pipeline.Kind
 	dir, ingest, admin        string
 	kafkaBrokers, topicPrefix string
 }
 
-// serve is what a child of measure runs: the bare pipeline, or Starling's ingest
-// alone, until it is told to stop.
-func serve(ctx context.Context, args []string) (code int, err error) {
+// serveName is the subcommand of pipeline's children.
+const serveName = "serve"
+
+// serveCommand is what a child of pipelineCommand runs: the baseline, or
+// Starling's ingest alone, until it gets a signal.
+func serveCommand(ctx context.Context, args []string) (code int, err error) {
 	var f serveFlags
-	flags := flag.NewFlagSet("bench serve", flag.ContinueOnError)
-	kind := flags.String("kind", string(bench.BareWhole), "what to serve")
+	flags := newFlags(serveName)
+	kind := flags.String("kind", string(pipeline.BaselineWhole), "what to serve")
 	flags.StringVar(&f.dir, "dir", "", "folder of the local log")
-	flags.StringVar(&f.ingest, "ingest", "127.0.0.1:0", "address of the door")
+	flags.StringVar(&f.ingest, "ingest", "127.0.0.1:0", "address of the gRPC server")
 	flags.StringVar(&f.admin, "admin", "127.0.0.1:0", "address of metrics and profiles")
 	flags.StringVar(&f.kafkaBrokers, "kafka-brokers", "", "brokers; empty means the local log")
 	flags.StringVar(&f.topicPrefix, "kafka-topic-prefix", "", "prefix of the topics")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
 	}
-	f.kind = bench.Kind(*kind)
+	f.kind = pipeline.Kind(*kind)
 	if err := f.run(ctx); err != nil {
-		return 1, fmt.Errorf("serve %s: %w", f.kind, err)
+		return exitFailed, fmt.Errorf("serve %s: %w", f.kind, err)
 	}
-	return 0, nil
+	return exitOK, nil
 }
 
 func (f serveFlags) run(ctx context.Context) error {
@@ -64,23 +66,23 @@ func (f serveFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	door, err := net.Listen("tcp", f.ingest)
+	listener, err := net.Listen("tcp", f.ingest)
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
-	adminDoor, err := net.Listen("tcp", f.admin)
+	adminListener, err := net.Listen("tcp", f.admin)
 	if err != nil {
-		return errors.Join(err, door.Close(), log.Close())
+		return errors.Join(err, listener.Close(), log.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	server, err := f.service(ctx, group, log, registry, logger)
 	if err != nil {
-		return errors.Join(err, door.Close(), adminDoor.Close(), log.Close())
+		return errors.Join(err, listener.Close(), adminListener.Close(), log.Close())
 	}
 	admin := &http.Server{Handler: adminPages(registry), ReadHeaderTimeout: 5 * time.Second}
-	group.Go(func() error { return server.Serve(door) })
+	group.Go(func() error { return server.Serve(listener) })
 	group.Go(func() error {
-		if err := admin.Serve(adminDoor); !errors.Is(err, http.ErrServerClosed) {
+		if err := admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
@@ -106,7 +108,7 @@ func (f serveFlags) openLog(ctx context.Context, reg prometheus.Registerer, logg
 
 // service makes the gRPC server and starts what runs beside it.
 func (f serveFlags) service(ctx context.Context, group *errgroup.Group, log eventlog.Log, reg *prometheus.Registry, logger *slog.Logger) (*grpc.Server, error) {
-	if f.kind == bench.StarlingIngest {
+	if f.kind == pipeline.StarlingIngest {
 		role, err := ingest.New(ingest.DefaultConfig(), log, log.Partitions(), reg, logger)
 		if err != nil {
 			return nil, err
@@ -116,19 +118,19 @@ func (f serveFlags) service(ctx context.Context, group *errgroup.Group, log even
 		group.Go(func() error { return role.Run(ctx) })
 		return server, nil
 	}
-	if f.kind != bench.BareIngest && f.kind != bench.BareWhole {
-		return nil, errors.New("no such kind")
+	if f.kind != pipeline.BaselineIngest && f.kind != pipeline.BaselineWhole {
+		return nil, fmt.Errorf("-kind is %q", f.kind)
 	}
-	pipeline := bare.New(log)
+	base := baseline.New(log)
 	reg.MustRegister(prometheus.NewCounterFunc(
-		prometheus.CounterOpts{Name: bench.MetricReadFixes, Help: "Fixes that the reader has unmarshalled."},
-		func() float64 { return float64(pipeline.Counts().ReadFixes) },
+		prometheus.CounterOpts{Name: pipeline.MetricReadFixes, Help: "Fixes that the reader has unmarshalled."},
+		func() float64 { return float64(base.Counts().ReadFixes) },
 	))
-	if f.kind == bench.BareWhole {
-		group.Go(func() error { return pipeline.Read(ctx) })
+	if f.kind == pipeline.BaselineWhole {
+		group.Go(func() error { return base.Read(ctx) })
 	}
 	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))
-	starlingv1.RegisterIngestServiceServer(server, pipeline)
+	starlingv1.RegisterIngestServiceServer(server, base)
 	return server, nil
 }
 

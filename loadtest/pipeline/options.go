@@ -1,7 +1,7 @@
-// Package bench measures Starling beside the bare pipeline, in one run, on one
+// Package pipeline measures Starling beside the baseline pipeline, in one run, on one
 // machine: children of this process serve, in turn and under the same load, and
 // their CPU time is their own.
-package bench
+package pipeline
 
 import (
 	"errors"
@@ -70,10 +70,10 @@ type Kind string
 
 // The kinds. The first three are served by the command Options.Serve.
 const (
-	// BareIngest is the bare pipeline without its reader.
-	BareIngest Kind = "bare-ingest"
-	// BareWhole is the bare pipeline with its reader.
-	BareWhole Kind = "bare-whole"
+	// BaselineIngest is the baseline without its reader.
+	BaselineIngest Kind = "baseline-ingest"
+	// BaselineWhole is the baseline pipeline with its reader.
+	BaselineWhole Kind = "baseline-whole"
 	// StarlingIngest is Starling's ingest alone on the local log, which the
 	// starling binary can't be: there, a local log has all roles.
 	StarlingIngest Kind = "starling-ingest"

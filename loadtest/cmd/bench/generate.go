@@ -1,28 +1,22 @@
-// Generate puts a made-up load on Starling with as little CPU of its own as
-// possible and prints what was acknowledged and how fast, as text or JSON.
-//
-// Exit codes: 0 done; 1 something failed; 2 wrong usage.
 package main
 
 import (
 	"context"
-	"flag"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/loadtest/generate"
-	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { report.Main("generate", run) }
-
-func run(ctx context.Context, args []string) (code int, err error) {
+// generateCommand is `bench generate`.
+func generateCommand(ctx context.Context, args []string) (code int, err error) {
 	o := generate.DefaultOptions()
-	flags := flag.NewFlagSet("generate", flag.ContinueOnError)
-	ingest := flags.String("ingest", "127.0.0.1:7600", "address of ingest's door")
-	matcher := flags.String("matcher", "127.0.0.1:7601", "address of the matcher's door; empty measures acknowledgements only")
+	flags := newFlags("generate")
+	ingest := flags.String("ingest", "127.0.0.1:7600", "address of ingest's gRPC server")
+	matcher := flags.String("matcher", "127.0.0.1:7601", "address of the matcher's gRPC server; empty measures acknowledgements only")
 	connections := flags.Int("connections", 4, "connections over which the streams are spread")
 	flags.IntVar(&o.Streams, "streams", o.Streams, "streams that are open at a time")
 	flags.IntVar(&o.VehiclesPerStream, "vehicles-per-stream", o.VehiclesPerStream, "vehicles of each stream")
@@ -36,13 +30,13 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	flags.StringVar(&o.VehiclePrefix, "vehicle-prefix", o.VehiclePrefix, "what vehicle ids begin with")
 	flags.Int64Var(&o.Seed, "seed", o.Seed, "number from which the fleet is drawn")
 	asJSON := flags.Bool("json", false, "print JSON")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
 	}
 	for range max(1, *connections) {
 		conn, err := client.Dial(*ingest, client.DialOptions{})
 		if err != nil {
-			return 2, err
+			return exitUsage, err
 		}
 		defer conn.Close()
 		o.Ingest = append(o.Ingest, conn)
@@ -50,30 +44,21 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	if *matcher != "" {
 		conn, err := client.Dial(*matcher, client.DialOptions{})
 		if err != nil {
-			return 2, err
+			return exitUsage, err
 		}
 		defer conn.Close()
 		o.Fleet = conn
 	}
 	if err := o.Validate(); err != nil {
-		return 2, err
+		return exitUsage, err
 	}
 	o.Progress = func(p generate.Progress) {
 		fmt.Fprintf(os.Stderr, "%4s %10.0f fixes/s acknowledged, %d reports under way, %d streams broke\n",
 			p.Elapsed.Round(time.Second), p.FixesPerSecond, p.UnacknowledgedNow, p.BrokenStreamsSoFar)
 	}
 	r, err := generate.Run(ctx, o)
-	if *asJSON {
-		_ = report.JSON(os.Stdout, r)
-	} else {
-		fmt.Printf("acknowledged  %.0f fixes/s over %v\n", r.FixesPerSecond, r.Measured.Round(time.Millisecond))
-		fmt.Printf("ack latency   %v\n", r.AckLatency)
-		fmt.Printf("searchable    %v; %d not within the drain\n", r.Searchable, r.Unsearchable)
-		fmt.Printf("all in all    %d fixes sent, %d acknowledged, of these %d refused, %d unknown after %d broken streams\n",
-			r.SentFixes, r.AcknowledgedFixes, r.RefusedFixes, r.UnknownFixes, r.BrokenStreams)
+	if err := errors.Join(err, writeReport(ctx, r, nil, "the load generator and, if it runs here, the server", *asJSON)); err != nil {
+		return exitFailed, err
 	}
-	if err != nil {
-		return 1, err
-	}
-	return 0, nil
+	return exitOK, nil
 }

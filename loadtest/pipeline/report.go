@@ -1,9 +1,11 @@
-package bench
+package pipeline
 
 import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
 // Goals of the local log. On Kafka the same numbers are stated without a goal.
@@ -15,9 +17,9 @@ const (
 	trackerPerFix   = 48
 )
 
-// maxAboveBare is the CPU that Starling may use above the bare pipeline for
+// maxAboveBaseline is the CPU that Starling may use above the baseline pipeline for
 // each fix.
-func maxAboveBare(fixesPerReport int) time.Duration {
+func maxAboveBaseline(fixesPerReport int) time.Duration {
 	if fixesPerReport < 5 {
 		return 4 * time.Microsecond
 	}
@@ -37,8 +39,8 @@ func (r Result) Misses() []string {
 	}
 	for _, s := range r.Sizes {
 		n := s.FixesPerReport
-		miss(s.IngestRatio < minIngestRatio, "%d a report: %.2f of bare's acknowledged fixes/s, the goal is %.1f", n, s.IngestRatio, minIngestRatio)
-		miss(s.CPUAboveBare > maxAboveBare(n), "%d a report: %.2f µs of CPU a fix above bare, the goal is %.0f", n, micros(s.CPUAboveBare), micros(maxAboveBare(n)))
+		miss(s.IngestRatio < minIngestRatio, "%d a report: %.2f of the baseline's acknowledged fixes/s, the goal is %.1f", n, s.IngestRatio, minIngestRatio)
+		miss(s.CPUAboveBaseline > maxAboveBaseline(n), "%d a report: %.2f µs of CPU a fix above the baseline, the goal is %.0f", n, report.Micros(s.CPUAboveBaseline), report.Micros(maxAboveBaseline(n)))
 		miss(s.SearchableP99 > maxSearchable, "%d a report: searchable within %v (p99), the goal is %v", n, s.SearchableP99.Round(time.Millisecond), maxSearchable)
 		miss(s.WorstLag > r.Duration/10, "%d a report: the lag grew by %v within %v", n, s.WorstLag.Round(time.Millisecond), r.Duration)
 	}
@@ -54,8 +56,8 @@ func (r Result) Misses() []string {
 func (r Result) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s log\n\n", strings.ToUpper(r.Log[:1])+r.Log[1:])
-	fmt.Fprintf(&b, "%s/%s, %d CPUs shared by server and load generator, %s. Medians of %d rounds of %v; bare and Starling run next to each other, each time in a new process on an empty log, and change places every round. CPU is the server process's, user and system. %s\n\n",
-		r.Machine.OS, r.Machine.Arch, r.Machine.CPUs, r.Machine.Go, r.Rounds, r.Duration, r.Note)
+	fmt.Fprintf(&b, "Medians of %d rounds of %v; baseline and Starling run next to each other, each time in a new process on an empty log, and change places every round. CPU is the server process's, user and system. %s\n\n",
+		r.Rounds, r.Duration, r.Note)
 	row := func(name string, cell func(Size) string) {
 		fmt.Fprintf(&b, "| %s |", name)
 		for _, s := range r.Sizes {
@@ -65,16 +67,16 @@ func (r Result) String() string {
 	}
 	row("fixes a message", func(s Size) string { return fmt.Sprint(s.FixesPerReport) })
 	row("---", func(Size) string { return "---:" })
-	row("acknowledged, bare, fixes/s", func(s Size) string { return thousands(s.BareIngest) })
+	row("acknowledged, baseline, fixes/s", func(s Size) string { return thousands(s.BaselineIngest) })
 	row("acknowledged, Starling without trackers, fixes/s", func(s Size) string { return thousands(s.StarlingIngest) })
-	row("**Starling / bare**", func(s Size) string { return fmt.Sprintf("**%.2f**", s.IngestRatio) })
-	row("CPU at that rate, bare, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", micros(s.BareIngestCPU)) })
-	row("CPU at that rate, Starling without trackers, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", micros(s.StarlingIngestCPU)) })
+	row("**Starling / baseline**", func(s Size) string { return fmt.Sprintf("**%.2f**", s.IngestRatio) })
+	row("CPU at that rate, baseline, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", report.Micros(s.BaselineIngestCPU)) })
+	row("CPU at that rate, Starling without trackers, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", report.Micros(s.StarlingIngestCPU)) })
 	row("Starling's whole way sustains, fixes/s", func(s Size) string { return thousands(s.Sustainable) })
 	row("the rest is measured at half of it, fixes/s", func(s Size) string { return thousands(s.Rate) })
-	row("CPU of the whole way, bare, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", micros(s.BareWholeCPU)) })
-	row("CPU of the whole way, Starling, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", micros(s.StarlingWholeCPU)) })
-	row("**Starling above bare, µs a fix**", func(s Size) string { return fmt.Sprintf("**%.2f**", micros(s.CPUAboveBare)) })
+	row("CPU of the whole way, baseline, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", report.Micros(s.BaselineWholeCPU)) })
+	row("CPU of the whole way, Starling, µs a fix", func(s Size) string { return fmt.Sprintf("%.2f", report.Micros(s.StarlingWholeCPU)) })
+	row("**Starling above the baseline, µs a fix**", func(s Size) string { return fmt.Sprintf("**%.2f**", report.Micros(s.CPUAboveBaseline)) })
 	row("lag grown in the worst round", func(s Size) string { return s.WorstLag.Round(time.Millisecond).String() })
 	row("acknowledged, p99", func(s Size) string { return s.AckP99.Round(100 * time.Microsecond).String() })
 	row("searchable, p50", func(s Size) string { return s.SearchableP50.Round(100 * time.Microsecond).String() })
@@ -83,10 +85,28 @@ func (r Result) String() string {
 		fmt.Fprintf(&b, "\nLive heap with %d vehicles, %d fixes in each reorder window (sampled profile after a collection, by the room that allocated): tracker %.0f B a vehicle, matcher %.0f B a vehicle; of the process: log %.0f MB, ingest with gRPC %.0f MB, other %.0f MB.\n",
 			h.Vehicles, h.WindowFixes, h.TrackerB, h.MatcherB, h.LogB/1e6, h.IngestB/1e6, h.OtherB/1e6)
 	}
-	for _, m := range r.Misses() {
-		fmt.Fprintf(&b, "\nMissed: %s.\n", m)
-	}
 	return b.String()
+}
+
+// Results are those of the logs that were measured, one after the other.
+type Results []Result
+
+// String is all of them.
+func (rs Results) String() string {
+	parts := make([]string, len(rs))
+	for i, r := range rs {
+		parts[i] = r.String()
+	}
+	return strings.Join(parts, "\n")
+}
+
+// Misses are the goals that any of them missed.
+func (rs Results) Misses() []string {
+	var misses []string
+	for _, r := range rs {
+		misses = append(misses, r.Misses()...)
+	}
+	return misses
 }
 
 func thousands(x float64) string {

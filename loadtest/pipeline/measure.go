@@ -1,4 +1,4 @@
-package bench
+package pipeline
 
 import (
 	"context"
@@ -74,7 +74,7 @@ func (b *bench) measure(ctx context.Context, kind Kind, fixesPerReport int, rate
 		defer fleet.Close()
 		o.Fleet, o.Watched = fleet, watched
 	}
-	whole := kind == BareWhole || kind == StarlingWhole
+	whole := kind == BaselineWhole || kind == StarlingWhole
 	sampled := make(chan samples, 1)
 	go func() { sampled <- c.sample(ctx, kind, whole, b.opts.Warmup, b.opts.Duration) }()
 	result, err := generate.Run(ctx, o)
@@ -219,7 +219,7 @@ const (
 )
 
 var heapRooms = map[string]string{
-	"starling-fleet/starling/tracker.":          "tracker",
+	"starling-fleet/starling/tracker":           "tracker",
 	"starling-fleet/starling/matcher":           "matcher",
 	"starling-fleet/starling/ingest.":           "ingest",
 	"starling-fleet/starling/internal/locallog": "log",

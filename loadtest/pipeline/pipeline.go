@@ -1,11 +1,11 @@
-package bench
+package pipeline
 
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"slices"
 	"time"
+
+	"github.com/starling-fleet/starling/loadtest/report"
 )
 
 type bench struct {
@@ -15,7 +15,6 @@ type bench struct {
 
 // Result is what was measured, and how.
 type Result struct {
-	Machine  Machine       `json:"machine"`
 	Log      string        `json:"log"`
 	Note     string        `json:"note,omitempty"`
 	Rounds   int           `json:"rounds"`
@@ -24,34 +23,26 @@ type Result struct {
 	Heap     *Heap         `json:"heap,omitempty"`
 }
 
-// Machine is where it was measured.
-type Machine struct {
-	OS   string `json:"os"`
-	Arch string `json:"arch"`
-	CPUs int    `json:"cpus"`
-	Go   string `json:"go"`
-}
-
 // Size holds the medians over all rounds for one number of fixes a report.
 type Size struct {
 	FixesPerReport int `json:"fixes_per_report"`
 	// Acknowledged fixes a second at saturation, nothing being consumed.
-	BareIngest     float64 `json:"bare_ingest_fixes_per_s"`
+	BaselineIngest float64 `json:"baseline_ingest_fixes_per_s"`
 	StarlingIngest float64 `json:"starling_ingest_fixes_per_s"`
 	// IngestRatio is the median of the rounds' ratios.
 	IngestRatio float64 `json:"ingest_ratio"`
 	// CPU of the server for each fix at that saturation.
-	BareIngestCPU     time.Duration `json:"bare_ingest_cpu_per_fix_ns"`
+	BaselineIngestCPU time.Duration `json:"baseline_ingest_cpu_per_fix_ns"`
 	StarlingIngestCPU time.Duration `json:"starling_ingest_cpu_per_fix_ns"`
 	// Sustainable is the rate at which Starling makes fixes searchable.
 	Sustainable float64 `json:"sustainable_fixes_per_s"`
 	// Rate is half of that, at which the whole way is measured.
 	Rate float64 `json:"rate_fixes_per_s"`
 	// CPU of the server for each fix of the whole way.
-	BareWholeCPU     time.Duration `json:"bare_whole_cpu_per_fix_ns"`
+	BaselineWholeCPU time.Duration `json:"baseline_whole_cpu_per_fix_ns"`
 	StarlingWholeCPU time.Duration `json:"starling_whole_cpu_per_fix_ns"`
-	// CPUAboveBare is the median of the rounds' differences.
-	CPUAboveBare time.Duration `json:"cpu_above_bare_per_fix_ns"`
+	// CPUAboveBaseline is the median of the rounds' differences.
+	CPUAboveBaseline time.Duration `json:"cpu_above_baseline_per_fix_ns"`
 	// WorstLag is the traffic, in time, that had piled up in any round.
 	WorstLag time.Duration `json:"worst_lag_ns"`
 	// Median latencies of Starling at Rate.
@@ -76,15 +67,14 @@ type Heap struct {
 // Duration; nothing else should run on the machine.
 func Run(ctx context.Context, opts Options) (Result, error) {
 	if err := opts.Validate(); err != nil {
-		return Result{}, fmt.Errorf("bench: %w", err)
+		return Result{}, fmt.Errorf("pipeline: %w", err)
 	}
 	if opts.Progress == nil {
 		opts.Progress = func(string) {}
 	}
 	b := &bench{opts: opts}
 	res := Result{
-		Machine: Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()},
-		Log:     "local", Note: opts.Note, Rounds: opts.Rounds, Duration: opts.Duration,
+		Log: "local", Note: opts.Note, Rounds: opts.Rounds, Duration: opts.Duration,
 	}
 	if len(opts.KafkaBrokers) > 0 {
 		res.Log = "kafka"
@@ -94,7 +84,7 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 		opts.Progress(fmt.Sprintf("%s log, %d fixes a report: what can Starling sustain?", res.Log, n))
 		rate, err := b.sustainable(ctx, n)
 		if err != nil {
-			return res, fmt.Errorf("bench: sustainable rate: %w", err)
+			return res, fmt.Errorf("pipeline: sustainable rate: %w", err)
 		}
 		sizes[i] = rounds{n: n, sustainable: rate}
 	}
@@ -102,7 +92,7 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 		for i := range sizes {
 			opts.Progress(fmt.Sprintf("%s log, round %d of %d, %d fixes a report", res.Log, round+1, opts.Rounds, sizes[i].n))
 			if err := b.round(ctx, round, &sizes[i]); err != nil {
-				return res, fmt.Errorf("bench: %w", err)
+				return res, fmt.Errorf("pipeline: %w", err)
 			}
 		}
 	}
@@ -113,7 +103,7 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 		opts.Progress(fmt.Sprintf("%s log, live heap of %d vehicles", res.Log, opts.HeapVehicles))
 		heap, err := b.heap(ctx)
 		if err != nil {
-			return res, fmt.Errorf("bench: heap: %w", err)
+			return res, fmt.Errorf("pipeline: heap: %w", err)
 		}
 		v := float64(opts.HeapVehicles)
 		res.Heap = &Heap{
@@ -127,12 +117,12 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 
 // rounds are the runs of one size.
 type rounds struct {
-	n                                                  int
-	sustainable                                        float64
-	bareIngest, starlingIngest, bareWhole, starlingWay []run
+	n                                                          int
+	sustainable                                                float64
+	baselineIngest, starlingIngest, baselineWhole, starlingWay []run
 }
 
-// round runs the four measurements once, the bare and the real one next to each
+// round runs the four measurements once, the baseline and the real one next to each
 // other and in turn first, so that what drifts does not favour either.
 func (b *bench) round(ctx context.Context, number int, s *rounds) error {
 	measure := func(kind Kind, rate float64, to *[]run) error {
@@ -140,14 +130,14 @@ func (b *bench) round(ctx context.Context, number int, s *rounds) error {
 		if err == nil {
 			*to = append(*to, r)
 			b.opts.Progress(fmt.Sprintf("  %-16s %9.0f fixes/s, %6.2f µs of CPU a fix, acknowledged in %v (p99)",
-				kind, r.fixesPerSecond, micros(r.cpuPerFix), r.ackLatency.P99.Round(100*time.Microsecond)))
+				kind, r.fixesPerSecond, report.Micros(r.cpuPerFix), r.ackLatency.P99.Round(100*time.Microsecond)))
 		}
 		return err
 	}
 	steps := []func() error{
-		func() error { return measure(BareIngest, 0, &s.bareIngest) },
+		func() error { return measure(BaselineIngest, 0, &s.baselineIngest) },
 		func() error { return measure(StarlingIngest, 0, &s.starlingIngest) },
-		func() error { return measure(BareWhole, s.sustainable/2, &s.bareWhole) },
+		func() error { return measure(BaselineWhole, s.sustainable/2, &s.baselineWhole) },
 		func() error { return measure(StarlingWhole, s.sustainable/2, &s.starlingWay) },
 	}
 	if number%2 == 1 {
@@ -168,36 +158,21 @@ func (s *rounds) medians() Size {
 	cpu := func(r run) float64 { return float64(r.cpuPerFix) }
 	out := Size{
 		FixesPerReport: s.n, Sustainable: s.sustainable, Rate: s.sustainable / 2,
-		BareIngest: median(s.bareIngest, rate), StarlingIngest: median(s.starlingIngest, rate),
-		BareIngestCPU: time.Duration(median(s.bareIngest, cpu)), StarlingIngestCPU: time.Duration(median(s.starlingIngest, cpu)),
-		BareWholeCPU: time.Duration(median(s.bareWhole, cpu)), StarlingWholeCPU: time.Duration(median(s.starlingWay, cpu)),
-		AckP99:        time.Duration(median(s.starlingWay, func(r run) float64 { return float64(r.ackLatency.P99) })),
-		SearchableP50: time.Duration(median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P50) })),
-		SearchableP99: time.Duration(median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P99) })),
+		BaselineIngest: report.Median(s.baselineIngest, rate), StarlingIngest: report.Median(s.starlingIngest, rate),
+		BaselineIngestCPU: time.Duration(report.Median(s.baselineIngest, cpu)), StarlingIngestCPU: time.Duration(report.Median(s.starlingIngest, cpu)),
+		BaselineWholeCPU: time.Duration(report.Median(s.baselineWhole, cpu)), StarlingWholeCPU: time.Duration(report.Median(s.starlingWay, cpu)),
+		AckP99:        time.Duration(report.Median(s.starlingWay, func(r run) float64 { return float64(r.ackLatency.P99) })),
+		SearchableP50: time.Duration(report.Median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P50) })),
+		SearchableP99: time.Duration(report.Median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P99) })),
 	}
-	ratios, above := make([]float64, len(s.bareIngest)), make([]float64, len(s.bareWhole))
+	ratios, above := make([]float64, len(s.baselineIngest)), make([]float64, len(s.baselineWhole))
 	for i := range ratios {
-		ratios[i] = s.starlingIngest[i].fixesPerSecond / s.bareIngest[i].fixesPerSecond
-		above[i] = float64(s.starlingWay[i].cpuPerFix - s.bareWhole[i].cpuPerFix)
+		ratios[i] = s.starlingIngest[i].fixesPerSecond / s.baselineIngest[i].fixesPerSecond
+		above[i] = float64(s.starlingWay[i].cpuPerFix - s.baselineWhole[i].cpuPerFix)
 		out.WorstLag = max(out.WorstLag, s.starlingWay[i].lag)
 	}
 	same := func(x float64) float64 { return x }
-	out.IngestRatio = median(ratios, same)
-	out.CPUAboveBare = time.Duration(median(above, same))
+	out.IngestRatio = report.Median(ratios, same)
+	out.CPUAboveBaseline = time.Duration(report.Median(above, same))
 	return out
 }
-
-func median[T any](runs []T, of func(T) float64) float64 {
-	values := make([]float64, len(runs))
-	for i, r := range runs {
-		values[i] = of(r)
-	}
-	slices.Sort(values)
-	n := len(values)
-	if n == 0 {
-		return 0
-	}
-	return (values[(n-1)/2] + values[n/2]) / 2
-}
-
-func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

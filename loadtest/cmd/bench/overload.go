@@ -1,26 +1,16 @@
-// Overload puts ten times the sustainable load on a server of its own, beside
-// clients that misbehave, and prints what became of everybody, as a table or
-// JSON. `make overload` runs it.
-//
-// Exit codes: 0 everything held; 1 something did not, or the run failed; 2
-// wrong usage.
 package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
+	"errors"
 
 	"github.com/starling-fleet/starling/loadtest/overload"
-	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { report.Main("overload", run) }
-
-func run(ctx context.Context, args []string) (code int, err error) {
+// overloadCommand is `bench overload`.
+func overloadCommand(ctx context.Context, args []string) (code int, err error) {
 	o := overload.DefaultOptions()
-	flags := flag.NewFlagSet("overload", flag.ContinueOnError)
+	flags := newFlags("overload")
 	starling := flags.String("starling", "bin/starling", "the starling binary")
 	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
 	flags.DurationVar(&o.Calibration, "calibration", o.Calibration, "time for which the sustainable load is looked for")
@@ -40,22 +30,17 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	flags.DurationVar(&o.MaxSearchP99, "max-search-p99", o.MaxSearchP99, "longest time of a search, for 99 in 100")
 	flags.DurationVar(&o.SettleTimeout, "settle-timeout", o.SettleTimeout, "longest wait for the last acknowledgements and for trackers without progress")
 	asJSON := flags.Bool("json", false, "print JSON")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
 	}
 	o.Starling = []string{*starling}
 	if err := o.Validate(); err != nil {
-		return 2, err
+		return exitUsage, err
 	}
-	o.Progress = report.Progress()
+	o.Progress = progress()
 	r, err := overload.Run(ctx, o)
-	if *asJSON {
-		_ = report.JSON(os.Stdout, r)
-	} else {
-		fmt.Print(r)
+	if err = errors.Join(err, writeReport(ctx, r, o.Starling, "the server and its clients", *asJSON)); err != nil || len(r.Faults) > 0 {
+		return exitFailed, err
 	}
-	if err != nil || len(r.Faults) > 0 {
-		return 1, err
-	}
-	return 0, nil
+	return exitOK, nil
 }

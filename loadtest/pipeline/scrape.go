@@ -1,4 +1,4 @@
-package bench
+package pipeline
 
 import (
 	"bufio"
@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// MetricReadFixes is the bare child's count of fixes that its reader has seen.
-const MetricReadFixes = "bare_read_fixes_total"
+// MetricReadFixes is the baseline child's count of fixes that its reader has seen.
+const MetricReadFixes = "baseline_read_fixes_total"
 
 // progress is how far a child's consumers are, in fixes, and whether everything
 // the tracker has published is searchable.
@@ -26,7 +26,7 @@ func (c *child) consumed(ctx context.Context, kind Kind) (progress, error) {
 	if err != nil {
 		return progress{}, err
 	}
-	if kind == BareWhole {
+	if kind == BaselineWhole {
 		return progress{int64(m[MetricReadFixes]), true}, nil
 	}
 	return progress{

@@ -1,10 +1,10 @@
-// Package bare is the pipeline that Starling is measured against: the least
+// Package baseline is the pipeline that Starling is measured against: the least
 // that a service could do which keeps what it acknowledges. It takes the same
 // messages over gRPC with the generated code, marshals each into the same log
 // with the same durability, acknowledges cumulatively, and reads them back with
 // a reader that only unmarshals. It validates nothing, knows no duplicates and
 // answers no question.
-package bare
+package baseline
 
 import (
 	"context"

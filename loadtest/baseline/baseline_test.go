@@ -1,4 +1,4 @@
-package bare_test
+package baseline_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
-	"github.com/starling-fleet/starling/loadtest/bare"
+	"github.com/starling-fleet/starling/loadtest/baseline"
 	"github.com/starling-fleet/starling/loadtest/generate"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -27,14 +27,14 @@ func newLog(t *testing.T, o memlog.Options) eventlog.Log {
 	return log
 }
 
-func serve(t *testing.T, p *bare.Pipeline) *grpc.ClientConn {
+func serve(t *testing.T, p *baseline.Pipeline) *grpc.ClientConn {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	starlingv1.RegisterIngestServiceServer(server, p)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	conn, err := client.Dial("passthrough:///bare", client.DialOptions{Extra: []grpc.DialOption{
+	conn, err := client.Dial("passthrough:///baseline", client.DialOptions{Extra: []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 	}})
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func serve(t *testing.T, p *bare.Pipeline) *grpc.ClientConn {
 }
 
 func TestEverythingAcknowledgedIsRead(t *testing.T) {
-	p := bare.New(newLog(t, memlog.Options{}))
+	p := baseline.New(newLog(t, memlog.Options{}))
 	reading, stop := context.WithCancel(t.Context())
 	read := make(chan error, 1)
 	go func() { read <- p.Read(reading) }()
@@ -68,7 +68,7 @@ func TestEverythingAcknowledgedIsRead(t *testing.T) {
 
 func TestNothingBehindAFailureIsAcknowledged(t *testing.T) {
 	var appended atomic.Int64
-	p := bare.New(newLog(t, memlog.Options{AfterAppend: func(string, int32, eventlog.Stored) error {
+	p := baseline.New(newLog(t, memlog.Options{AfterAppend: func(string, int32, eventlog.Stored) error {
 		if appended.Add(1) == 3 {
 			return errors.New("outcome unknown")
 		}

@@ -1,27 +1,17 @@
-// Nearest measures searches over a moving fleet on Starling and on Redis, side
-// by side, and prints a table with the promised bounds, or JSON. `make
-// bench-nearest` runs it.
-//
-// Exit codes: 0 measured; 1 the run failed; 2 wrong usage; 3 with -check: a
-// promise was missed.
 package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
+	"errors"
 	"strings"
 
 	"github.com/starling-fleet/starling/loadtest/nearest"
-	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { report.Main("nearest", run) }
-
-func run(ctx context.Context, args []string) (code int, err error) {
+// nearestCommand is `bench nearest`.
+func nearestCommand(ctx context.Context, args []string) (code int, err error) {
 	o := nearest.DefaultOptions()
-	flags := flag.NewFlagSet("nearest", flag.ContinueOnError)
+	flags := newFlags("nearest")
 	starling := flags.String("starling", o.Starling[0], "the starling binary")
 	flags.StringVar(&o.Redis, "redis", o.Redis, "the redis-server binary (Debian: apt-get install redis-server); empty leaves Redis out")
 	flags.StringVar(&o.WorkDir, "work-dir", "", "where the servers keep their data; empty means the system's temporary folder")
@@ -40,28 +30,23 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	flags.StringVar(&o.Profile, "profile", "", "folder for Starling's CPU profiles; empty takes none")
 	asJSON := flags.Bool("json", false, "print JSON")
 	check := flags.Bool("check", false, "exit with 3 when a promise is missed")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
 	}
 	o.Starling = []string{*starling}
 	if *layouts != "" {
 		o.Layouts = strings.Split(*layouts, ",")
 	}
 	if err := o.Validate(); err != nil {
-		return 2, err
+		return exitUsage, err
 	}
-	o.Progress = report.Progress()
+	o.Progress = progress()
 	r, err := nearest.Run(ctx, o)
-	if *asJSON {
-		_ = report.JSON(os.Stdout, r)
-	} else {
-		fmt.Print(&r)
-	}
-	if err != nil {
-		return 1, err
+	if err := errors.Join(err, writeReport(ctx, &r, o.Starling, "the servers and the load generator", *asJSON)); err != nil {
+		return exitFailed, err
 	}
 	if *check && len(r.Misses()) > 0 {
-		return 3, nil
+		return exitMissed, nil
 	}
-	return 0, nil
+	return exitOK, nil
 }

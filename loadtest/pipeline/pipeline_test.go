@@ -1,4 +1,4 @@
-package bench
+package pipeline
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func TestHeapByRoomFindsWhatIsLive(t *testing.T) {
 		runtime.GC()
 		require.NoError(t, pprof.Lookup("heap").WriteTo(&profile, 1))
 	}
-	got, err := heapByRoom(&profile, map[string]string{"bench.keepABuffer": "kept"})
+	got, err := heapByRoom(&profile, map[string]string{"pipeline.keepABuffer": "kept"})
 	require.NoError(t, err)
 	require.InEpsilon(t, size, got["kept"], 0.1)
 	require.Less(t, got["other"], float64(size)/2)
@@ -70,25 +70,26 @@ func TestMediansAndMisses(t *testing.T) {
 	shown := func(ms int) latency.Summary { return latency.Summary{P99: time.Duration(ms) * time.Millisecond} }
 	s := rounds{
 		n: 5, sustainable: 100,
-		bareIngest:     []run{{fixesPerSecond: 100}, {fixesPerSecond: 200}, {fixesPerSecond: 1000}},
+		baselineIngest: []run{{fixesPerSecond: 100}, {fixesPerSecond: 200}, {fixesPerSecond: 1000}},
 		starlingIngest: []run{{fixesPerSecond: 90}, {fixesPerSecond: 220}, {fixesPerSecond: 500}},
-		bareWhole:      []run{{cpuPerFix: 1000}, {cpuPerFix: 2000}, {cpuPerFix: 3000}},
+		baselineWhole:  []run{{cpuPerFix: 1000}, {cpuPerFix: 2000}, {cpuPerFix: 3000}},
 		starlingWay:    []run{{cpuPerFix: 2500, searchable: shown(20)}, {cpuPerFix: 3000, searchable: shown(500), lag: time.Second}, {cpuPerFix: 4100, searchable: shown(30)}},
 	}
 	m := s.medians()
-	require.Equal(t, 200.0, m.BareIngest)
+	require.Equal(t, 200.0, m.BaselineIngest)
 	require.Equal(t, 0.9, m.IngestRatio, "the median of the ratios 0.9, 1.1 and 0.5")
-	require.Equal(t, 1100*time.Nanosecond, m.CPUAboveBare)
+	require.Equal(t, 1100*time.Nanosecond, m.CPUAboveBaseline)
 	require.Equal(t, 30*time.Millisecond, m.SearchableP99)
 	require.Equal(t, time.Second, m.WorstLag)
 	require.Equal(t, 50.0, m.Rate)
 
 	r := Result{Log: "local", Duration: 20 * time.Second, Sizes: []Size{m}, Heap: &Heap{Vehicles: 1, WindowFixes: 20, TrackerB: 2496, MatcherB: 300}}
 	require.Empty(t, r.Misses())
-	r.Sizes[0].IngestRatio, r.Sizes[0].CPUAboveBare, r.Sizes[0].SearchableP99, r.Sizes[0].WorstLag = 0.79, 2100, 101*time.Millisecond, 3*time.Second
+	r.Sizes[0].IngestRatio, r.Sizes[0].CPUAboveBaseline, r.Sizes[0].SearchableP99, r.Sizes[0].WorstLag = 0.79, 2100, 101*time.Millisecond, 3*time.Second
 	r.Heap.TrackerB, r.Heap.MatcherB = 2497, 301
 	require.Len(t, r.Misses(), 6)
-	require.Contains(t, r.String(), "Missed: 5 a report: 0.79 of bare's")
+	require.Contains(t, Results{r}.Misses()[0], "5 a report: 0.79 of the baseline's")
+	require.Contains(t, Results{r}.String(), "| **Starling / baseline** | **0.79** |")
 	r.Sizes[0].FixesPerReport = 1
 	require.Len(t, r.Misses(), 5, "one fix a report may cost more")
 	r.Log = "kafka"

@@ -1,42 +1,25 @@
-// Command drill kills Starling's processes at random under load and checks
-// that nothing that was acknowledged is lost and nothing counts twice. See
-// docs/drills.md.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/loadtest/drill"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	ok, err := run(ctx)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "drill:", err)
-	}
-	if !ok {
-		stop()
-		os.Exit(1)
-	}
-}
-
 // threeBrokers is a cluster with the settings that docs/kafka.md recommends.
 var threeBrokers = kafkatest.Options{Nodes: 3, HeapMB: 512, Properties: map[string]string{"broker.session.timeout.ms": "6000"}}
 
-func run(ctx context.Context) (ok bool, err error) {
+// drillCommand is `bench drill`; docs/drills.md describes it.
+func drillCommand(ctx context.Context, args []string) (code int, err error) {
 	o := drill.DefaultOptions()
 	o.Progress = os.Stderr
+	flag := newFlags("drill")
 	log := flag.String("log", "local", "which log: local (starling up), kafka (every role on its own; needs Java and Maven) or kafka3 (likewise on three brokers, with the plan of a rollout instead of random kills)")
-	keep := flag.Bool("keep", false, "keep the folder with the log and what the processes said")
+	keep := flag.Bool("keep", false, "keep the folder with the log and the processes' output")
 	flag.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
 	flag.IntVar(&o.Kills, "kills", o.Kills, "how many processes are killed")
 	flag.IntVar(&o.Zombies, "zombie", 0, "how many times a tracker is stopped past its session timeout (kafka only)")
@@ -49,31 +32,39 @@ func run(ctx context.Context) (ok bool, err error) {
 	flag.DurationVar(&o.Duration, "duration", o.Duration, "how long the fleet reports")
 	flag.Float64Var(&o.Slack, "slack", 1, "multiplies how long fixes may take to be found in each phase, for a machine that is busy (kafka3 only)")
 	flag.Uint64Var(&o.Seed, "seed", o.Seed, "decides what is sent and who is killed")
-	flag.Parse()
-	o.Args = flag.Args()
-
-	stop, err := choose(ctx, *log, &o)
-	if err != nil {
-		return false, err
+	if code, ok := parse(flag, args); !ok {
+		return code, nil
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	o.Args = flag.Args()
+	stop, err := startLog(ctx, *log, &o)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer func() {
+		if stopErr := stop(); stopErr != nil {
+			code, err = exitFailed, errors.Join(err, stopErr)
+		}
+	}()
 	if o.Dir, err = os.MkdirTemp("", "starling-drill-"); err != nil {
-		return false, err
+		return exitFailed, err
 	}
 	account, err := drill.Run(ctx, o)
-	ok = err == nil && account.OK()
 	if account != nil {
-		fmt.Print(account)
+		err = errors.Join(err, writeReport(ctx, account, []string{o.Binary}, "the fleet, Starling, its log and the drill", false))
 	}
+	ok := err == nil && account.OK()
 	if ok && !*keep {
-		return ok, os.RemoveAll(o.Dir)
+		return exitOK, os.RemoveAll(o.Dir)
 	}
-	fmt.Fprintln(os.Stderr, "drill: the log and what the processes said are in", o.Dir)
-	return ok, err
+	fmt.Fprintln(os.Stderr, "bench drill: the log and the processes' output are in", o.Dir)
+	if !ok {
+		return exitFailed, err
+	}
+	return exitOK, nil
 }
 
-// choose starts what the log needs; stop ends it.
-func choose(ctx context.Context, log string, o *drill.Options) (stop func() error, err error) {
+// startLog starts what the log needs; stop ends it.
+func startLog(ctx context.Context, log string, o *drill.Options) (stop func() error, err error) {
 	var settings kafkatest.Options
 	switch log {
 	case "local":

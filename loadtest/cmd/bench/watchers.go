@@ -1,26 +1,15 @@
-// Watchers opens many calls of WatchArea on a server of its own, over a fleet
-// that keeps reporting, and prints how long a change takes to its clients and
-// what a call costs in memory, as a table or JSON. `make bench-watchers` runs it.
-//
-// Exit codes: 0 measured, and every promise was kept; 1 the run failed; 2 wrong
-// usage; 3 a promise was missed.
 package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
 
-	"github.com/starling-fleet/starling/loadtest/report"
 	"github.com/starling-fleet/starling/loadtest/watchers"
 )
 
-func main() { report.Main("watchers", run) }
-
-func run(ctx context.Context, args []string) (code int, err error) {
+// watchersCommand is `bench watchers`.
+func watchersCommand(ctx context.Context, args []string) (code int, err error) {
 	o := watchers.DefaultOptions()
-	flags := flag.NewFlagSet("watchers", flag.ContinueOnError)
+	flags := newFlags("watchers")
 	starling := flags.String("starling", o.Starling[0], "the starling binary")
 	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
 	flags.IntVar(&o.Watchers, "watchers", o.Watchers, "calls of WatchArea")
@@ -33,25 +22,23 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of the measurement")
 	flags.DurationVar(&o.MaxP99, "max-p99", o.MaxP99, "longest time from a fix to its clients, for 99 in 100")
 	asJSON := flags.Bool("json", false, "print JSON")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
 	}
 	o.Starling = []string{*starling}
 	if err := o.Validate(); err != nil {
-		return 2, err
+		return exitUsage, err
 	}
-	o.Progress = report.Progress()
+	o.Progress = progress()
 	r, err := watchers.Run(ctx, o)
 	if err != nil {
-		return 1, err
+		return exitFailed, err
 	}
-	if *asJSON {
-		_ = report.JSON(os.Stdout, r)
-	} else {
-		fmt.Print(&r)
+	if err := writeReport(ctx, &r, o.Starling, "the server, the fleet and the watchers", *asJSON); err != nil {
+		return exitFailed, err
 	}
 	if len(r.Faults) > 0 {
-		return 3, nil
+		return exitMissed, nil
 	}
-	return 0, nil
+	return exitOK, nil
 }

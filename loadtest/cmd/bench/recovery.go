@@ -1,15 +1,9 @@
-// Recovery measures how soon after a kill a fleet is restored and served, or
-// what checkpoints cost, and prints a table or JSON. See docs/drills.md.
-//
-// Exit codes: 0 within the limit; 1 not, or something failed; 2 wrong usage.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/kafkatest"
@@ -17,12 +11,11 @@ import (
 	"github.com/starling-fleet/starling/loadtest/report"
 )
 
-func main() { report.Main("recovery", run) }
-
-func run(ctx context.Context, args []string) (code int, err error) {
+// recoveryCommand is `bench recovery`.
+func recoveryCommand(ctx context.Context, args []string) (code int, err error) {
 	o := recovery.DefaultOptions()
-	flags := flag.NewFlagSet("recovery", flag.ContinueOnError)
-	what := flags.String("what", "recovery", "what to measure: recovery or checkpoint-cost")
+	flags := newFlags("recovery")
+	what := flags.String("what", recoveryTime, "what to measure: recovery or checkpoint-cost")
 	log := flags.String("log", "local", "which log: local (starling up) or kafka (every role on its own; needs Java and Maven)")
 	starling := flags.String("starling", "bin/starling", "the starling binary")
 	asJSON := flags.Bool("json", false, "print JSON")
@@ -38,41 +31,52 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "pairs of runs of checkpoint-cost")
 	flags.DurationVar(&o.Warmup, "warmup", o.Warmup, "time before each run of checkpoint-cost")
 	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of each run of checkpoint-cost; whole checkpoint intervals")
-	if err := flags.Parse(args); err != nil {
-		return 2, nil // flag has said why
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
+	}
+	if *what != recoveryTime && *what != checkpointCost {
+		return exitUsage, fmt.Errorf("-what is %q: must be %s or %s", *what, recoveryTime, checkpointCost)
 	}
 	o.Starling, o.Args = []string{*starling}, flags.Args()
 	defaults(&o, *what)
-	o.Progress = report.Progress()
+	o.Progress = progress()
 
 	switch *log {
 	case "local":
 	case "kafka":
-		cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
-		if err != nil {
-			return 1, err
+		cluster, startErr := kafkatest.Start(ctx, kafkatest.Options{})
+		if startErr != nil {
+			return exitFailed, startErr
 		}
 		defer func() { err = errors.Join(err, cluster.Stop()) }()
 		o.KafkaBrokers = cluster.Brokers()
 	default:
-		return 2, fmt.Errorf("-log is %q: must be local or kafka", *log)
+		return exitUsage, fmt.Errorf("-log is %q: must be local or kafka", *log)
 	}
-	switch *what {
-	case "recovery":
-		r, err := recovery.Run(ctx, o)
-		return show(r, r.OK(), *asJSON, err)
-	case "checkpoint-cost":
-		r, err := recovery.RunCost(ctx, o)
-		return show(r, r.OK(), *asJSON, err)
+	var result report.Result
+	sharedBy := "Starling, its log and the load"
+	if *what == checkpointCost {
+		result, err = recovery.RunCost(ctx, o)
+	} else {
+		result, err = recovery.Run(ctx, o)
 	}
-	return 2, fmt.Errorf("-what is %q: must be recovery or checkpoint-cost", *what)
+	if err = errors.Join(err, writeReport(ctx, result, o.Starling, sharedBy, *asJSON)); err != nil || len(result.Misses()) > 0 {
+		return exitFailed, err
+	}
+	return exitOK, nil
 }
+
+// What recovery measures.
+const (
+	recoveryTime   = "recovery"
+	checkpointCost = "checkpoint-cost"
+)
 
 // defaults fills in what depends on other flags.
 func defaults(o *recovery.Options, what string) {
 	if o.Vehicles == 0 {
 		o.Vehicles = recovery.DefaultOptions().Vehicles
-		if what == "checkpoint-cost" {
+		if what == checkpointCost {
 			o.Vehicles = int(o.FixesPerSecond)
 		}
 	}
@@ -82,17 +86,4 @@ func defaults(o *recovery.Options, what string) {
 			o.Limit = 30 * time.Second
 		}
 	}
-}
-
-// show prints a result, also an incomplete one.
-func show(result fmt.Stringer, ok, asJSON bool, err error) (int, error) {
-	if asJSON {
-		err = errors.Join(err, report.JSON(os.Stdout, result))
-	} else {
-		fmt.Print(result)
-	}
-	if err != nil || !ok {
-		return 1, err
-	}
-	return 0, nil
 }
