@@ -17,25 +17,25 @@ var threeBrokers = kafkatest.Options{Nodes: 3, HeapMB: 512, Properties: map[stri
 func drillCommand(ctx context.Context, args []string) (code int, err error) {
 	o := drill.DefaultOptions()
 	o.Progress = os.Stderr
-	flag := newFlags("drill")
-	log := flag.String("log", "local", "which log: local (starling up), kafka (every role on its own; needs Java and Maven) or kafka3 (likewise on three brokers, with the plan of a rollout instead of random kills)")
-	keep := flag.Bool("keep", false, "keep the folder with the log and the processes' output")
-	flag.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
-	flag.IntVar(&o.Kills, "kills", o.Kills, "how many processes are killed")
-	flag.IntVar(&o.Zombies, "zombie", 0, "how many times a tracker is stopped past its session timeout (kafka only)")
-	flag.IntVar(&o.FixesPerSecond, "rate", o.FixesPerSecond, "fixes per second of the whole fleet")
-	flag.DurationVar(&o.FixInterval, "interval", o.FixInterval, "device time between two fixes of a vehicle")
-	flag.Float64Var(&o.Speed, "speed", o.Speed, "how many times faster than device time the fleet reports; rate, interval and speed give the number of vehicles")
-	flag.IntVar(&o.FixesPerReport, "fixes-per-report", o.FixesPerReport, "fixes in a report")
-	flag.IntVar(&o.Streams, "streams", o.Streams, "streams over which the vehicles share")
-	flag.IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of every topic")
-	flag.DurationVar(&o.Duration, "duration", o.Duration, "how long the fleet reports")
-	flag.Float64Var(&o.Slack, "slack", 1, "multiplies how long fixes may take to be found in each phase, for a machine that is busy (kafka3 only)")
-	flag.Uint64Var(&o.Seed, "seed", o.Seed, "decides what is sent and who is killed")
-	if code, ok := parse(flag, args); !ok {
+	flags := newFlags("drill")
+	log := flags.String("log", "local", "which log: local (starling up), kafka (every role on its own; needs Java and Maven) or kafka3 (likewise on three brokers, with the plan of a rollout instead of random kills)")
+	keep := flags.Bool("keep", false, "keep the folder with the log and the processes' output")
+	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
+	flags.IntVar(&o.Kills, "kills", o.Kills, "how many processes are killed")
+	flags.IntVar(&o.Zombies, "zombie", 0, "how many times a tracker is stopped past its session timeout (kafka only)")
+	flags.IntVar(&o.FixesPerSecond, "rate", o.FixesPerSecond, "fixes per second of the whole fleet")
+	flags.DurationVar(&o.FixInterval, "interval", o.FixInterval, "device time between two fixes of a vehicle")
+	flags.Float64Var(&o.Speed, "speed", o.Speed, "how many times faster than device time the fleet reports; rate, interval and speed give the number of vehicles")
+	flags.IntVar(&o.FixesPerReport, "fixes-per-report", o.FixesPerReport, "fixes in a report")
+	flags.IntVar(&o.Streams, "streams", o.Streams, "streams over which the vehicles share")
+	flags.IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of every topic")
+	flags.DurationVar(&o.Duration, "duration", o.Duration, "how long the fleet reports")
+	flags.Float64Var(&o.Slack, "slack", 1, "multiplies how long fixes may take to be found in each phase, for a machine that is busy (kafka3 only)")
+	flags.Uint64Var(&o.Seed, "seed", o.Seed, "decides what is sent and who is killed")
+	if code, ok := parse(flags, args); !ok {
 		return code, nil
 	}
-	o.Args = flag.Args()
+	o.Args = flags.Args()
 	stop, err := startLog(ctx, *log, &o)
 	if err != nil {
 		return exitFailed, err
