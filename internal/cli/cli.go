@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,7 +107,7 @@ close, a vehicle that is not known, a check that fails).`,
 	root.AddCommand(
 		newDemo(world), newTopics(world), newDLQ(world), newConfig(world),
 		newSimulate(world), newReplay(world), newFilter(world),
-		newNearest(world), newSupply(world), newWatch(world),
+		newNearest(world), newSupply(world), newWatch(world), newDevices(world),
 		newVersion(world),
 	)
 	return root
@@ -132,6 +133,21 @@ func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// rawJSON is JSON that is printed as it is, apart from its indentation.
+type rawJSON []byte
+
+// MarshalJSON returns the JSON itself.
+func (r rawJSON) MarshalJSON() ([]byte, error) { return r, nil }
+
+// compactJSON removes white space between tokens.
+func compactJSON(in []byte) []byte {
+	var out bytes.Buffer
+	if json.Compact(&out, in) != nil {
+		return in
+	}
+	return out.Bytes()
 }
 
 func newVersion(world IO) *cobra.Command {

@@ -224,7 +224,7 @@ func (d *demo) show(ctx context.Context, p fleetsim.Progress) {
 		return
 	}
 	d.say("\nNearest free vehicles to the centre:\n")
-	_ = printNearest(d.world.Out, answer)
+	_ = printNearest(d.world.Out, answer, false)
 	d.say("\n")
 }
 

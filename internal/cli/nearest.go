@@ -24,7 +24,7 @@ import (
 
 const defaultMatcher = "127.0.0.1:7601"
 
-// dial opens a connection to a role's door.
+// dial opens a connection to a role's gRPC server.
 func dial(addr string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -68,7 +68,7 @@ func parseAvailability(text string) (starlingv1.Availability, error) {
 	name := "AVAILABILITY_" + strings.ToUpper(strings.ReplaceAll(text, "-", "_"))
 	value, ok := starlingv1.Availability_value[name]
 	if !ok || value == 0 {
-		return 0, usage(fmt.Errorf("availability is %q: must be offline, free, reserved or on-ride", text))
+		return 0, usage(fmt.Errorf("availability is %q: must be offline, free, busy, reserved or on-ride", text))
 	}
 	return starlingv1.Availability(value), nil
 }
@@ -86,17 +86,21 @@ func newNearest(world IO) *cobra.Command {
 		Short:   "Print the vehicles nearest to a place",
 		GroupID: "ask",
 		Args:    usageArgs(cobra.NoArgs),
+		Long: `Print the vehicles nearest to a place. Without --all or --available only those
+that can be offered a ride: they report that they are free, have no ride, their
+newest fix is fresh, and only one device reports for them.`,
 		Example: `  starling nearest --at 30.2672,-97.7431
   starling nearest --at -33.8688,151.2093 --max-results 5 --radius-m 3000 \
       --available free --type van --min-seats 4 --max-age 30s --json`,
 	}
 	flags := cmd.Flags()
-	addr := flags.String("matcher", defaultMatcher, "Address of the matcher's door.")
+	addr := flags.String("matcher", defaultMatcher, "Address of the matcher's or fan-out's gRPC server.")
 	at := flags.String("at", "", "The place: latitude,longitude in degrees.")
 	k := flags.Int32("max-results", 10, "How many vehicles at most.")
 	radius := flags.Float64("radius-m", 0, "Only vehicles within so many metres; 0 means no bound.")
 	maxAge := flags.Duration("max-age", 0, "Only vehicles whose newest fix is no older; 0 means any.")
-	available := flags.StringSlice("available", nil, "Only vehicles that are offline, free, reserved or on-ride (several allowed).")
+	available := flags.StringSlice("available", nil, "Only vehicles that are offline, free, busy, reserved or on-ride (several allowed), dispatchable or not.")
+	all := flags.Bool("all", false, "Also vehicles that can't be offered a ride.")
 	types := flags.StringSlice("type", nil, "Only vehicles of this type (several allowed).")
 	seats := flags.Int32("min-seats", 0, "Only vehicles with at least so many seats.")
 	tags := flags.StringSlice("tag", nil, "Only vehicles with all of these tags.")
@@ -109,7 +113,9 @@ func newNearest(world IO) *cobra.Command {
 		}
 		req := &starlingv1.SearchNearestRequest{
 			Place: place, MaxResults: *k, RadiusM: *radius,
-			Filter: &starlingv1.VehicleFilter{Types: *types, MinSeats: *seats, Tags: *tags},
+			Filter: &starlingv1.VehicleFilter{
+				Types: *types, MinSeats: *seats, Tags: *tags, Dispatchable: !*all && len(*available) == 0,
+			},
 		}
 		if *maxAge != 0 {
 			req.Filter.MaxAge = durationpb.New(*maxAge)
@@ -135,12 +141,12 @@ func newNearest(world IO) *cobra.Command {
 		if *asJSON {
 			return printProto(world.Out, answer, true)
 		}
-		return printNearest(world.Out, answer)
+		return printNearest(world.Out, answer, req.Filter.Dispatchable)
 	}
 	return cmd
 }
 
-// describe puts a gRPC error and its details into a person's words.
+// describe writes out a gRPC error and its details.
 func describe(err error) error {
 	s, ok := status.FromError(err)
 	if !ok {
@@ -153,16 +159,20 @@ func describe(err error) error {
 	return fmt.Errorf("%s", text)
 }
 
-func printNearest(w io.Writer, answer *starlingv1.SearchNearestResponse) error {
+func printNearest(w io.Writer, answer *starlingv1.SearchNearestResponse, dispatchable bool) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(tw, "DISTANCE\tVEHICLE\tPOSITION\t± 95 %\tSPEED\tHEADING\tAGE\tAVAILABILITY\tTYPE")
+	_, _ = fmt.Fprintln(tw, "DISTANCE\tVEHICLE\tPOSITION\t± 95 %\tSPEED\tHEADING\tAGE\tAVAILABILITY\tTYPE\tNOTES")
 	for _, r := range answer.Results {
 		_, _ = fmt.Fprintf(tw, "%.0f m\t%s\n", r.DistanceM, vehicleColumns(r.Vehicle))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	if len(answer.Results) == 0 {
+	switch {
+	case len(answer.Results) > 0:
+	case dispatchable:
+		_, _ = fmt.Fprintln(w, "No vehicle that can be offered a ride matches; --all prints the others too.")
+	default:
 		_, _ = fmt.Fprintln(w, "No vehicle matches.")
 	}
 	return printStale(w, answer.StalePartitions)
@@ -188,6 +198,53 @@ func vehicleColumns(v *starlingv1.Vehicle) string {
 	}
 	return strings.Join([]string{
 		strings.TrimPrefix(v.Name, limits.VehicleNamePrefix), position, sure, speed, heading,
-		v.Age.AsDuration().Round(100 * time.Millisecond).String(), availabilityName(v.Availability), kind,
+		ageText(v.Age), availabilityText(v), kind, notes(v),
 	}, "\t")
+}
+
+// ageText is an age in tenths of a second, "-" for one that is not known.
+func ageText(age *durationpb.Duration) string {
+	if age == nil {
+		return "-"
+	}
+	return age.AsDuration().Round(100 * time.Millisecond).String()
+}
+
+// availabilityText is the derived availability. A server that does not state it
+// states the reported one.
+func availabilityText(v *starlingv1.Vehicle) string {
+	if v.DerivedAvailability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
+		return availabilityName(v.DerivedAvailability)
+	}
+	return availabilityName(v.Availability)
+}
+
+// notes are what to know of a vehicle before it is offered a ride.
+func notes(v *starlingv1.Vehicle) string {
+	var out []string
+	if v.Conflicting {
+		out = append(out, "conflict: two devices report")
+	}
+	if v.DerivedAvailability == starlingv1.Availability_AVAILABILITY_FREE && !v.Dispatchable {
+		out = append(out, "not dispatchable")
+	}
+	if text := clockText(v.DeviceClockAhead.AsDuration()); text != "" {
+		out = append(out, text)
+	}
+	if len(out) == 0 {
+		return "-"
+	}
+	return strings.Join(out, ", ")
+}
+
+// clockText states the error of a device's clock if it matters.
+func clockText(ahead time.Duration) string {
+	const worthNoting = time.Second
+	switch {
+	case ahead >= worthNoting:
+		return fmt.Sprintf("clock %s ahead", ahead.Round(100*time.Millisecond))
+	case ahead <= -worthNoting:
+		return fmt.Sprintf("clock %s behind", (-ahead).Round(100*time.Millisecond))
+	}
+	return ""
 }

@@ -23,22 +23,23 @@ func newSupply(world IO) *cobra.Command {
 		GroupID: "ask",
 		Args:    usageArgs(cobra.NoArgs),
 		Long: `Print how many vehicles are in each H3 cell of a resolution, by availability;
-with --watch also every change, a row for each cell whose counts are others.`,
+with --watch also every change, a row for each cell whose counts have changed.`,
 		Example: `  starling supply --resolution 7
   starling supply --resolution 8 --in 851e15b7fffffff --available free --json
   starling supply --resolution 5 --watch`,
 	}
 	flags := cmd.Flags()
-	addr := flags.String("matcher", defaultMatcher, "Address of the matcher's door.")
+	addr := flags.String("matcher", defaultMatcher, "Address of the matcher's or fan-out's gRPC server.")
 	resolution := flags.Int32("resolution", 7, "H3 resolution of the cells, 0 (the coarsest) to 9 or what the server is set to.")
 	within := flags.StringSlice("in", nil, "Only cells inside this H3 cell (several allowed).")
-	available := flags.StringSlice("available", nil, "Only vehicles that are offline, free, reserved or on-ride (several allowed).")
+	available := flags.StringSlice("available", nil, "Only vehicles that are offline, free, busy, reserved or on-ride (several allowed).")
+	dispatchable := flags.Bool("dispatchable", false, "Only vehicles that can be offered a ride.")
 	watch := flags.Bool("watch", false, "Go on with what changes, until Ctrl-C.")
 	interval := flags.Duration("min-interval", time.Second, "With --watch: least time between two updates, 50ms to 1m.")
 	timeout := flags.Duration("timeout", 10*time.Second, "How long to wait for the answer; not with --watch.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		selection := &starlingv1.CellSelection{Resolution: *resolution, WithinH3Cells: *within}
+		selection := &starlingv1.CellSelection{Resolution: *resolution, WithinH3Cells: *within, Dispatchable: *dispatchable}
 		for _, name := range *available {
 			a, err := parseAvailability(name)
 			if err != nil {
@@ -130,10 +131,10 @@ func watchCounts(ctx context.Context, w io.Writer, fleet starlingv1.FleetService
 func printCells(w io.Writer, cells []*starlingv1.CellCount, header bool) error {
 	tw := tabwriter.NewWriter(w, 16, 0, 2, ' ', 0)
 	if header {
-		_, _ = fmt.Fprintln(tw, "CELL\tVEHICLES\tFREE\tRESERVED\tON RIDE\tOFFLINE\tUNSTATED")
+		_, _ = fmt.Fprintln(tw, "CELL\tVEHICLES\tDISPATCHABLE\tFREE\tBUSY\tRESERVED\tON RIDE\tOFFLINE\tUNSTATED")
 	}
 	for _, c := range cells {
-		_, _ = fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%d\n", c.H3Cell, c.TotalCount, c.FreeCount, c.ReservedCount, c.OnRideCount, c.OfflineCount, c.UnstatedCount)
+		_, _ = fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", c.H3Cell, c.TotalCount, c.DispatchableCount, c.FreeCount, c.BusyCount, c.ReservedCount, c.OnRideCount, c.OfflineCount, c.UnstatedCount)
 	}
 	return tw.Flush()
 }
@@ -146,7 +147,11 @@ func printStale(w io.Writer, stale []*starlingv1.StalePartition) error {
 	}
 	_, _ = fmt.Fprintf(w, "Careful: %d partitions are behind; their vehicles may have moved on:", n)
 	for _, p := range stale {
-		_, _ = fmt.Fprintf(w, " %d (%s)", p.Partition, p.Behind.AsDuration().Round(time.Second))
+		behind := "nobody knows how far"
+		if p.Behind != nil {
+			behind = p.Behind.AsDuration().Round(time.Second).String()
+		}
+		_, _ = fmt.Fprintf(w, " %d (%s)", p.Partition, behind)
 	}
 	_, err := fmt.Fprintln(w)
 	return err

@@ -19,7 +19,8 @@ import (
 // answeringFleet answers with what a test wants to see printed.
 type answeringFleet struct {
 	starlingv1.UnimplementedFleetServiceServer
-	watched []*starlingv1.WatchVehicleRequest
+	watched  []*starlingv1.WatchVehicleRequest
+	searched *starlingv1.SearchNearestRequest
 }
 
 func (f *answeringFleet) CountVehicles(_ context.Context, req *starlingv1.CountVehiclesRequest) (*starlingv1.CountVehiclesResponse, error) {
@@ -64,9 +65,9 @@ func TestSupplyPrintsAllPages(t *testing.T) {
 	got := runCLI(t, t.Context(), "", "supply", "--matcher", addr, "--resolution", "8")
 	require.Equal(t, exitOK, got.code, got.err)
 	lines := strings.Split(got.out, "\n")
-	require.Equal(t, []string{"CELL", "VEHICLES", "FREE", "RESERVED", "ON", "RIDE", "OFFLINE", "UNSTATED"}, strings.Fields(lines[0]))
-	require.Equal(t, []string{"871e15b75ffffff", "3", "2", "0", "1", "0", "0"}, strings.Fields(lines[1]))
-	require.Equal(t, []string{"871e15b77ffffff", "8", "0", "0", "0", "0", "0"}, strings.Fields(lines[2]))
+	require.Equal(t, []string{"CELL", "VEHICLES", "DISPATCHABLE", "FREE", "BUSY", "RESERVED", "ON", "RIDE", "OFFLINE", "UNSTATED"}, strings.Fields(lines[0]))
+	require.Equal(t, []string{"871e15b75ffffff", "3", "0", "2", "0", "0", "1", "0", "0"}, strings.Fields(lines[1]))
+	require.Equal(t, []string{"871e15b77ffffff", "8", "0", "0", "0", "0", "0", "0", "0"}, strings.Fields(lines[2]))
 	require.Contains(t, lines[3], "Careful: 1 partitions are behind")
 
 	got = runCLI(t, t.Context(), "", "supply", "--matcher", addr, "--json")

@@ -32,7 +32,7 @@ two uploads.`,
   starling watch car-00042 --json --count 10
   starling watch car-00042 --playback-delay 65s --reconnect`,
 	}
-	addr := cmd.Flags().String("matcher", defaultMatcher, "Address of the matcher's door.")
+	addr := cmd.Flags().String("matcher", defaultMatcher, "Address of the matcher's or fan-out's gRPC server.")
 	count := cmd.Flags().Int("count", 0, "End after so many lines; 0 means never.")
 	playback := cmd.Flags().Duration("playback-delay", 0, "Show each fix so long after it was taken, 1s to 15m; 0 shows the newest at once.")
 	reconnect := cmd.Flags().Bool("reconnect", false, "When the server goes away, wait for it and go on where the watch broke off.")
