@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/loadtest/reports"
+	"github.com/starling-fleet/starling/loadtest/sender"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -39,7 +39,7 @@ func newFleet(o *Options) *fleet {
 }
 
 // report says where a vehicle is now.
-func (f *fleet) report(r *reports.Stream, number int) error {
+func (f *fleet) report(r *sender.Stream, number int) error {
 	report, err := r.Next()
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (f *fleet) share(stream int) (from, to int) {
 
 // fill has every vehicle of a share report once.
 func (f *fleet) fill(ctx context.Context, conn *grpc.ClientConn, stream int) error {
-	r, err := reports.Open(ctx, conn)
+	r, err := sender.Open(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (f *fleet) fill(ctx context.Context, conn *grpc.ClientConn, stream int) err
 // drive has one vehicle of each area of a share report in every period, each in
 // its turn, until done. The areas' turns are spread over the period.
 func (f *fleet) drive(ctx, done context.Context, conn *grpc.ClientConn, stream int) error {
-	r, err := reports.Open(ctx, conn)
+	r, err := sender.Open(ctx, conn)
 	if err != nil {
 		return err
 	}

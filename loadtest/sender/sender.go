@@ -1,6 +1,6 @@
-// Package reports sends reports of one fix over a stream, for measurements that
+// Package sender sends reports of one fix over a stream, for measurements that
 // need a fleet which moves and not an account of what became of it.
-package reports
+package sender
 
 import (
 	"context"
