@@ -40,7 +40,7 @@ func TestBoundsThatDoNotHoldAreNamed(t *testing.T) {
 	o.Duration, o.MaxHonestP99, o.MaxSearchP99 = time.Second, 1, 1
 	r, err := overload.Run(t.Context(), o)
 	require.NoError(t, err)
-	require.Contains(t, r.String(), "FAULT")
+	require.NotEmpty(t, r.Misses())
 	// A busy machine may add one in so short a time.
 	require.GreaterOrEqual(t, len(r.Faults), 2)
 	require.Contains(t, r.Faults[0], "honest reports were acknowledged in")
