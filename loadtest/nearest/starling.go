@@ -17,9 +17,9 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/loadtest/leanrpc"
 	"github.com/starling-fleet/starling/loadtest/process"
 	"github.com/starling-fleet/starling/loadtest/sender"
-	"github.com/starling-fleet/starling/loadtest/unary"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -63,7 +63,7 @@ func (s *starlingTarget) keep(conn io.Closer) {
 // as fast as they are acknowledged.
 func (s *starlingTarget) fill(ctx context.Context, fleet []vehicle) error {
 	err := s.eachShare(ctx, fleet, func(ctx context.Context, _ int, conn *grpc.ClientConn, share []vehicle) error {
-		r, err := sender.Open(ctx, conn)
+		r, err := sender.Open(ctx, conn, sender.OneFix())
 		if err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ const refusedPause = 200 * time.Millisecond
 // sendShare reports what is due of a share of the fleet on one stream until ctx
 // is done.
 func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehicle, turn *turn, p *pace, begin time.Duration) error {
-	r, err := sender.Open(callCtx, conn)
+	r, err := sender.Open(callCtx, conn, sender.OneFix())
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehi
 
 // send moves a vehicle on and reports where it is.
 func send(r *sender.Stream, v *vehicle, nowMS int64, whole bool) error {
-	report, err := r.Next()
+	report, _, err := r.Next()
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *starlingTarget) updated(ctx context.Context) (float64, error) {
 func (s *starlingTarget) searchers(n int) ([]searcher, error) {
 	out := make([]searcher, n)
 	for i := range out {
-		conn, err := unary.Dial(s.Matcher)
+		conn, err := leanrpc.Dial(s.Matcher)
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +198,7 @@ func (s *starlingTarget) searchers(n int) ([]searcher, error) {
 }
 
 type starlingSearcher struct {
-	conn    *unary.Conn
+	conn    *leanrpc.Conn
 	req     *starlingv1.SearchNearestRequest
 	request []byte
 	answer  answer

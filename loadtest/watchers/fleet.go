@@ -40,7 +40,7 @@ func newFleet(o *Options) *fleet {
 
 // report says where a vehicle is now.
 func (f *fleet) report(r *sender.Stream, number int) error {
-	report, err := r.Next()
+	report, _, err := r.Next()
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (f *fleet) share(stream int) (from, to int) {
 
 // fill has every vehicle of a share report once.
 func (f *fleet) fill(ctx context.Context, conn *grpc.ClientConn, stream int) error {
-	r, err := sender.Open(ctx, conn)
+	r, err := sender.Open(ctx, conn, sender.OneFix())
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (f *fleet) fill(ctx context.Context, conn *grpc.ClientConn, stream int) err
 // drive has one vehicle of each area of a share report in every period, each in
 // its turn, until done. The areas' turns are spread over the period.
 func (f *fleet) drive(ctx, done context.Context, conn *grpc.ClientConn, stream int) error {
-	r, err := sender.Open(ctx, conn)
+	r, err := sender.Open(ctx, conn, sender.OneFix())
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-// Package unary calls gRPC methods over one connection, one call at a time and
+// Package leanrpc calls gRPC methods over one connection, one call at a time and
 // with little CPU. A load generator that shares the CPUs with the server it
 // measures would otherwise measure its own client: grpc-go hands a call through
 // three goroutines and spends more on it than the server does, because it has to
@@ -6,7 +6,7 @@
 //
 // It speaks gRPC over HTTP/2 without TLS (the protocol's PROTOCOL-HTTP2.md, RFC
 // 9113) on the framer of golang.org/x/net/http2.
-package unary
+package leanrpc
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package unary_test
+package leanrpc_test
 
 import (
 	"bytes"
@@ -21,14 +21,14 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/starling-fleet/starling/loadtest/unary"
+	"github.com/starling-fleet/starling/loadtest/leanrpc"
 )
 
 const method = "/test.Echo/Repeat"
 
 // serve runs a grpc-go server whose one method repeats its request's text as
 // often as its length says, and fails on what begins with "fail ".
-func serve(t *testing.T) *unary.Conn {
+func serve(t *testing.T) *leanrpc.Conn {
 	t.Helper()
 	repeat := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		var in wrapperspb.StringValue
@@ -51,13 +51,13 @@ func serve(t *testing.T) *unary.Conn {
 		server.Stop()
 		require.NoError(t, <-done)
 	})
-	conn, err := unary.Dial(listener.Addr().String())
+	conn, err := leanrpc.Dial(listener.Addr().String())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 
-func call(t *testing.T, conn *unary.Conn, text string) (string, error) {
+func call(t *testing.T, conn *leanrpc.Conn, text string) (string, error) {
 	t.Helper()
 	request, err := proto.Marshal(wrapperspb.String(text))
 	require.NoError(t, err)
@@ -106,14 +106,14 @@ func TestServersErrorIsAStatusAndTheConnectionGoesOn(t *testing.T) {
 func TestResetOfTheCallBeforeIsNotOfThisOne(t *testing.T) {
 	conn := serve(t)
 	for i := range 3000 {
-		_, err := conn.Call(fmt.Sprintf("/test.Echo/None%d", i), make([]byte, unary.MaxRequestBytes)) // and ever new headers
+		_, err := conn.Call(fmt.Sprintf("/test.Echo/None%d", i), make([]byte, leanrpc.MaxRequestBytes)) // and ever new headers
 		require.Equal(t, codes.Unimplemented, status.Code(err), "%v", err)
 	}
 }
 
 // script is a server that says what it is told to, whatever it is asked. Room is
 // what its first stream may still send.
-func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *unary.Conn {
+func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *leanrpc.Conn {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -147,7 +147,7 @@ func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *unary.
 			}
 		}
 	}()
-	conn, err := unary.Dial(listener.Addr().String())
+	conn, err := leanrpc.Dial(listener.Addr().String())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
@@ -196,7 +196,7 @@ func TestServerThatIsNotGRPCIsAnError(t *testing.T) {
 }
 
 func TestRequestThatDoesNotFitIsRefused(t *testing.T) {
-	_, err := serve(t).Call(method, make([]byte, unary.MaxRequestBytes+1))
+	_, err := serve(t).Call(method, make([]byte, leanrpc.MaxRequestBytes+1))
 	require.ErrorContains(t, err, "more than 16379")
 }
 
@@ -208,11 +208,11 @@ func TestServerThatGoesIsAnError(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	conn, err := unary.Dial(listener.Addr().String())
+	conn, err := leanrpc.Dial(listener.Addr().String())
 	require.NoError(t, err)
 	_, err = conn.Call(method, nil)
 	require.Error(t, err)
 	require.NoError(t, listener.Close())
-	_, err = unary.Dial(listener.Addr().String())
+	_, err = leanrpc.Dial(listener.Addr().String())
 	require.ErrorContains(t, err, "dial 127.0.0.1:")
 }
