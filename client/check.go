@@ -7,8 +7,8 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// checkReport finds the faults for which a server refuses a report as a whole.
-// Faults of single fixes are left to the server, which keeps the others.
+// checkReport returns an error for a report that every server refuses as a whole.
+// Single fixes are checked by the server, which keeps the valid ones.
 func checkReport(r *starlingv1.Report) error {
 	switch {
 	case !ValidVehicleID(r.GetVehicleId()):
@@ -16,7 +16,7 @@ func checkReport(r *starlingv1.Report) error {
 	case len(r.GetFixes()) > MaxFixesPerReport:
 		return fmt.Errorf("%w: fixes: %d are more than %d", ErrInvalidReport, len(r.GetFixes()), MaxFixesPerReport)
 	case len(r.GetFixes()) == 0 && r.GetAvailability() == starlingv1.Availability_AVAILABILITY_UNSPECIFIED && r.GetAttributes() == nil:
-		return fmt.Errorf("%w: it carries neither fixes nor availability nor attributes", ErrInvalidReport)
+		return fmt.Errorf("%w: it has neither fixes nor availability nor attributes", ErrInvalidReport)
 	case r.GetSessionId() != 0 && r.GetSequence() < 1:
 		return fmt.Errorf("%w: sequence %d must be at least 1 when session_id is set", ErrInvalidReport, r.GetSequence())
 	case r.GetSessionId() == 0 && r.GetSequence() != 0:

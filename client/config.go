@@ -10,22 +10,22 @@ import (
 
 // MaxUnacknowledged is how many reports of one vehicle and session may be
 // unacknowledged at a time. The protocol fixes it: the tracker recognises a
-// resend among so many sequence numbers.
+// resend among as many sequence numbers.
 const MaxUnacknowledged = limits.MaxUnacknowledgedReports
 
 // MaxFixesPerReport is how many fixes one report may carry.
 const MaxFixesPerReport = limits.MaxFixesPerReport
 
-// MaxReportBytes is how large a report's fixes and attributes may be when
-// encoded: a server takes at least this. A thousand fixes have about 50 KB.
+// MaxReportBytes is the largest encoded size of a report's fixes and attributes
+// that every server accepts. A thousand fixes have about 50 KB.
 const MaxReportBytes = limits.MaxReportBytes
 
 // Config bounds a Reporter.
 type Config struct {
-	MaxPendingReports int           `koanf:"max_pending_reports" help:"Unacknowledged reports of all vehicles that are kept before Send blocks."`
-	MaxPendingBytes   int64         `koanf:"max_pending_bytes" help:"Encoded bytes of unacknowledged reports that are kept before Send blocks."`
+	MaxPendingReports int           `koanf:"max_pending_reports" help:"Unacknowledged reports of all vehicles beyond which Send blocks."`
+	MaxPendingBytes   int64         `koanf:"max_pending_bytes" help:"Encoded bytes of unacknowledged reports beyond which Send blocks."`
 	MaxVehicles       int           `koanf:"max_vehicles" help:"Vehicles whose session is remembered; beyond it, one with nothing pending starts a new session at its next report."`
-	AckTimeout        time.Duration `koanf:"ack_timeout" help:"Longest wait for an acknowledgement before the stream is taken for broken."`
+	AckTimeout        time.Duration `koanf:"ack_timeout" help:"Longest wait for an acknowledgement before the stream counts as broken."`
 	BackoffMin        time.Duration `koanf:"backoff_min" help:"Wait before the first attempt after a broken stream."`
 	BackoffMax        time.Duration `koanf:"backoff_max" help:"Longest wait between attempts, unless the server asks for more."`
 }

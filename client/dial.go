@@ -12,13 +12,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// DialOptions says how to reach a server.
+// DialOptions are the settings of a connection.
 type DialOptions struct {
 	// TLS secures the connection; nil means none, for loopback and tests.
 	TLS *tls.Config
 	// KeepAlive is how long an open stream may be silent before the connection
 	// is probed; zero means 30 s. Without the probe, a connection that a
-	// mobile network has forgotten looks alive for many minutes.
+	// mobile network has dropped looks alive for many minutes.
 	KeepAlive time.Duration
 	// Extra options, applied last.
 	Extra []grpc.DialOption

@@ -36,7 +36,7 @@ const (
 	actBusy                     // RESOURCE_EXHAUSTED with RetryInfo, not stored
 	actReject                   // INVALID_ARGUMENT that names the report
 	actRejectUnnamed            // INVALID_ARGUMENT that names none
-	actSilent                   // store and say nothing more on this stream
+	actSilent                   // store and send nothing more on this stream
 	actOveracknowledge
 )
 

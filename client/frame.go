@@ -11,8 +11,8 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// A report waits in encoded form: its memory is exactly its bytes, and a resend
-// encodes nothing again. The body holds fixes, availability and attributes; the
+// A pending report is kept encoded, so that its memory is known and a resend
+// encodes nothing. The body holds fixes, availability and attributes; the
 // head (vehicle, session, sequence) is written when the report is sent, since
 // vehicle and session are left out where the stream's previous report has them.
 
@@ -24,7 +24,7 @@ const (
 	fieldReportSequence  = 3
 )
 
-// encodeBody encodes what a report carries besides its head.
+// encodeBody encodes the fields of a report that are not part of its head.
 func encodeBody(r *starlingv1.Report) ([]byte, error) {
 	body, err := proto.Marshal(&starlingv1.Report{Fixes: r.GetFixes(), Availability: r.GetAvailability(), Attributes: r.GetAttributes()})
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// lane names the order that a report stands in: one vehicle's one session.
+// lane identifies the sequence that a report belongs to: one session of one
+// vehicle.
 type lane struct {
 	vehicle string
 	session uint64
@@ -22,12 +23,12 @@ type entry struct {
 	sequence int64
 	fixes    int
 	body     []byte
-	// queuedAt is when Send took it; sends is how often it went out.
+	// queuedAt is when Send queued it; sends is how often it was sent.
 	queuedAt time.Time
 	sends    int
 }
 
-// vehicleState is the session that the Reporter drew for a vehicle.
+// vehicleState is the session that the Reporter has drawn for a vehicle.
 type vehicleState struct {
 	session uint64
 	last    int64 // sequence of its newest report
@@ -49,13 +50,14 @@ type queue struct {
 	lanes    map[lane]int // pending reports
 	vehicles map[string]vehicleState
 	closing  bool
-	stopped  error // why no report is taken any more
+	stopped  error // why no report is accepted any more
 
-	// wake tells next that something changed, with room for one token.
+	// wake has a token if something has changed that next waits for.
 	wake chan struct{}
-	// room is closed and replaced when pending reports go away, if anyone waits.
-	room    chan struct{}
-	waiting int
+	// capacity is closed and replaced when pending reports go away, if anyone
+	// waits.
+	capacity chan struct{}
+	waiting  int
 }
 
 func newQueue(cfg Config) *queue {
@@ -64,12 +66,12 @@ func newQueue(cfg Config) *queue {
 		lanes:    make(map[lane]int),
 		vehicles: make(map[string]vehicleState),
 		wake:     make(chan struct{}, 1),
-		room:     make(chan struct{}),
+		capacity: make(chan struct{}),
 	}
 }
 
-// add queues a report, waiting for room. A session of 0 asks for one, and with
-// it for the next sequence.
+// add queues a report and waits while the queue is full. A report with session
+// 0 gets the vehicle's session and its next sequence.
 func (q *queue) add(ctx context.Context, e entry) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -84,10 +86,10 @@ func (q *queue) add(ctx context.Context, e entry) error {
 		if own {
 			e.lane.session = q.vehicles[e.lane.vehicle].session
 		}
-		if q.hasRoom(e) {
+		if q.fits(e) {
 			break
 		}
-		if err := q.waitForRoom(ctx); err != nil {
+		if err := q.waitForCapacity(ctx); err != nil {
 			return err
 		}
 	}
@@ -104,14 +106,15 @@ func (q *queue) add(ctx context.Context, e entry) error {
 	return nil
 }
 
-// waitForRoom releases the lock until reports have gone or ctx is done.
-func (q *queue) waitForRoom(ctx context.Context) error {
-	room := q.room
+// waitForCapacity releases the lock until pending reports have gone or ctx is
+// done.
+func (q *queue) waitForCapacity(ctx context.Context) error {
+	capacity := q.capacity
 	q.waiting++
 	q.mu.Unlock()
 	var err error
 	select {
-	case <-room:
+	case <-capacity:
 	case <-ctx.Done():
 		err = fmt.Errorf("waiting for acknowledgements of earlier reports: %w", context.Cause(ctx))
 	}
@@ -120,23 +123,23 @@ func (q *queue) waitForRoom(ctx context.Context) error {
 	return err
 }
 
-func (q *queue) hasRoom(e entry) bool {
+func (q *queue) fits(e entry) bool {
 	pending := len(q.entries) - q.head
 	if pending == 0 {
-		return true // a report larger than the bound must still be possible
+		return true // a report larger than the bound must still be sent
 	}
 	return pending < q.cfg.MaxPendingReports &&
 		q.bytes+int64(len(e.body)) <= q.cfg.MaxPendingBytes &&
 		q.lanes[e.lane] < MaxUnacknowledged
 }
 
-// number gives a report its place in the vehicle's session.
+// number gives a report the vehicle's session and its next sequence.
 func (q *queue) number(e *entry) error {
 	v, ok := q.vehicles[e.lane.vehicle]
 	if !ok {
 		var b [8]byte
 		if _, err := rand.Read(b[:]); err != nil {
-			return fmt.Errorf("draw a session: %w", err)
+			return fmt.Errorf("draw a session id: %w", err)
 		}
 		v.session = max(1, binary.LittleEndian.Uint64(b[:]))
 		q.forgetIdle()
@@ -161,7 +164,7 @@ func (q *queue) forgetIdle() {
 }
 
 // next returns the next report for the current stream, encoded, waiting until
-// there is one. It is done when the queue is closing and everything has been
+// there is one. Done means that the queue is closing and everything has been
 // sent.
 func (q *queue) next(ctx context.Context) (frame []byte, done bool, err error) {
 	for {
@@ -235,16 +238,16 @@ func (q *queue) pop(n int) ([]entry, error) {
 	return popped, nil
 }
 
-// remove takes out one report by its place, from 1, on the stream that has
-// ended. It must be outstanding.
+// remove takes out the report with the given number, counted from 1, on the
+// stream that has ended. It returns false if that report is not outstanding.
 func (q *queue) remove(number int64) (entry, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	place := number - q.popped - 1
-	if place < 0 || place >= int64(q.sent) {
+	index := number - q.popped - 1
+	if index < 0 || index >= int64(q.sent) {
 		return entry{}, false
 	}
-	i := q.head + int(place)
+	i := q.head + int(index)
 	e := q.entries[i]
 	q.drop(i)
 	q.entries = append(q.entries[:i], q.entries[i+1:]...)
@@ -253,7 +256,7 @@ func (q *queue) remove(number int64) (entry, bool) {
 	return e, true
 }
 
-// drop takes entry i out of the sums and releases its memory.
+// drop subtracts entry i from the counts and releases its memory.
 func (q *queue) drop(i int) {
 	e := &q.entries[i]
 	q.bytes -= int64(len(e.body))
@@ -263,8 +266,8 @@ func (q *queue) drop(i int) {
 	*e = entry{}
 }
 
-// tidy moves the pending entries to the front when most of the slice is spent,
-// and lets waiting callers try again.
+// tidy moves the pending entries to the front when most of the slice is unused,
+// and wakes waiting callers.
 func (q *queue) tidy() {
 	if q.head > 64 && q.head > len(q.entries)/2 {
 		n := copy(q.entries, q.entries[q.head:])
@@ -272,8 +275,8 @@ func (q *queue) tidy() {
 		q.entries, q.head = q.entries[:n], 0
 	}
 	if q.waiting > 0 {
-		close(q.room)
-		q.room = make(chan struct{})
+		close(q.capacity)
+		q.capacity = make(chan struct{})
 	}
 	q.signal()
 }
@@ -285,7 +288,7 @@ func (q *queue) signal() {
 	}
 }
 
-// close lets no more reports in; what is pending is still sent.
+// close refuses further reports; pending ones are still sent.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -293,7 +296,7 @@ func (q *queue) close() {
 	q.tidy()
 }
 
-// stop refuses reports from now on with err.
+// stop refuses further reports with err.
 func (q *queue) stop(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -301,7 +304,7 @@ func (q *queue) stop(err error) {
 	q.tidy()
 }
 
-// drained says whether nothing is pending and nothing will come.
+// drained reports whether nothing is pending and no report can be added.
 func (q *queue) drained() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -15,25 +15,25 @@ import (
 )
 
 var (
-	// ErrClosed is what Send answers after Close.
+	// ErrClosed is returned by Send after Close.
 	ErrClosed = errors.New("reporter is closed")
-	// ErrStopped is what Send answers when Run has returned before Close; it
-	// is joined with Run's error.
+	// ErrStopped is returned by Send if Run has returned before Close; it is
+	// joined with Run's error.
 	ErrStopped = errors.New("reporter has stopped")
-	// ErrInvalidReport is what Send answers to a report that the server could
-	// only refuse as a whole.
+	// ErrInvalidReport is returned by Send for a report that every server
+	// refuses as a whole.
 	ErrInvalidReport = errors.New("invalid report")
-	// ErrProtocol says that the server broke the protocol; the stream is
-	// opened anew.
+	// ErrProtocol means that the server violated the protocol; the stream is
+	// reopened.
 	ErrProtocol = errors.New("server broke the protocol")
-	// ErrAckTimeout says that no acknowledgement came in time; the stream is
-	// opened anew.
+	// ErrAckTimeout means that no acknowledgement arrived in time; the stream
+	// is reopened.
 	ErrAckTimeout = errors.New("no acknowledgement in time")
 
 	errEndedEarly = errors.New("server ended the stream before it had acknowledged everything")
 )
 
-// Receipt tells that the server has made one report durable.
+// Receipt confirms that the server has made one report durable.
 type Receipt struct {
 	VehicleID string
 	SessionID uint64
@@ -43,11 +43,12 @@ type Receipt struct {
 	// Sends is how often the report was sent; more than 1 after a broken
 	// stream.
 	Sends int
-	// Latency is the time from Send taking the report to its acknowledgement.
+	// Latency is the time from queueing the report in Send to its
+	// acknowledgement.
 	Latency time.Duration
 }
 
-// Refusal tells that one fix of an acknowledged report was refused.
+// Refusal describes one refused fix of an acknowledged report.
 type Refusal struct {
 	VehicleID   string
 	SessionID   uint64
@@ -58,8 +59,8 @@ type Refusal struct {
 	Description string
 }
 
-// RejectedError says that the server refused a whole report, which would be
-// refused again: it is not in the log.
+// RejectedError means that the server refused a whole report and would refuse
+// it again: it is not in the log.
 type RejectedError struct {
 	VehicleID string
 	SessionID uint64
@@ -76,24 +77,26 @@ func (e *RejectedError) Error() string {
 // Unwrap returns the server's status.
 func (e *RejectedError) Unwrap() error { return e.Err }
 
-// Handlers are told what happens to reports. Each may be nil. They are called
-// one at a time, from a goroutine of Run, and hold up acknowledgements while
-// they run: they must not call the Reporter's Send or Close.
+// Handlers are callbacks for what happens to reports. Each may be nil. They are
+// called one at a time, from a goroutine of Run, and delay acknowledgements
+// while they run; they must not call the Reporter's Send or Close.
 type Handlers struct {
-	// Acknowledged is told each report that is durable, oldest first.
+	// Acknowledged is called for each report that is durable, oldest first.
 	Acknowledged func(Receipt)
-	// Refused is told each fix that the server refused, before its report's
-	// Acknowledged.
+	// Refused is called for each fix that the server refused, before its
+	// report's Acknowledged.
 	Refused func(Refusal)
-	// Rejected is told a report that the server refused as a whole. The others
-	// go on without it. When Rejected is nil, Run ends with the error instead.
+	// Rejected is called for a report that the server refused as a whole. The
+	// other reports are sent without it. If Rejected is nil, Run returns the
+	// error instead.
 	Rejected func(*RejectedError)
-	// Broken is told that a stream broke and when the next attempt is.
+	// Broken is called when a stream has broken, with the wait before the next
+	// attempt.
 	Broken func(err error, retryIn time.Duration)
 }
 
-// Stats counts what a Reporter has done. A fix is counted under one of
-// Acknowledged and Pending, or was rejected with its report.
+// Stats are a Reporter's counts. Every report that Send has accepted is counted
+// under one of AcknowledgedReports, RejectedReports and PendingReports.
 type Stats struct {
 	// AcknowledgedReports and AcknowledgedFixes are durable; of the fixes,
 	// RefusedFixes were refused and are not.
@@ -107,7 +110,8 @@ type Stats struct {
 	// acknowledged: the log may hold copies of them.
 	ResentReports int64 `json:"resent_reports"`
 	ResentFixes   int64 `json:"resent_fixes"`
-	// BrokenStreams is how many streams ended with unacknowledged reports.
+	// BrokenStreams is how many streams ended with unacknowledged reports or
+	// with a status that a retry can't change.
 	BrokenStreams int64 `json:"broken_streams"`
 	// PendingReports are not acknowledged yet.
 	PendingReports int `json:"pending_reports"`
@@ -134,8 +138,8 @@ type Reporter struct {
 	resentReports, resentFixes, broken     atomic.Int64
 }
 
-// NewReporter makes a Reporter on a connection, such as Dial's. It does nothing
-// until Run.
+// NewReporter returns a Reporter on a connection, such as Dial's. It sends
+// nothing before Run is called.
 func NewReporter(conn grpc.ClientConnInterface, cfg Config, handlers Handlers) (*Reporter, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("reporter: %w", err)
@@ -143,7 +147,7 @@ func NewReporter(conn grpc.ClientConnInterface, cfg Config, handlers Handlers) (
 	return &Reporter{conn: conn, cfg: cfg, handlers: handlers, queue: newQueue(cfg), done: make(chan struct{})}, nil
 }
 
-// Send takes a report for delivery and returns before it is delivered; it blocks
+// Send queues a report for delivery and returns before it is delivered. It blocks
 // while the vehicle has MaxUnacknowledged reports pending or the Reporter's
 // bounds are reached, until ctx is done. A nil error means that the report will
 // be sent until it is acknowledged or rejected, as long as Run runs.
@@ -161,7 +165,7 @@ func (r *Reporter) Send(ctx context.Context, report *starlingv1.Report) error {
 		return err
 	}
 	if len(body) > MaxReportBytes {
-		return fmt.Errorf("%w: it has %d bytes encoded, at most %d are taken", ErrInvalidReport, len(body), MaxReportBytes)
+		return fmt.Errorf("%w: it has %d bytes encoded, at most %d are accepted", ErrInvalidReport, len(body), MaxReportBytes)
 	}
 	return r.queue.add(ctx, entry{
 		lane:     lane{report.GetVehicleId(), report.GetSessionId()},
@@ -171,9 +175,9 @@ func (r *Reporter) Send(ctx context.Context, report *starlingv1.Report) error {
 	})
 }
 
-// Close takes no more reports and waits until Run has delivered what is pending
-// and returned, or ctx is done; then it says how much is pending. Calling it
-// again waits again.
+// Close refuses further reports and waits until Run has delivered the pending ones
+// and returned. If ctx is done first, the error names how many are pending;
+// another call waits again.
 func (r *Reporter) Close(ctx context.Context) error {
 	r.closed.Do(r.queue.close)
 	select {
@@ -198,8 +202,8 @@ func (r *Reporter) Stats() Stats {
 }
 
 // Run delivers reports until Close has been called and everything is
-// acknowledged (it returns nil), ctx is done, or the server answers with a
-// status that sending again can't help. It may be called once.
+// acknowledged (it returns nil), ctx is done, or the server returns a status
+// that a retry can't change. It may be called once.
 func (r *Reporter) Run(ctx context.Context) error {
 	err := r.run(ctx)
 	if pending, _, _ := r.queue.size(); err != nil && pending > 0 {
@@ -226,7 +230,7 @@ func (r *Reporter) run(ctx context.Context) error {
 		pending, _, _ := r.queue.size()
 		progress := r.ackedReports.Load() > before
 		if pending == 0 && judge(err, progress) == fateRetry {
-			continue // it broke with nothing to lose
+			continue // nothing was unacknowledged
 		}
 		if err == nil {
 			err = errEndedEarly
@@ -255,7 +259,7 @@ func (r *Reporter) run(ctx context.Context) error {
 	}
 }
 
-// reject takes the report that the server refused as a whole out of the queue.
+// reject removes the report that the server refused as a whole from the queue.
 func (r *Reporter) reject(err error) error {
 	number, ok := offender(err)
 	if !ok {

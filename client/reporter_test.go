@@ -60,7 +60,7 @@ func TestEveryReportIsDeliveredInOrder(t *testing.T) {
 }
 
 // deliver sends perVehicle reports for each vehicle, one goroutine a vehicle,
-// and says what the Reporter has done wrong.
+// and returns what the Reporter has done wrong.
 func deliver(t *testing.T, f *fakeIngest, vehicles, perVehicle int) error {
 	var mu sync.Mutex
 	var faults []error
@@ -127,14 +127,14 @@ func (f *fakeIngest) checkLog(want int, acknowledged map[reportKey]int) error {
 func TestRetryInfoIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeIngest{script: []act{actBusy}, retryDelay: 40 * time.Second}
-		var told time.Duration
-		r, _ := start(t, f, client.DefaultConfig(), client.Handlers{Broken: func(_ error, in time.Duration) { told = in }})
+		var announced time.Duration
+		r, _ := start(t, f, client.DefaultConfig(), client.Handlers{Broken: func(_ error, in time.Duration) { announced = in }})
 		require.NoError(t, r.Send(t.Context(), report("v", 1)))
 		require.NoError(t, r.Close(t.Context()))
 		require.Len(t, f.arrivals, 2)
 		require.GreaterOrEqual(t, f.arrivals[1].Sub(f.arrivals[0]), 40*time.Second)
 		require.Less(t, f.arrivals[1].Sub(f.arrivals[0]), 51*time.Second)
-		require.GreaterOrEqual(t, told, 40*time.Second)
+		require.GreaterOrEqual(t, announced, 40*time.Second)
 		require.EqualValues(t, 1, r.Stats().ResentReports)
 	})
 }
@@ -193,7 +193,7 @@ func TestSendBlocksAtTheGlobalBounds(t *testing.T) {
 				}
 				begun := time.Now()
 				require.NoError(t, r.Send(t.Context(), report("v4", 1)))
-				require.GreaterOrEqual(t, time.Since(begun), cfg.AckTimeout, "there was no room before the silent stream was given up")
+				require.GreaterOrEqual(t, time.Since(begun), cfg.AckTimeout, "the queue is full until the silent stream times out")
 				require.NoError(t, r.Close(t.Context()))
 				require.LessOrEqual(t, r.Stats().PendingBytes, cfg.MaxPendingBytes)
 			})
@@ -265,7 +265,7 @@ func TestImpossibleAcknowledgementForgetsNothing(t *testing.T) {
 	})
 }
 
-func TestCancelledRunSaysWhatIsPending(t *testing.T) {
+func TestCancelledRunNamesWhatIsPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeIngest{script: []act{actSilent}}
 		r, err := client.NewReporter(serve(t, f), client.DefaultConfig(), client.Handlers{})

@@ -15,13 +15,13 @@ import (
 type fate int
 
 const (
-	fateRetry  fate = iota // send it again later
+	fateRetry  fate = iota // retry later
 	fateReject             // one report is at fault, the others are not
-	fateStop               // sending again can't help
+	fateStop               // a retry can't help
 )
 
-// judge reads a stream's end. A stream that has made progress was
-// authenticated; that its token has expired is no reason to stop.
+// judge classifies the end of a stream. A stream that has made progress was
+// authenticated, so an expired token is no reason to stop.
 func judge(err error, progress bool) fate {
 	if err == nil || errors.Is(err, ErrProtocol) || errors.Is(err, ErrAckTimeout) {
 		return fateRetry
@@ -42,11 +42,11 @@ func judge(err error, progress bool) fate {
 }
 
 // MetadataReportNumber is the key in google.rpc.ErrorInfo.metadata under which a
-// stream's status says which report is at fault, counted from 1 on the stream.
+// stream's status names the report at fault, counted from 1 on the stream.
 const MetadataReportNumber = "report_number"
 
-// offender returns the place on the stream, from 1, of the report that a status
-// blames.
+// offender returns the number on the stream, counted from 1, of the report that
+// a status names as at fault.
 func offender(err error) (number int64, ok bool) {
 	for _, detail := range status.Convert(err).Details() {
 		info, isInfo := detail.(*errdetails.ErrorInfo)
@@ -61,7 +61,7 @@ func offender(err error) (number int64, ok bool) {
 	return 0, false
 }
 
-// retryDelay is the wait that the server asks for, or zero.
+// retryDelay returns the delay of the status's RetryInfo, or zero.
 func retryDelay(err error) time.Duration {
 	if err == nil {
 		return 0
@@ -74,8 +74,8 @@ func retryDelay(err error) time.Duration {
 	return 0
 }
 
-// streamError prefers the reason for which this side ended the stream over the
-// status that its end caused.
+// streamError returns the reason for which the client ended the stream, if it
+// did, instead of the status that this caused.
 func streamError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrProtocol) || errors.Is(cause, ErrAckTimeout) {
 		return cause

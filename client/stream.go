@@ -15,8 +15,8 @@ import (
 
 var streamDesc = &grpc.StreamDesc{StreamName: "StreamReports", ClientStreams: true, ServerStreams: true}
 
-// runStream opens a stream and sends on it what is pending and what comes, until
-// the stream ends. A nil error means that the server ended it without fault.
+// runStream opens a stream and sends pending and new reports on it until the
+// stream ends. A nil error means that the server ended it with status OK.
 func (r *Reporter) runStream(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -48,8 +48,8 @@ func (r *Reporter) runStream(parent context.Context) error {
 	return streamError(ctx, err)
 }
 
-// send puts reports on the stream until it ends; io.EOF says that the stream's
-// status is the receiver's to tell.
+// send writes reports to the stream until it ends. It returns io.EOF if the
+// server has ended the stream: then the receiver has its status.
 func (r *Reporter) send(ctx context.Context, stream grpc.ClientStream) error {
 	for {
 		frame, done, err := r.queue.next(ctx)
@@ -65,7 +65,7 @@ func (r *Reporter) send(ctx context.Context, stream grpc.ClientStream) error {
 	}
 }
 
-// receive takes acknowledgements until the stream ends.
+// receive reads acknowledgements until the stream ends.
 func (r *Reporter) receive(stream grpc.ClientStream, lastAck *atomic.Int64, cancel context.CancelCauseFunc) error {
 	var acked int64
 	for {
@@ -85,8 +85,8 @@ func (r *Reporter) receive(stream grpc.ClientStream, lastAck *atomic.Int64, canc
 	}
 }
 
-// acknowledge forgets what resp acknowledges beyond the first `before` reports
-// of the stream, and tells the handlers.
+// acknowledge removes from the queue what resp acknowledges beyond the first
+// `before` reports of the stream, and calls the handlers.
 func (r *Reporter) acknowledge(before int64, resp *starlingv1.StreamReportsResponse) error {
 	n := resp.GetAcknowledgedReports() - before
 	if n < 0 || n > int64(r.cfg.MaxPendingReports) {
@@ -115,23 +115,23 @@ func (r *Reporter) acknowledge(before int64, resp *starlingv1.StreamReportsRespo
 	return nil
 }
 
-// refused counts one refused fix and tells the handler whose it is. A refusal of
-// a report that is not among the popped ones keeps what it says itself.
+// refused counts one refused fix and calls the handler with vehicle and session
+// of its report. Both stay empty if the report is not among the popped ones.
 func (r *Reporter) refused(popped []entry, before int64, f *starlingv1.FixRefusal) {
 	r.refusedFixes.Add(1)
 	if r.handlers.Refused == nil {
 		return
 	}
-	told := Refusal{Sequence: f.GetSequence(), FixIndex: int(f.GetFixIndex()), Field: f.GetField(), Reason: f.GetReason(), Description: f.GetDescription()}
+	refusal := Refusal{Sequence: f.GetSequence(), FixIndex: int(f.GetFixIndex()), Field: f.GetField(), Reason: f.GetReason(), Description: f.GetDescription()}
 	if i := f.GetReportNumber() - before - 1; i >= 0 && i < int64(len(popped)) {
-		told.VehicleID, told.SessionID = popped[i].lane.vehicle, popped[i].lane.session
+		refusal.VehicleID, refusal.SessionID = popped[i].lane.vehicle, popped[i].lane.session
 	}
-	r.handlers.Refused(told)
+	r.handlers.Refused(refusal)
 }
 
-// watchAcks ends the stream when reports have been outstanding for too long
-// without an acknowledgement, and when the server does not end a stream that is
-// done. The returned function ends the watch.
+// watchAcks ends the stream if reports have been outstanding for too long
+// without an acknowledgement, or if the server does not end a stream on which
+// everything is acknowledged. The returned function stops the watch.
 func (r *Reporter) watchAcks(lastAck *atomic.Int64, cancel context.CancelCauseFunc) (stop func()) {
 	quit := make(chan struct{})
 	ended := make(chan struct{})
