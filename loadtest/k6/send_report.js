@@ -1,5 +1,6 @@
 // Vehicles that report once a second through the unary SendReport, one virtual
-// user each. Every report must be acknowledged, with no fix refused.
+// user each. Every report must be acknowledged, with no fix refused. A server
+// that can't be reached fails the run.
 //
 //   k6 run loadtest/k6/send_report.js
 //   k6 run -e ADDR=127.0.0.1:7600 -e VEHICLES=500 -e DURATION=1m -e FIXES=5 loadtest/k6/send_report.js
@@ -18,12 +19,17 @@ export const options = {
     fleet: { executor: 'constant-vus', vus: vehicles, duration: __ENV.DURATION || '30s' },
   },
   thresholds: {
+    // A rate without samples passes every threshold, a counter without samples
+    // is 0: what never reached the server must not look like success.
     checks: ['rate==1'],
+    starling_acknowledged_fixes: ['count>0'],
+    starling_failed_connections: ['count==0'],
     grpc_req_duration: ['p(99)<250'],
   },
 };
 
 const acknowledgedFixes = new Counter('starling_acknowledged_fixes');
+const failedConnections = new Counter('starling_failed_connections');
 const client = new grpc.Client();
 client.load(['../../schemas/proto'], 'starling/v1/ingest.proto');
 
@@ -37,10 +43,28 @@ const headingDeg = Math.floor(Math.random() * 360);
 // An unsigned 64-bit number travels as a string; 53 random bits are enough.
 const session = String(1 + Math.floor(Math.random() * Number.MAX_SAFE_INTEGER));
 
-export default function () {
-  if (!connected) {
+// connect returns whether the server was reached. client.connect throws if not,
+// which would end the iteration before anything is checked.
+function connect() {
+  let fault = null;
+  try {
     client.connect(addr, { plaintext: true });
     connected = true;
+  } catch (error) {
+    fault = error;
+    failedConnections.add(1);
+  }
+  check(fault, { 'the server is reached': (f) => f === null });
+  if (fault && exec.vu.idInTest === 1) {
+    console.error(`${addr}: ${fault}`);
+  }
+  return connected;
+}
+
+export default function () {
+  if (!connected && !connect()) {
+    sleep(periodMs / 1000);
+    return;
   }
   const begun = Date.now();
   sequence += 1;
