@@ -1,16 +1,19 @@
 package wire
 
-import "github.com/starling-fleet/starling/schemas/starlingv1"
+import (
+	"github.com/starling-fleet/starling/schemas/protoappend"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
 
 // Append appends the encoding of a starlingv1.StreamReportsResponse. Strings
 // must be valid UTF-8.
 func (a *Ack) Append(dst []byte) []byte {
-	dst = appendVarint(dst, tagOf(1, typeVarint), uint64(a.AcknowledgedReports))
-	dst = appendVarint(dst, tagOf(2, typeVarint), uint64(a.AcknowledgedSequence))
+	dst = protoappend.Varint(dst, 1, uint64(a.AcknowledgedReports))
+	dst = protoappend.Varint(dst, 2, uint64(a.AcknowledgedSequence))
 	for i := range a.Refusals {
 		var start int
-		dst, start = openMessage(dst, tagOf(3, typeBytes))
-		dst = closeMessage(a.Refusals[i].append(dst), start)
+		dst, start = protoappend.Open(dst, 3)
+		dst = protoappend.Close(a.Refusals[i].append(dst), start)
 	}
 	return dst
 }
@@ -47,12 +50,12 @@ func (a *Ack) Unmarshal(b []byte) error {
 }
 
 func (f *FixRefusal) append(b []byte) []byte {
-	b = appendVarint(b, tagOf(1, typeVarint), uint64(f.ReportNumber))
-	b = appendVarint(b, tagOf(2, typeVarint), uint64(f.Sequence))
-	b = appendVarint(b, tagOf(3, typeVarint), uint64(int64(f.FixIndex)))
-	b = appendString(b, tagOf(4, typeBytes), f.Field)
-	b = appendVarint(b, tagOf(5, typeVarint), uint64(int64(f.Reason)))
-	return appendString(b, tagOf(6, typeBytes), f.Description)
+	b = protoappend.Varint(b, 1, uint64(f.ReportNumber))
+	b = protoappend.Varint(b, 2, uint64(f.Sequence))
+	b = protoappend.Varint(b, 3, uint64(int64(f.FixIndex)))
+	b = protoappend.String(b, 4, f.Field)
+	b = protoappend.Varint(b, 5, uint64(int64(f.Reason)))
+	return protoappend.String(b, 6, f.Description)
 }
 
 func (f *FixRefusal) merge(b []byte, old *FixRefusal) error {

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"math"
+
+	"github.com/starling-fleet/starling/schemas/protoappend"
 )
 
 // maxFixBytes is the most that one fix takes as a field of a report: tag and
@@ -9,23 +11,23 @@ import (
 const maxFixBytes = 2 + 11 + 2*9 + 4*5 + 2
 
 func (f *Fix) append(b []byte) []byte {
-	b = appendVarint(b, tagOf(1, typeVarint), uint64(f.DeviceTimeMS))
-	b = appendDouble(b, tagOf(2, typeFixed64), f.LatDeg)
-	b = appendDouble(b, tagOf(3, typeFixed64), f.LonDeg)
+	b = protoappend.Varint(b, 1, uint64(f.DeviceTimeMS))
+	b = protoappend.Double(b, 2, f.LatDeg)
+	b = protoappend.Double(b, 3, f.LonDeg)
 	if f.Has&HasAccuracy != 0 {
-		b = appendOptionalFloat(b, tagOf(4, typeFixed32), f.AccuracyM)
+		b = protoappend.OptionalFloat(b, 4, f.AccuracyM)
 	}
 	if f.Has&HasSpeed != 0 {
-		b = appendOptionalFloat(b, tagOf(5, typeFixed32), f.SpeedMPS)
+		b = protoappend.OptionalFloat(b, 5, f.SpeedMPS)
 	}
 	if f.Has&HasHeading != 0 {
-		b = appendOptionalFloat(b, tagOf(6, typeFixed32), f.HeadingDeg)
+		b = protoappend.OptionalFloat(b, 6, f.HeadingDeg)
 	}
 	if f.Has&HasAltitude != 0 {
-		b = appendOptionalFloat(b, tagOf(7, typeFixed32), f.AltitudeM)
+		b = protoappend.OptionalFloat(b, 7, f.AltitudeM)
 	}
 	if f.Has&HasMocked != 0 {
-		b = appendBool(b, tagOf(8, typeVarint), f.Mocked)
+		b = protoappend.OptionalBool(b, 8, f.Mocked)
 	}
 	return b
 }
@@ -60,12 +62,12 @@ func (f *Fix) merge(b []byte) error {
 func float32Of(bits uint64) float32 { return math.Float32frombits(uint32(bits)) }
 
 // appendFixes writes a repeated Fix.
-func appendFixes(b []byte, field tag, fixes []Fix) []byte {
+func appendFixes(b []byte, field protoappend.Number, fixes []Fix) []byte {
 	for i := range fixes {
 		var start int
-		b, start = openMessage(b, field)
+		b, start = protoappend.Open(b, field)
 		b = fixes[i].append(b)
-		b = closeMessage(b, start)
+		b = protoappend.Close(b, start)
 	}
 	return b
 }
@@ -78,8 +80,8 @@ func mergeFix(fixes []Fix, b []byte) ([]Fix, error) {
 }
 
 func (a *Attributes) append(b []byte) []byte {
-	b = appendString(b, tagOf(1, typeBytes), a.Type)
-	b = appendVarint(b, tagOf(2, typeVarint), uint64(int64(a.Seats)))
+	b = protoappend.String(b, 1, a.Type)
+	b = protoappend.Varint(b, 2, uint64(int64(a.Seats)))
 	for _, tag := range a.Tags {
 		b = appendTag(b, tag)
 	}
@@ -89,8 +91,8 @@ func (a *Attributes) append(b []byte) []byte {
 // appendTag writes an element of a repeated string, which counts even when it
 // is empty.
 func appendTag(b []byte, v string) []byte {
-	b, start := openMessage(b, tagOf(3, typeBytes))
-	return closeMessage(append(b, v...), start)
+	b, start := protoappend.Open(b, 3)
+	return protoappend.Close(append(b, v...), start)
 }
 
 func (a *Attributes) maxBytes() int {

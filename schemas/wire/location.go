@@ -1,5 +1,7 @@
 package wire
 
+import "github.com/starling-fleet/starling/schemas/protoappend"
+
 // Append appends the encoding of a starlingv1.LocationRecord. The report's
 // VehicleID is left out: it is the record's key. A Location of KindUnknown has
 // the empty encoding.
@@ -7,14 +9,14 @@ func (l *Location) Append(dst []byte) []byte {
 	var start int
 	switch l.Kind {
 	case KindReport:
-		dst, start = openMessage(dst, tagOf(1, typeBytes))
-		return closeMessage(l.Report.append(dst, false), start)
+		dst, start = protoappend.Open(dst, 1)
+		return protoappend.Close(l.Report.append(dst, false), start)
 	case KindTick:
-		dst, start = openMessage(dst, tagOf(2, typeBytes))
-		return closeMessage(dst, start)
+		dst, start = protoappend.Open(dst, 2)
+		return protoappend.Close(dst, start)
 	case KindVersionSwitch:
-		dst, start = openMessage(dst, tagOf(3, typeBytes))
-		return closeMessage(l.Switch.append(dst), start)
+		dst, start = protoappend.Open(dst, 3)
+		return protoappend.Close(l.Switch.append(dst), start)
 	}
 	return dst
 }
@@ -22,8 +24,8 @@ func (l *Location) Append(dst []byte) []byte {
 // AppendReportRecord appends the encoding of the starlingv1.LocationRecord that
 // holds r, without its vehicle id. r.SizeBound bounds its size.
 func AppendReportRecord(dst []byte, r *Report) []byte {
-	dst, start := openMessage(dst, tagOf(1, typeBytes))
-	return closeMessage(r.append(dst, false), start)
+	dst, start := protoappend.Open(dst, 1)
+	return protoappend.Close(r.append(dst, false), start)
 }
 
 // Unmarshal decodes a starlingv1.LocationRecord. When several events are set
@@ -60,9 +62,9 @@ func (v *VersionSwitch) reset() {
 }
 
 func (v *VersionSwitch) append(b []byte) []byte {
-	b = appendVarint(b, tagOf(1, typeVarint), uint64(int64(v.StepVersion)))
-	b = appendBytes(b, tagOf(2, typeBytes), v.Settings)
-	return appendBytes(b, tagOf(3, typeBytes), v.GoldenDigest)
+	b = protoappend.Varint(b, 1, uint64(int64(v.StepVersion)))
+	b = protoappend.Bytes(b, 2, v.Settings)
+	return protoappend.Bytes(b, 3, v.GoldenDigest)
 }
 
 func (v *VersionSwitch) merge(b []byte) error {

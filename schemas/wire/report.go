@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 
+	"github.com/starling-fleet/starling/schemas/protoappend"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -26,16 +27,16 @@ func (r *Report) SizeBound() int {
 
 func (r *Report) append(b []byte, withVehicle bool) []byte {
 	if withVehicle {
-		b = appendString(b, tagOf(1, typeBytes), r.VehicleID)
+		b = protoappend.String(b, 1, r.VehicleID)
 	}
-	b = appendFixed64(b, tagOf(2, typeFixed64), r.SessionID)
-	b = appendVarint(b, tagOf(3, typeVarint), uint64(r.Sequence))
-	b = appendFixes(b, tagOf(4, typeBytes), r.Fixes)
-	b = appendVarint(b, tagOf(5, typeVarint), uint64(int64(r.Availability)))
+	b = protoappend.Fixed64(b, 2, r.SessionID)
+	b = protoappend.Varint(b, 3, uint64(r.Sequence))
+	b = appendFixes(b, 4, r.Fixes)
+	b = protoappend.Varint(b, 5, uint64(int64(r.Availability)))
 	if r.HasAttributes {
 		var start int
-		b, start = openMessage(b, tagOf(6, typeBytes))
-		b = closeMessage(r.Attributes.append(b), start)
+		b, start = protoappend.Open(b, 6)
+		b = protoappend.Close(r.Attributes.append(b), start)
 	}
 	return b
 }
@@ -100,8 +101,8 @@ func (r *StreamRequest) Append(dst []byte) []byte {
 	if !r.HasReport {
 		return dst
 	}
-	dst, start := openMessage(dst, tagOf(1, typeBytes))
-	return closeMessage(r.Report.append(dst, true), start)
+	dst, start := protoappend.Open(dst, 1)
+	return protoappend.Close(r.Report.append(dst, true), start)
 }
 
 // SizeBound returns a number of bytes that the encoding does not exceed.

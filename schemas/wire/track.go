@@ -3,6 +3,7 @@ package wire
 import (
 	"math"
 
+	"github.com/starling-fleet/starling/schemas/protoappend"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -10,24 +11,24 @@ import (
 // valid UTF-8.
 func (t *Track) Append(dst []byte) []byte {
 	var start int
-	dst = appendVarint(dst, tagOf(1, typeVarint), uint64(t.Epoch))
-	dst = appendVarint(dst, tagOf(2, typeVarint), uint64(t.SourceOffset))
-	dst = appendVarint(dst, tagOf(3, typeVarint), uint64(t.PreviousSourceOffset))
-	dst = appendVarint(dst, tagOf(4, typeVarint), uint64(t.ClockMS))
-	dst = t.Counts.appendField(dst, tagOf(5, typeBytes))
+	dst = protoappend.Varint(dst, 1, uint64(t.Epoch))
+	dst = protoappend.Varint(dst, 2, uint64(t.SourceOffset))
+	dst = protoappend.Varint(dst, 3, uint64(t.PreviousSourceOffset))
+	dst = protoappend.Varint(dst, 4, uint64(t.ClockMS))
+	dst = t.Counts.appendField(dst, 5)
 	if t.HasLive {
-		dst, start = openMessage(dst, tagOf(6, typeBytes))
-		dst = closeMessage(t.Live.append(dst), start)
+		dst, start = protoappend.Open(dst, 6)
+		dst = protoappend.Close(t.Live.append(dst), start)
 	}
-	dst = appendPoints(dst, tagOf(7, typeBytes), t.Points)
-	dst = appendPoints(dst, tagOf(8, typeBytes), t.FinalPoints)
-	dst = appendFixes(dst, tagOf(9, typeBytes), t.LateFixes)
+	dst = appendPoints(dst, 7, t.Points)
+	dst = appendPoints(dst, 8, t.FinalPoints)
+	dst = appendFixes(dst, 9, t.LateFixes)
 	for i := range t.Dues {
-		dst, start = openMessage(dst, tagOf(10, typeBytes))
-		dst = closeMessage(t.Dues[i].append(dst), start)
+		dst, start = protoappend.Open(dst, 10)
+		dst = protoappend.Close(t.Dues[i].append(dst), start)
 	}
-	dst = appendFixes(dst, tagOf(11, typeBytes), t.SetAsideFixes)
-	return appendVarint(dst, tagOf(12, typeVarint), uint64(t.AppendTimeMS))
+	dst = appendFixes(dst, 11, t.SetAsideFixes)
+	return protoappend.Varint(dst, 12, uint64(t.AppendTimeMS))
 }
 
 // Unmarshal decodes a starlingv1.TrackRecord whole.
@@ -100,15 +101,15 @@ func (t *Track) unmarshal(b []byte, points bool) error {
 }
 
 func (d *Due) append(b []byte) []byte {
-	b = appendString(b, tagOf(1, typeBytes), d.VehicleID)
+	b = protoappend.String(b, 1, d.VehicleID)
 	if d.HasLive {
 		var start int
-		b, start = openMessage(b, tagOf(2, typeBytes))
-		b = closeMessage(d.Live.append(b), start)
+		b, start = protoappend.Open(b, 2)
+		b = protoappend.Close(d.Live.append(b), start)
 	}
-	b = appendPoints(b, tagOf(3, typeBytes), d.FinalPoints)
+	b = appendPoints(b, 3, d.FinalPoints)
 	if d.Forgotten {
-		b = appendBool(b, tagOf(4, typeVarint), true)
+		b = protoappend.OptionalBool(b, 4, true)
 	}
 	return b
 }
@@ -140,17 +141,17 @@ func (d *Due) unmarshal(b []byte, points bool) error {
 
 // appendField writes the counts as a sub-message. Counts that are all zero are
 // left out: a reader sees zeros either way.
-func (c *FixCounts) appendField(b []byte, field tag) []byte {
+func (c *FixCounts) appendField(b []byte, field protoappend.Number) []byte {
 	if *c == (FixCounts{}) {
 		return b
 	}
-	b, start := openMessage(b, field)
-	b = appendVarint(b, tagOf(1, typeVarint), uint64(c.Accepted))
-	b = appendVarint(b, tagOf(2, typeVarint), uint64(c.Duplicate))
-	b = appendVarint(b, tagOf(3, typeVarint), uint64(c.Conflict))
-	b = appendVarint(b, tagOf(4, typeVarint), uint64(c.Late))
-	b = appendVarint(b, tagOf(5, typeVarint), uint64(c.SetAside))
-	return closeMessage(b, start)
+	b, start := protoappend.Open(b, field)
+	b = protoappend.Varint(b, 1, uint64(c.Accepted))
+	b = protoappend.Varint(b, 2, uint64(c.Duplicate))
+	b = protoappend.Varint(b, 3, uint64(c.Conflict))
+	b = protoappend.Varint(b, 4, uint64(c.Late))
+	b = protoappend.Varint(b, 5, uint64(c.SetAside))
+	return protoappend.Close(b, start)
 }
 
 func (c *FixCounts) merge(b []byte) error {
@@ -172,11 +173,11 @@ func (c *FixCounts) merge(b []byte) error {
 	return s.err
 }
 
-func appendPoints(b []byte, field tag, points []TrackPoint) []byte {
+func appendPoints(b []byte, field protoappend.Number, points []TrackPoint) []byte {
 	for i := range points {
 		var start int
-		b, start = openMessage(b, field)
-		b = closeMessage(points[i].append(b), start)
+		b, start = protoappend.Open(b, field)
+		b = protoappend.Close(points[i].append(b), start)
 	}
 	return b
 }
@@ -188,23 +189,23 @@ func mergePoint(points []TrackPoint, b []byte) ([]TrackPoint, error) {
 }
 
 func (p *TrackPoint) append(b []byte) []byte {
-	b, start := openMessage(b, tagOf(1, typeBytes))
-	b = closeMessage(p.Fix.append(b), start)
-	b = appendDouble(b, tagOf(2, typeFixed64), p.LatDeg)
-	b = appendDouble(b, tagOf(3, typeFixed64), p.LonDeg)
+	b, start := protoappend.Open(b, 1)
+	b = protoappend.Close(p.Fix.append(b), start)
+	b = protoappend.Double(b, 2, p.LatDeg)
+	b = protoappend.Double(b, 3, p.LonDeg)
 	if p.HasSpeed {
-		b = appendOptionalFloat(b, tagOf(4, typeFixed32), p.SpeedMPS)
+		b = protoappend.OptionalFloat(b, 4, p.SpeedMPS)
 	}
 	if p.HasHeading {
-		b = appendOptionalFloat(b, tagOf(5, typeFixed32), p.HeadingDeg)
+		b = protoappend.OptionalFloat(b, 5, p.HeadingDeg)
 	}
-	b = appendFloat(b, tagOf(6, typeFixed32), p.VarEastM2)
-	b = appendFloat(b, tagOf(7, typeFixed32), p.CovEastNorthM2)
-	b = appendFloat(b, tagOf(8, typeFixed32), p.VarNorthM2)
-	b = appendVarint(b, tagOf(9, typeVarint), uint64(int64(p.Verdict)))
-	b = appendFloat(b, tagOf(10, typeFixed32), p.NormalisedDistance)
-	b = appendDouble(b, tagOf(11, typeFixed64), p.DisplayLatDeg)
-	return appendDouble(b, tagOf(12, typeFixed64), p.DisplayLonDeg)
+	b = protoappend.Float(b, 6, p.VarEastM2)
+	b = protoappend.Float(b, 7, p.CovEastNorthM2)
+	b = protoappend.Float(b, 8, p.VarNorthM2)
+	b = protoappend.Varint(b, 9, uint64(int64(p.Verdict)))
+	b = protoappend.Float(b, 10, p.NormalisedDistance)
+	b = protoappend.Double(b, 11, p.DisplayLatDeg)
+	return protoappend.Double(b, 12, p.DisplayLonDeg)
 }
 
 func (p *TrackPoint) merge(b []byte) error {

@@ -5,63 +5,64 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/starling-fleet/starling/schemas/protoappend"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
 func (v *View) append(b []byte) []byte {
-	b = appendString(b, tagOf(1, typeBytes), v.VehicleID)
-	b = appendVarint(b, tagOf(2, typeVarint), uint64(v.DeviceTimeMS))
-	b = appendVarint(b, tagOf(3, typeVarint), uint64(v.SeenTimeMS))
-	b = appendDouble(b, tagOf(4, typeFixed64), v.LatDeg)
-	b = appendDouble(b, tagOf(5, typeFixed64), v.LonDeg)
+	b = protoappend.String(b, 1, v.VehicleID)
+	b = protoappend.Varint(b, 2, uint64(v.DeviceTimeMS))
+	b = protoappend.Varint(b, 3, uint64(v.SeenTimeMS))
+	b = protoappend.Double(b, 4, v.LatDeg)
+	b = protoappend.Double(b, 5, v.LonDeg)
 	if v.HasSpeed {
-		b = appendOptionalFloat(b, tagOf(6, typeFixed32), v.SpeedMPS)
+		b = protoappend.OptionalFloat(b, 6, v.SpeedMPS)
 	}
 	if v.HasHeading {
-		b = appendOptionalFloat(b, tagOf(7, typeFixed32), v.HeadingDeg)
+		b = protoappend.OptionalFloat(b, 7, v.HeadingDeg)
 	}
-	b = appendFloat(b, tagOf(8, typeFixed32), v.VarEastM2)
-	b = appendFloat(b, tagOf(9, typeFixed32), v.CovEastNorthM2)
-	b = appendFloat(b, tagOf(10, typeFixed32), v.VarNorthM2)
-	b = appendFixed64(b, tagOf(11, typeFixed64), v.Cell)
-	b = appendVarint(b, tagOf(12, typeVarint), uint64(int64(v.Availability)))
+	b = protoappend.Float(b, 8, v.VarEastM2)
+	b = protoappend.Float(b, 9, v.CovEastNorthM2)
+	b = protoappend.Float(b, 10, v.VarNorthM2)
+	b = protoappend.Fixed64(b, 11, v.Cell)
+	b = protoappend.Varint(b, 12, uint64(int64(v.Availability)))
 	if v.HasAttributes {
 		var start int
-		b, start = openMessage(b, tagOf(13, typeBytes))
-		b = closeMessage(v.Attributes.append(b), start)
+		b, start = protoappend.Open(b, 13)
+		b = protoappend.Close(v.Attributes.append(b), start)
 	}
-	b = v.Counts.appendField(b, tagOf(14, typeBytes))
-	b = appendVarint(b, tagOf(15, typeVarint), uint64(int64(v.Verdict)))
-	b = appendVarint(b, tagOf(16, typeVarint), uint64(int64(v.DerivedAvailability)))
+	b = v.Counts.appendField(b, 14)
+	b = protoappend.Varint(b, 15, uint64(int64(v.Verdict)))
+	b = protoappend.Varint(b, 16, uint64(int64(v.DerivedAvailability)))
 	if v.Dispatchable {
-		b = appendBool(b, tagOf(17, typeVarint), true)
+		b = protoappend.OptionalBool(b, 17, true)
 	}
 	if v.Conflicting {
-		b = appendBool(b, tagOf(18, typeVarint), true)
+		b = protoappend.OptionalBool(b, 18, true)
 	}
-	b = appendVarint(b, tagOf(19, typeVarint), protowire.EncodeZigZag(v.DeviceClockAheadMS))
-	b = appendDouble(b, tagOf(20, typeFixed64), v.DisplayLatDeg)
-	b = appendDouble(b, tagOf(21, typeFixed64), v.DisplayLonDeg)
-	b = appendDouble(b, tagOf(22, typeFixed64), v.OdometerM)
-	return v.Diagnosis.appendField(b, tagOf(23, typeBytes))
+	b = protoappend.Varint(b, 19, protowire.EncodeZigZag(v.DeviceClockAheadMS))
+	b = protoappend.Double(b, 20, v.DisplayLatDeg)
+	b = protoappend.Double(b, 21, v.DisplayLonDeg)
+	b = protoappend.Double(b, 22, v.OdometerM)
+	return v.Diagnosis.appendField(b, 23)
 }
 
 // appendField writes the diagnosis as a sub-message, and nothing when it is all
 // zero.
-func (d *Diagnosis) appendField(b []byte, field tag) []byte {
+func (d *Diagnosis) appendField(b []byte, field protoappend.Number) []byte {
 	if *d == (Diagnosis{}) {
 		return b
 	}
-	b, start := openMessage(b, field)
+	b, start := protoappend.Open(b, field)
 	if d.HasAccuracyScale {
-		b = appendOptionalFloat(b, tagOf(1, typeFixed32), d.AccuracyScale)
+		b = protoappend.OptionalFloat(b, 1, d.AccuracyScale)
 	}
 	if d.HasVelocityCredibility {
-		b = appendOptionalFloat(b, tagOf(2, typeFixed32), d.VelocityCredibility)
+		b = protoappend.OptionalFloat(b, 2, d.VelocityCredibility)
 	}
-	b = appendFloat(b, tagOf(3, typeFixed32), d.BiasM)
-	b = appendFloat(b, tagOf(4, typeFixed32), d.OutlierShare)
-	return closeMessage(b, start)
+	b = protoappend.Float(b, 3, d.BiasM)
+	b = protoappend.Float(b, 4, d.OutlierShare)
+	return protoappend.Close(b, start)
 }
 
 func (d *Diagnosis) merge(b []byte) error {
