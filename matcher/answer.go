@@ -1,7 +1,6 @@
 package matcher
 
 import (
-	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -74,7 +73,7 @@ func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *moment) *starlingv1.Veh
 		out.HeadingDeg = &m.heading
 	}
 	if v.Cell != 0 {
-		out.H3Cell = strconv.FormatUint(v.Cell, 16)
+		out.H3Cell = v.Cell.String()
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -83,14 +84,13 @@ func (f *faults) cells(field string, in *starlingv1.CellSet) *liveindex.Area {
 		f.add(field, "are %d, must be between 1 and %d", n, maxCells)
 		return nil
 	}
-	set := make([]uint64, len(in.GetH3Cells()))
+	set := make([]h3.Cell, len(in.GetH3Cells()))
 	for i, text := range in.GetH3Cells() {
-		n, err := strconv.ParseUint(text, 16, 64)
-		if err != nil {
-			f.add(field, "%q is not an H3 cell in hexadecimal form", text)
+		var err error
+		if set[i], err = h3.Parse(text); err != nil {
+			f.add(field, "%v", err)
 			return nil
 		}
-		set[i] = n
 	}
 	area, err := liveindex.NewCells(set)
 	if err != nil {

@@ -3,11 +3,9 @@ package matcher
 import (
 	"context"
 	"encoding/base64"
-	"strconv"
 	"strings"
 
-	"github.com/uber/h3-go/v4"
-
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -39,7 +37,7 @@ func (m *Matcher) CountVehicles(_ context.Context, req *starlingv1.CountVehicles
 	page, next := m.supply.Page(s.resolution, after, s.within, s.choice, size, nil)
 	out := &starlingv1.CountVehiclesResponse{Cells: cellMessages(page), StalePartitions: m.staleMessages(m.now().UnixMilli())}
 	if next != 0 {
-		out.NextPageToken = CountPageToken(strconv.FormatUint(next, 16))
+		out.NextPageToken = CountPageToken(next.String())
 	}
 	return out, nil
 }
@@ -60,18 +58,18 @@ func (f *faults) selection(in *starlingv1.CellSelection, finest int) selection {
 		f.add(field, "are %d, must be at most %d", n, maxWithinCells)
 		return s
 	}
-	var cells []uint64
+	var cells []h3.Cell
 	for _, text := range in.GetWithinH3Cells() {
-		n, err := strconv.ParseUint(text, 16, 64)
-		switch cell := h3.Cell(n); {
-		case err != nil || !cell.IsValid():
-			f.add(field, "%q is not an H3 cell in hexadecimal form", text)
+		cell, err := h3.Parse(text)
+		switch {
+		case err != nil:
+			f.add(field, "%v", err)
 			return s
 		case cell.Resolution() > s.resolution:
 			f.add(field, "%s has resolution %d, which is finer than %d", text, cell.Resolution(), s.resolution)
 			return s
 		}
-		cells = append(cells, n)
+		cells = append(cells, cell)
 	}
 	s.within = supply.NewArea(cells)
 	return s
@@ -87,12 +85,12 @@ func CountPageToken(after string) string {
 func CountPageStart(token string) (after string, ok bool) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	after, ok = strings.CutPrefix(string(raw), countPageVersion)
-	n, parseErr := strconv.ParseUint(after, 16, 64)
-	return after, ok && err == nil && parseErr == nil && h3.Cell(n).IsValid()
+	_, invalid := h3.Parse(after)
+	return after, ok && err == nil && invalid == nil
 }
 
 // countsAfter reads a page token: the cell after which the page starts.
-func (f *faults) countsAfter(token string) uint64 {
+func (f *faults) countsAfter(token string) h3.Cell {
 	if token == "" {
 		return 0
 	}
@@ -101,7 +99,7 @@ func (f *faults) countsAfter(token string) uint64 {
 		f.add("page_token", "is not a token that CountVehicles returned")
 		return 0
 	}
-	after, _ := strconv.ParseUint(text, 16, 64)
+	after, _ := h3.Parse(text) // as CountPageStart has made sure
 	return after
 }
 
@@ -109,7 +107,7 @@ func cellMessages(cells []supply.Cell) []*starlingv1.CellCount {
 	messages, out := make([]starlingv1.CellCount, len(cells)), make([]*starlingv1.CellCount, len(cells))
 	for i := range cells {
 		c, to := &cells[i].Counts, &messages[i]
-		to.H3Cell, to.TotalCount = strconv.FormatUint(cells[i].Cell, 16), c.Total()
+		to.H3Cell, to.TotalCount = cells[i].Cell.String(), c.Total()
 		to.FreeCount, to.ReservedCount = c.By[starlingv1.Availability_AVAILABILITY_FREE], c.By[starlingv1.Availability_AVAILABILITY_RESERVED]
 		to.OnRideCount, to.OfflineCount = c.By[starlingv1.Availability_AVAILABILITY_ON_RIDE], c.By[starlingv1.Availability_AVAILABILITY_OFFLINE]
 		to.BusyCount, to.UnstatedCount = c.By[starlingv1.Availability_AVAILABILITY_BUSY], c.By[starlingv1.Availability_AVAILABILITY_UNSPECIFIED]

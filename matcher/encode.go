@@ -143,7 +143,7 @@ func appendVehicle(b []byte, v *liveindex.Vehicle, now *moment) []byte {
 	}
 	if v.DeviceTimeMS != 0 && v.Cell != 0 {
 		b, inner = protoappend.Open(b, 10)
-		b = protoappend.Close(strconv.AppendUint(b, v.Cell, 16), inner)
+		b = protoappend.Close(strconv.AppendUint(b, uint64(v.Cell), 16), inner)
 	}
 	b, inner = protoappend.Open(b, 11)
 	b = protoappend.Varint(b, 1, uint64(v.Counts.Accepted))

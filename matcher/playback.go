@@ -5,7 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/starling-fleet/starling/internal/h3index"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -162,10 +162,10 @@ func (p *player) token(seenMS int64) vehicleToken {
 }
 
 // wind makes a vehicle's state that of a fix, in what a fix says.
-func (f *playFix) wind(v *liveindex.Vehicle, cursor *h3index.Cursor) {
+func (f *playFix) wind(v *liveindex.Vehicle, cursor *h3.Cursor) {
 	if v.Cell != 0 {
 		// A position that was published is inside H3's domain.
-		if cell, err := cursor.Cell(f.LatDeg, f.LonDeg, int(v.Cell>>52&15)); err == nil {
+		if cell, err := cursor.Cell(f.LatDeg, f.LonDeg, v.Cell.Resolution()); err == nil {
 			v.Cell = cell
 		}
 	}

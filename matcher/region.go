@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/matcher/region"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -101,7 +102,7 @@ func (c Config) validateRegion() error {
 // the region.
 func (m *Matcher) wants(p *partition, v *wire.View) (wanted, here bool) {
 	r := m.resident
-	if r == nil || v.DeviceTimeMS == 0 || r.regions.Of(v.Cell, v.LatDeg, v.LonDeg) == r.own {
+	if r == nil || v.DeviceTimeMS == 0 || r.regions.Of(h3.Cell(v.Cell), v.LatDeg, v.LonDeg) == r.own {
 		return true, true
 	}
 	if _, leaving := p.departures.left[v.VehicleID]; leaving {
@@ -157,7 +158,7 @@ func (r *residence) residents(c *liveindex.Change) *liveindex.Change {
 	if r == nil {
 		return c
 	}
-	here := func(at geo.Vec, cell uint64) bool {
+	here := func(at geo.Vec, cell h3.Cell) bool {
 		if at == (geo.Vec{}) {
 			return false
 		}

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/starling-fleet/starling/internal/h3index"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -81,7 +81,7 @@ type vehicleWatch struct {
 	player  *player
 	fix     playFix
 	onTape  bool
-	cursor  h3index.Cursor
+	cursor  h3.Cursor
 	nextFix time.Duration
 }
 

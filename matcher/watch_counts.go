@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -21,7 +22,7 @@ type countFeeds struct {
 	open         atomic.Int64
 	byResolution [supply.MaxResolution + 1]struct {
 		open atomic.Int64
-		feed feed[uint64]
+		feed feed[h3.Cell]
 	}
 }
 
@@ -29,7 +30,7 @@ func newCountFeeds(limit int) *countFeeds { return &countFeeds{max: int64(limit)
 
 // changed writes down that a cell's counts are others now, if anybody watches
 // that resolution.
-func (f *countFeeds) changed(resolution int, cell uint64) {
+func (f *countFeeds) changed(resolution int, cell h3.Cell) {
 	if one := &f.byResolution[resolution]; one.open.Load() > 0 {
 		one.feed.add(cell)
 	}
@@ -47,7 +48,7 @@ func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, 
 		return err
 	}
 	var f faults
-	w := countWatch{m: m, stream: stream, waiter: newWaiter(), held: map[uint64]supply.Counts{}}
+	w := countWatch{m: m, stream: stream, waiter: newWaiter(), held: map[h3.Cell]supply.Counts{}}
 	w.selection = f.selection(req.GetSelection(), m.supply.Finest())
 	interval := f.interval(req.GetMinInterval())
 	if err := f.err(); err != nil {
@@ -78,10 +79,10 @@ type countWatch struct {
 	selection
 	m      *Matcher
 	stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]
-	feed   *feed[uint64]
-	next   uint64                   // number of the next change to read
-	held   map[uint64]supply.Counts // as told last
-	stale  []int32                  // as told last
+	feed   *feed[h3.Cell]
+	next   uint64                    // number of the next change to read
+	held   map[h3.Cell]supply.Counts // as told last
+	stale  []int32                   // as told last
 }
 
 func (w *countWatch) wait() bool {
@@ -108,11 +109,11 @@ func (w *countWatch) update() (sent bool, err error) {
 
 // recount looks at all cells and returns those whose counts have changed.
 func (w *countWatch) recount() (changed []supply.Cell) {
-	gone := make(map[uint64]struct{}, len(w.held))
+	gone := make(map[h3.Cell]struct{}, len(w.held))
 	for cell := range w.held {
 		gone[cell] = struct{}{}
 	}
-	for after, more := uint64(0), true; more; more = after != 0 {
+	for after, more := h3.Cell(0), true; more; more = after != 0 {
 		var page []supply.Cell
 		page, after = w.m.supply.Page(w.resolution, after, w.within, w.choice, cellsPerPart, nil)
 		for _, c := range page {
@@ -136,7 +137,7 @@ func (w *countWatch) recount() (changed []supply.Cell) {
 }
 
 // note remembers a cell's counts and appends them if they are news.
-func (w *countWatch) note(cell uint64, counts supply.Counts, to []supply.Cell) []supply.Cell {
+func (w *countWatch) note(cell h3.Cell, counts supply.Counts, to []supply.Cell) []supply.Cell {
 	if w.held[cell] == counts {
 		return to
 	}

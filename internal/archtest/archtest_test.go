@@ -26,10 +26,10 @@ var mayImport = map[string][]string{
 	"internal/cli": {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
 	"internal/app": {"internal/config", "internal/version", "internal/jsondoor", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
 	"ingest":       {"internal/eventlog", "schemas"},
-	"tracker":      {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
+	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
-	"tracker/step":        {"internal/h3index", "internal/geo", "gpsfilter", "schemas"},
-	"matcher":             {"internal/eventlog", "internal/h3index", "internal/geo", "gpsfilter", "schemas"},
+	"tracker/step":        {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
+	"matcher":             {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	"internal/locallog":   {"internal/eventlog", "schemas/topics"},
 	"internal/kafkalog":   {"internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
@@ -52,16 +52,16 @@ var mayImport = map[string][]string{
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as internal/app does.
-	"loadtest/cmd":     {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
-	"gpsfilter":        {},
-	"internal/geo":     {},
-	"internal/h3index": {"internal/geo"},
-	"schemas":          {},
+	"loadtest/cmd": {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
+	"gpsfilter":    {},
+	"internal/geo": {},
+	"internal/h3":  {"internal/geo"},
+	"schemas":      {},
 }
 
 // Pure rooms may not import a disk's or a network's world, nor call a clock.
 var (
-	pure          = []string{"gpsfilter", "internal/geo", "internal/h3index", "tracker/step"}
+	pure          = []string{"gpsfilter", "internal/geo", "internal/h3", "tracker/step"}
 	impureImports = []string{"os", "io/fs", "net", "log", "runtime", "syscall", "math/rand", "google.golang.org", "github.com/prometheus", "github.com/twmb"}
 	clockCalls    = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
 )

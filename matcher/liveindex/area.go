@@ -61,13 +61,8 @@ func (v *viewport) mayHold(lo, hi geo.Vec) bool {
 		return false
 	}
 	const slack = -1e-12
-	a, b := largestProduct(v.eastOfWest, lo, hi) >= slack, largestProduct(v.westOfEast, lo, hi) >= slack
+	a, b := geo.MaxDot(v.eastOfWest, lo, hi) >= slack, geo.MaxDot(v.westOfEast, lo, hi) >= slack
 	return a && b || v.wide && (a || b)
-}
-
-// largestProduct is the largest scalar product of n with a point of a box.
-func largestProduct(n, lo, hi geo.Vec) float64 {
-	return max(n.X*lo.X, n.X*hi.X) + max(n.Y*lo.Y, n.Y*hi.Y) + max(n.Z*lo.Z, n.Z*hi.Z)
 }
 
 func (v *viewport) holds(_ geo.Vec, s *state) bool {
@@ -85,19 +80,9 @@ func (v *viewport) holdsLon(lon float64) bool {
 // polygon is judged in the gnomonic projection from its centre, in which great
 // circles are straight lines.
 type polygon struct {
-	cap         spherePart
+	cap         geo.Cap
 	east, north geo.Vec // axes of the plane
 	x, y        []float64
-}
-
-// spherePart is what lies within a chord of a centre.
-type spherePart struct {
-	centre geo.Vec
-	chord2 float64
-}
-
-func (c spherePart) mayHold(lo, hi geo.Vec) bool {
-	return geo.BoxChord2(c.centre, lo, hi) <= c.chord2
 }
 
 // NewPolygon returns the inside of a polygon whose edges are great circles, by
@@ -108,57 +93,39 @@ func NewPolygon(vertices []geo.Vec) (*Area, error) {
 	}
 	var sum geo.Vec
 	for _, v := range vertices {
-		sum = geo.Vec{X: sum.X + v.X, Y: sum.Y + v.Y, Z: sum.Z + v.Z}
+		sum = sum.Add(v)
 	}
-	length := math.Sqrt(dot(sum, sum))
+	centre, length := sum.Normal()
 	if length < 1e-9 {
 		return nil, errors.New("vertices: must fit into less than a hemisphere")
 	}
 	p := &polygon{}
-	p.cap.centre = geo.Vec{X: sum.X / length, Y: sum.Y / length, Z: sum.Z / length}
-	p.east, p.north = plane(p.cap.centre)
+	p.cap.Centre = centre
+	p.east, p.north = geo.Plane(centre)
 	for _, v := range vertices {
-		if dot(v, p.cap.centre) < math.Cos(85*math.Pi/180) {
+		if v.Dot(p.cap.Centre) < math.Cos(85*math.Pi/180) {
 			return nil, errors.New("vertices: must fit into less than a hemisphere")
 		}
 		x, y := p.project(v)
 		p.x, p.y = append(p.x, x), append(p.y, y)
 		// A circle smaller than a hemisphere holds the great circles between
 		// places in it, hence all of the polygon.
-		p.cap.chord2 = max(p.cap.chord2, geo.Chord2(p.cap.centre, v)*(1+1e-9))
+		p.cap.Chord2 = max(p.cap.Chord2, geo.Chord2(p.cap.Centre, v)*(1+1e-9))
 	}
 	return &Area{p}, nil
 }
 
-func dot(a, b geo.Vec) float64 { return a.X*b.X + a.Y*b.Y + a.Z*b.Z }
-
-// plane returns two unit vectors at right angles to c and to each other.
-func plane(c geo.Vec) (east, north geo.Vec) {
-	away := geo.Vec{Z: 1}
-	if math.Abs(c.Z) > 0.9 {
-		away = geo.Vec{X: 1}
-	}
-	east = cross(away, c)
-	length := math.Sqrt(dot(east, east))
-	east = geo.Vec{X: east.X / length, Y: east.Y / length, Z: east.Z / length}
-	return east, cross(c, east)
-}
-
-func cross(a, b geo.Vec) geo.Vec {
-	return geo.Vec{X: a.Y*b.Z - a.Z*b.Y, Y: a.Z*b.X - a.X*b.Z, Z: a.X*b.Y - a.Y*b.X}
-}
-
 func (p *polygon) project(v geo.Vec) (x, y float64) {
-	d := dot(v, p.cap.centre)
-	return dot(v, p.east) / d, dot(v, p.north) / d
+	d := v.Dot(p.cap.Centre)
+	return v.Dot(p.east) / d, v.Dot(p.north) / d
 }
 
-func (p *polygon) mayHold(lo, hi geo.Vec) bool { return p.cap.mayHold(lo, hi) }
+func (p *polygon) mayHold(lo, hi geo.Vec) bool { return p.cap.MayHold(lo, hi) }
 
 // holds counts the edges that a ray towards the east crosses (M. Shimrat,
 // "Algorithm 112: position of point relative to polygon", 1962).
 func (p *polygon) holds(at geo.Vec, _ *state) bool {
-	if geo.Chord2(p.cap.centre, at) > p.cap.chord2 {
+	if geo.Chord2(p.cap.Centre, at) > p.cap.Chord2 {
 		return false
 	}
 	x, y := p.project(at)

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	ourh3 "github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -81,7 +82,7 @@ func drawPolygon(t *rapid.T, place *rapid.Generator[[2]float64]) drawnArea {
 }
 
 func drawCells(t *rapid.T, place *rapid.Generator[[2]float64]) drawnArea {
-	var set []uint64
+	var set []ourh3.Cell
 	want := map[h3.Cell]bool{}
 	resolutions := map[int]bool{}
 	for range rapid.SampledFrom([]int{1, 3, 70}).Draw(t, "cells") {
@@ -89,7 +90,7 @@ func drawCells(t *rapid.T, place *rapid.Generator[[2]float64]) drawnArea {
 		r := rapid.IntRange(0, 11).Draw(t, "resolution")
 		c, err := h3.LatLngToCell(h3.LatLng{Lat: at[0], Lng: at[1]}, r)
 		require.NoError(t, err)
-		set = append(set, uint64(c))
+		set = append(set, ourh3.Cell(c))
 		want[c], resolutions[r] = true, true
 	}
 	area, err := liveindex.NewCells(set)
@@ -211,7 +212,7 @@ func TestAreasRefuse(t *testing.T) {
 	require.ErrorContains(t, err, "hemisphere")
 	_, err = liveindex.NewPolygon([]geo.Vec{geo.Unit(0, 0), geo.Unit(80, 0), geo.Unit(0, 170)})
 	require.ErrorContains(t, err, "hemisphere")
-	_, err = liveindex.NewCells([]uint64{42})
+	_, err = liveindex.NewCells([]ourh3.Cell{42})
 	require.ErrorContains(t, err, "not an H3 cell")
 }
 
@@ -223,7 +224,7 @@ func TestDescendantsReach(t *testing.T) {
 		for resolution := range 6 {
 			cell, err := h3.LatLngToCell(h3.LatLng{Lat: hub[0], Lng: hub[1]}, resolution)
 			require.NoError(t, err)
-			area, err := liveindex.NewCells([]uint64{uint64(cell)})
+			area, err := liveindex.NewCells([]ourh3.Cell{ourh3.Cell(cell)})
 			require.NoError(t, err)
 			x := liveindex.New(nil)
 			kids, err := cell.Children(resolution + 3)

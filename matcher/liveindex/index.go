@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -49,7 +50,7 @@ type Change struct {
 type Standing struct {
 	Known bool
 	// Cell is the H3 cell of the position, 0 without one.
-	Cell uint64
+	Cell h3.Cell
 	// Availability is the derived one.
 	Availability starlingv1.Availability
 	Dispatchable bool

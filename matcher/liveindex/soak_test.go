@@ -12,6 +12,7 @@ import (
 	"github.com/uber/h3-go/v4"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	ourh3 "github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -145,10 +146,10 @@ func (*soak) cellAt(latDeg, lonDeg float64, resolution int) h3.Cell {
 // them.
 func (s *soak) someCells() (*liveindex.Area, fleet) {
 	resolution := s.rng.IntN(11)
-	set, in := []uint64{}, fleet{}
+	set, in := []ourh3.Cell{}, fleet{}
 	for range 1 + s.rng.IntN(3) {
 		lat, lon := s.place()
-		set = append(set, uint64(s.cellAt(lat, lon, resolution)))
+		set = append(set, ourh3.Cell(s.cellAt(lat, lon, resolution)))
 	}
 	area, err := liveindex.NewCells(set)
 	if err != nil {
@@ -159,7 +160,7 @@ func (s *soak) someCells() (*liveindex.Area, fleet) {
 		if err != nil {
 			panic(err)
 		}
-		if slices.Contains(set, uint64(parent)) {
+		if slices.Contains(set, ourh3.Cell(parent)) {
 			in[id] = v
 		}
 	}

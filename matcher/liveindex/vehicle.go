@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -25,7 +26,7 @@ type Vehicle struct {
 	SeenTimeMS     int64
 	LatDeg, LonDeg float64
 	// Cell is the H3 cell of the position.
-	Cell                                  uint64
+	Cell                                  h3.Cell
 	SpeedMPS, HeadingDeg                  float32
 	HasSpeed, HasHeading                  bool
 	VarEastM2, CovEastNorthM2, VarNorthM2 float32
@@ -99,7 +100,7 @@ type state struct {
 	deviceTimeMS   int64
 	seenTimeMS     int64
 	latDeg, lonDeg float64
-	cell           uint64
+	cell           h3.Cell
 	vehicle        uint32
 	attributes     uint32
 	leaf           uint32 // number of the leaf that holds the entry
@@ -166,7 +167,7 @@ func (x *Index) fill(s *state, v *wire.View, old *state) {
 		hint = old.attributes
 	}
 	s.deviceTimeMS, s.seenTimeMS, s.clockAheadMS = v.DeviceTimeMS, v.SeenTimeMS, clockAhead(v)
-	s.latDeg, s.lonDeg, s.cell = v.LatDeg, v.LonDeg, v.Cell
+	s.latDeg, s.lonDeg, s.cell = v.LatDeg, v.LonDeg, h3.Cell(v.Cell)
 	s.speedMPS, s.headingDeg = v.SpeedMPS, v.HeadingDeg
 	s.varEastM2, s.covEastNorthM2, s.varNorthM2 = v.VarEastM2, v.CovEastNorthM2, v.VarNorthM2
 	c := &v.Counts

@@ -105,7 +105,7 @@ func (a *Area) cover(n *node, level, most int, out *[]Cube) bool {
 	}
 	for i := range 8 {
 		lo, hi := n.kidBounds(i)
-		if !touchesSphere(lo, hi) || !a.shape.mayHold(lo, hi) {
+		if !geo.MeetsSphere(lo, hi) || !a.shape.mayHold(lo, hi) {
 			continue
 		}
 		var kid node
@@ -115,12 +115,4 @@ func (a *Area) cover(n *node, level, most int, out *[]Cube) bool {
 		}
 	}
 	return true
-}
-
-// touchesSphere says whether a box may hold a place.
-func touchesSphere(lo, hi geo.Vec) bool {
-	const slack = 1e-9
-	nearest := geo.BoxChord2(geo.Vec{}, lo, hi)
-	farthest := geo.Vec{X: max(-lo.X, hi.X), Y: max(-lo.Y, hi.Y), Z: max(-lo.Z, hi.Z)}
-	return nearest <= 1+slack && dot(farthest, farthest) >= 1-slack
 }

@@ -13,12 +13,10 @@ import (
 	"math"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/uber/h3-go/v4"
-
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/internal/h3"
 )
 
 // Rest stands for all cells that no region lists.
@@ -30,9 +28,6 @@ const (
 	// maxParts is up to how many circles the distance of a region is bounded by
 	// looking at each.
 	maxParts = 5000
-	// cellReach is how far, in radii of its outline, the descendants of a cell
-	// reach from its centre; liveindex says why.
-	cellReach = 1.5
 )
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -41,10 +36,10 @@ var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 // many goroutines.
 type Map struct {
 	names       []string
-	byCell      [16]map[h3.Cell]int // listed cells by resolution
-	finest      int                 // resolution of the finest listed cell
-	rest        int                 // the region that has what is not listed, or -1
-	parts       [][]part            // by region
+	byCell      [h3.MaxResolution + 1]map[h3.Cell]int // listed cells by resolution
+	finest      int                                   // resolution of the finest listed cell
+	rest        int                                   // the region that has what is not listed, or -1
+	parts       [][]part                              // by region
 	fingerprint string
 }
 
@@ -102,13 +97,12 @@ func (m *Map) add(entry string) error {
 	}
 	var faults []error
 	for _, text := range cells {
-		n, err := strconv.ParseUint(text, 16, 64)
-		cell := h3.Cell(n)
-		if err != nil || !cell.IsValid() {
-			faults = append(faults, fmt.Errorf("region %s: %q is not an H3 cell in hexadecimal form", name, text))
+		cell, err := h3.Parse(text)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("region %s: %w", name, err))
 			continue
 		}
-		r := resolutionOf(cell)
+		r := cell.Resolution()
 		if m.byCell[r] == nil {
 			m.byCell[r] = map[h3.Cell]int{}
 		}
@@ -132,8 +126,8 @@ func (m *Map) overlaps() (faults []error) {
 		listed += len(cells)
 		for cell, number := range cells {
 			for coarser := range r {
-				if other, taken := m.byCell[coarser][parentOf(cell, coarser)]; taken {
-					faults = append(faults, fmt.Errorf("regions %s and %s overlap: cell %s lies in %s", m.names[other], m.names[number], cell, parentOf(cell, coarser)))
+				if other, taken := m.byCell[coarser][cell.Parent(coarser)]; taken {
+					faults = append(faults, fmt.Errorf("regions %s and %s overlap: cell %s lies in %s", m.names[other], m.names[number], cell, cell.Parent(coarser)))
 				}
 			}
 		}
@@ -152,27 +146,27 @@ func (m *Map) complete() error {
 	for r, cells := range m.byCell {
 		for cell := range cells {
 			for coarser := range r {
-				above[parentOf(cell, coarser)] = true
+				above[cell.Parent(coarser)] = true
 			}
 		}
 	}
-	roots, err := h3.Res0Cells()
+	roots, err := h3.Roots()
 	if err != nil {
-		return fmt.Errorf("H3 cells of resolution 0: %w", err)
+		return err
 	}
 	var missing []h3.Cell
 	var visit func(h3.Cell) error
 	visit = func(cell h3.Cell) error {
-		if _, listed := m.byCell[resolutionOf(cell)][cell]; listed {
+		if _, listed := m.byCell[cell.Resolution()][cell]; listed {
 			return nil
 		}
 		if !above[cell] {
 			missing = append(missing, cell)
 			return nil
 		}
-		children, err := cell.Children(resolutionOf(cell) + 1)
+		children, err := cell.Children()
 		if err != nil {
-			return fmt.Errorf("children of H3 cell %s: %w", cell, err)
+			return err
 		}
 		for _, child := range children {
 			if err := visit(child); err != nil {
@@ -208,13 +202,13 @@ func (m *Map) reachFinely(cell h3.Cell) error {
 	if err != nil {
 		return err
 	}
-	if resolutionOf(cell) == m.finest || !m.bordersOnListed(p) {
+	if cell.Resolution() == m.finest || !m.bordersOnListed(p) {
 		m.parts[m.rest] = append(m.parts[m.rest], p)
 		return nil
 	}
-	children, err := cell.Children(resolutionOf(cell) + 1)
+	children, err := cell.Children()
 	if err != nil {
-		return fmt.Errorf("children of H3 cell %s: %w", cell, err)
+		return err
 	}
 	for _, child := range children {
 		if err := m.reachFinely(child); err != nil {
@@ -251,21 +245,8 @@ func (m *Map) reach(number int, cell h3.Cell) error {
 
 // around returns a circle that holds a cell and all its descendants.
 func around(cell h3.Cell) (part, error) {
-	centre, err := cell.LatLng()
-	if err != nil {
-		return part{}, fmt.Errorf("centre of H3 cell %s: %w", cell, err)
-	}
-	outline, err := cell.Boundary()
-	if err != nil {
-		return part{}, fmt.Errorf("outline of H3 cell %s: %w", cell, err)
-	}
-	p := part{centre: geo.Unit(centre.Lat, centre.Lng)}
-	chord2 := 0.0
-	for _, v := range outline {
-		chord2 = max(chord2, geo.Chord2(p.centre, geo.Unit(v.Lat, v.Lng)))
-	}
-	p.radiusM = 2 * geo.EarthRadiusM * math.Asin(min(1, cellReach*math.Sqrt(chord2)/2))
-	return p, nil
+	c, err := cell.Cap()
+	return part{c.Centre, c.RadiusM()}, err
 }
 
 // sign computes the fingerprint: of names and cells, in whatever order they were
@@ -301,20 +282,18 @@ func (m *Map) Label(number int) string { return m.names[number] + "/" + m.finger
 // cell which the position is in. It is a function of its arguments, so everyone
 // who has the same map and the same view of a vehicle puts it into the same
 // region.
-func (m *Map) Of(cell uint64, latDeg, lonDeg float64) int {
-	c := h3.Cell(cell)
-	if cell == 0 || resolutionOf(c) < m.finest {
-		computed, err := h3.LatLngToCell(h3.LatLng{Lat: latDeg, Lng: lonDeg}, m.finest)
-		if err != nil {
+func (m *Map) Of(cell h3.Cell, latDeg, lonDeg float64) int {
+	if cell == 0 || cell.Resolution() < m.finest {
+		var err error
+		if cell, err = h3.At(latDeg, lonDeg, m.finest); err != nil {
 			return max(m.rest, 0) // no place on the earth is without a cell
 		}
-		c = computed
 	}
 	for r := range m.finest + 1 {
 		if m.byCell[r] == nil {
 			continue
 		}
-		if number, listed := m.byCell[r][parentOf(c, r)]; listed {
+		if number, listed := m.byCell[r][cell.Parent(r)]; listed {
 			return number
 		}
 	}
@@ -339,14 +318,4 @@ func (m *Map) DistanceM(number int, from geo.Vec) float64 {
 		least = min(least, d)
 	}
 	return least
-}
-
-// In an H3 index the resolution stands in four bits from bit 52 on, and every
-// finer digit is 7: neither function needs a call into C.
-
-func resolutionOf(c h3.Cell) int { return int(c>>52) & 15 }
-
-func parentOf(c h3.Cell, resolution int) h3.Cell {
-	c = c&^(15<<52) | h3.Cell(resolution)<<52
-	return c | (1<<(3*(15-resolution)) - 1)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/uber/h3-go/v4"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	ourh3 "github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/region"
 )
 
@@ -119,7 +120,7 @@ func TestOfAndDistance(t *testing.T) {
 					want = n
 				}
 			}
-			require.Equal(t, want, m.Of(uint64(cell), lat, lon), "place %d: %v, %v", i, lat, lon)
+			require.Equal(t, want, m.Of(ourh3.Cell(cell), lat, lon), "place %d: %v, %v", i, lat, lon)
 			from := geo.Unit(geo.Destination(lat, lon, rng.Float64()*360, rng.ExpFloat64()*50_000))
 			bound := m.DistanceM(want, from)
 			require.LessOrEqual(t, bound, geo.Distance(from, geo.Unit(lat, lon)))
@@ -130,11 +131,11 @@ func TestOfAndDistance(t *testing.T) {
 			// decides, by the finest cells that are listed.
 			sixth, err := h3.LatLngToCell(h3.LatLng{Lat: lat, Lng: lon}, 6)
 			require.NoError(t, err)
-			want = m.Of(uint64(sixth), lat, lon)
+			want = m.Of(ourh3.Cell(sixth), lat, lon)
 			coarse, err := cell.Parent(3)
 			require.NoError(t, err)
 			require.Equal(t, want, m.Of(0, lat, lon))
-			require.Equal(t, want, m.Of(uint64(coarse), lat, lon))
+			require.Equal(t, want, m.Of(ourh3.Cell(coarse), lat, lon))
 			require.LessOrEqual(t, m.DistanceM(want, from), geo.Distance(from, geo.Unit(lat, lon)))
 		}
 	}

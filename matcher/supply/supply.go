@@ -13,15 +13,14 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/uber/h3-go/v4"
-
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
 // MaxResolution is the finest resolution that counts may be kept for.
-const MaxResolution = 15
+const MaxResolution = h3.MaxResolution
 
 // availabilities are all values of starlingv1.Availability.
 const availabilities = 6
@@ -72,7 +71,7 @@ func (s *Choice) Of(c Counts) (out Counts) {
 
 // Cell is an H3 cell and the vehicles in it.
 type Cell struct {
-	Cell   uint64
+	Cell   h3.Cell
 	Counts Counts
 }
 
@@ -80,16 +79,16 @@ type Cell struct {
 // writes; a reader of many cells makes the writer wait for so long.
 type Tree struct {
 	finest  int
-	changed func(resolution int, cell uint64)
+	changed func(resolution int, cell h3.Cell)
 
 	mu    sync.RWMutex
-	roots [128]*node // by base cell
+	roots [h3.BaseCells]*node // by base cell
 	nodes int
 }
 
 // node is a cell that has vehicles.
 type node struct {
-	cell   uint64
+	cell   h3.Cell
 	counts Counts
 	kids   [7]*node
 }
@@ -97,7 +96,7 @@ type node struct {
 // New returns the counts of an empty fleet at resolutions 0 to finest. If
 // changed is not nil it is called after a change for each cell whose counts are
 // others now. It must not block nor call the tree.
-func New(finest int, changed func(resolution int, cell uint64)) *Tree {
+func New(finest int, changed func(resolution int, cell h3.Cell)) *Tree {
 	return &Tree{finest: finest, changed: changed}
 }
 
@@ -124,7 +123,7 @@ func (t *Tree) Apply(c *liveindex.Change) {
 	// Cells above this resolution keep their counts.
 	first := 0
 	if same && from != 0 && to != 0 {
-		for first <= t.finest && parent(from, first) == parent(to, first) {
+		for first <= t.finest && from.Parent(first) == to.Parent(first) {
 			first++
 		}
 	}
@@ -137,52 +136,52 @@ func (t *Tree) Apply(c *liveindex.Change) {
 	}
 	for r := first; r <= t.finest; r++ {
 		if from != 0 {
-			t.changed(r, parent(from, r))
+			t.changed(r, from.Parent(r))
 		}
-		if to != 0 && (from == 0 || parent(to, r) != parent(from, r)) {
-			t.changed(r, parent(to, r))
+		if to != 0 && (from == 0 || to.Parent(r) != from.Parent(r)) {
+			t.changed(r, to.Parent(r))
 		}
 	}
 }
 
 // published says whether the cell that a vehicle was published with is fine
 // enough to count by.
-func (t *Tree) published(cell uint64) bool { return cell != 0 && resolution(cell) >= t.finest }
+func (t *Tree) published(cell h3.Cell) bool { return cell != 0 && cell.Resolution() >= t.finest }
 
 // place is the finest cell that a vehicle counts in, 0 for one without a
 // position: an ancestor of the published cell or, if that is too coarse, the
 // cell of the position.
-func (t *Tree) place(at geo.Vec, cell uint64) uint64 {
+func (t *Tree) place(at geo.Vec, cell h3.Cell) h3.Cell {
 	if at == (geo.Vec{}) {
 		return 0
 	}
 	if t.published(cell) {
-		return parent(cell, t.finest)
+		return cell.Parent(t.finest)
 	}
 	lat, lon := at.Degrees()
-	computed, err := h3.LatLngToCell(h3.LatLng{Lat: lat, Lng: lon}, t.finest)
+	computed, err := h3.At(lat, lon, t.finest)
 	if err != nil {
 		return 0 // no place on the sphere is without a cell
 	}
-	return uint64(computed)
+	return computed
 }
 
 // add counts a vehicle in or out of a cell and its ancestors down from the first
 // resolution.
-func (t *Tree) add(cell uint64, first int, v *liveindex.Standing, n int32) {
+func (t *Tree) add(cell h3.Cell, first int, v *liveindex.Standing, n int32) {
 	if cell == 0 {
 		return
 	}
-	at := &t.roots[base(cell)]
+	at := &t.roots[cell.Base()]
 	for r := 0; r <= t.finest; r++ {
 		if r > 0 {
-			at = &(*at).kids[digit(cell, r)]
+			at = &(*at).kids[cell.Digit(r)]
 		}
 		if r < first {
 			continue
 		}
 		if *at == nil {
-			*at = &node{cell: parent(cell, r)}
+			*at = &node{cell: cell.Parent(r)}
 			t.nodes++
 		}
 		one := *at
@@ -199,7 +198,7 @@ func (t *Tree) add(cell uint64, first int, v *liveindex.Standing, n int32) {
 }
 
 // At returns the counts of a cell of any of the tree's resolutions.
-func (t *Tree) At(cell uint64) Counts {
+func (t *Tree) At(cell h3.Cell) Counts {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if n := t.find(cell); n != nil {
@@ -209,10 +208,10 @@ func (t *Tree) At(cell uint64) Counts {
 }
 
 // find returns the node of a cell, or nil.
-func (t *Tree) find(cell uint64) *node {
-	n := t.roots[base(cell)]
-	for r := 1; n != nil && r <= resolution(cell); r++ {
-		n = n.kids[digit(cell, r)]
+func (t *Tree) find(cell h3.Cell) *node {
+	n := t.roots[cell.Base()]
+	for r := 1; n != nil && r <= cell.Resolution(); r++ {
+		n = n.kids[cell.Digit(r)]
 	}
 	return n
 }
@@ -221,7 +220,7 @@ func (t *Tree) find(cell uint64) *node {
 // that lie in an area and have vehicles that count, with the counts of those, as
 // of one moment. An empty area is the whole earth. If there may be more, next is the cell to go on after, else it is
 // 0.
-func (t *Tree) Page(resolution int, after uint64, within Area, choice Choice, n int, dst []Cell) (page []Cell, next uint64) {
+func (t *Tree) Page(resolution int, after h3.Cell, within Area, choice Choice, n int, dst []Cell) (page []Cell, next h3.Cell) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	p := pager{resolution: resolution, after: after, choice: choice, room: n, cells: dst}
@@ -243,7 +242,7 @@ func (t *Tree) Page(resolution int, after uint64, within Area, choice Choice, n 
 // of its base cells and digits.
 type pager struct {
 	resolution int
-	after      uint64
+	after      h3.Cell
 	choice     Choice
 	room       int
 	full       bool // there is one more than there is room for
@@ -251,14 +250,14 @@ type pager struct {
 }
 
 func (p *pager) visit(n *node) {
-	if n == nil || p.full || last(n.cell, p.resolution) <= p.after {
+	if n == nil || p.full || n.cell.Last(p.resolution) <= p.after {
 		return
 	}
 	counts := p.choice.Of(n.counts)
 	if counts.Total() == 0 {
 		return
 	}
-	if resolution(n.cell) < p.resolution {
+	if n.cell.Resolution() < p.resolution {
 		for _, kid := range n.kids {
 			p.visit(kid)
 		}
@@ -273,24 +272,15 @@ func (p *pager) visit(n *node) {
 }
 
 // Area is a set of cells none of which lies in another, in order.
-type Area []uint64
+type Area []h3.Cell
 
 // NewArea returns the area that cells cover together.
-func NewArea(cells []uint64) Area {
+func NewArea(cells []h3.Cell) Area {
 	sorted := slices.Clone(cells)
-	// The coarser of two cells that begin alike comes first.
-	slices.SortFunc(sorted, func(a, b uint64) int {
-		if x, y := parent(a, MaxResolution)&^tail(resolution(a)), parent(b, MaxResolution)&^tail(resolution(b)); x != y {
-			if x < y {
-				return -1
-			}
-			return 1
-		}
-		return resolution(a) - resolution(b)
-	})
+	slices.SortFunc(sorted, h3.Cell.Compare)
 	var out Area
 	for _, c := range sorted {
-		if n := len(out); n > 0 && resolution(out[n-1]) <= resolution(c) && parent(c, resolution(out[n-1])) == out[n-1] {
+		if n := len(out); n > 0 && c.In(out[n-1]) {
 			continue
 		}
 		out = append(out, c)
@@ -298,42 +288,15 @@ func NewArea(cells []uint64) Area {
 	return out
 }
 
-// Holds says whether a cell lies in the area. An empty one is the whole earth.
-func (a Area) Holds(cell uint64) bool {
+// Holds returns whether a cell lies in the area. An empty one is the whole earth.
+func (a Area) Holds(cell h3.Cell) bool {
 	if len(a) == 0 {
 		return true
 	}
 	for _, c := range a {
-		if resolution(c) <= resolution(cell) && parent(cell, resolution(c)) == c {
+		if cell.In(c) {
 			return true
 		}
 	}
 	return false
-}
-
-// In an H3 index the resolution stands in four bits from bit 52 on, the base
-// cell in the seven below, then three bits for each finer resolution, all ones
-// where there is none.
-
-func resolution(cell uint64) int { return int(cell>>52) & 15 }
-
-func base(cell uint64) int { return int(cell>>45) & 127 }
-
-// digit is a cell's at a resolution. The remainder keeps what is no cell from
-// being an index out of range.
-func digit(cell uint64, r int) int { return int(cell>>(3*(MaxResolution-r))) & 7 % 7 }
-
-// tail has the bits of the digits below a resolution.
-func tail(r int) uint64 { return 1<<(3*(MaxResolution-r)) - 1 }
-
-// parent is a cell's ancestor at a resolution. At a finer one than the cell's it
-// is no cell, but stands where the cell does in the order.
-func parent(cell uint64, r int) uint64 { return cell&^(15<<52) | uint64(r)<<52 | tail(r) }
-
-// last is the largest number of a cell's descendants at a resolution: every
-// digit is 6.
-func last(cell uint64, r int) uint64 {
-	const sixes = 0o666_666_666_666_666
-	own := resolution(cell)
-	return cell&^(15<<52)&^tail(own) | uint64(r)<<52 | sixes&tail(own)&^tail(r) | tail(r)
 }

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	ourh3 "github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -21,24 +22,24 @@ import (
 var hubs = [][2]float64{{64.7, 10.536}, {89.9, 0}, {-89.9, 20}, {0.01, 179.99}, {0.01, -179.99}, {48.2, 16.37}}
 
 // cellOf asks H3 itself.
-func cellOf(t require.TestingT, v wire.View, resolution int) uint64 {
+func cellOf(t require.TestingT, v wire.View, resolution int) ourh3.Cell {
 	c, err := h3.LatLngToCell(h3.LatLng{Lat: v.LatDeg, Lng: v.LonDeg}, resolution)
 	require.NoError(t, err)
-	return uint64(c)
+	return ourh3.Cell(c)
 }
 
 // ancestor asks H3 itself.
-func ancestor(t require.TestingT, cell uint64, resolution int) uint64 {
+func ancestor(t require.TestingT, cell ourh3.Cell, resolution int) ourh3.Cell {
 	c, err := h3.Cell(cell).Parent(resolution)
 	require.NoError(t, err)
-	return uint64(c)
+	return ourh3.Cell(c)
 }
 
 type judge map[string]wire.View
 
 // count is what a look at every vehicle says.
-func (j judge) count(t require.TestingT, resolution, finest int, within []uint64, choice supply.Choice) []supply.Cell {
-	counts := map[uint64]supply.Counts{}
+func (j judge) count(t require.TestingT, resolution, finest int, within []ourh3.Cell, choice supply.Choice) []supply.Cell {
+	counts := map[ourh3.Cell]supply.Counts{}
 	for _, v := range j {
 		is := v.Availability
 		if v.DerivedAvailability != 0 {
@@ -48,7 +49,7 @@ func (j judge) count(t require.TestingT, resolution, finest int, within []uint64
 		if v.DeviceTimeMS == 0 || len(some) > 0 && !slices.Contains(some, is) || choice.Dispatchable && !dispatchable {
 			continue
 		}
-		own := v.Cell
+		own := ourh3.Cell(v.Cell)
 		if own == 0 || h3.Cell(own).Resolution() < finest {
 			own = cellOf(t, v, finest)
 		}
@@ -96,8 +97,8 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		finest := rapid.IntRange(0, 10).Draw(t, "finest")
 		published := rapid.IntRange(0, 12).Draw(t, "published")
-		told := map[uint64]bool{}
-		tree := supply.New(finest, func(r int, cell uint64) {
+		told := map[ourh3.Cell]bool{}
+		tree := supply.New(finest, func(r int, cell ourh3.Cell) {
 			require.Equal(t, r, h3.Cell(cell).Resolution())
 			told[cell] = true
 		})
@@ -122,7 +123,7 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 				at := places().Draw(t, "at")
 				v.LatDeg, v.LonDeg = at[0], at[1]
 				if rapid.IntRange(0, 5).Draw(t, "cell") > 0 {
-					v.Cell = cellOf(t, v, published)
+					v.Cell = uint64(cellOf(t, v, published))
 				}
 				require.NoError(t, index.Upsert(&v))
 				fleet[id] = v
@@ -147,7 +148,7 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 // askAnything asks for some of the counts, in pages.
 func askAnything(t *rapid.T, tree *supply.Tree, fleet judge) {
 	r := rapid.IntRange(0, tree.Finest()).Draw(t, "resolution")
-	var within []uint64
+	var within []ourh3.Cell
 	for range rapid.IntRange(0, 5).Draw(t, "cells") {
 		at := places().Draw(t, "around")
 		v := wire.View{}
@@ -160,7 +161,7 @@ func askAnything(t *rapid.T, tree *supply.Tree, fleet judge) {
 	}
 	want, area := fleet.count(t, r, tree.Finest(), within, choice), supply.NewArea(within)
 	size := rapid.IntRange(1, 20).Draw(t, "page")
-	got, after := []supply.Cell{}, uint64(0)
+	got, after := []supply.Cell{}, ourh3.Cell(0)
 	for {
 		page, next := tree.Page(r, after, area, choice, size, nil)
 		require.LessOrEqual(t, len(page), size)
@@ -177,8 +178,8 @@ func askAnything(t *rapid.T, tree *supply.Tree, fleet judge) {
 	}
 }
 
-func differences(a, b []supply.Cell) (cells []uint64) {
-	was := map[uint64]supply.Counts{}
+func differences(a, b []supply.Cell) (cells []ourh3.Cell) {
+	was := map[ourh3.Cell]supply.Counts{}
 	for _, c := range a {
 		was[c.Cell] = c.Counts
 	}

@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 
 	"github.com/starling-fleet/starling/gpsfilter"
-	"github.com/starling-fleet/starling/internal/h3index"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -28,7 +28,7 @@ type vehicle struct {
 	behind              behind
 
 	// What follows is not state: it can be dropped without changing an answer.
-	cell      h3index.Cursor
+	cell      h3.Cursor
 	timerSlot int32 // index in the partition's timers
 	dirty     bool  // changed since the last snapshot
 }
@@ -143,7 +143,7 @@ func (p *Partition) view(v *vehicle, out *wire.View) {
 			// that answers what is no position must not be published.
 			panic(err)
 		}
-		out.Cell = cell
+		out.Cell = uint64(cell)
 	}
 	if v.attributes != nil {
 		out.HasAttributes = true

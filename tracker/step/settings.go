@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"github.com/starling-fleet/starling/gpsfilter"
-	"github.com/starling-fleet/starling/internal/h3index"
+	"github.com/starling-fleet/starling/internal/h3"
 )
 
 // Newest is the newest version of what Step computes. Any change to its outputs
@@ -83,7 +83,7 @@ func (s Settings) Validate() error {
 	inRange("forget_after (milliseconds)", s.ForgetAfterMS, max(1000, s.WindowMS), 365*day)
 	inRange("max_ahead (milliseconds)", s.MaxAheadMS, 0, 365*day)
 	inRange("rebase_after (milliseconds)", s.RebaseAfterMS, 1000, day)
-	inRange("h3_resolution", int64(s.H3Resolution), h3index.MinResolution, h3index.MaxResolution)
+	inRange("h3_resolution", int64(s.H3Resolution), h3.MinResolution, h3.MaxResolution)
 	if err := s.Filter.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("filter: %w", err))
 	}

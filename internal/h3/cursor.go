@@ -1,8 +1,4 @@
-// Package h3index answers in which H3 cell a position lies. The answer is
-// always that of github.com/uber/h3-go; what the package adds is that a vehicle
-// which is still well inside its cell costs no cgo call. It is pure: no clock,
-// no goroutine, no I/O.
-package h3index
+package h3
 
 import (
 	"fmt"
@@ -10,12 +6,6 @@ import (
 	"sync"
 
 	"github.com/uber/h3-go/v4"
-)
-
-// MinResolution and MaxResolution bound H3's resolutions.
-const (
-	MinResolution = 0
-	MaxResolution = 15
 )
 
 const (
@@ -35,7 +25,7 @@ const (
 //
 // The answer does not depend on what a cursor remembers, only the time it takes.
 type Cursor struct {
-	cell            h3.Cell
+	cell            Cell
 	latDeg, lonDeg  float64 // the cell's centre
 	cosLat          float64 // cosine of latDeg
 	insideChordDeg2 float64 // squared chord, scaled to degrees, that is surely inside
@@ -43,20 +33,20 @@ type Cursor struct {
 
 // Cell returns the H3 cell of a WGS84 position in degrees. It fails when the
 // resolution or the position is outside H3's domain.
-func (c *Cursor) Cell(latDeg, lonDeg float64, resolution int) (uint64, error) {
-	if c.cell != 0 && resolutionOf(c.cell) == resolution && c.inside(latDeg, lonDeg) {
-		return uint64(c.cell), nil
+func (c *Cursor) Cell(latDeg, lonDeg float64, resolution int) (Cell, error) {
+	if c.cell != 0 && c.cell.Resolution() == resolution && c.inside(latDeg, lonDeg) {
+		return c.cell, nil
 	}
-	cell, err := h3.LatLngToCell(h3.LatLng{Lat: latDeg, Lng: lonDeg}, resolution)
+	cell, err := At(latDeg, lonDeg, resolution)
 	if err != nil {
-		return 0, fmt.Errorf("H3 cell of (%v, %v) at resolution %d: %w", latDeg, lonDeg, resolution, err)
+		return 0, err
 	}
 	if cell != c.cell {
 		if err := c.remember(cell); err != nil {
 			return 0, err
 		}
 	}
-	return uint64(cell), nil
+	return cell, nil
 }
 
 // inside says that the position is surely in the remembered cell: it is nearer
@@ -76,12 +66,12 @@ func (c *Cursor) inside(latDeg, lonDeg float64) bool {
 	return chord2 < c.insideChordDeg2
 }
 
-func (c *Cursor) remember(cell h3.Cell) error {
-	centre, err := cell.LatLng()
+func (c *Cursor) remember(cell Cell) error {
+	centre, err := h3.Cell(cell).LatLng()
 	if err != nil {
 		return fmt.Errorf("centre of H3 cell %s: %w", cell, err)
 	}
-	r := margin * inscribedRadius(unit(centre), resolutionOf(cell))
+	r := margin * inscribedRadius(unit(centre), cell.Resolution())
 	chordDeg := 2 * math.Sin(r/2) * 180 / math.Pi
 	*c = Cursor{
 		cell:            cell,
@@ -92,9 +82,6 @@ func (c *Cursor) remember(cell h3.Cell) error {
 	}
 	return nil
 }
-
-// resolutionOf reads bits 52 to 55 of the index without a cgo call.
-func resolutionOf(cell h3.Cell) int { return int(cell>>52) & 15 }
 
 // inscribedRadius is an angle in radians: what is nearer to a cell's centre is
 // in the cell.

@@ -1,4 +1,4 @@
-package h3index_test
+package h3_test
 
 import (
 	"math"
@@ -6,10 +6,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/uber/h3-go/v4"
+	uber "github.com/uber/h3-go/v4"
 	"pgregory.net/rapid"
 
-	"github.com/starling-fleet/starling/internal/h3index"
+	"github.com/starling-fleet/starling/internal/h3"
 )
 
 // step moves a position by about a share of the cell's size.
@@ -20,29 +20,29 @@ func step(latDeg, lonDeg, north, east float64) (float64, float64) {
 }
 
 func edgeDeg(t require.TestingT, resolution int) float64 {
-	km, err := h3.HexagonEdgeLengthAvgKm(resolution)
+	km, err := uber.HexagonEdgeLengthAvgKm(resolution)
 	require.NoError(t, err)
 	return km / 111.2
 }
 
-func requireSame(t require.TestingT, c *h3index.Cursor, latDeg, lonDeg float64, resolution int) {
-	want, err := h3.LatLngToCell(h3.LatLng{Lat: latDeg, Lng: lonDeg}, resolution)
+func requireSame(t require.TestingT, c *h3.Cursor, latDeg, lonDeg float64, resolution int) {
+	want, err := uber.LatLngToCell(uber.LatLng{Lat: latDeg, Lng: lonDeg}, resolution)
 	require.NoError(t, err)
 	got, err := c.Cell(latDeg, lonDeg, resolution)
 	require.NoError(t, err)
-	if got != uint64(want) {
+	if uint64(got) != uint64(want) {
 		require.Failf(t, "wrong cell", "(%v, %v) at %d: %x, want %x", latDeg, lonDeg, resolution, got, uint64(want))
 	}
 }
 
 func TestCursorAgreesWithH3OnWalks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		resolution := rapid.IntRange(h3index.MinResolution, h3index.MaxResolution).Draw(t, "resolution")
+		resolution := rapid.IntRange(h3.MinResolution, h3.MaxResolution).Draw(t, "resolution")
 		lat := rapid.OneOf(rapid.Float64Range(-90, 90), rapid.SampledFrom([]float64{-90, 90, 89.99999, 0})).Draw(t, "lat")
 		lon := rapid.OneOf(rapid.Float64Range(-180, 180), rapid.SampledFrom([]float64{-180, 180, 179.99999, 0})).Draw(t, "lon")
 		edge := edgeDeg(t, resolution)
 		moves := rapid.SliceOfN(rapid.Float64Range(-0.5, 0.5), 2, 60).Draw(t, "moves")
-		var c h3index.Cursor
+		var c h3.Cursor
 		requireSame(t, &c, lat, lon, resolution)
 		for i := 0; i+1 < len(moves); i += 2 {
 			lat, lon = step(lat, lon, moves[i]*edge, moves[i+1]*edge)
@@ -55,17 +55,17 @@ func TestCursorAgreesWithH3OnWalks(t *testing.T) {
 // cursor that was set at the centre must not claim a position outside.
 func TestCursorAgreesWithH3AroundOddCells(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for resolution := h3index.MinResolution; resolution <= h3index.MaxResolution; resolution++ {
-		pentagons, err := h3.Pentagons(resolution)
+	for resolution := h3.MinResolution; resolution <= h3.MaxResolution; resolution++ {
+		pentagons, err := uber.Pentagons(resolution)
 		require.NoError(t, err)
-		cells := []h3.Cell{}
+		cells := []uber.Cell{}
 		for _, p := range pentagons {
 			disk, err := p.GridDisk(2)
 			require.NoError(t, err)
 			cells = append(cells, disk...)
 		}
-		for _, at := range []h3.LatLng{{Lat: 90}, {Lat: -90}, {Lat: 12, Lng: 180}, {Lat: 30.27, Lng: -97.74}, {}} {
-			cell, err := h3.LatLngToCell(at, resolution)
+		for _, at := range []uber.LatLng{{Lat: 90}, {Lat: -90}, {Lat: 12, Lng: 180}, {Lat: 30.27, Lng: -97.74}, {}} {
+			cell, err := uber.LatLngToCell(at, resolution)
 			require.NoError(t, err)
 			cells = append(cells, cell)
 		}
@@ -73,7 +73,7 @@ func TestCursorAgreesWithH3AroundOddCells(t *testing.T) {
 		for _, cell := range cells {
 			centre, err := cell.LatLng()
 			require.NoError(t, err)
-			var c h3index.Cursor
+			var c h3.Cursor
 			requireSame(t, &c, centre.Lat, centre.Lng, resolution)
 			for range 100 {
 				probe := c
@@ -85,14 +85,14 @@ func TestCursorAgreesWithH3AroundOddCells(t *testing.T) {
 }
 
 func TestCursorForgetsItsCellWhenTheResolutionChanges(t *testing.T) {
-	var c h3index.Cursor
+	var c h3.Cursor
 	for _, resolution := range []int{9, 8, 15, 0, 9} {
 		requireSame(t, &c, 30.27, -97.74, resolution)
 	}
 }
 
 func TestCursorRefusesWhatH3Refuses(t *testing.T) {
-	var c h3index.Cursor
+	var c h3.Cursor
 	_, err := c.Cell(30, -97, 16)
 	require.ErrorContains(t, err, "resolution 16")
 	_, err = c.Cell(math.NaN(), 0, 9)
@@ -101,11 +101,11 @@ func TestCursorRefusesWhatH3Refuses(t *testing.T) {
 
 // A vehicle that stays near the centre of its cell must not pay for a cgo call.
 func TestInsideCostsNothing(t *testing.T) {
-	cell, err := h3.LatLngToCell(h3.LatLng{Lat: 30.27, Lng: -97.74}, 9)
+	cell, err := uber.LatLngToCell(uber.LatLng{Lat: 30.27, Lng: -97.74}, 9)
 	require.NoError(t, err)
 	centre, err := cell.LatLng()
 	require.NoError(t, err)
-	var c h3index.Cursor
+	var c h3.Cursor
 	requireSame(t, &c, centre.Lat, centre.Lng, 9)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		_, _ = c.Cell(centre.Lat+0.0008, centre.Lng, 9)
@@ -115,7 +115,7 @@ func TestInsideCostsNothing(t *testing.T) {
 func BenchmarkCursor(b *testing.B) {
 	for name, northDeg := range map[string]float64{"inside": 0, "outside": 0.01} {
 		b.Run(name, func(b *testing.B) {
-			var c h3index.Cursor
+			var c h3.Cursor
 			for i := range b.N {
 				_, _ = c.Cell(30.27+northDeg*float64(i&1), -97.74, 9)
 			}
