@@ -15,14 +15,22 @@ import (
 )
 
 // runAdmin serves metrics, health, the configuration in force and profiles
-// until ctx is done. It is an operator's door: keep it from the public.
-func runAdmin(ctx context.Context, l net.Listener, cfg Config, registry *prometheus.Registry, ready func() bool) error {
+// until ctx is done. Health fails once failure says why the process must end. It is an operator's door: keep it from the public.
+func runAdmin(ctx context.Context, l net.Listener, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := failure(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := failure(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
 		if !ready() {
 			http.Error(w, "not ready: still catching up", http.StatusServiceUnavailable)
 			return

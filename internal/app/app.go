@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -102,30 +103,45 @@ func (a *App) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A log that can't write any more ends the process: what it holds is safe,
-	// and only opening it again says what that is.
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	if failing, ok := log.(interface {
-		Failed() <-chan struct{}
-		Err() error
-	}); ok {
-		go func() {
-			select {
-			case <-failing.Failed():
-				fail(fmt.Errorf("the log failed: %w", failing.Err()))
-			case <-ctx.Done():
-			}
-		}()
+	return runOnLog(ctx, log, a.cfg.Server.DrainTimeout, func(ctx context.Context) error { return a.serve(ctx, log) })
+}
+
+// runOnLog serves on a log until ctx is done or serve fails, and closes the log.
+//
+// A log that has failed ends the process: what it holds is safe, and only opening
+// it again says what that is. The roles stop in good order then, but they get no
+// longer than the drain timeout: a role may be held up in a call of the log that
+// does not return. What still runs after that ends with the process, which is
+// what a crash would do to it too.
+func runOnLog(ctx context.Context, log eventlog.Log, drain time.Duration, serve func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() {
+		err := serve(ctx)
+		if closeErr := log.Close(); closeErr != nil && log.Err() == nil {
+			err = errors.Join(err, fmt.Errorf("close the log: %w", closeErr))
+		}
+		served <- err
+	}()
+	select {
+	case err := <-served:
+		if failure := log.Err(); failure != nil {
+			err = errors.Join(fmt.Errorf("the log failed: %w", failure), err)
+		}
+		return err
+	case <-log.Failed():
 	}
-	err = a.serve(ctx, log)
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = errors.Join(cause, err)
+	failure := fmt.Errorf("the log failed: %w", log.Err())
+	cancel()
+	limit := time.NewTimer(drain)
+	defer limit.Stop()
+	select {
+	case err := <-served:
+		return errors.Join(failure, err)
+	case <-limit.C:
+		return errors.Join(failure, fmt.Errorf("the process ends without waiting any longer: some part of it has not stopped within %s", drain))
 	}
-	if closeErr := log.Close(); closeErr != nil {
-		err = errors.Join(err, fmt.Errorf("close the log: %w", closeErr))
-	}
-	return err
 }
 
 // OpenLog opens the log that the configuration names. The caller closes it.

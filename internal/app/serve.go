@@ -56,7 +56,12 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
-			return runAdmin(ctx, l, a.cfg, a.registry, func() bool { return ready() })
+			return runAdmin(ctx, l, a.cfg, a.registry, func() bool { return ready() }, func() error {
+				if log == nil { // a fan-out
+					return nil
+				}
+				return log.Err()
+			})
 		}})
 	}
 	json, more, err := a.jsonUnits(open)

@@ -151,6 +151,17 @@ type Log interface {
 	// serve fails.
 	Own(ctx context.Context, spec OwnSpec, serve Serve) error
 
+	// Failed is closed when the log has failed for good: a write whose outcome is
+	// open, or damage that a read has met. From then on every call of the log, its
+	// readers and its claims fails in bounded time, every append under way is
+	// completed with an error, and Close returns the failure. The process is to
+	// exit; only opening the log again says what it holds. A log that recovers by
+	// itself, as a cluster does, never closes it.
+	Failed() <-chan struct{}
+
+	// Err says why the log has failed; nil before Failed is closed.
+	Err() error
+
 	// Close stops the log. What was acknowledged is kept; appends still queued
 	// fail with ErrClosed.
 	Close() error

@@ -60,7 +60,7 @@ func TestConformanceOnFake(t *testing.T) {
 		var held hold
 		held.install(c)
 		h := harness(t, c.ListenAddrs())
-		h.Without = []string{"Crash"}
+		h.Without = []string{"Crash", "Fail"}
 		h.Hold = func(*testing.T) func() { return held.begin() }
 		h.BufferBytes = 16 << 20
 		return h

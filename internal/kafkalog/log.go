@@ -177,6 +177,13 @@ func (l *Log) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 // Partitions implements eventlog.Log.
 func (l *Log) Partitions() int32 { return int32(l.cfg.Partitions) }
 
+// Failed implements eventlog.Log. The brokers recover by themselves, and what one
+// client has met does not bind the next: it is never closed.
+func (l *Log) Failed() <-chan struct{} { return nil }
+
+// Err implements eventlog.Log.
+func (l *Log) Err() error { return nil }
+
 // Epoch implements eventlog.Log. It is read once, by Open.
 func (l *Log) Epoch() int64 { return l.epoch }
 

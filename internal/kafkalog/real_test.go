@@ -90,7 +90,7 @@ func harness(t *testing.T, brokers []string) logtest.Harness {
 	newest := next(t)
 	return logtest.Harness{
 		Log:     newest,
-		Without: []string{"Crash", "Hold", "BufferBytes"},
+		Without: []string{"Crash", "Fail", "Hold", "BufferBytes"},
 		Another: next,
 		Reopen: func(t *testing.T) eventlog.Log {
 			require.NoError(t, newest.Close())

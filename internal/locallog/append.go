@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // appendOverhead is what an append costs of the buffer beside its bytes.
@@ -26,8 +28,8 @@ type partition struct {
 		bytesHint, countHint int
 	}
 
-	// next is the offset of the next chunk: the committer's.
-	next int64
+	// next is the place of the next chunk: the committer's.
+	next ends.Place
 
 	// What readers see.
 	shown   sync.Mutex
@@ -36,6 +38,9 @@ type partition struct {
 	tail    []*chunk // the newest chunks, contiguous up to end
 	waiters []*reader
 }
+
+// index is the partition's number among those of all topics.
+func (p *partition) index() int { return p.topic.index + int(p.number) }
 
 // dirtyList holds the partitions that have appends waiting.
 type dirtyList struct {
@@ -110,8 +115,8 @@ func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int6
 	if n := len(in.chunks); n > 0 {
 		c = in.chunks[n-1]
 	}
-	if c == nil || len(c.data)+int(cost) > chunkBytes {
-		c = newChunk(max(in.bytesHint, int(cost)+chunkHeader), in.countHint)
+	if c == nil || len(c.Data)+int(cost) > chunkBytes {
+		c = newChunk(max(in.bytesHint, int(cost)+layout.ChunkHeader), in.countHint)
 		in.chunks = append(in.chunks, c)
 	}
 	c.add(rec, done, cost)
@@ -131,8 +136,8 @@ func (p *partition) takeChunks(limit int64) (taken []*chunk, left bool) {
 	in.Lock()
 	defer in.Unlock()
 	n := 0
-	for n < len(in.chunks) && (n == 0 || limit >= int64(len(in.chunks[n].data))) {
-		limit -= int64(len(in.chunks[n].data))
+	for n < len(in.chunks) && (n == 0 || limit >= int64(len(in.chunks[n].Data))) {
+		limit -= int64(len(in.chunks[n].Data))
 		n++
 	}
 	taken = in.chunks[:n:n]
@@ -143,8 +148,8 @@ func (p *partition) takeChunks(limit int64) (taken []*chunk, left bool) {
 	in.chunks = nil
 	in.queued = false
 	for _, c := range taken {
-		in.bytesHint = recent(in.bytesHint, len(c.data))
-		in.countHint = recent(in.countHint, c.count)
+		in.bytesHint = recent(in.bytesHint, len(c.Data))
+		in.countHint = recent(in.countHint, c.Count)
 	}
 	return taken, false
 }
@@ -182,5 +187,5 @@ func (l *Log) tellFailure(c *chunk, err error) {
 	}
 	c.done = nil
 	l.room.give(c.cost)
-	l.metrics.lost.Add(float64(c.count))
+	l.metrics.lost.Add(float64(c.Count))
 }

@@ -1,6 +1,123 @@
 package locallog
 
-import "sync"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/starling-fleet/starling/internal/locallog/layout"
+)
+
+// apart runs a read of a store in a goroutine of its own and waits for it, or
+// for the log's failure: Pebble may stop a goroutine for good, and the caller is
+// to go on then. After an error fn may still run: what it has filled in is not to
+// be used. Damage that it meets fails the log.
+func (l *Log) apart(fn func() error) error {
+	answer := make(chan error, 1)
+	go func() {
+		defer l.recoverStore()
+		answer <- fn()
+	}()
+	select {
+	case err := <-answer:
+		if errors.Is(err, pebble.ErrCorruption) || errors.Is(err, layout.ErrChunk) {
+			l.fail(err)
+		}
+		if err != nil && l.Err() != nil {
+			return errors.Join(l.Err(), err)
+		}
+		return err
+	case <-l.failed:
+		return l.Err()
+	}
+}
+
+// pair is a key and a value of a claim's state.
+type pair struct{ key, value []byte }
+
+// pairsBytes is about how much of a claim's state is read before it is handed
+// over.
+const pairsBytes = 256 << 10
+
+// values calls fn with the state of a claim, in the caller's goroutine.
+func (l *Log) values(ctx context.Context, id layout.ClaimID, fn func(key, value []byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	handed := make(chan []pair, 1)
+	read := make(chan error, 1)
+	go func() {
+		read <- l.apart(func() error {
+			defer close(handed)
+			return l.readValues(ctx, id, handed)
+		})
+	}()
+	for {
+		select {
+		case pairs, more := <-handed:
+			if !more {
+				return <-read
+			}
+			for _, p := range pairs {
+				if err := fn(p.key, p.value); err != nil {
+					return l.stopReading(cancel, read, err)
+				}
+			}
+		case <-l.gone:
+			return l.stopReading(cancel, read, l.goneErr())
+		case <-ctx.Done():
+			return l.stopReading(cancel, read, ctx.Err())
+		}
+	}
+}
+
+// stopReading ends a reading for a reason, and waits until the store is free of
+// it, unless the log has failed.
+func (l *Log) stopReading(cancel func(), read <-chan error, reason error) error {
+	cancel()
+	<-read // apart does not outlast the log's failure
+	return reason
+}
+
+func (l *Log) readValues(ctx context.Context, id layout.ClaimID, handed chan<- []pair) (err error) {
+	prefix := layout.ClaimKey('s', id)
+	it, err := l.state.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: layout.After(prefix)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	hand := func(pairs []pair) error {
+		select {
+		case handed <- pairs:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var pairs []pair
+	size := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("value of %x: %w", it.Key(), err)
+		}
+		pairs = append(pairs, pair{bytes.Clone(it.Key()[len(prefix):]), bytes.Clone(value)})
+		if size += len(it.Key()) + len(value); size < pairsBytes {
+			continue
+		}
+		if err := hand(pairs); err != nil {
+			return err
+		}
+		pairs, size = nil, 0
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	return hand(pairs)
+}
 
 // calls counts the calls that use the stores beside the workers, so that Close
 // can wait for them.

@@ -1,7 +1,6 @@
 package locallog
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,13 +11,14 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/owners"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // claims is what the log knows of owners.
 type claims struct {
 	sync.Mutex
 	groups map[eventlog.OwnSpec]*owners.Group
-	stored map[claimID]*claimState
+	stored map[layout.ClaimID]*claimState
 }
 
 // claimState is what is stored of one partition of a group. Its mutex is held
@@ -50,14 +50,14 @@ func parseClaimState(b []byte) (*claimState, error) {
 // loadClaims reads what owners have left behind.
 func (l *Log) loadClaims() error {
 	l.claims.groups = make(map[eventlog.OwnSpec]*owners.Group)
-	l.claims.stored = make(map[claimID]*claimState)
+	l.claims.stored = make(map[layout.ClaimID]*claimState)
 	it, err := l.state.NewIter(&pebble.IterOptions{LowerBound: []byte{'c'}, UpperBound: []byte{'c' + 1}})
 	if err != nil {
 		return err
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		id, err := l.parseClaimKey(it.Key())
+		id, err := layout.ParseClaimKey(it.Key())
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (l *Log) loadClaims() error {
 
 // stateOf returns what is stored of a claim. From the first call on the group
 // is a reader that retention waits for.
-func (l *Log) stateOf(id claimID) *claimState {
+func (l *Log) stateOf(id layout.ClaimID) *claimState {
 	l.claims.Lock()
 	defer l.claims.Unlock()
 	s := l.claims.stored[id]
@@ -86,10 +86,11 @@ func (l *Log) stateOf(id claimID) *claimState {
 // resumes returns, for a partition of a topic, the resume offsets of all
 // groups that own it; -1 for one that has never checkpointed.
 func (l *Log) resumes(source string, partition int32) []int64 {
+	topic := l.topics[source].id
 	l.claims.Lock()
 	var states []*claimState
 	for id, s := range l.claims.stored {
-		if id.spec.Source == source && id.partition == partition {
+		if id.Source == topic && int32(id.Partition) == partition {
 			states = append(states, s)
 		}
 	}
@@ -120,8 +121,8 @@ func (l *Log) Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Ser
 		return l.goneErr()
 	}
 	err = l.ownersOf(spec).Join(ctx, l.gone, func(ctx context.Context, h *owners.Holding) error {
-		id := claimID{spec, h.Partition}
-		return serve(ctx, &claim{log: l, id: id, holding: h, state: l.stateOf(id)})
+		id := layout.ClaimID{Group: spec.Group, Source: l.topics[spec.Source].id, State: t.id, Partition: uint16(h.Partition)}
+		return serve(ctx, &claim{log: l, spec: spec, id: id, holding: h, state: l.stateOf(id)})
 	})
 	if errors.Is(err, eventlog.ErrClosed) && l.isGone() {
 		return l.goneErr()
@@ -132,14 +133,15 @@ func (l *Log) Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Ser
 // claim is used by its holder's goroutine alone.
 type claim struct {
 	log        *Log
-	id         claimID
+	spec       eventlog.OwnSpec
+	id         layout.ClaimID
 	holding    *owners.Holding
 	state      *claimState
 	generation uint64 // of this claim; zero before Load
 }
 
 // Partition implements eventlog.Claim.
-func (c *claim) Partition() int32 { return c.id.partition }
+func (c *claim) Partition() int32 { return int32(c.id.Partition) }
 
 // Revoked implements eventlog.Claim.
 func (c *claim) Revoked() <-chan struct{} { return c.holding.Revoked }
@@ -164,26 +166,10 @@ func (c *claim) Load(ctx context.Context, fn func(key, value []byte) error) (int
 	c.state.Lock()
 	defer c.state.Unlock()
 	if err := c.fence(); err != nil {
-		return 0, fmt.Errorf("load %s partition %d: %w", c.id.spec.State, c.id.partition, err)
+		return 0, fmt.Errorf("load %s partition %d: %w", c.spec.State, c.id.Partition, err)
 	}
-	prefix := c.log.claimKey('s', c.id)
-	it, err := c.log.state.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return 0, fmt.Errorf("load %s partition %d: %w", c.id.spec.State, c.id.partition, err)
-	}
-	for n, ok := 0, it.First(); ok; n, ok = n+1, it.Next() {
-		if n%1024 == 0 && ctx.Err() != nil {
-			return 0, errors.Join(ctx.Err(), it.Close())
-		}
-		if n%1024 == 0 && c.log.isGone() {
-			return 0, errors.Join(c.log.goneErr(), it.Close())
-		}
-		if err := fn(bytes.Clone(it.Key()[len(prefix):]), bytes.Clone(it.Value())); err != nil {
-			return 0, errors.Join(err, it.Close())
-		}
-	}
-	if err := it.Close(); err != nil {
-		return 0, fmt.Errorf("load %s partition %d: %w", c.id.spec.State, c.id.partition, err)
+	if err := c.log.values(ctx, c.id, fn); err != nil {
+		return 0, fmt.Errorf("load %s partition %d: %w", c.spec.State, c.id.Partition, err)
 	}
 	return c.state.resume, nil
 }
@@ -201,7 +187,7 @@ func (c *claim) fence() error {
 	}
 	next := claimState{generation: c.state.generation + 1, resume: c.state.resume}
 	b := c.log.state.NewBatch()
-	if err := b.Set(c.log.claimKey('c', c.id), next.encode(), nil); err != nil {
+	if err := b.Set(layout.ClaimKey('c', c.id), next.encode(), nil); err != nil {
 		return err
 	}
 	if err := c.log.apply(b, c.log.cfg.Sync); err != nil {
@@ -221,10 +207,10 @@ func (c *claim) Checkpoint(ctx context.Context, changes []eventlog.Record, resum
 	c.state.Lock()
 	defer c.state.Unlock()
 	if c.generation == 0 {
-		return fmt.Errorf("checkpoint %s partition %d: the claim has not been loaded", c.id.spec.State, c.id.partition)
+		return fmt.Errorf("checkpoint %s partition %d: the claim has not been loaded", c.spec.State, c.id.Partition)
 	}
 	if c.generation != c.state.generation {
-		return fmt.Errorf("checkpoint %s partition %d: %w", c.id.spec.State, c.id.partition, eventlog.ErrFenced)
+		return fmt.Errorf("checkpoint %s partition %d: %w", c.spec.State, c.id.Partition, eventlog.ErrFenced)
 	}
 	b, err := c.batch(changes, resume)
 	if err == nil {
@@ -232,14 +218,14 @@ func (c *claim) Checkpoint(ctx context.Context, changes []eventlog.Record, resum
 		err = c.log.apply(b, c.log.cfg.Sync)
 	}
 	if err != nil {
-		return fmt.Errorf("checkpoint %s partition %d: %w", c.id.spec.State, c.id.partition, err)
+		return fmt.Errorf("checkpoint %s partition %d: %w", c.spec.State, c.id.Partition, err)
 	}
 	c.state.resume = resume
 	return nil
 }
 
 func (c *claim) batch(changes []eventlog.Record, resume int64) (*pebble.Batch, error) {
-	prefix := c.log.claimKey('s', c.id)
+	prefix := layout.ClaimKey('s', c.id)
 	size := 256
 	for _, r := range changes {
 		size += len(prefix) + len(r.Key) + len(r.Value) + 16
@@ -259,5 +245,5 @@ func (c *claim) batch(changes []eventlog.Record, resume int64) (*pebble.Batch, e
 		}
 	}
 	next := claimState{generation: c.generation, resume: resume}
-	return b, b.Set(c.log.claimKey('c', c.id), next.encode(), nil)
+	return b, b.Set(layout.ClaimKey('c', c.id), next.encode(), nil)
 }

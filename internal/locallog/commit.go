@@ -1,12 +1,14 @@
 package locallog
 
 import (
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // pipelineDepth is how many groups wait for their sync while the next forms.
@@ -18,6 +20,7 @@ type group struct {
 	parts   []part
 	records int
 	bytes   int64
+	timeMS  int64 // append time of its records
 	began   time.Time
 	batch   *pebble.Batch
 }
@@ -26,6 +29,7 @@ type group struct {
 type part struct {
 	partition *partition
 	chunks    []*chunk
+	end       ends.Place // behind the last chunk
 }
 
 // commitLoop is the committer: the only writer of the record store, and the
@@ -98,10 +102,10 @@ func (l *Log) gather() *group {
 			l.dirty.add(p)
 		}
 		for _, c := range chunks {
-			g.records += c.count
-			g.bytes += int64(len(c.data))
+			g.records += c.Count
+			g.bytes += int64(len(c.Data))
 		}
-		g.parts = append(g.parts, part{p, chunks})
+		g.parts = append(g.parts, part{partition: p, chunks: chunks})
 	}
 	l.flight.groups = append(l.flight.groups, g)
 	return g
@@ -111,25 +115,26 @@ func (l *Log) gather() *group {
 // the batch's sync has been waited for; a crash before that leaves it out, or
 // a part of the groups before it.
 func (l *Log) write(g *group) error {
-	l.lastTimeMS = max(l.lastTimeMS, l.env.now().UnixMilli())
+	l.lastTimeMS = max(l.lastTimeMS, l.clock.nowMS())
+	g.timeMS = l.lastTimeMS
 	b := l.records.NewBatch(pebble.WithInitialSizeBytes(int(g.bytes)+len(g.parts)*64+4096), pebble.WithMaxRetainedSizeBytes(2*int(l.cfg.MaxGroupBytes)))
 	if err := l.roll(b); err != nil {
 		return err
 	}
 	last, _ := l.segments.last()
-	number := last.number
-	var key [recordKeyLen]byte
-	for _, part := range g.parts {
-		p := part.partition
-		for _, c := range part.chunks {
-			c.seal(p.next, l.lastTimeMS)
-			p.next = c.end()
-			l.segments.written += int64(len(c.data)) + chunkOverhead
-			k := appendChunkKey(key[:0], number, p.topic.id, uint32(p.number), c.base)
-			if err := b.Set(k, c.data, nil); err != nil {
+	number := last.Number
+	var key [layout.RecordKeyLen]byte
+	for i := range g.parts {
+		p := g.parts[i].partition
+		for _, c := range g.parts[i].chunks {
+			p.next = c.seal(p.next, l.lastTimeMS)
+			l.segments.written += int64(len(c.Data)) + chunkOverhead
+			k := layout.AppendChunkKey(key[:0], number, p.topic.id, uint32(p.number), c.Base)
+			if err := b.Set(k, c.Data, nil); err != nil {
 				return err
 			}
 		}
+		g.parts[i].end = p.next
 	}
 	l.spend(g.bytes)
 	g.batch = b
@@ -148,19 +153,19 @@ func (l *Log) roll(b *pebble.Batch) error {
 		if s.written < l.cfg.SegmentBytes && l.lastTimeMS-s.startedMS < l.cfg.SegmentAge.Milliseconds() {
 			return nil
 		}
-		number = last.number + 1
+		number = last.Number + 1
 		if _, err := l.records.AsyncFlush(); err != nil {
-			return fmt.Errorf("write out segment %d: %w", last.number, err)
+			return fmt.Errorf("write out segment %d: %w", last.Number, err)
 		}
 	}
 	partitions := len(l.ordered) * l.cfg.Partitions
-	next := segment{number: number, timeMS: l.lastTimeMS, starts: make([]int64, partitions), swept: make([]bool, partitions)}
+	next := segment{Segment: layout.Segment{Number: number, TimeMS: l.lastTimeMS, Starts: make([]ends.Place, partitions)}, swept: make([]bool, partitions)}
 	for _, t := range l.ordered {
 		for i := range t.partitions {
-			next.starts[t.index+i] = t.partitions[i].next
+			next.Starts[t.index+i] = t.partitions[i].next
 		}
 	}
-	if err := b.Set(headerKey(number), next.encode(), nil); err != nil {
+	if err := b.Set(layout.HeaderKey(number), next.Encode(), nil); err != nil {
 		return err
 	}
 	s.Lock()
@@ -170,17 +175,13 @@ func (l *Log) roll(b *pebble.Batch) error {
 	return nil
 }
 
-// finishLoop waits for each group's sync, publishes it and tells its
-// appenders, in the order of the groups.
+// finishLoop makes each group durable, publishes it and completes its appends,
+// in the order of the groups.
 func (l *Log) finishLoop() {
 	for g := range l.finish {
-		var err error
-		if l.cfg.Sync {
-			err = g.batch.SyncWait()
-		}
-		if err != nil {
-			l.fail(fmt.Errorf("sync the record store: %w", err))
-			continue // the failure tells this group and those behind it
+		if err := l.settle(g); err != nil {
+			l.fail(err)
+			continue // the failure completes this group and those behind it
 		}
 		if l.tell(g) {
 			l.metrics.committed(g)
@@ -189,6 +190,30 @@ func (l *Log) finishLoop() {
 			}
 		}
 	}
+}
+
+// settle waits until a group is durable in the store, and then enters its ends
+// in the account. A crash before the first leaves it out or in, before the second
+// it leaves it in the store and not in the account: it was not acknowledged, and
+// the next start takes it in. After the second it may be acknowledged.
+func (l *Log) settle(g *group) error {
+	if l.cfg.Sync {
+		if err := g.batch.SyncWait(); err != nil {
+			return fmt.Errorf("sync the record store: %w", err)
+		}
+	}
+	for _, part := range g.parts {
+		l.places[part.partition.index()] = part.end
+	}
+	if !l.cfg.Sync {
+		return nil // the account stays that of the start
+	}
+	l.ends.Update(func(a *ends.Account) {
+		for _, part := range g.parts {
+			a.Places[part.partition.index()] = part.end
+		}
+	})
+	return l.ends.Flush()
 }
 
 // tell publishes a durable group and tells its appenders. It says false when
@@ -205,13 +230,14 @@ func (l *Log) tell(g *group) bool {
 	if buried {
 		return false
 	}
+	l.newestMS.Store(g.timeMS)
 	for _, part := range g.parts {
 		l.tail.publish(part.partition, part.chunks)
 	}
 	for _, part := range g.parts {
 		for _, c := range part.chunks {
 			for i, d := range c.done {
-				d.Done(c.base+int64(i), nil)
+				d.Done(c.Base+int64(i), nil)
 			}
 			c.done = nil
 			l.room.give(c.cost)
@@ -249,29 +275,4 @@ func (l *Log) bury(err error) {
 		}
 	}
 	l.failQueued(err)
-}
-
-// apply commits a batch of the state store. A store that has failed may never
-// answer, so the log's failure ends the wait.
-func (l *Log) apply(b *pebble.Batch, synced bool) error {
-	answer := make(chan error, 1)
-	go func() {
-		defer l.recoverStore()
-		if !synced {
-			answer <- l.state.Apply(b, pebble.NoSync)
-			return
-		}
-		answer <- errors.Join(l.state.ApplyNoSyncWait(b, pebble.Sync), b.SyncWait())
-	}()
-	select {
-	case err := <-answer:
-		if err != nil {
-			err = fmt.Errorf("write to the state store: %w", err)
-			l.fail(err)
-			return err
-		}
-		return b.Close()
-	case <-l.failed:
-		return l.Err()
-	}
 }

@@ -1,6 +1,7 @@
 package locallog
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"testing"
@@ -70,6 +71,7 @@ func harness(t *testing.T, sync bool) logtest.Harness {
 			require.NoError(t, newest.sweep())
 		},
 		Depose:      func(_ *testing.T, spec eventlog.OwnSpec) { newest.ownersOf(spec).Depose() },
+		Fail:        func(*testing.T) { newest.fail(errors.New("the disk is gone")) },
 		BufferBytes: int(cfg.MaxBufferBytes),
 	}
 	if !sync {

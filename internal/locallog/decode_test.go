@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // FuzzChunk decodes anything: it either is refused or is exactly what its
@@ -15,31 +17,31 @@ func FuzzChunk(f *testing.F) {
 	c := newChunk(0, 0)
 	c.add(eventlog.Record{Key: []byte("key"), Value: bytes.Repeat([]byte("v"), 200)}, nil, 0)
 	c.add(eventlog.Record{}, nil, 0)
-	c.seal(7, 1_700_000_000_000)
-	f.Add(c.data)
-	f.Add(c.data[:len(c.data)-1])
+	c.seal(ends.Place{Next: 7, Chain: 5}, 1_700_000_000_000)
+	f.Add(c.Data)
+	f.Add(c.Data[:len(c.Data)-1])
 	f.Add([]byte{})
-	f.Add(append([]byte{2}, c.data[1:]...))
+	f.Add(append([]byte{3}, c.Data[1:]...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseChunk(7, data)
 		if err != nil {
 			return
 		}
-		records, err := c.appendRecords(nil, c.base)
+		records, err := c.AppendRecords(nil, c.Base)
 		if err != nil {
 			return
 		}
-		require.Len(t, records, c.count)
-		again := newChunk(len(data), c.count)
+		require.Len(t, records, c.Count)
+		again := newChunk(len(data), c.Count)
 		for i, s := range records {
-			require.Equal(t, c.base+int64(i), s.Offset)
+			require.Equal(t, c.Base+int64(i), s.Offset)
 			again.add(eventlog.Record{Key: s.Key, Value: s.Value}, nil, 0)
 		}
-		again.seal(7, c.timeMS)
-		decoded, err := again.appendRecords(nil, 7)
+		again.seal(ends.Place{Next: 7}, c.TimeMS)
+		decoded, err := again.AppendRecords(nil, 7)
 		require.NoError(t, err)
 		require.Equal(t, records, decoded)
-		from, err := c.appendRecords(nil, c.end()-1)
+		from, err := c.AppendRecords(nil, c.End()-1)
 		require.NoError(t, err)
 		require.Equal(t, records[len(records)-1:], from)
 	})
@@ -47,15 +49,15 @@ func FuzzChunk(f *testing.F) {
 
 // FuzzSegment decodes anything as the header of a segment.
 func FuzzSegment(f *testing.F) {
-	s := segment{timeMS: 1_700_000_000_000, starts: []int64{0, 1, 1 << 40, 127}}
-	f.Add(s.encode())
+	s := layout.Segment{TimeMS: 1_700_000_000_000, Starts: []ends.Place{{}, {Next: 1, Chain: 7}, {Next: 1 << 40, Chain: 1 << 63}, {Next: 127}}}
+	f.Add(s.Encode())
 	f.Add([]byte{0x80})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := parseSegment(3, data, 4)
+		s, err := layout.ParseSegment(3, data, 4)
 		if err != nil {
 			return
 		}
-		again, err := parseSegment(3, s.encode(), 4)
+		again, err := layout.ParseSegment(3, s.Encode(), 4)
 		require.NoError(t, err)
 		require.Equal(t, s, again)
 	})

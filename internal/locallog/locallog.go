@@ -14,8 +14,10 @@
 // # What a crash leaves behind
 //
 //   - Before a group's sync has returned: any prefix of the groups under way.
-//     Nobody was told and no reader has seen them; appenders send again.
-//   - After it: the whole group, whether or not its appenders were told.
+//     No append was completed and no reader has seen them; appenders send again.
+//   - After it, before the account (package ends) is synced: the whole group. It
+//     was not acknowledged; the next start takes it in.
+//   - After that: the whole group, whether or not its appends were completed.
 //   - In a checkpoint: all of it or nothing, since it is one batch of the state
 //     store. Loading a claim writes its new generation first, so an owner from
 //     before the crash stays fenced.
@@ -31,10 +33,17 @@
 // # When the disk fails
 //
 // A failed write or sync of the log leaves open what is on disk. The log then
-// fails as a whole: every append under way or later is told an error,
+// fails as a whole: every append under way or later is completed with an error,
 // nothing is acknowledged any more, Failed is closed, and the process is to
 // exit and start again, which recovers everything acknowledged. The directory
-// stays locked until the process ends.
+// stays locked until the process ends. Damage that a read meets does the same.
+//
+// # When the disk has lost something
+//
+// The stores do not notice every damage of their own newest files. So the end of
+// what was acknowledged is also kept in the account, a file beside them, and an
+// open compares: it reads both stores, without changing anything, and refuses with
+// a *layout.DamageError that names what is missing unless everything is there.
 package locallog
 
 import (
@@ -52,6 +61,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/owners"
+	"github.com/starling-fleet/starling/internal/locallog/ends"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -68,7 +78,14 @@ type Log struct {
 	wire    *tripwire
 	records *pebble.DB
 	state   *pebble.DB
+	ends    *ends.File
+	opened  bool // by Open: everything acknowledged was found
 
+	clock    logClock
+	newestMS atomic.Int64 // newest published stamp
+	commits  commits
+	gaps     gaps
+	places   []ends.Place // where the partitions end; the finisher's
 	room     room
 	dirty    dirtyList
 	segments segments
@@ -116,6 +133,8 @@ type topic struct {
 type environment struct {
 	fs  vfs.FS
 	now func() time.Time
+	// elapsed is the monotonic clock; nil means that of now.
+	elapsed func() time.Duration
 }
 
 // ErrInUse says that the directory's lock was not to be had.
@@ -135,6 +154,10 @@ func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration of the log: %w", err)
 	}
+	if env.elapsed == nil {
+		began := env.now()
+		env.elapsed = func() time.Duration { return env.now().Sub(began) }
+	}
 	l := &Log{
 		cfg: cfg, env: env, logger: logger, metrics: newMetrics(reg),
 		gone: make(chan struct{}), failed: make(chan struct{}),
@@ -145,13 +168,15 @@ func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 	l.tail.limit = cfg.TailCacheBytes
 	l.dirty.wake = make(chan struct{}, 1)
 	l.space.look = make(chan struct{}, 1)
-	err := l.recover(decls)
+	l.commits.places = make(chan struct{}, commitsUnderWay)
+	err := l.recoverOrFail(decls)
 	if err == nil {
 		err = l.metrics.register(l)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open log in %s: %w", cfg.Directory, err), l.closeStores())
 	}
+	l.opened = true
 	l.wire.armed.Store(true)
 	l.workers.Go(l.commitLoop)
 	l.workers.Go(l.finishLoop)
@@ -166,11 +191,10 @@ func (l *Log) Partitions() int32 { return int32(l.cfg.Partitions) }
 // Epoch implements eventlog.Log. It is fixed while the log is open.
 func (l *Log) Epoch() int64 { return l.epoch }
 
-// Failed is closed when the log has failed as a whole (see the package
-// comment): the process is to exit.
+// Failed implements eventlog.Log; see the package comment.
 func (l *Log) Failed() <-chan struct{} { return l.failed }
 
-// Err says why the log has failed, or nil.
+// Err implements eventlog.Log.
 func (l *Log) Err() error {
 	if err := l.failure.Load(); err != nil {
 		return *err
@@ -259,26 +283,24 @@ func (l *Log) closeStores() error {
 	}
 }
 
-// closeEach puts the marker of a clean shutdown last: a crash before it counts
-// as unclean.
 func (l *Log) closeEach() error {
 	if l.Err() != nil {
 		return nil
 	}
-	var errs []error
-	if l.records != nil {
-		errs = append(errs, l.records.Close())
+	return l.closeStates()
+}
+
+// recoverOrFail is recover, in a goroutine that is left behind when Pebble stops
+// it for good.
+func (l *Log) recoverOrFail(decls []topics.Topic) error {
+	done := make(chan error, 1)
+	go func() { done <- l.recover(decls) }()
+	select {
+	case err := <-done:
+		return err
+	case <-l.failed:
+		return l.Err()
 	}
-	if l.state != nil {
-		if len(l.ordered) > 0 && errors.Join(errs...) == nil {
-			errs = append(errs, l.markClosed())
-		}
-		errs = append(errs, l.state.Close())
-	}
-	if l.lock != nil {
-		errs = append(errs, l.lock.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // ownersOf returns the group's members within this process.

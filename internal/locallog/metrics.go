@@ -2,6 +2,7 @@ package locallog
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,8 @@ type metrics struct {
 	stalls    prometheus.Counter
 	latency   prometheus.Histogram
 	groupSize prometheus.Histogram
+
+	retentionLag atomic.Int64 // ms by which the newest stamp is ahead of the time that retention goes by
 
 	registered []prometheus.Collector
 }
@@ -67,6 +70,8 @@ func (m *metrics) register(l *Log) error {
 	collectors := append(m.all(),
 		gauge("buffered_bytes", "Bytes of appends that wait for their commit.", func() float64 { return float64(l.room.used.Load()) }),
 		gauge("free_bytes", "Free bytes of the disk at the last look, less what was written since.", func() float64 { return float64(l.space.free.Load()) }),
+		gauge("clock_skew_seconds", "Seconds by which the wall clock is ahead of the log's clock, negative when behind. Beyond 10 s is an alarm: ages and retention go by the log's clock.", func() float64 { return l.clock.skew().Seconds() }),
+		gauge("retention_held_seconds", "Seconds by which the newest stamp is ahead of the time that retention goes by: stamps have jumped and are not yet believed.", func() float64 { return float64(l.metrics.retentionLag.Load()) / 1000 }),
 		gauge("failed", "1 when the log has failed and the process must restart.", func() float64 {
 			if l.Err() != nil {
 				return 1

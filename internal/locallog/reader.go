@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // reader takes its partitions in turn: the one it has read goes to the back.
@@ -104,6 +105,7 @@ func (r *reader) Close() error {
 // read returns what a partition has to offer, or an empty batch.
 func (r *reader) read(place *readPlace) (eventlog.Batch, error) {
 	p := place.partition
+	place.next = r.log.gaps.skip(p.index(), place.next)
 	g := p.look(place.next, r)
 	if place.next < g.first {
 		return eventlog.Batch{}, p.truncated(place.next, g.first)
@@ -132,14 +134,14 @@ func (p *partition) truncated(want, first int64) error {
 
 // join returns the records of consecutive chunks from an offset on.
 func join(chunks []*chunk, from int64) ([]eventlog.Stored, error) {
-	total := chunks[0].base - from
+	total := chunks[0].Base - from
 	for _, c := range chunks {
-		total += int64(c.count)
+		total += int64(c.Count)
 	}
 	out := make([]eventlog.Stored, 0, total)
 	var err error
 	for _, c := range chunks {
-		if out, err = c.appendRecords(out, from); err != nil {
+		if out, err = c.AppendRecords(out, from); err != nil {
 			return nil, err
 		}
 	}
@@ -152,8 +154,12 @@ func (l *Log) fetch(p *partition, from, end int64) ([]*chunk, error) {
 	if !l.calls.enter() {
 		return nil, l.goneErr()
 	}
-	defer l.calls.leave()
-	chunks, err := l.scan(p, from, end)
+	var chunks []*chunk
+	err := l.apart(func() (err error) {
+		defer l.calls.leave()
+		chunks, err = l.scan(p, from, end)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read %s partition %d from offset %d: %w", p.topic.decl.Name, p.number, from, err)
 	}
@@ -161,8 +167,10 @@ func (l *Log) fetch(p *partition, from, end int64) ([]*chunk, error) {
 	if first := p.bounds().First; from < first {
 		return nil, p.truncated(from, first)
 	}
-	if len(chunks) == 0 || chunks[0].base > from {
-		return nil, fmt.Errorf("read %s partition %d: offset %d is missing from the store", p.topic.decl.Name, p.number, from)
+	if len(chunks) == 0 || chunks[0].Base > from {
+		err := fmt.Errorf("read %s partition %d: offset %d is missing from the store", p.topic.decl.Name, p.number, from)
+		l.fail(err)
+		return nil, l.Err()
 	}
 	l.metrics.fetched.Inc()
 	return chunks, nil
@@ -174,7 +182,7 @@ func (l *Log) scan(p *partition, from, end int64) (chunks []*chunk, err error) {
 		return nil, nil
 	}
 	bounds := func(segment uint64) (lower, upper []byte) {
-		return partitionKey(segment, p.topic.id, uint32(p.number)), partitionKey(segment, p.topic.id, uint32(p.number)+1)
+		return layout.PartitionKey(segment, p.topic.id, uint32(p.number)), layout.PartitionKey(segment, p.topic.id, uint32(p.number)+1)
 	}
 	lower, upper := bounds(number)
 	it, err := l.records.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -183,13 +191,14 @@ func (l *Log) scan(p *partition, from, end int64) (chunks []*chunk, err error) {
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	size := 0
-	ok = it.SeekLT(appendChunkKey(nil, number, p.topic.id, uint32(p.number), from+1))
+	ok = it.SeekLT(layout.AppendChunkKey(nil, number, p.topic.id, uint32(p.number), from+1))
 	for size < pollBytes {
 		for ; ok && size < pollBytes; ok = it.Next() {
-			base, err := chunkBase(it.Key())
+			key, err := layout.ParseChunkKey(it.Key())
 			if err != nil {
 				return nil, err
 			}
+			base := key.Base
 			if base >= end {
 				return chunks, nil // not durable yet
 			}
@@ -202,7 +211,7 @@ func (l *Log) scan(p *partition, from, end int64) (chunks []*chunk, err error) {
 				return nil, err
 			}
 			chunks = append(chunks, c)
-			size += len(c.data)
+			size += len(c.Data)
 		}
 		if err := it.Error(); err != nil || number >= last {
 			return chunks, err

@@ -1,34 +1,31 @@
 package locallog
 
 import (
-	"encoding/binary"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"sort"
-	"sync"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// meta is what is fixed when the directory is created, and the epoch.
-type meta struct {
-	Format     int               `json:"format"`
-	Partitions int               `json:"partitions"`
-	TopicIDs   map[string]uint16 `json:"topic_ids"`
-	Epoch      int64             `json:"epoch"`
-	// OpenUnsynced is set while a process uses the log without fsync. Found at
-	// the start it says that this process did not close it.
-	OpenUnsynced bool `json:"open_unsynced"`
-}
+// walkedSegments is how many of the newest segments an open reads through: more
+// than may stand in the write-ahead log alone, which is four memtables of one
+// and a quarter segments.
+const walkedSegments = 6
 
-const metaFormat = 1
-
-// recover opens the stores and restores what is kept in memory.
+// recover opens the log and restores what is kept in memory. First it reads, and
+// changes nothing, until everything that was acknowledged is found; only then
+// are the stores opened for writing, which deletes what they hold for obsolete.
 func (l *Log) recover(decls []topics.Topic) error {
 	fs, dir := l.env.fs, l.cfg.Directory
 	err := makeDirectory(fs, dir)
@@ -38,31 +35,241 @@ func (l *Log) recover(decls []topics.Topic) error {
 	if l.lock, err = pebble.LockDirectory(dir, fs); err != nil {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
-	if l.state, err = l.openStore("state", l.stateOptions()); err != nil {
-		return err
-	}
-	m, err := l.loadMeta(decls)
+	found, err := l.examine()
 	if err != nil {
 		return err
 	}
-	l.buildTopics(decls, m)
-	if l.records, err = l.openStore("records", l.recordOptions()); err != nil {
+	if err := l.nextFacts(found, decls); err != nil {
 		return err
 	}
-	if err := syncDirectory(fs, dir); err != nil { // the names of the stores
+	// A crash from here on leaves the new account, which says no more than the
+	// one before of what the stores must hold.
+	if l.ends, err = ends.Create(fs, dir, found.account, found.generation); err != nil {
 		return err
 	}
-	if err := l.loadSegments(); err != nil {
+	l.wire.ends = l.ends
+	l.buildTopics(decls, found.account.Facts)
+	if err := l.openStores(found); err != nil {
 		return err
 	}
-	if err := l.loadFirsts(); err != nil {
+	if err := l.adopt(found); err != nil {
 		return err
 	}
 	if err := l.loadClaims(); err != nil {
 		return err
 	}
+	if l.clock.start(l.env, l.lastTimeMS); l.clock.skew() < -skewBound {
+		l.logger.Warn("the newest stamp in the log is ahead of the wall clock: stamps go on from there", "ahead_by", -l.clock.skew())
+	}
 	l.checkSpace()
 	return nil
+}
+
+// discovery is what an open has found in the directory.
+type discovery struct {
+	account    ends.Account
+	generation uint64
+	walk       layout.Walk
+	newest     ends.Commit // of the state store
+}
+
+// examine reads the account and holds the stores against it.
+func (l *Log) examine() (*discovery, error) {
+	fs, dir := l.env.fs, l.cfg.Directory
+	loaded, err := ends.Load(fs, dir)
+	switch {
+	case errors.Is(err, ends.ErrMissing):
+		for _, store := range []ends.Store{ends.Records, ends.State} {
+			if _, err := fs.Stat(fs.PathJoin(dir, store.String())); err == nil {
+				return nil, l.damaged(layout.Finding{Store: ends.FileName, What: fmt.Sprintf("the file is missing, although there is a store %s: what was acknowledged is not known (or the directory is of a version before format %d)", store, ends.Format)})
+			}
+		}
+		facts := ends.Facts{LogID: rand.Uint64(), Partitions: l.cfg.Partitions, TopicIDs: make(map[string]uint16), New: true}
+		return &discovery{account: ends.Account{Facts: facts}}, nil
+	case errors.Is(err, ends.ErrDamaged):
+		return nil, l.damaged(layout.Finding{Store: ends.FileName, What: fmt.Sprintf("what was acknowledged is not known: %v", err)})
+	case err != nil:
+		return nil, err
+	}
+	if loaded.Damaged != nil {
+		l.logger.Warn("one slot of the account of what was acknowledged can't be read, as after a crash while it was written; the other one counts", "error", loaded.Damaged)
+	}
+	if loaded.Partitions != l.cfg.Partitions {
+		return nil, fmt.Errorf("partitions: the log was created with %d, the configuration says %d; the number cannot be changed", loaded.Partitions, l.cfg.Partitions)
+	}
+	found := &discovery{account: loaded.Account, generation: loaded.Generation}
+	if loaded.New { // nothing was acknowledged
+		return found, nil
+	}
+	var findings []layout.Finding
+	for _, store := range []ends.Store{ends.State, ends.Records} {
+		more, err := l.examineStore(found, store)
+		if err != nil {
+			return nil, err
+		}
+		findings = append(findings, more...)
+	}
+	if len(findings) > 0 {
+		return nil, l.damaged(findings...)
+	}
+	return found, nil
+}
+
+func (l *Log) damaged(findings ...layout.Finding) error {
+	return &layout.DamageError{Directory: l.cfg.Directory, Findings: findings}
+}
+
+// examineStore opens a store for reading alone and finds what is missing.
+func (l *Log) examineStore(found *discovery, store ends.Store) ([]layout.Finding, error) {
+	fs, dir := l.env.fs, l.cfg.Directory
+	findings := layout.CheckFiles(fs, dir, &found.account, store)
+	if _, err := fs.Stat(fs.PathJoin(dir, store.String())); err != nil {
+		if store == ends.Records {
+			findings = append(findings, layout.AllMissing(&found.account)...)
+		}
+		return findings, nil
+	}
+	find := func(what string, err error) ([]layout.Finding, error) {
+		if notDamage(err) {
+			return nil, err
+		}
+		return append(findings, layout.Finding{Store: store.String(), What: fmt.Sprintf("%s: %v", what, err)}), nil
+	}
+	db, err := l.openStore(store.String(), &pebble.Options{ReadOnly: true, ErrorIfNotExists: true})
+	if err != nil {
+		return find("it can't be opened", err)
+	}
+	if store == ends.State {
+		var more []layout.Finding
+		found.newest, more, err = layout.Newest(db, found.account.State, found.account.OpenUnsynced)
+		findings = append(findings, more...)
+		if err == nil {
+			found.walk.Firsts, err = layout.Firsts(db, &found.account.Facts)
+		}
+	} else {
+		found.walk.Facts, found.walk.Account, found.walk.Tail = found.account.Facts, &found.account, walkedSegments
+		err = found.walk.Run(context.Background(), db)
+		findings = append(findings, found.walk.Findings...)
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		return find("it can't be read", err)
+	}
+	return findings, nil
+}
+
+// notDamage says that an error is of the process or the machine.
+func notDamage(err error) bool {
+	for _, cause := range []error{os.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EROFS, pebble.ErrDBAlreadyExists} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+// nextFacts are those of this start.
+func (l *Log) nextFacts(found *discovery, decls []topics.Topic) error {
+	f := &found.account.Facts
+	if f.OpenUnsynced {
+		f.Epoch++
+		l.logger.Warn("the log was not closed while it ran without fsync: acknowledged records may be lost, the epoch is raised", "epoch", f.Epoch)
+	}
+	f.OpenUnsynced = !l.cfg.Sync
+	for _, d := range decls {
+		if _, ok := f.TopicIDs[d.Name]; !ok {
+			f.TopicIDs[d.Name] = uint16(len(f.TopicIDs) + 1)
+		}
+	}
+	l.epoch = f.Epoch
+	n := len(f.TopicIDs) * f.Partitions
+	grow := func(places []ends.Place) []ends.Place { return append(places, make([]ends.Place, n-len(places))...) }
+	found.account.Places, found.walk.Places = grow(found.account.Places), grow(found.walk.Places)
+	for i := range found.walk.Segments {
+		found.walk.Segments[i].Starts = grow(found.walk.Segments[i].Starts)
+	}
+	found.walk.Firsts = append(found.walk.Firsts, make([]int64, n-len(found.walk.Firsts))...)
+	// What retention has passed needs no word any more.
+	f.Gaps = slices.DeleteFunc(f.Gaps, func(g ends.Gap) bool {
+		return g.To <= found.walk.Firsts[int(g.Topic-1)*f.Partitions+int(g.Partition)]
+	})
+	return nil
+}
+
+// openStores opens both stores for writing. Pebble stores what it has replayed
+// from its logs durably before it returns.
+func (l *Log) openStores(found *discovery) (err error) {
+	exists := !found.account.New
+	state, records := l.stateOptions(), l.recordOptions()
+	state.ErrorIfNotExists, records.ErrorIfNotExists = exists, exists
+	if l.state, err = l.openStore(ends.State.String(), state); err != nil {
+		return err
+	}
+	if l.records, err = l.openStore(ends.Records.String(), records); err != nil {
+		return err
+	}
+	return syncDirectory(l.env.fs, l.cfg.Directory) // the names of the stores
+}
+
+// adopt takes what was found into memory and into the account: from here on it
+// counts as acknowledged, since readers see it.
+func (l *Log) adopt(found *discovery) error {
+	walk := &found.walk
+	for _, s := range walk.Segments {
+		l.segments.all = append(l.segments.all, segment{Segment: s, swept: make([]bool, len(s.Starts))})
+	}
+	l.lastTimeMS = walk.NewestMS
+	l.newestMS.Store(walk.NewestMS)
+	if last, ok := l.segments.last(); ok {
+		l.segments.startedMS = last.TimeMS
+		used, err := l.records.EstimateDiskUsage(layout.SegmentKey(last.Number), layout.SegmentKey(last.Number+1))
+		if err != nil {
+			return err
+		}
+		l.segments.written = int64(used)
+	}
+	for _, t := range l.ordered {
+		for i := range t.partitions {
+			// Records lost without fsync may lie between the end and first.
+			p, at := &t.partitions[i], &walk.Places[t.index+i]
+			p.first = walk.Firsts[t.index+i]
+			at.Next = max(at.Next, p.first)
+			p.end, p.next = at.Next, *at
+		}
+	}
+	l.gaps.load(found.account.Facts)
+	l.places = slices.Clone(walk.Places)
+	l.commits.newest = found.newest
+	err := l.ends.UpdateFacts(func(a *ends.Account) {
+		a.New, a.State = false, found.newest
+		copy(a.Places, walk.Places)
+	})
+	if err := errors.Join(err, l.ends.Flush()); err != nil {
+		return err
+	}
+	return l.storeFacts()
+}
+
+// storeFacts keeps a copy of the facts in the state store, for a repair.
+func (l *Log) storeFacts() error {
+	value, err := json.Marshal(l.ends.Account().Facts)
+	if err != nil {
+		return err
+	}
+	b := l.state.NewBatch()
+	if err := b.Set(layout.FactsKey(), value, nil); err != nil {
+		return err
+	}
+	return l.apply(b, true)
+}
+
+// markClosed says that nothing was lost. Both stores are closed by now:
+// everything in them is on disk.
+func (l *Log) markClosed() error {
+	err := l.ends.UpdateFacts(func(a *ends.Account) {
+		a.OpenUnsynced, a.State = false, l.commits.newest
+		copy(a.Places, l.places)
+	})
+	return errors.Join(err, l.ends.Flush())
 }
 
 // makeDirectory makes a directory that survives a power cut.
@@ -90,237 +297,21 @@ func syncDirectory(fs vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// loadMeta reads or creates the log's facts and stores what this start changes.
-// A crash before that is a start that has not happened.
-func (l *Log) loadMeta(decls []topics.Topic) (meta, error) {
-	m := meta{Format: metaFormat, Partitions: l.cfg.Partitions, TopicIDs: make(map[string]uint16)}
-	value, closer, err := l.state.Get(metaKey())
-	switch {
-	case errors.Is(err, pebble.ErrNotFound):
-	case err != nil:
-		return m, err
-	default:
-		err := json.Unmarshal(value, &m)
-		if closeErr := closer.Close(); err != nil || closeErr != nil {
-			return m, fmt.Errorf("facts of the log are damaged: %w", errors.Join(err, closeErr))
-		}
-	}
-	if m.Format != metaFormat {
-		return m, fmt.Errorf("the directory has format %d, this version knows format %d", m.Format, metaFormat)
-	}
-	if m.Partitions != l.cfg.Partitions {
-		return m, fmt.Errorf("partitions: the log was created with %d, the configuration says %d; the number cannot be changed", m.Partitions, l.cfg.Partitions)
-	}
-	if m.OpenUnsynced {
-		m.Epoch++
-		l.logger.Warn("the log was not closed while it ran without fsync: acknowledged records may be lost, the epoch is raised", "epoch", m.Epoch)
-	}
-	m.OpenUnsynced = !l.cfg.Sync
-	for _, d := range decls {
-		if _, ok := m.TopicIDs[d.Name]; !ok {
-			m.TopicIDs[d.Name] = uint16(len(m.TopicIDs) + 1)
-		}
-	}
-	l.epoch = m.Epoch
-	return m, l.storeMeta(m)
-}
-
-func (l *Log) storeMeta(m meta) error {
-	value, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	b := l.state.NewBatch()
-	if err := b.Set(metaKey(), value, nil); err != nil {
-		return err
-	}
-	return l.apply(b, true)
-}
-
-// markClosed says that nothing was lost. The record store is closed by now:
-// everything in it is on disk.
-func (l *Log) markClosed() error {
-	m := meta{Format: metaFormat, Partitions: l.cfg.Partitions, TopicIDs: make(map[string]uint16), Epoch: l.epoch}
-	for _, t := range l.ordered {
-		m.TopicIDs[t.decl.Name] = t.id
-	}
-	return l.storeMeta(m)
-}
-
 // buildTopics makes the topics, those of the directory that are no longer
 // declared included: their ids and records stay theirs.
-func (l *Log) buildTopics(decls []topics.Topic, m meta) {
-	l.ordered = make([]*topic, len(m.TopicIDs))
+func (l *Log) buildTopics(decls []topics.Topic, f ends.Facts) {
+	l.ordered = make([]*topic, len(f.TopicIDs))
 	l.topics = make(map[string]*topic)
-	for name, id := range m.TopicIDs {
-		t := &topic{decl: topics.Topic{Name: name}, id: id, index: int(id-1) * m.Partitions, partitions: make([]partition, m.Partitions)}
+	for name, id := range f.TopicIDs {
+		t := &topic{decl: topics.Topic{Name: name}, id: id, index: int(id-1) * f.Partitions, partitions: make([]partition, f.Partitions)}
 		for i := range t.partitions {
 			t.partitions[i].topic, t.partitions[i].number = t, int32(i)
 		}
 		l.ordered[id-1] = t
 	}
 	for _, d := range decls {
-		t := l.ordered[m.TopicIDs[d.Name]-1]
+		t := l.ordered[f.TopicIDs[d.Name]-1]
 		t.decl = d
 		l.topics[d.Name] = t
 	}
-}
-
-// segments is the index of the record store: which offsets begin where.
-type segments struct {
-	sync.RWMutex
-	all []segment // oldest first; the last is being written
-	// written and startedMS are the committer's, of the last segment.
-	written   int64
-	startedMS int64
-}
-
-// segment is a stretch of the record store.
-type segment struct {
-	number uint64
-	timeMS int64   // append time of its first record
-	starts []int64 // by topic.index + partition: next offset when it began
-	swept  []bool  // likewise: its records here were deleted; Log.retaining guards it
-}
-
-func (s *segments) last() (segment, bool) {
-	s.RLock()
-	defer s.RUnlock()
-	if len(s.all) == 0 {
-		return segment{}, false
-	}
-	return s.all[len(s.all)-1], true
-}
-
-// holding returns the numbers of the segments that may hold records of a
-// partition from an offset on, oldest first. The index is that of the
-// partition among all.
-func (s *segments) holding(index int, from int64) (first, last uint64, ok bool) {
-	s.RLock()
-	defer s.RUnlock()
-	after := sort.Search(len(s.all), func(i int) bool { return s.all[i].starts[index] > from })
-	if after == 0 {
-		return 0, 0, false
-	}
-	return s.all[after-1].number, s.all[len(s.all)-1].number, true
-}
-
-// A segment's header is: append time of its first record, then for each topic
-// by id and each partition the next offset when it began, all uvarints. The
-// header of a store with fewer topics is shorter.
-func (s *segment) encode() []byte {
-	b := binary.AppendUvarint(nil, uint64(s.timeMS))
-	for _, start := range s.starts {
-		b = binary.AppendUvarint(b, uint64(start))
-	}
-	return b
-}
-
-func parseSegment(number uint64, b []byte, partitions int) (segment, error) {
-	s := segment{number: number, starts: make([]int64, 0, partitions), swept: make([]bool, partitions)}
-	for i := 0; len(b) > 0; i++ {
-		v, n := binary.Uvarint(b)
-		if n <= 0 || v > math.MaxInt64 {
-			return s, fmt.Errorf("header of segment %d is damaged", number)
-		}
-		if b = b[n:]; i == 0 {
-			s.timeMS = int64(v)
-		} else {
-			s.starts = append(s.starts, int64(v))
-		}
-	}
-	if len(s.starts) > partitions {
-		return s, fmt.Errorf("header of segment %d names %d partitions, there are %d", number, len(s.starts), partitions)
-	}
-	// Topics that are younger than the segment begin at 0.
-	for len(s.starts) < partitions {
-		s.starts = append(s.starts, 0)
-	}
-	return s, nil
-}
-
-// loadSegments reads the index, and finds the ends of the partitions in the
-// last segment.
-func (l *Log) loadSegments() error {
-	it, err := l.records.NewIter(nil)
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	all := len(l.ordered) * l.cfg.Partitions
-	for ok := it.First(); ok; {
-		number := binary.BigEndian.Uint64(it.Key())
-		if len(it.Key()) != len(headerKey(0)) {
-			return fmt.Errorf("segment %d has no header", number)
-		}
-		s, err := parseSegment(number, it.Value(), all)
-		if err != nil {
-			return err
-		}
-		l.segments.all = append(l.segments.all, s)
-		ok = it.SeekGE(segmentKey(number + 1))
-	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	if len(l.segments.all) == 0 {
-		return nil // the first group begins the first segment
-	}
-	return l.findEnds(it)
-}
-
-func (l *Log) findEnds(it *pebble.Iterator) error {
-	last := &l.segments.all[len(l.segments.all)-1]
-	l.segments.startedMS, l.lastTimeMS = last.timeMS, last.timeMS
-	for _, t := range l.ordered {
-		for i := range t.partitions {
-			p := &t.partitions[i]
-			p.end = last.starts[t.index+i]
-			lower := partitionKey(last.number, t.id, uint32(i))
-			if it.SeekLT(partitionKey(last.number, t.id, uint32(i)+1)) && len(it.Key()) == recordKeyLen && string(it.Key()) >= string(lower) {
-				base, err := chunkBase(it.Key())
-				if err != nil {
-					return err
-				}
-				c, err := parseChunk(base, it.Value())
-				if err != nil {
-					return fmt.Errorf("%s partition %d offset %d: %w", t.decl.Name, i, base, err)
-				}
-				p.end = c.end()
-				l.lastTimeMS = max(l.lastTimeMS, c.timeMS)
-			}
-			p.next = p.end
-		}
-	}
-	used, err := l.records.EstimateDiskUsage(segmentKey(last.number), segmentKey(last.number+1))
-	l.segments.written = int64(used)
-	return errors.Join(err, it.Error())
-}
-
-// loadFirsts restores the oldest offsets kept.
-func (l *Log) loadFirsts() error {
-	for _, t := range l.ordered {
-		for i := range t.partitions {
-			value, closer, err := l.state.Get(firstKey(t.id, uint32(i)))
-			if errors.Is(err, pebble.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			first, n := binary.Uvarint(value)
-			if err := closer.Close(); err != nil {
-				return err
-			}
-			if n <= 0 {
-				return fmt.Errorf("oldest offset of %s partition %d is damaged", t.decl.Name, i)
-			}
-			// Records lost without fsync may lie between the end and first.
-			p := &t.partitions[i]
-			p.first = int64(first)
-			p.end = max(p.end, p.first)
-			p.next = p.end
-		}
-	}
-	return nil
 }

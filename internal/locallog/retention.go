@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // retain looks for old records at every interval.
@@ -16,7 +18,7 @@ func (l *Log) retain() {
 	ticker := time.NewTicker(l.cfg.RetentionInterval)
 	defer ticker.Stop()
 	for {
-		if err := l.retainOnce(l.env.now()); err != nil {
+		if err := l.retainOnce(stampJump); err != nil {
 			l.logger.Error("old records could not be deleted", "error", err)
 		}
 		select {
@@ -28,13 +30,16 @@ func (l *Log) retain() {
 }
 
 // retainOnce deletes the records that are older than their topic's retention,
-// in whole segments, and never what an owners' group has yet to read.
-func (l *Log) retainOnce(now time.Time) error {
+// in whole segments, and never what an owners' group has yet to read. Age is
+// counted back from the log's own newest stamp, and not by one that has only just
+// jumped there by more than jump, or two segments' age (see settledMS).
+func (l *Log) retainOnce(jump time.Duration) error {
+	nowMS := l.settledMS(max(jump, 2*l.cfg.SegmentAge))
 	for _, t := range l.ordered {
 		if t.decl.Retention <= 0 || t.decl.Compacted {
 			continue
 		}
-		cutoff := now.Add(-t.decl.Retention).UnixMilli()
+		cutoff := nowMS - t.decl.Retention.Milliseconds()
 		for i := range t.partitions {
 			p := &t.partitions[i]
 			before := l.segments.expired(t.index+i, cutoff)
@@ -49,6 +54,20 @@ func (l *Log) retainOnce(now time.Time) error {
 	return l.sweep()
 }
 
+// settledMS is the time that retention goes by.
+func (l *Log) settledMS(jump time.Duration) int64 {
+	l.segments.RLock()
+	stamps := make([]int64, 0, len(l.segments.all)+1)
+	for _, s := range l.segments.all {
+		stamps = append(stamps, s.TimeMS)
+	}
+	l.segments.RUnlock()
+	stamps = append(stamps, l.newestMS.Load())
+	settled := settledMS(stamps, jump, stampStay)
+	l.metrics.retentionLag.Store(stamps[len(stamps)-1] - settled)
+	return settled
+}
+
 // expired returns the offset of a partition below which all records are older
 // than the cutoff: the start of the newest segment that began before it.
 func (s *segments) expired(index int, cutoffMS int64) int64 {
@@ -56,10 +75,10 @@ func (s *segments) expired(index int, cutoffMS int64) int64 {
 	defer s.RUnlock()
 	before := int64(0)
 	for _, seg := range s.all {
-		if seg.timeMS >= cutoffMS {
+		if seg.TimeMS >= cutoffMS {
 			break
 		}
-		before = seg.starts[index]
+		before = seg.Starts[index].Next
 	}
 	return before
 }
@@ -73,7 +92,7 @@ func (l *Log) truncate(p *partition, before int64) error {
 		return nil
 	}
 	b := l.state.NewBatch()
-	if err := b.Set(firstKey(p.topic.id, uint32(p.number)), binary.AppendUvarint(nil, uint64(before)), nil); err != nil {
+	if err := b.Set(layout.FirstKey(p.topic.id, uint32(p.number)), binary.AppendUvarint(nil, uint64(before)), nil); err != nil {
 		return err
 	}
 	if err := l.apply(b, true); err != nil {
@@ -103,7 +122,7 @@ func (l *Log) sweep() error {
 			continue
 		}
 		for _, p := range hidden {
-			if err := l.excise(partitionKey(all[i].number, p.topic.id, uint32(p.number)), partitionKey(all[i].number, p.topic.id, uint32(p.number)+1)); err != nil {
+			if err := l.excise(layout.PartitionKey(all[i].Number, p.topic.id, uint32(p.number)), layout.PartitionKey(all[i].Number, p.topic.id, uint32(p.number)+1)); err != nil {
 				return err
 			}
 			all[i].swept[p.topic.index+int(p.number)] = true
@@ -116,7 +135,7 @@ func (l *Log) sweep() error {
 	l.segments.Lock()
 	l.segments.all = slices.Clone(l.segments.all[dropped:])
 	l.segments.Unlock()
-	return l.excise(segmentKey(all[0].number), segmentKey(all[dropped].number))
+	return l.excise(layout.SegmentKey(all[0].Number), layout.SegmentKey(all[dropped].Number))
 }
 
 // hiddenIn returns the partitions whose records in a segment are all hidden and
@@ -126,8 +145,8 @@ func (l *Log) hiddenIn(s, next segment) (hidden []*partition, kept bool) {
 		for i := range t.partitions {
 			index := t.index + i
 			switch {
-			case s.starts[index] == next.starts[index]: // has none here
-			case t.partitions[i].bounds().First < next.starts[index]:
+			case s.Starts[index].Next == next.Starts[index].Next: // has none here
+			case t.partitions[i].bounds().First < next.Starts[index].Next:
 				kept = true
 			case !s.swept[index]:
 				hidden = append(hidden, &t.partitions[i])

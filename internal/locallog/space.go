@@ -31,6 +31,7 @@ func (l *Log) watchSpace() {
 			return
 		}
 		l.checkSpace()
+		l.clock.watch(l.logger)
 	}
 }
 

@@ -15,7 +15,15 @@ func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 	opts.FS = l.wire
 	opts.FormatMajorVersion = pebble.FormatNewest
 	opts.Logger = storeLogger{l, l.logger.With("store", name)}
+	readOnly := opts.ReadOnly
 	opts.EventListener = &pebble.EventListener{
+		// The read that met it is answered with an error too, but what else the
+		// damage has cost only a new start can say.
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			if !readOnly {
+				l.fail(fmt.Errorf("store %s: %s is damaged: %w", name, info.Path, info.Details))
+			}
+		},
 		BackgroundError: func(err error) {
 			l.logger.Error("store works in the background and fails", "store", name, "error", err)
 		},

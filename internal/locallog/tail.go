@@ -21,7 +21,7 @@ type tailCache struct {
 func (tc *tailCache) publish(p *partition, chunks []*chunk) {
 	p.shown.Lock()
 	p.tail = append(p.tail, chunks...)
-	p.end = chunks[len(chunks)-1].end()
+	p.end = chunks[len(chunks)-1].End()
 	waiters := p.waiters
 	p.waiters = p.waiters[:0:0]
 	p.shown.Unlock()
@@ -85,14 +85,14 @@ func (p *partition) look(from int64, r *reader) glance {
 			p.waiters = append(p.waiters, r)
 		}
 		return g
-	case len(p.tail) == 0, from < p.tail[0].base:
+	case len(p.tail) == 0, from < p.tail[0].Base:
 		return g
 	}
 	i, found := slices.BinarySearchFunc(p.tail, from, func(c *chunk, from int64) int {
 		switch {
-		case c.end() <= from:
+		case c.End() <= from:
 			return -1
-		case c.base > from:
+		case c.Base > from:
 			return 1
 		}
 		return 0
@@ -101,9 +101,9 @@ func (p *partition) look(from int64, r *reader) glance {
 		return g // cannot be: the tail is contiguous
 	}
 	n, records, bytes := i, 0, 0
-	for n < len(p.tail) && (n == i || records+p.tail[n].count <= pollRecords && bytes+len(p.tail[n].data) <= pollBytes) {
-		records += p.tail[n].count
-		bytes += len(p.tail[n].data)
+	for n < len(p.tail) && (n == i || records+p.tail[n].Count <= pollRecords && bytes+len(p.tail[n].Data) <= pollBytes) {
+		records += p.tail[n].Count
+		bytes += len(p.tail[n].Data)
 		n++
 	}
 	g.chunks = slices.Clone(p.tail[i:n])

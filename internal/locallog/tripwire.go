@@ -2,10 +2,16 @@ package locallog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
 // tripwire is the file system under both stores. The first error of a
@@ -14,10 +20,17 @@ import (
 // released, which no one above can recover from.
 //
 // Errors of tables are Pebble's: it tries them again.
+//
+// It also enters in the account how much of a store's MANIFEST is durable and
+// which write-ahead logs there are.
 type tripwire struct {
 	vfs.FS
 	armed atomic.Bool // once the log is open; before that Open answers errors
 	fail  func(error)
+	ends  *ends.File // set before a store is opened for writing
+
+	mu   sync.Mutex
+	made []ends.Log // whose names may not be durable yet
 }
 
 // Unwrap implements vfs.FS.
@@ -35,6 +48,9 @@ func (t *tripwire) check(what, name string, err error) error {
 func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") }
 
 func (t *tripwire) watch(name string, f vfs.File, err error) (vfs.File, error) {
+	if number, ok := layout.ManifestNumber(t.PathBase(name)); ok && err == nil {
+		return &manifestFile{File: f, wire: t, name: name, store: t.storeOf(name), number: number}, nil
+	}
 	if !isLogFile(name) {
 		if err == nil && isTable(name) {
 			f = politeFile{f}
@@ -47,16 +63,82 @@ func (t *tripwire) watch(name string, f vfs.File, err error) (vfs.File, error) {
 	return &trippedFile{File: f, wire: t, name: name}, nil
 }
 
+func (t *tripwire) storeOf(name string) ends.Store {
+	if t.PathBase(t.PathDir(name)) == ends.Records.String() {
+		return ends.Records
+	}
+	return ends.State
+}
+
+// logMade takes note of a new write-ahead log.
+func (t *tripwire) logMade(name string, err error) {
+	if number, ok := layout.LogNumber(t.PathBase(name)); ok && err == nil && t.ends != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.made = append(t.made, ends.Log{Store: t.storeOf(name), Number: number})
+	}
+}
+
+// syncNames syncs a directory and enters the new logs in it in the account: in
+// memory, since whatever is acknowledged of them flushes the account first.
+func (t *tripwire) syncNames(dir string, sync func() error) error {
+	t.mu.Lock()
+	made := slices.Clone(t.made)
+	t.mu.Unlock()
+	if err := sync(); err != nil || len(made) == 0 {
+		return err
+	}
+	for _, l := range made {
+		if l.Store.String() != t.PathBase(dir) {
+			continue
+		}
+		t.ends.Update(func(a *ends.Account) { a.AddLog(l) })
+		t.mu.Lock()
+		t.made = slices.DeleteFunc(t.made, func(other ends.Log) bool { return other == l })
+		t.mu.Unlock()
+	}
+	return nil
+}
+
+// logGoes takes a write-ahead log out of the account, durably, before it goes. A
+// crash in between leaves one that is not in the account and holds nothing that
+// is not in tables.
+func (t *tripwire) logGoes(name string) error {
+	number, ok := layout.LogNumber(t.PathBase(name))
+	if !ok || t.ends == nil {
+		return nil
+	}
+	gone := ends.Log{Store: t.storeOf(name), Number: number}
+	t.mu.Lock()
+	t.made = slices.DeleteFunc(t.made, func(other ends.Log) bool { return other == gone })
+	t.mu.Unlock()
+	t.ends.Update(func(a *ends.Account) { a.DropLog(gone) })
+	return t.check("drop from the account", name, t.ends.Flush())
+}
+
 // Create implements vfs.FS.
 func (t *tripwire) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := t.FS.Create(name, category)
+	t.logMade(name, err)
 	return t.watch(name, f, err)
 }
 
 // ReuseForWrite implements vfs.FS.
 func (t *tripwire) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := t.logGoes(oldname); err != nil {
+		return nil, err
+	}
 	f, err := t.FS.ReuseForWrite(oldname, newname, category)
+	t.logMade(newname, err)
 	return t.watch(newname, f, err)
+}
+
+// Remove implements vfs.FS.
+func (t *tripwire) Remove(name string) error {
+	if err := t.logGoes(name); err != nil {
+		return err
+	}
+	return t.FS.Remove(name)
 }
 
 // OpenDir implements vfs.FS. A new log's name is durable when its directory
@@ -66,7 +148,15 @@ func (t *tripwire) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &trippedFile{File: f, wire: t, name: name}, nil
+	return &trippedDir{trippedFile{File: f, wire: t, name: name}}, nil
+}
+
+// trippedDir is a directory.
+type trippedDir struct{ trippedFile }
+
+// Sync implements vfs.File.
+func (d *trippedDir) Sync() error {
+	return d.wire.check("sync", d.name, d.wire.syncNames(d.name, d.File.Sync))
 }
 
 // trippedFile is a write-ahead log's file, or a directory.
@@ -101,4 +191,45 @@ func (f *trippedFile) SyncData() error {
 // Close implements vfs.File.
 func (f *trippedFile) Close() error {
 	return f.wire.check("close", f.name, f.File.Close())
+}
+
+// manifestFile is a store's MANIFEST, which is only ever appended to. When Pebble
+// has synced it the account gets to know, and only then may Pebble go by it.
+type manifestFile struct {
+	vfs.File
+	wire   *tripwire
+	name   string
+	store  ends.Store
+	number uint64
+	bytes  int64
+	sum    xxhash.Digest
+	begun  bool
+}
+
+// Write implements vfs.File.
+func (f *manifestFile) Write(p []byte) (int, error) {
+	if !f.begun {
+		f.begun = true
+		f.sum.Reset()
+	}
+	// Before the write, which may use the bytes up. A write that fails fails the log.
+	f.bytes += int64(len(p))
+	_, _ = f.sum.Write(p)
+	return f.File.Write(p)
+}
+
+// Sync implements vfs.File.
+func (f *manifestFile) Sync() error { return f.synced(f.File.Sync()) }
+
+// SyncData implements vfs.File.
+func (f *manifestFile) SyncData() error { return f.synced(f.File.SyncData()) }
+
+func (f *manifestFile) synced(err error) error {
+	if err == nil && f.begun {
+		f.wire.ends.Update(func(a *ends.Account) {
+			a.SetManifest(ends.Manifest{Store: f.store, Number: f.number, Bytes: f.bytes, Sum: f.sum.Sum64()})
+		})
+		err = f.wire.ends.Flush()
+	}
+	return f.wire.check("sync", f.name, err)
 }

@@ -44,6 +44,8 @@ type Harness struct {
 	// been stopped for longer than its session timeout; its partitions are
 	// given out again, to Another or to Log itself.
 	Depose func(t *testing.T, spec eventlog.OwnSpec)
+	// Fail makes the newest log fail as a whole, by damage or a failed write.
+	Fail func(t *testing.T)
 	// Hold delays durability: appends are taken and nothing becomes durable
 	// until release is called.
 	Hold func(t *testing.T) (release func())
@@ -58,6 +60,7 @@ type Harness struct {
 func (h *Harness) without() map[string]bool {
 	nils := map[string]bool{
 		"Another": h.Another == nil, "Reopen": h.Reopen == nil, "Crash": h.Crash == nil, "Truncate": h.Truncate == nil,
+		"Fail":   h.Fail == nil,
 		"Depose": h.Depose == nil, "Hold": h.Hold == nil, "BufferBytes": h.BufferBytes == 0,
 	}
 	missing := make(map[string]bool)
@@ -82,6 +85,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 	cases = append(cases, readCases...)
 	cases = append(cases, ownCases...)
 	cases = append(cases, crashCases...)
+	cases = append(cases, failCases...)
 
 	probe := open(t)
 	missing := probe.without()

@@ -20,14 +20,18 @@ func (l *Log) Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Ser
 		return fmt.Errorf("own %s: state: %w", spec.Group, err)
 	}
 	if l.isClosed() {
-		return eventlog.ErrClosed
+		return l.closedErr()
 	}
 	l.store.mu.Lock()
 	g := l.store.group(spec)
 	l.store.mu.Unlock()
-	return g.Join(ctx, l.gone, func(ctx context.Context, h *owners.Holding) error {
+	err := g.Join(ctx, l.gone, func(ctx context.Context, h *owners.Holding) error {
 		return serve(ctx, &claim{log: l, spec: spec, group: g, holding: h})
 	})
+	if failure := l.Err(); failure != nil && errors.Is(err, eventlog.ErrClosed) {
+		return failure
+	}
+	return err
 }
 
 // claim is used by its holder's goroutine alone.
@@ -122,7 +126,7 @@ func (c *claim) store(changes []eventlog.Record, resume int64) error {
 
 func (c *claim) usable(ctx context.Context) error {
 	if c.log.isClosed() {
-		return eventlog.ErrClosed
+		return c.log.closedErr()
 	}
 	return ctx.Err()
 }

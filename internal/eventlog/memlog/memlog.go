@@ -48,11 +48,14 @@ type Log struct {
 	room  *semaphore.Weighted
 	gone  chan struct{} // closed by Close and Kill
 
-	mu     sync.Mutex
-	closed bool
-	killed bool
-	queues map[queueKey]*queue
-	wg     sync.WaitGroup
+	failed chan struct{} // closed by Fail
+
+	mu      sync.Mutex
+	closed  bool
+	killed  bool
+	failure error // set by Fail
+	queues  map[queueKey]*queue
+	wg      sync.WaitGroup
 }
 
 var _ eventlog.Log = (*Log)(nil)
@@ -91,7 +94,7 @@ func Open(store *Store, opts Options) *Log {
 	if opts.MaxBatch == 0 {
 		opts.MaxBatch = 1000
 	}
-	return &Log{store: store, opts: opts, room: semaphore.NewWeighted(opts.BufferBytes), gone: make(chan struct{}), queues: make(map[queueKey]*queue)}
+	return &Log{store: store, opts: opts, room: semaphore.NewWeighted(opts.BufferBytes), gone: make(chan struct{}), failed: make(chan struct{}), queues: make(map[queueKey]*queue)}
 }
 
 // Store returns what the log is opened on.
@@ -124,7 +127,7 @@ func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eve
 	defer l.mu.Unlock()
 	if l.closed {
 		l.room.Release(min(a.size(), l.opts.BufferBytes))
-		return eventlog.ErrClosed
+		return l.goneErr()
 	}
 	key := queueKey{topic, partition}
 	q := l.queues[key]
@@ -154,7 +157,7 @@ func (l *Log) acquire(ctx context.Context, n int64) error {
 	go func() {
 		select {
 		case <-l.gone:
-			cancel(eventlog.ErrClosed)
+			cancel(l.closedErr())
 		case <-stop:
 		}
 	}()
@@ -195,7 +198,7 @@ func (l *Log) drain(t *topicData, partition int32, q *queue) {
 
 func (l *Log) storeOne(t *topicData, partition int32, a pending) (int64, error) {
 	if l.isClosed() {
-		return 0, eventlog.ErrClosed
+		return 0, l.closedErr()
 	}
 	if l.opts.BeforeAppend != nil {
 		if err := l.opts.BeforeAppend(t.decl.Name, partition, a.rec); err != nil {
@@ -221,7 +224,7 @@ func (l *Log) Bounds(_ context.Context, topic string) ([]eventlog.Bounds, error)
 		return nil, err
 	}
 	if l.isClosed() {
-		return nil, eventlog.ErrClosed
+		return nil, l.closedErr()
 	}
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
@@ -248,7 +251,7 @@ func (l *Log) NewReader(_ context.Context, topic string, start map[int32]int64) 
 		return nil, err
 	}
 	if l.isClosed() {
-		return nil, eventlog.ErrClosed
+		return nil, l.closedErr()
 	}
 	slices.SortFunc(r.positions, func(a, b position) int { return int(a.partition - b.partition) })
 	return r, nil
@@ -257,24 +260,59 @@ func (l *Log) NewReader(_ context.Context, topic string, start map[int32]int64) 
 // Close implements eventlog.Log. It waits until the append that is being
 // stored is done; those behind it fail with ErrClosed.
 func (l *Log) Close() error {
-	l.stop(false)
+	l.stop(false, nil)
 	l.wg.Wait()
-	return nil
+	return l.Err()
+}
+
+// Fail makes the log fail as by damage: see eventlog.Log's Failed. What is in the
+// store stays.
+func (l *Log) Fail(err error) {
+	if l.stop(false, err) {
+		close(l.failed)
+	}
+}
+
+// Failed implements eventlog.Log.
+func (l *Log) Failed() <-chan struct{} { return l.failed }
+
+// Err implements eventlog.Log.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
+}
+
+// closedErr says why the log takes no more calls.
+func (l *Log) closedErr() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.goneErr()
+}
+
+// goneErr is closedErr with mu held.
+func (l *Log) goneErr() error {
+	if l.failure != nil {
+		return l.failure
+	}
+	return eventlog.ErrClosed
 }
 
 // Kill ends the log as kill -9 ends a process: appends that are queued are
 // forgotten and their completions never told, claims are lost. What is in the
 // store stays. It does not wait for hooks that block.
-func (l *Log) Kill() { l.stop(true) }
+func (l *Log) Kill() { l.stop(true, nil) }
 
-func (l *Log) stop(kill bool) {
+// stop says whether the log was open until now.
+func (l *Log) stop(kill bool, failure error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return
+		return false
 	}
-	l.closed, l.killed = true, kill
+	l.closed, l.killed, l.failure = true, kill, failure
 	close(l.gone)
+	return true
 }
 
 func (l *Log) isClosed() bool {

@@ -41,6 +41,7 @@ func open(t *testing.T) logtest.Harness {
 		Crash:       func(t *testing.T) eventlog.Log { newest.Kill(); return next(t) },
 		Truncate:    func(_ *testing.T, topic string, p int32, before int64) { store.Truncate(topic, p, before) },
 		Depose:      func(_ *testing.T, spec eventlog.OwnSpec) { store.Depose(spec) },
+		Fail:        func(*testing.T) { newest.Fail(errors.New("the memory is gone")) },
 		Hold:        func(*testing.T) func() { gate.Lock(); return gate.Unlock },
 		BufferBytes: buffer,
 	}

@@ -24,8 +24,10 @@ type reader struct {
 func (r *reader) Poll(ctx context.Context) (eventlog.Batch, error) {
 	for {
 		switch {
-		case r.closed, r.log.isClosed():
+		case r.closed:
 			return eventlog.Batch{}, eventlog.ErrClosed
+		case r.log.isClosed():
+			return eventlog.Batch{}, r.log.closedErr()
 		case ctx.Err() != nil:
 			return eventlog.Batch{}, ctx.Err()
 		}
