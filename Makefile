@@ -44,7 +44,7 @@ schemas-release: $(BIN)/buf ## declare the present schemas released: later chang
 	$(BIN)/buf build -o schemas/released.binpb
 
 proto-check: proto ## fail if what is generated is not current
-	git diff --exit-code -- schemas/starlingv1 schemas/openapi internal/jsondoor/gateway
+	git diff --exit-code -- schemas/starlingv1 schemas/openapi internal/gateway/handlers
 
 docs: build ## write the generated parts of docs/ anew
 	$(GO) test ./ingest -run Docs -update

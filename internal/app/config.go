@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/ingest"
-	"github.com/starling-fleet/starling/internal/jsondoor"
+	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/matcher"
@@ -27,7 +27,7 @@ type Config struct {
 	Matcher    matcher.Config  `koanf:"matcher"`
 	Fanout     fanout.Config   `koanf:"fanout"`
 	Server     ServerConfig    `koanf:"server"`
-	JSON       jsondoor.Config `koanf:"json"`
+	JSON       gateway.Config `koanf:"json"`
 	Log        LogConfig       `koanf:"log"`
 }
 
@@ -64,7 +64,7 @@ func DefaultConfig() Config {
 			AdminListen:   "127.0.0.1:7602",
 			DrainTimeout:  10 * time.Second,
 		},
-		JSON: jsondoor.DefaultConfig(),
+		JSON: gateway.DefaultConfig(),
 		Log:  LogConfig{Level: "info", Format: "text"},
 	}
 }

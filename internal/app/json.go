@@ -4,21 +4,21 @@ import (
 	"context"
 	"net"
 
-	"github.com/starling-fleet/starling/internal/jsondoor"
+	"github.com/starling-fleet/starling/internal/gateway"
 )
 
-// opener opens a door of the process.
+// opener opens a listener of the process.
 type opener func(name, addr string) (net.Listener, error)
 
-// jsonDoor is the JSON door of a process; nil when there is none.
-type jsonDoor struct{ *jsondoor.Door }
+// jsonGateway is the JSON gateway of a process; nil when there is none.
+type jsonGateway struct{ *gateway.Gateway }
 
-// jsonUnits opens the JSON door if the process has a role that it can serve.
-func (a *App) jsonUnits(open opener) (*jsonDoor, []unit, error) {
+// jsonUnits opens the JSON gateway if the process has a role that it can serve.
+func (a *App) jsonUnits(open opener) (*jsonGateway, []unit, error) {
 	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) {
 		return nil, nil, nil
 	}
-	door, err := jsondoor.New(a.cfg.JSON, a.registry, a.logger.With("room", "jsondoor"))
+	json, err := gateway.New(a.cfg.JSON, a.registry, a.logger.With("room", "gateway"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -27,13 +27,13 @@ func (a *App) jsonUnits(open opener) (*jsonDoor, []unit, error) {
 		return nil, nil, err
 	}
 	a.json = l.Addr().String()
-	return &jsonDoor{door}, []unit{{"JSON door", func(ctx context.Context) error {
-		return door.Serve(ctx, l, a.cfg.Server.DrainTimeout)
+	return &jsonGateway{json}, []unit{{"JSON gateway", func(ctx context.Context) error {
+		return json.Serve(ctx, l, a.cfg.Server.DrainTimeout)
 	}}}, nil
 }
 
-// ingest returns what the ingest server listens on besides its own door.
-func (d *jsonDoor) ingest() ([]net.Listener, error) {
+// ingest returns what the ingest server listens on besides its own address.
+func (d *jsonGateway) ingest() ([]net.Listener, error) {
 	if d == nil {
 		return nil, nil
 	}
@@ -41,8 +41,8 @@ func (d *jsonDoor) ingest() ([]net.Listener, error) {
 	return []net.Listener{l}, err
 }
 
-// fleet returns what the fleet server listens on besides its own door.
-func (d *jsonDoor) fleet() ([]net.Listener, error) {
+// fleet returns what the fleet server listens on besides its own address.
+func (d *jsonGateway) fleet() ([]net.Listener, error) {
 	if d == nil {
 		return nil, nil
 	}

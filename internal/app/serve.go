@@ -106,7 +106,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 	return units, ready, nil
 }
 
-func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonDoor) ([]unit, func() bool, error) {
+func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
 	l, err := open("matcher", a.cfg.Server.MatcherListen)
 	if err != nil {
 		return nil, nil, err
@@ -130,7 +130,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonDoor) ([]uni
 	return []unit{{"matcher door", door}, {"matcher", m.Run}}, m.Ready, nil
 }
 
-func (a *App) fanoutUnits(open opener, json *jsonDoor) ([]unit, func() bool, error) {
+func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, error) {
 	l, err := open("fan-out", a.cfg.Server.MatcherListen)
 	if err != nil {
 		return nil, nil, err
@@ -156,7 +156,7 @@ func (a *App) fanoutUnits(open opener, json *jsonDoor) ([]unit, func() bool, err
 	return []unit{{"fan-out door", door}, {"fan-out", f.Run}}, f.Ready, nil
 }
 
-func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonDoor) (unit, error) {
+func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, error) {
 	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("room", "ingest"))
 	if err != nil {
 		return unit{}, fmt.Errorf("set up ingest: %w", err)

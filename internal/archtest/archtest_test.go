@@ -24,7 +24,7 @@ const module = "github.com/starling-fleet/starling/"
 var mayImport = map[string][]string{
 	"cmd/starling": {"internal/cli"},
 	"internal/cli": {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
-	"internal/app": {"internal/config", "internal/version", "internal/jsondoor", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
+	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
 	"ingest":       {"internal/eventlog", "schemas"},
 	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/kafkalog":   {"internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
 	"internal/eventlog":   {"schemas/topics"},
-	"internal/jsondoor":   {"schemas"},
+	"internal/gateway":    {"schemas"},
 	"internal/config":     {},
 	"internal/fleetsim":   {"client", "internal/latency", "schemas"},
 	"internal/freeport":   {},

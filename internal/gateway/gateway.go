@@ -1,4 +1,4 @@
-package jsondoor
+package gateway
 
 import (
 	"bytes"
@@ -24,13 +24,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	gateway "github.com/starling-fleet/starling/internal/jsondoor/gateway"
+	handlers "github.com/starling-fleet/starling/internal/gateway/handlers"
 	"github.com/starling-fleet/starling/schemas/openapi"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// Door is the JSON door. Build it with New, add the services, then Serve.
-type Door struct {
+// Gateway answers JSON over HTTP. Build it with New, add the services, then Serve.
+type Gateway struct {
 	cfg     Config
 	mux     *runtime.ServeMux
 	known   queries
@@ -43,14 +43,14 @@ type Door struct {
 // setQueryParser is done once because the library keeps the parser globally.
 var setQueryParser = sync.OnceFunc(func() { runtime.NewServeMux(runtime.SetQueryParameterParser(&namedQuery{})) })
 
-// New builds a door without services. It opens nothing.
-func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Door, error) {
+// New returns a gateway without services. It opens nothing.
+func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	m, err := newMetrics(reg)
 	if err != nil {
-		return nil, fmt.Errorf("register the JSON door's metrics: %w", err)
+		return nil, fmt.Errorf("register the JSON gateway's metrics: %w", err)
 	}
 	setQueryParser()
 	known := queries{}
@@ -70,59 +70,59 @@ func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Door, err
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithDisableChunkedEncoding(),
 	)
-	return &Door{cfg: cfg, mux: mux, known: known, metrics: m, logger: logger}, nil
+	return &Gateway{cfg: cfg, mux: mux, known: known, metrics: m, logger: logger}, nil
 }
 
 // AddIngest offers the ingest service. The gRPC server that has it must serve
 // the listener that is returned, and ends it when it stops.
-func (d *Door) AddIngest() (net.Listener, error) {
-	return d.add("ingest", starlingv1.File_starling_v1_ingest_proto, func(conn *grpc.ClientConn) error {
-		return gateway.RegisterIngestServiceHandler(context.Background(), d.mux, conn)
+func (g *Gateway) AddIngest() (net.Listener, error) {
+	return g.add("ingest", starlingv1.File_starling_v1_ingest_proto, func(conn *grpc.ClientConn) error {
+		return handlers.RegisterIngestServiceHandler(context.Background(), g.mux, conn)
 	})
 }
 
 // AddFleet offers the fleet service, as AddIngest does the ingest service.
-func (d *Door) AddFleet() (net.Listener, error) {
-	return d.add("fleet", starlingv1.File_starling_v1_fleet_proto, func(conn *grpc.ClientConn) error {
-		return gateway.RegisterFleetServiceHandler(context.Background(), d.mux, conn)
+func (g *Gateway) AddFleet() (net.Listener, error) {
+	return g.add("fleet", starlingv1.File_starling_v1_fleet_proto, func(conn *grpc.ClientConn) error {
+		return handlers.RegisterFleetServiceHandler(context.Background(), g.mux, conn)
 	})
 }
 
-func (d *Door) add(name string, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
-	p, err := newPipe(name, d.cfg.CallTimeout)
+func (g *Gateway) add(name string, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
+	p, err := newPipe(name, g.cfg.CallTimeout)
 	if err != nil {
 		return nil, err
 	}
-	d.pipes = append(d.pipes, p)
+	g.pipes = append(g.pipes, p)
 	if err := register(p.ClientConn); err != nil {
 		return nil, fmt.Errorf("offer the %s service as JSON: %w", name, err)
 	}
 	for i := range file.Services().Len() {
-		d.known.learn(file.Services().Get(i))
+		g.known.learn(file.Services().Get(i))
 	}
 	return p.listener, nil
 }
 
 // Handler answers requests. It is safe for concurrent use.
-func (d *Door) Handler() http.Handler {
+func (g *Gateway) Handler() http.Handler {
 	root := http.NewServeMux()
 	root.HandleFunc("GET /openapi.json", serveDocument)
-	root.Handle("/", d.mux)
+	root.Handle("/", g.mux)
 	compress, err := gzhttp.NewWrapper(gzhttp.ContentTypes([]string{typeJSON}), gzhttp.MinSize(1<<10))
 	if err != nil {
 		panic(err) // the options are constants
 	}
-	h := d.limit(whole(root, compress(root)))
-	if len(d.cfg.AllowOrigins) > 0 {
+	h := g.limit(whole(root, compress(root)))
+	if len(g.cfg.AllowOrigins) > 0 {
 		h = cors.New(cors.Options{
-			AllowedOrigins: d.cfg.AllowOrigins,
+			AllowedOrigins: g.cfg.AllowOrigins,
 			AllowedMethods: []string{http.MethodGet, http.MethodPost},
 			AllowedHeaders: []string{"Authorization", "Content-Type", "Grpc-Timeout", "Last-Event-ID"},
 			ExposedHeaders: []string{"Retry-After"},
 			MaxAge:         int(time.Hour / time.Second),
 		}).Handler(h)
 	}
-	return d.measure(h)
+	return g.measure(h)
 }
 
 // whole hands watches to plain and the rest to compressed: compression keeps
@@ -148,11 +148,11 @@ func serveDocument(w http.ResponseWriter, _ *http.Request) {
 
 // limit refuses what a service must not see: too many requests, and bodies that
 // are too large, too slow or not JSON.
-func (d *Door) limit(next http.Handler) http.Handler {
+func (g *Gateway) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer d.open.Add(-1)
-		if open := d.open.Add(1); open > int64(d.cfg.MaxOpenRequests) {
-			writeStatus(w, http.StatusTooManyRequests, tooMany(d.cfg.MaxOpenRequests))
+		defer g.open.Add(-1)
+		if open := g.open.Add(1); open > int64(g.cfg.MaxOpenRequests) {
+			writeStatus(w, http.StatusTooManyRequests, tooMany(g.cfg.MaxOpenRequests))
 			return
 		}
 		// What is not for everyone is for nobody's cache.
@@ -160,7 +160,7 @@ func (d *Door) limit(next http.Handler) http.Handler {
 		if isWatch(r.URL.Path) {
 			w.Header().Set("X-Accel-Buffering", "no") // nginx is to pass each message on
 		}
-		if !d.takeBody(w, r) {
+		if !g.takeBody(w, r) {
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -169,7 +169,7 @@ func (d *Door) limit(next http.Handler) http.Handler {
 
 // takeBody reads the body, so that its size and its time are bounded and a call
 // begins only with all of it. It answers and returns false when it is refused.
-func (d *Door) takeBody(w http.ResponseWriter, r *http.Request) bool {
+func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method != http.MethodPost {
 		if r.ContentLength != 0 {
 			writeStatus(w, http.StatusBadRequest, (&fault{"body", "only a POST has a body; here, parameters are in the URL"}).status())
@@ -190,8 +190,8 @@ func (d *Door) takeBody(w http.ResponseWriter, r *http.Request) bool {
 	}
 	// Where the connection has no deadlines (a test's recorder) there is none.
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(d.cfg.ReadTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(d.cfg.MaxBodyBytes)))
+	_ = control.SetReadDeadline(time.Now().Add(g.cfg.ReadTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.MaxBodyBytes)))
 	if err == nil {
 		_ = control.SetReadDeadline(time.Time{})
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -204,7 +204,7 @@ func (d *Door) takeBody(w http.ResponseWriter, r *http.Request) bool {
 			fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		writeStatus(w, http.StatusRequestTimeout, newStatus(codes.DeadlineExceeded, reasonTooSlow,
-			fmt.Sprintf("the body did not come within %s", d.cfg.ReadTimeout)))
+			fmt.Sprintf("the body did not come within %s", g.cfg.ReadTimeout)))
 	default:
 		writeStatus(w, http.StatusBadRequest, newStatus(codes.InvalidArgument, reasonInvalidRequest, "the body broke off"))
 	}
@@ -213,17 +213,17 @@ func (d *Door) takeBody(w http.ResponseWriter, r *http.Request) bool {
 
 // Serve answers requests on l until ctx is done; then it lets open ones end for
 // drain. Watches end when their gRPC server does, which is to be stopped first.
-func (d *Door) Serve(ctx context.Context, l net.Listener, drain time.Duration) error {
+func (g *Gateway) Serve(ctx context.Context, l net.Listener, drain time.Duration) error {
 	server := &http.Server{
-		Handler:           d.Handler(),
-		ReadHeaderTimeout: d.cfg.ReadTimeout,
-		IdleTimeout:       d.cfg.IdleTimeout,
+		Handler:           g.Handler(),
+		ReadHeaderTimeout: g.cfg.ReadTimeout,
+		IdleTimeout:       g.cfg.IdleTimeout,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(d.logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	defer d.closePipes()
+	defer g.closePipes()
 	select {
 	case err := <-served:
 		_ = server.Close()
@@ -241,8 +241,8 @@ func (d *Door) Serve(ctx context.Context, l net.Listener, drain time.Duration) e
 	return nil
 }
 
-func (d *Door) closePipes() {
-	for _, p := range d.pipes {
+func (g *Gateway) closePipes() {
+	for _, p := range g.pipes {
 		_ = p.Close()
 		_ = p.listener.Close()
 	}

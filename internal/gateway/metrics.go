@@ -1,4 +1,4 @@
-package jsondoor
+package gateway
 
 import (
 	"context"
@@ -22,16 +22,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "starling_json_requests_total",
-			Help: "Requests at the JSON door by gRPC method (none: refused before any) and HTTP status.",
+			Help: "Requests at the JSON gateway by gRPC method (none: refused before any) and HTTP status.",
 		}, []string{"method", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "starling_json_request_seconds",
-			Help:    "Time of a request at the JSON door by gRPC method; of a watch, how long it was open.",
+			Help:    "Time of a request at the JSON gateway by gRPC method; of a watch, how long it was open.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 600},
 		}, []string{"method"}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "starling_json_open_requests",
-			Help: "Requests and watches that are open at the JSON door.",
+			Help: "Requests and watches that are open at the JSON gateway.",
 		}),
 	}
 	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.open} {
@@ -55,17 +55,17 @@ func noteCall(ctx context.Context, method string) {
 }
 
 // measure counts and times requests, and bounds each write of their answers.
-func (d *Door) measure(next http.Handler) http.Handler {
+func (g *Gateway) measure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		d.metrics.open.Inc()
-		defer d.metrics.open.Dec()
+		g.metrics.open.Inc()
+		defer g.metrics.open.Dec()
 		c := &call{method: noCall}
-		out := &writer{ResponseWriter: w, control: http.NewResponseController(w), timeout: d.cfg.WriteTimeout, status: http.StatusOK}
+		out := &writer{ResponseWriter: w, control: http.NewResponseController(w), timeout: g.cfg.WriteTimeout, status: http.StatusOK}
 		out.extend()
 		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
-		d.metrics.requests.WithLabelValues(c.method, strconv.Itoa(out.status)).Inc()
-		d.metrics.seconds.WithLabelValues(c.method).Observe(time.Since(began).Seconds())
+		g.metrics.requests.WithLabelValues(c.method, strconv.Itoa(out.status)).Inc()
+		g.metrics.seconds.WithLabelValues(c.method).Observe(time.Since(began).Seconds())
 	})
 }
 

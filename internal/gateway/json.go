@@ -1,4 +1,4 @@
-package jsondoor
+package gateway
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package jsondoor
+package gateway
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// errorDomain is the domain of google.rpc.ErrorInfo in what this door refuses
+// errorDomain is the domain of google.rpc.ErrorInfo in what the gateway refuses
 // itself; the services have their own.
 const errorDomain = "json.starling.v1"
 

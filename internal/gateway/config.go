@@ -1,4 +1,4 @@
-package jsondoor
+package gateway
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Config sets the door's bounds.
+// Config sets the gateway's bounds.
 type Config struct {
-	AllowOrigins    []string      `koanf:"allow_origins" help:"Web pages that may call the door from a browser (CORS), as scheme://host or scheme://host:port; * means all. Empty turns CORS off."`
+	AllowOrigins    []string      `koanf:"allow_origins" help:"Web pages that may call the gateway from a browser (CORS), as scheme://host or scheme://host:port; * means all. Empty turns CORS off."`
 	MaxBodyBytes    int           `koanf:"max_body_bytes" help:"Largest body of a request, in bytes."`
 	MaxOpenRequests int           `koanf:"max_open_requests" help:"Requests and watches that may be open at a time; further ones are answered 429."`
 	ReadTimeout     time.Duration `koanf:"read_timeout" help:"How long a client may take to send a request."`

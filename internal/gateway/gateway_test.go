@@ -1,4 +1,4 @@
-package jsondoor_test
+package gateway_test
 
 import (
 	"bufio"
@@ -28,7 +28,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
-	"github.com/starling-fleet/starling/internal/jsondoor"
+	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -47,23 +47,23 @@ func (f *fleet) WatchVehicle(req *starlingv1.WatchVehicleRequest, out grpc.Serve
 	return f.watch(req.Name, out)
 }
 
-// stand serves a fleet behind a door over HTTP.
-func stand(t *testing.T, f *fleet, change ...func(*jsondoor.Config)) (*process, *prometheus.Registry) {
+// stand serves a fleet behind a gateway over HTTP.
+func stand(t *testing.T, f *fleet, change ...func(*gateway.Config)) (*process, *prometheus.Registry) {
 	t.Helper()
-	cfg := jsondoor.DefaultConfig()
+	cfg := gateway.DefaultConfig()
 	for _, c := range change {
 		c(&cfg)
 	}
 	registry := prometheus.NewRegistry()
-	door, err := jsondoor.New(cfg, registry, slog.New(slog.DiscardHandler))
+	json, err := gateway.New(cfg, registry, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	inMemory, err := door.AddFleet()
+	inMemory, err := json.AddFleet()
 	require.NoError(t, err)
 	server := grpc.NewServer()
 	starlingv1.RegisterFleetServiceServer(server, f)
 	go server.Serve(inMemory)
 	t.Cleanup(server.Stop)
-	web := httptest.NewServer(door.Handler())
+	web := httptest.NewServer(json.Handler())
 	t.Cleanup(web.Close)
 	return &process{t: t, base: web.URL}, registry
 }
@@ -101,19 +101,19 @@ func TestACallEndsInTime(t *testing.T) {
 		<-ctx.Done()
 		return nil, gstatus.FromContextError(ctx.Err()).Err()
 	}
-	p, _ := stand(t, &fleet{get: wait}, func(cfg *jsondoor.Config) { cfg.CallTimeout = 20 * time.Millisecond })
+	p, _ := stand(t, &fleet{get: wait}, func(cfg *gateway.Config) { cfg.CallTimeout = 20 * time.Millisecond })
 	a := p.do("/v1/vehicles/a", "")
 	require.Equal(t, http.StatusGatewayTimeout, a.status)
 	require.Equal(t, int32(codes.DeadlineExceeded), statusOf(t, a.body).Code)
 
-	p, _ = stand(t, &fleet{get: wait}, func(cfg *jsondoor.Config) { cfg.CallTimeout = time.Hour })
+	p, _ = stand(t, &fleet{get: wait}, func(cfg *gateway.Config) { cfg.CallTimeout = time.Hour })
 	a = p.do("/v1/vehicles/a", "", func(r *http.Request) { r.Header.Set("Grpc-Timeout", "20m") })
 	require.Equal(t, http.StatusGatewayTimeout, a.status)
 }
 
 // A client that does not finish its body is told so and holds nothing.
 func TestASlowBodyIsRefused(t *testing.T) {
-	p, _ := stand(t, &fleet{}, func(cfg *jsondoor.Config) { cfg.ReadTimeout = 20 * time.Millisecond })
+	p, _ := stand(t, &fleet{}, func(cfg *gateway.Config) { cfg.ReadTimeout = 20 * time.Millisecond })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
@@ -137,7 +137,7 @@ func TestAWatchThatIsNotReadEnds(t *testing.T) {
 				return err
 			}
 		}
-	}}, func(cfg *jsondoor.Config) { cfg.WriteTimeout = 20 * time.Millisecond })
+	}}, func(cfg *gateway.Config) { cfg.WriteTimeout = 20 * time.Millisecond })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
@@ -184,7 +184,7 @@ func TestAnErrorAfterTheFirstMessageIsTheLastLine(t *testing.T) {
 	}
 }
 
-// open counts the requests that the door's own metric says are open.
+// open counts the requests that the gateway's own metric says are open.
 func open(t *testing.T, registry *prometheus.Registry) float64 {
 	t.Helper()
 	return family(t, registry, "starling_json_open_requests")[0].GetGauge().GetValue()
@@ -244,7 +244,7 @@ func TestTooManyRequestsAreTurnedAway(t *testing.T) {
 		entered <- struct{}{}
 		<-leave
 		return &starlingv1.Vehicle{}, nil
-	}}, func(cfg *jsondoor.Config) { cfg.MaxOpenRequests = 1 })
+	}}, func(cfg *gateway.Config) { cfg.MaxOpenRequests = 1 })
 	first := make(chan answer)
 	go func() { first <- p.do("/v1/vehicles/a", "") }()
 	<-entered
@@ -268,7 +268,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
-// requests is the door's own count of requests with a method and a status.
+// requests is the gateway's own count of requests with a method and a status.
 func requests(t *testing.T, registry *prometheus.Registry, method, status string) float64 {
 	t.Helper()
 	for _, m := range family(t, registry, "starling_json_requests_total") {
@@ -280,7 +280,7 @@ func requests(t *testing.T, registry *prometheus.Registry, method, status string
 }
 
 // Every method that can be offered is, and a stream of answers has a verb by
-// which the door knows not to hold its messages back.
+// which the gateway knows not to hold its messages back.
 func TestEveryMethodHasAPath(t *testing.T) {
 	p, _ := stand(t, &fleet{})
 	for _, file := range []protoreflect.FileDescriptor{starlingv1.File_starling_v1_fleet_proto, starlingv1.File_starling_v1_ingest_proto} {
@@ -309,20 +309,20 @@ func TestEveryMethodHasAPath(t *testing.T) {
 
 func TestTheConfigurationNamesItsFaults(t *testing.T) {
 	for _, c := range []struct {
-		change func(*jsondoor.Config)
+		change func(*gateway.Config)
 		fault  string
 	}{
-		{func(c *jsondoor.Config) { c.MaxBodyBytes = 1 }, "max_body_bytes is 1"},
-		{func(c *jsondoor.Config) { c.MaxOpenRequests = 0 }, "max_open_requests is 0"},
-		{func(c *jsondoor.Config) { c.CallTimeout = 0 }, "call_timeout is 0s"},
-		{func(c *jsondoor.Config) { c.AllowOrigins = []string{"map.example.com"} }, "allow_origins is map.example.com"},
-		{func(c *jsondoor.Config) { c.AllowOrigins = []string{"https://a.example/"} }, "allow_origins is https://a.example/"},
+		{func(c *gateway.Config) { c.MaxBodyBytes = 1 }, "max_body_bytes is 1"},
+		{func(c *gateway.Config) { c.MaxOpenRequests = 0 }, "max_open_requests is 0"},
+		{func(c *gateway.Config) { c.CallTimeout = 0 }, "call_timeout is 0s"},
+		{func(c *gateway.Config) { c.AllowOrigins = []string{"map.example.com"} }, "allow_origins is map.example.com"},
+		{func(c *gateway.Config) { c.AllowOrigins = []string{"https://a.example/"} }, "allow_origins is https://a.example/"},
 	} {
-		cfg := jsondoor.DefaultConfig()
+		cfg := gateway.DefaultConfig()
 		c.change(&cfg)
 		require.ErrorContains(t, cfg.Validate(), c.fault, fmt.Sprintf("%+v", cfg))
 	}
-	cfg := jsondoor.DefaultConfig()
+	cfg := gateway.DefaultConfig()
 	cfg.AllowOrigins = []string{"*", "http://localhost:8080"}
 	require.NoError(t, cfg.Validate())
 }

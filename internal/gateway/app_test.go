@@ -1,4 +1,4 @@
-package jsondoor_test
+package gateway_test
 
 import (
 	"bufio"
@@ -163,7 +163,7 @@ func (w *watching) next() map[string]any {
 func TestBadInputNamesTheField(t *testing.T) {
 	p := start(t)
 	for _, c := range []struct{ path, body, field, rule string }{
-		// The door's own.
+		// The gateway's own.
 		{"/v1/vehicles:searchNearest", `{"place": {"latitude": 1, "longitude": 2}, "filter": {"tagz": ["a"]}}`, "filter.tagz", "unknown field"},
 		{"/v1/vehicles:searchNearest", `{"place": {"latitude": "abc"}}`, "place.latitude", "invalid value for double"},
 		{"/v1/vehicles:searchNearest", `{"place": {"latitude": 1, "latitude": 2}}`, "place.latitude", "duplicate field"},
@@ -271,7 +271,7 @@ func TestStopEndsWatchesWithAStatus(t *testing.T) {
 	require.NoError(t, w.lines.Err(), "the stream is ended, not cut off")
 	require.Equal(t, float64(codes.Unavailable), at(t, last, "error", "code"))
 	_, err := net.Dial("tcp", p.JSONAddr())
-	require.Error(t, err, "the door is closed")
+	require.Error(t, err, "the gateway is closed")
 }
 
 func TestCORSIsOffUnlessConfigured(t *testing.T) {

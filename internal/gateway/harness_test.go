@@ -1,4 +1,4 @@
-package jsondoor_test
+package gateway_test
 
 import (
 	"bytes"
