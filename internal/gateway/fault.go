@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,27 +41,32 @@ const maxRuleBytes = 300
 // fault is a field of a request that broke a rule before it reached a service.
 type fault struct{ field, rule string }
 
-// faultMark begins a fault's text. The generated handlers keep no more of an
-// error than its text, from which recover makes it a fault again.
-const faultMark = "\x00fault\x00"
-
 // Error implements error.
-func (f *fault) Error() string {
-	return faultMark + strings.ReplaceAll(f.field, "\x00", "") + "\x00" + f.rule
-}
+func (f *fault) Error() string { return f.field + ": " + f.rule }
 
-// status is what the client is told.
+// status is what the client receives.
 func (f *fault) status() *status.Status {
 	field, rule := short(f.field), short(f.rule)
 	return newStatus(codes.InvalidArgument, reasonInvalidRequest, field+": "+rule,
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: rule}}})
 }
 
-// recoverFault finds the fault in a status that was made of its text.
-func recoverFault(st *status.Status) (*fault, bool) {
-	_, text, marked := strings.Cut(st.Message(), faultMark)
-	field, rule, whole := strings.Cut(text, "\x00")
-	return &fault{field, rule}, marked && whole
+// body is the body of a request. It keeps the fault that the decoder finds in
+// it, because the generated handlers keep no more of an error than its text.
+type body struct {
+	*bytes.Reader
+	fault *fault
+}
+
+// Close implements io.Closer.
+func (*body) Close() error { return nil }
+
+// faultOf returns the fault that was found in a request's body, or nil.
+func faultOf(r *http.Request) *fault {
+	if b, ok := r.Body.(*body); ok {
+		return b.fault
+	}
+	return nil
 }
 
 func short(s string) string {
@@ -108,13 +114,13 @@ func retryDelay(st *status.Status) (time.Duration, bool) {
 }
 
 // handleError answers a call that failed.
-func handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+func handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	var withStatus *runtime.HTTPStatusError
 	if errors.As(err, &withStatus) {
 		err = withStatus.Err
 	}
 	st := status.Convert(err)
-	if f, ok := recoverFault(st); ok {
+	if f := faultOf(r); f != nil {
 		st = f.status()
 	}
 	httpStatus := runtime.HTTPStatusFromCode(st.Code())

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,9 +39,6 @@ type Gateway struct {
 	open    atomic.Int64
 }
 
-// setQueryParser is done once because the library keeps the parser globally.
-var setQueryParser = sync.OnceFunc(func() { runtime.NewServeMux(runtime.SetQueryParameterParser(&namedQuery{})) })
-
 // New returns a gateway without services. It opens nothing.
 func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
@@ -52,7 +48,6 @@ func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Gateway, 
 	if err != nil {
 		return nil, fmt.Errorf("register the JSON gateway's metrics: %w", err)
 	}
-	setQueryParser()
 	known := queries{}
 	drop := func(string) (string, bool) { return "", false }
 	mux := runtime.NewServeMux(
@@ -191,10 +186,10 @@ func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 	// Where the connection has no deadlines (a test's recorder) there is none.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(g.cfg.ReadTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.MaxBodyBytes)))
+	read, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.MaxBodyBytes)))
 	if err == nil {
 		_ = control.SetReadDeadline(time.Time{})
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.Body = &body{Reader: bytes.NewReader(read)}
 		return true
 	}
 	var tooLarge *http.MaxBytesError

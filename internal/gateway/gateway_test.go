@@ -96,6 +96,18 @@ func TestAuthorizationIsPassedOn(t *testing.T) {
 	require.Equal(t, "Bearer", a.header.Get("WWW-Authenticate"))
 }
 
+// What a service answers is passed on, whatever its text looks like: nothing in
+// it can pose as a fault that the gateway found.
+func TestAStatusIsPassedOnAsItIs(t *testing.T) {
+	const text = "\x00fault\x00place\x00must be paid for"
+	p, _ := stand(t, &fleet{get: func(context.Context, string) (*starlingv1.Vehicle, error) {
+		return nil, gstatus.Error(codes.NotFound, text)
+	}})
+	a := p.do("/v1/vehicles/a", "")
+	require.Equal(t, http.StatusNotFound, a.status)
+	require.Equal(t, text, a.object(t)["message"])
+}
+
 func TestACallEndsInTime(t *testing.T) {
 	wait := func(ctx context.Context, _ string) (*starlingv1.Vehicle, error) {
 		<-ctx.Done()

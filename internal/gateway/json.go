@@ -31,19 +31,23 @@ func (*strictJSON) StreamContentType(any) string { return typeNDJSON }
 // NewDecoder implements runtime.Marshaler.
 func (*strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
-		body, err := io.ReadAll(r)
+		text, err := io.ReadAll(r)
 		if err != nil {
 			return err
 		}
-		if len(bytes.TrimSpace(body)) == 0 {
+		if len(bytes.TrimSpace(text)) == 0 {
 			return io.EOF // nothing is set, which the rules then say
 		}
 		m, ok := v.(proto.Message)
 		if !ok {
 			return fmt.Errorf("decode JSON into a %T: not a message", v)
 		}
-		if err := protojson.Unmarshal(body, m); err != nil {
-			return locate(body, err)
+		if err := protojson.Unmarshal(text, m); err != nil {
+			f := locate(text, err)
+			if b, ok := r.(*body); ok {
+				b.fault = f
+			}
+			return f
 		}
 		return nil
 	})
@@ -71,7 +75,7 @@ func (*events) Delimiter() []byte { return []byte("\n\n") }
 var position = regexp.MustCompile(`\(line (\d+):(\d+)\): (.*)`)
 
 // locate turns an error of protojson into a fault that names the field.
-func locate(body []byte, err error) error {
+func locate(body []byte, err error) *fault {
 	found := position.FindStringSubmatch(err.Error())
 	if found == nil { // the text ends too early
 		return &fault{field: fieldAt(body, len(body)), rule: strings.TrimSpace(strings.TrimPrefix(err.Error(), "proto:"))}

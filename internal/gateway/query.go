@@ -13,17 +13,20 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// namedQuery fills a request from the parameters of a URL and names the one that
-// it can't take.
-type namedQuery struct{ runtime.DefaultQueryParser }
-
-// Parse implements runtime.QueryParameterParser.
-func (q *namedQuery) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+// wrongValue is the first parameter whose value its field can't take. The library
+// names none.
+func wrongValue(m protoreflect.MessageDescriptor, values url.Values) *fault {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(m.FullName())
+	if err != nil {
+		return nil // the handler, which has the type, will refuse it
+	}
+	msg, nothing := kind.New().Interface(), utilities.NewDoubleArray(nil)
 	// In order, so that the same request has the same answer.
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		if err := q.DefaultQueryParser.Parse(msg, url.Values{key: values[key]}, filter); err != nil {
+		if err := new(runtime.DefaultQueryParser).Parse(msg, url.Values{key: values[key]}, nothing); err != nil {
 			return &fault{field: key, rule: err.Error()}
 		}
 	}
@@ -53,13 +56,18 @@ func (q queries) learn(service protoreflect.ServiceDescriptor) {
 	}
 }
 
-// check is middleware that refuses parameters which no field takes: the library
-// passes over them.
+// check is middleware that refuses parameters which no field takes, which the
+// library passes over, and values that their fields can't take.
 func (q queries) check(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, inPath map[string]string) {
 		pattern, _ := runtime.HTTPPattern(r.Context())
 		if m, isGet := q[pattern.String()]; isGet && r.Method == http.MethodGet {
-			if f := unknown(m, r.URL.Query(), inPath); f != nil {
+			values := r.URL.Query()
+			f := unknown(m, values, inPath)
+			if f == nil {
+				f = wrongValue(m, values)
+			}
+			if f != nil {
 				writeStatus(w, http.StatusBadRequest, f.status())
 				return
 			}
