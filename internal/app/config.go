@@ -27,7 +27,7 @@ type Config struct {
 	Matcher    matcher.Config  `koanf:"matcher"`
 	Fanout     fanout.Config   `koanf:"fanout"`
 	Server     ServerConfig    `koanf:"server"`
-	JSON       gateway.Config `koanf:"json"`
+	JSON       gateway.Config  `koanf:"json"`
 	Log        LogConfig       `koanf:"log"`
 }
 
