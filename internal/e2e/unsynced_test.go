@@ -15,7 +15,7 @@ import (
 // A log without fsync that was killed may have lost what it acknowledged. It
 // serves again in a new epoch, with vehicles unknown until they report.
 func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
-	doors, err := child.FreeDoors()
+	doors, err := child.FreeAddresses()
 	require.NoError(t, err)
 	up := child.New(child.Spec{
 		Name: "up",

@@ -90,7 +90,7 @@ func (c *city) speedLimit(a, b node) float64 {
 	return streetMPS
 }
 
-// green says whether a vehicle that comes to n along direction (di, dj) may
+// green reports whether a vehicle that comes to n along direction (di, dj) may
 // cross at time t, in seconds.
 func (c *city) green(n node, dj int, t float64) bool {
 	if n.i%arterialEvery != 0 || n.j%arterialEvery != 0 {

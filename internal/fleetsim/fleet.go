@@ -22,8 +22,8 @@ type Transmission struct {
 	Resend bool
 }
 
-// tickS is the time step of all movement: results do not depend on how far
-// Advance is asked to go at a time.
+// tickS is the time step of all movement: results do not depend on the steps in
+// which Advance is called.
 const tickS = 0.2
 
 // Fleet generates a fleet's movement and reports. It has no clock but the times
@@ -114,12 +114,12 @@ func (f *Fleet) Advance(to time.Time) []Transmission {
 // tick lets a phone take a fix and send what is due at time t.
 func (p *phone) tick(f *Fleet, d *driver, t float64, out []Transmission) []Transmission {
 	s := d.state()
-	if s.Availability == offline && p.told == offline {
+	if s.Availability == offline && p.reported == offline {
 		p.gps.lost = true
 		p.nextFixS, p.nextUploadS = t+tickS, t+tickS
 		return out
 	}
-	if p.told == offline {
+	if p.reported == offline {
 		// The app has been started again, with an empty queue.
 		p.session, p.sequence = max(1, p.rng.Uint64()^uint64(f.start.UnixNano())), 0
 	}
@@ -134,7 +134,7 @@ func (p *phone) tick(f *Fleet, d *driver, t float64, out []Transmission) []Trans
 			p.pending, p.truth = append(p.pending, fix), append(p.truth, s)
 		}
 	}
-	changed := s.Availability != p.told
+	changed := s.Availability != p.reported
 	full := len(p.pending) > 0 && (!p.batching || t >= p.nextUploadS) || len(p.pending) >= 500
 	// In a tunnel there is no network either.
 	if !changed && !full || s.Tunnel {
@@ -153,8 +153,8 @@ func (f *Fleet) at(t float64) time.Time {
 func (p *phone) transmit(f *Fleet, t float64, now starlingv1.Availability, out []Transmission) []Transmission {
 	p.sequence++
 	report := &starlingv1.Report{VehicleId: p.id, SessionId: p.session, Sequence: p.sequence, Fixes: p.pending}
-	if now != p.told {
-		report.Availability, p.told = now, now
+	if now != p.reported {
+		report.Availability, p.reported = now, now
 	}
 	if p.sequence == 1 {
 		report.Attributes = p.attributes

@@ -36,7 +36,7 @@ func distanceM(lat1, lon1, lat2, lon2 float64) float64 {
 }
 
 func TestSameSeedSameFleet(t *testing.T) {
-	// The second is asked in other steps, which must make no difference.
+	// The second is advanced in other steps, which must make no difference.
 	a, b, other := fleet(t, nil), fleet(t, nil), fleet(t, func(c *fleetsim.Config) { c.Seed = 2 })
 	one := a.Advance(start.Add(10 * time.Minute))
 	var two []fleetsim.Transmission
@@ -190,8 +190,8 @@ func TestRunInRealTime(t *testing.T) {
 		s := &fleettest.Server{BreakEvery: 500}
 		o := fleetsim.DefaultOptions()
 		o.Ingest, o.Fleet.Vehicles = serve(t, s), 20
-		told := 0
-		o.Progress = func(fleetsim.Progress) { told++ }
+		calls := 0
+		o.Progress = func(fleetsim.Progress) { calls++ }
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		p, err := fleetsim.Run(ctx, o)
@@ -201,7 +201,7 @@ func TestRunInRealTime(t *testing.T) {
 		require.Equal(t, p.Fixes, p.Client.AcknowledgedFixes)
 		require.Positive(t, p.Client.BrokenStreams)
 		require.Greater(t, p.Fixes, int64(600))
-		require.InDelta(t, 119, told, 3)
+		require.InDelta(t, 119, calls, 3)
 		require.Equal(t, p.Reports, p.AckLatency.Count)
 		for _, r := range s.Reports {
 			for _, f := range r.Report.GetFixes() {

@@ -99,7 +99,7 @@ type phone struct {
 	nextUploadS float64
 	pending     []*starlingv1.Fix
 	truth       []State
-	told        starlingv1.Availability // last reported
+	reported    starlingv1.Availability // last reported
 	attributes  *starlingv1.Attributes  // reported first in a session
 }
 

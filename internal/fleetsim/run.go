@@ -12,7 +12,7 @@ import (
 	"github.com/starling-fleet/starling/internal/latency"
 )
 
-// Options say how a fleet's reports are sent.
+// Options set how a fleet's reports are sent.
 type Options struct {
 	Fleet Config
 	// Ingest is where the reports go.
@@ -26,15 +26,15 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Client bounds the reporter.
 	Client client.Config
-	// Sent, when not nil, is told each transmission before it is sent.
+	// Sent, if not nil, is called with each transmission before it is sent.
 	Sent func(Transmission)
-	// Progress, when not nil, is told how it goes every ProgressEvery, from one
+	// Progress, if not nil, is called every ProgressEvery, from one
 	// goroutine.
 	Progress      func(Progress)
 	ProgressEvery time.Duration
 }
 
-// DefaultOptions drive the default fleet until told to stop.
+// DefaultOptions drive the default fleet until ctx is done.
 func DefaultOptions() Options {
 	return Options{Fleet: DefaultConfig(), Client: client.DefaultConfig(), DrainTimeout: 30 * time.Second, ProgressEvery: time.Second}
 }
@@ -125,12 +125,12 @@ type run struct {
 	begun    time.Time
 	acks     latency.Histogram
 
-	sums     Progress // reports, fixes, resends, behind
-	lastTold time.Time
-	lastAck  int64
+	sums       Progress // reports, fixes, resends, behind
+	lastReport time.Time
+	lastAck    int64
 }
 
-// pollEvery is how often a fleet in real time is asked for what it sends.
+// pollEvery is how often a fleet in real time is advanced.
 const pollEvery = 20 * time.Millisecond
 
 // drive sends until ctx is done or the duration is over; reporter is done when
@@ -164,12 +164,12 @@ func (r *run) drive(ctx, reporter context.Context, start time.Time) error {
 				return err
 			}
 		}
-		r.tell()
+		r.reportProgress()
 	}
 	return nil
 }
 
-// done says why sending ended; that ctx is done is no fault.
+// done returns why sending ended; a done ctx is no error.
 func done(ctx, reporter context.Context) error {
 	if ctx.Err() == nil && reporter.Err() != nil {
 		return context.Cause(reporter)
@@ -202,8 +202,8 @@ func (r *run) send(ctx context.Context, x Transmission) error {
 	return nil
 }
 
-func (r *run) tell() {
-	if r.opts.Progress == nil || time.Since(r.lastTold) < r.opts.ProgressEvery {
+func (r *run) reportProgress() {
+	if r.opts.Progress == nil || time.Since(r.lastReport) < r.opts.ProgressEvery {
 		return
 	}
 	r.opts.Progress(r.progress())
@@ -213,13 +213,13 @@ func (r *run) progress() Progress {
 	now := time.Now()
 	p := r.sums
 	p.Elapsed, p.Client, p.AckLatency = now.Sub(r.begun), r.reporter.Stats(), r.acks.Summary()
-	last := r.lastTold
+	last := r.lastReport
 	if last.IsZero() {
 		last = r.begun
 	}
 	if d := now.Sub(last).Seconds(); d > 0 {
 		p.FixesPerSecond = float64(p.Client.AcknowledgedFixes-r.lastAck) / d
 	}
-	r.lastTold, r.lastAck = now, p.Client.AcknowledgedFixes
+	r.lastReport, r.lastAck = now, p.Client.AcknowledgedFixes
 	return p
 }

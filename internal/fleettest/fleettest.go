@@ -279,18 +279,18 @@ func (s *Server) SearchNearest(_ context.Context, req *pb.SearchNearestRequest) 
 
 // WatchVehicle implements the service by looking every 10 ms.
 func (s *Server) WatchVehicle(req *pb.WatchVehicleRequest, stream grpc.ServerStreamingServer[pb.WatchVehicleResponse]) error {
-	var told *pb.Vehicle
+	var sent *pb.Vehicle
 	for first := true; ; first = false {
 		v, err := s.GetVehicle(stream.Context(), &pb.GetVehicleRequest{Name: req.GetName()})
 		unknown := err != nil
 		if unknown {
 			v = &pb.Vehicle{Name: req.GetName()}
 		}
-		if first || !unknown && v != told {
+		if first || !unknown && v != sent {
 			if err := stream.Send(&pb.WatchVehicleResponse{Vehicle: v, Unknown: unknown}); err != nil {
 				return err
 			}
-			told = v
+			sent = v
 		}
 		if retry.Sleep(stream.Context(), 10*time.Millisecond) != nil {
 			return nil

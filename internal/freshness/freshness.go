@@ -56,7 +56,7 @@ func New(fleet grpc.ClientConnInterface, vehicles []string) *Probe {
 	return p
 }
 
-// Watches says whether the probe watches a vehicle.
+// Watches reports whether the probe watches a vehicle.
 func (p *Probe) Watches(vehicle string) bool { return p.vehicles[vehicle] != nil }
 
 // Sent notes that a vehicle's newest fix is being sent. Fixes of vehicles that

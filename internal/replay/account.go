@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Account says what became of every row.
+// Account counts what became of every row.
 type Account struct {
 	// Files were read; SkippedFiles were left out by their name.
 	Files        []string `json:"files"`
@@ -29,7 +29,7 @@ type Account struct {
 	// had answered.
 	Unacknowledged int64 `json:"unacknowledged"`
 
-	// What the fleet says of the rows: new, there before, there before with
+	// What the fleet counts of the rows: new, there before, there before with
 	// other content, and behind the reorder window.
 	Accepted   int64 `json:"accepted"`
 	Duplicates int64 `json:"duplicates"`
@@ -64,7 +64,7 @@ func (a Account) FixesPerSecond() float64 {
 	return float64(a.Acknowledged) / a.SendDuration.Seconds()
 }
 
-// Check says why the account does not close, or nil: every row is in exactly
+// Check returns an error if the account does not close: every row is in exactly
 // one class, and what ingest acknowledged is what the fleet has consumed.
 func (a Account) Check() error {
 	refused := sum(a.Refused)

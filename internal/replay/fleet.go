@@ -14,7 +14,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// counts are what the fleet says of a set of vehicles' fixes, since it knows
+// counts are what the fleet counts of a set of vehicles' fixes, since it knows
 // them.
 type counts struct{ accepted, duplicate, conflict, late int64 }
 
@@ -32,22 +32,22 @@ func (c *counts) add(v *starlingv1.Vehicle) {
 	c.late += f.GetLate()
 }
 
-// askSingly is up to how many vehicles are asked for one by one; for more, the
+// maxSingly is up to how many vehicles are read one by one; for more, the
 // whole fleet is listed.
-const askSingly = 64
+const maxSingly = 64
 
 // fleetCounts sums the counts of the named vehicles. A vehicle that the fleet
 // does not know counts nothing.
 func fleetCounts(ctx context.Context, fleet starlingv1.FleetServiceClient, vehicles []string) (counts, error) {
 	var c counts
-	if len(vehicles) <= askSingly {
+	if len(vehicles) <= maxSingly {
 		for _, id := range vehicles {
 			v, err := fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: limits.VehicleNamePrefix + id})
 			if status.Code(err) == codes.NotFound {
 				continue
 			}
 			if err != nil {
-				return c, fmt.Errorf("ask the fleet for vehicle %q: %w", id, err)
+				return c, fmt.Errorf("get vehicle %q: %w", id, err)
 			}
 			c.add(v)
 		}
@@ -86,19 +86,19 @@ func ListFleet(ctx context.Context, fleet starlingv1.FleetServiceClient, each fu
 // how many more it shows. When fixes were sent again, copies may follow the
 // fixes that are waited for, so it waits until the numbers stand still. It gives
 // up, without an error, when nothing has changed for timeout.
-func settle(ctx context.Context, ask func(context.Context) (counts, error), before counts, want int64, resent bool, timeout time.Duration, told func(counts)) (delta counts, settled bool, err error) {
+func settle(ctx context.Context, count func(context.Context) (counts, error), before counts, want int64, resent bool, timeout time.Duration, changed func(counts)) (delta counts, settled bool, err error) {
 	const still = time.Second
 	pause := 20 * time.Millisecond
 	lastChange := time.Now()
 	for first := true; ; first = false {
-		now, err := ask(ctx)
+		now, err := count(ctx)
 		if err != nil {
 			return delta, false, err
 		}
 		next := now.minus(before)
 		if next != delta || first {
 			delta, lastChange = next, time.Now()
-			told(delta)
+			changed(delta)
 		}
 		quiet := time.Since(lastChange)
 		if delta.total() >= want && (!resent || quiet >= still) {

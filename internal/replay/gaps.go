@@ -30,7 +30,7 @@ func (rec *recording) closeGaps(maxGapMS int64) (shortenedMS int64) {
 	return shortenedMS
 }
 
-// gap says that rows before endMS are moved by shiftMS.
+// gap moves the rows before endMS by shiftMS.
 type gap struct{ endMS, shiftMS int64 }
 
 // findGaps returns the gaps of sorted times, oldest first.

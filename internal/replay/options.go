@@ -1,4 +1,4 @@
-// Package replay plays recorded fixes through the real gRPC door and accounts
+// Package replay plays recorded fixes through the real gRPC server and accounts
 // for every row: what was accepted, was there before, was late or was refused.
 package replay
 
@@ -13,7 +13,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// Options say what to play and how.
+// Options set what is played and how.
 type Options struct {
 	// Paths are CSV or CSV.gz files, folders of them, or patterns. Reference
 	// trajectories (*.truth.csv) and labels (*labels.csv) are left out.
@@ -48,7 +48,7 @@ type Options struct {
 	SettleTimeout time.Duration
 	// Client bounds the reporter.
 	Client client.Config
-	// Progress, when not nil, is told how it goes every ProgressEvery and once
+	// Progress, if not nil, is called every ProgressEvery and once
 	// at the end, from one goroutine at a time.
 	Progress      func(Progress)
 	ProgressEvery time.Duration

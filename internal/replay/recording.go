@@ -17,7 +17,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// has says which optional columns of a row are filled.
+// has are the optional columns that a row fills.
 type has uint8
 
 const (

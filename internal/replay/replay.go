@@ -13,7 +13,7 @@ import (
 )
 
 // Run plays the files and returns the account of every row. The whole recording
-// is held in memory, 56 bytes a row. When Run fails, the account says how far
+// is held in memory, 56 bytes a row. When Run fails, the account shows how far
 // it came.
 func Run(ctx context.Context, opts Options) (Account, error) {
 	if err := opts.Validate(); err != nil {
@@ -59,24 +59,24 @@ type playback struct {
 	waiting   int     // vehicles with fixes in their batch
 	begun     time.Time
 
-	mu       sync.Mutex // guards what handlers and progress share
-	sent     int64      // rows handed on
-	settling bool
-	consumed int64
-	refused  map[string]int64
-	lastTold time.Time
-	lastAck  int64
+	mu         sync.Mutex // guards what handlers and progress share
+	sent       int64      // rows handed on
+	settling   bool
+	consumed   int64
+	refused    map[string]int64
+	lastReport time.Time
+	lastAck    int64
 }
 
 func (p *playback) run(ctx context.Context) (Account, error) {
 	fleet := starlingv1.NewFleetServiceClient(p.opts.Fleet)
-	ask := func(ctx context.Context) (counts, error) { return fleetCounts(ctx, fleet, p.rec.vehicles) }
-	before, err := ask(ctx)
+	count := func(ctx context.Context) (counts, error) { return fleetCounts(ctx, fleet, p.rec.vehicles) }
+	before, err := count(ctx)
 	if err != nil {
 		return p.account(0), err
 	}
-	stopTelling := p.keepTelling()
-	defer stopTelling()
+	stopProgress := p.reportProgress()
+	defer stopProgress()
 	sendErr := p.send(ctx)
 	account := p.account(time.Since(p.begun))
 	if sendErr != nil {
@@ -87,7 +87,7 @@ func (p *playback) run(ctx context.Context) (Account, error) {
 	p.mu.Unlock()
 	settleStart := time.Now()
 	want := account.Acknowledged - sum(account.Refused)
-	delta, settled, err := settle(ctx, ask, before, want, account.Resent > 0, p.opts.SettleTimeout, func(c counts) {
+	delta, settled, err := settle(ctx, count, before, want, account.Resent > 0, p.opts.SettleTimeout, func(c counts) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.consumed = c.total()
@@ -126,7 +126,7 @@ func (p *playback) send(ctx context.Context) error {
 	defer func() { cancel(nil); <-ran }()
 	if err := p.play(runCtx); err != nil {
 		cancel(err)
-		// Run's error says more than that Send was refused.
+		// Run's error is the cause of Send's.
 		if cause := context.Cause(runCtx); cause != nil {
 			err = cause
 		}
@@ -253,7 +253,7 @@ func (r *row) fix(deviceTimeMS int64) *starlingv1.Fix {
 	return f
 }
 
-// account sums up what is known before the fleet is asked.
+// account sums up what is known before the fleet is read.
 func (p *playback) account(took time.Duration) Account {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,8 +269,8 @@ func (p *playback) account(took time.Duration) Account {
 	return a
 }
 
-// keepTelling tells the progress until the returned function is called.
-func (p *playback) keepTelling() (stop func()) {
+// reportProgress calls Progress until the returned function is called.
+func (p *playback) reportProgress() (stop func()) {
 	if p.opts.Progress == nil {
 		return func() {}
 	}
@@ -302,14 +302,14 @@ func (p *playback) progress() Progress {
 	}
 	s := p.reporter.Stats()
 	g.AcknowledgedFixes, g.RefusedFixes, g.UnacknowledgedReports = s.AcknowledgedFixes, s.RefusedFixes, s.PendingReports
-	last := p.lastTold
+	last := p.lastReport
 	if last.IsZero() {
 		last = p.begun
 	}
 	if d := now.Sub(last).Seconds(); d > 0 {
 		g.FixesPerSecond = float64(s.AcknowledgedFixes-p.lastAck) / d
 	}
-	p.lastTold, p.lastAck = now, s.AcknowledgedFixes
+	p.lastReport, p.lastAck = now, s.AcknowledgedFixes
 	return g
 }
 

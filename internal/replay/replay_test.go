@@ -80,8 +80,8 @@ func TestAccountHasEveryRowInOneClass(t *testing.T) {
 				s := &fleettest.Server{WindowMS: 30_000, ConsumeDelay: 50 * time.Millisecond}
 				o := options(serve(t, s), write(t, t.TempDir(), "x.csv"+gz, mixed))
 				o.BatchSize = batch
-				var told []replay.Progress
-				o.Progress = func(p replay.Progress) { told = append(told, p) }
+				var calls []replay.Progress
+				o.Progress = func(p replay.Progress) { calls = append(calls, p) }
 				a, err := replay.Run(t.Context(), o)
 				require.NoError(t, err)
 				require.NoError(t, a.Check())
@@ -93,7 +93,7 @@ func TestAccountHasEveryRowInOneClass(t *testing.T) {
 				require.EqualValues(t, 1, a.Late)
 				require.Equal(t, map[string]int64{"null_island": 1, "coordinate_not_finite": 1}, a.Refused)
 				require.Equal(t, map[string]int64{"vehicle_id": 1, "unix_ms": 1, "lat": 1, "speed_mps": 1, "number of columns": 1}, a.Unreadable)
-				last := told[len(told)-1]
+				last := calls[len(calls)-1]
 				require.True(t, last.Settling)
 				require.EqualValues(t, 12, last.Rows)
 				require.EqualValues(t, 10, last.Consumed)
@@ -255,15 +255,15 @@ func TestFolderLeavesOutTruthAndLabels(t *testing.T) {
 func TestUnusableInputIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	conn := serve(t, &fleettest.Server{})
-	cut := write(t, dir, "cut.csv.gz", mixed)
-	whole, err := os.ReadFile(cut)
+	truncated := write(t, dir, "truncated.csv.gz", mixed)
+	whole, err := os.ReadFile(truncated)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(cut, whole[:len(whole)/2], 0o600))
+	require.NoError(t, os.WriteFile(truncated, whole[:len(whole)/2], 0o600))
 	for want, paths := range map[string][]string{
 		"lacks the columns [lat vehicle_id]": {write(t, dir, "x.csv", "id,unix_ms,latitude,lon\n")},
 		"missing.csv":                        {filepath.Join(dir, "missing.csv")},
 		"no CSV file":                        {t.TempDir()},
-		"unexpected EOF":                     {cut},
+		"unexpected EOF":                     {truncated},
 		"header":                             {write(t, dir, "empty.csv", "")},
 		"paths":                              nil,
 	} {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// schedule says in which order and when rows are sent, and which device time
+// schedule is in which order and when rows are sent, and which device time
 // they carry.
 type schedule struct {
 	// order holds the indices of the rows; nil means as they stand.

@@ -14,18 +14,18 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// VerifyOptions say how thoroughly Verify compares.
+// VerifyOptions set how thoroughly Verify compares.
 type VerifyOptions struct {
 	// Fleet is the matcher to compare.
 	Fleet grpc.ClientConnInterface
 	// Places is how many random places are searched.
 	Places int
-	// MaxResults is the largest answer that is asked for; each search draws its
+	// MaxResults is the largest answer that is requested; each search draws its
 	// own size up to it.
 	MaxResults int
 	// Seed makes the places repeatable.
 	Seed uint64
-	// Progress, when not nil, is told after every hundredth place.
+	// Progress, if not nil, is called after every hundredth place.
 	Progress func(done int)
 }
 
@@ -111,7 +111,7 @@ func (v *Verification) list(ctx context.Context, fleet starlingv1.FleetServiceCl
 	return vehicles, err
 }
 
-// relist lists the fleet again and says whether it is another than before.
+// relist lists the fleet again and reports whether it is another than before.
 func (v *Verification) relist(ctx context.Context, fleet starlingv1.FleetServiceClient, vehicles *[]located) (moved bool, err error) {
 	now, err := v.list(ctx, fleet)
 	if err != nil {
@@ -181,7 +181,7 @@ func compare(ctx context.Context, fleet starlingv1.FleetServiceClient, req *star
 			return i, fmt.Errorf("%s is %q, which the fleet does not list with a position", where, g.GetVehicle().GetName())
 		}
 		if math.Abs(x.distance-g.GetDistanceM()) > distanceToleranceM {
-			return i, fmt.Errorf("%s, %s, is said to be %v m away and is %v m", where, x.name, g.GetDistanceM(), x.distance)
+			return i, fmt.Errorf("%s, %s, is %v m away in the answer and in fact %v m", where, x.name, g.GetDistanceM(), x.distance)
 		}
 		if math.Abs(x.distance-all[i].distance) > distanceToleranceM {
 			return i, fmt.Errorf("%s is %s at %v m, by brute force it is %s at %v m", where, x.name, x.distance, all[i].name, all[i].distance)
@@ -199,12 +199,12 @@ func compare(ctx context.Context, fleet starlingv1.FleetServiceClient, req *star
 func compareLength(got int, req *starlingv1.SearchNearestRequest, sorted []located) error {
 	want := min(len(sorted), int(req.GetMaxResults()))
 	if r := req.GetRadiusM(); r > 0 {
-		surely := countWithin(sorted, r-distanceToleranceM)
-		perhaps := countWithin(sorted, r+distanceToleranceM)
-		if got >= min(want, surely) && got <= min(want, perhaps) {
+		least := countWithin(sorted, r-distanceToleranceM)
+		most := countWithin(sorted, r+distanceToleranceM)
+		if got >= min(want, least) && got <= min(want, most) {
 			return nil
 		}
-		want = min(want, surely)
+		want = min(want, least)
 	}
 	if got != want {
 		return fmt.Errorf("%d results at (%v, %v) within %v m, by brute force %d", got, req.GetPlace().GetLatitude(), req.GetPlace().GetLongitude(), req.GetRadiusM(), want)

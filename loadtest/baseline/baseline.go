@@ -62,7 +62,7 @@ type stream struct {
 	wake  chan struct{} // has a token when prefix or err has changed
 }
 
-// completion is told when one report is durable.
+// completion is called when one report is durable.
 type completion struct {
 	s      *stream
 	number int64
@@ -150,11 +150,11 @@ func (p *Pipeline) receive(ctx context.Context, g grpc.BidiStreamingServer[starl
 	}
 }
 
-// acknowledge tells the client what is durable, until everything is.
+// acknowledge sends what is durable to the client, until everything is.
 func (p *Pipeline) acknowledge(g grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse], s *stream, received <-chan end) error {
-	var told int64
+	var sent int64
 	total := int64(-1) // not known before the client has ended its side
-	for told != total {
+	for sent != total {
 		select {
 		case <-s.wake:
 		case e := <-received:
@@ -168,12 +168,12 @@ func (p *Pipeline) acknowledge(g grpc.BidiStreamingServer[starlingv1.StreamRepor
 		s.mu.Lock()
 		prefix, err := s.prefix, s.err
 		s.mu.Unlock()
-		if prefix > told {
+		if prefix > sent {
 			if err := g.Send(&starlingv1.StreamReportsResponse{AcknowledgedReports: prefix}); err != nil {
 				return err
 			}
-			p.acked.Add(prefix - told)
-			told = prefix
+			p.acked.Add(prefix - sent)
+			sent = prefix
 		}
 		if err != nil {
 			return status.Errorf(codes.Unavailable, "append: %v", err)

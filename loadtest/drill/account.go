@@ -67,7 +67,7 @@ func (a *Account) killed() (n int) {
 	return n
 }
 
-// OK says that nothing is off.
+// OK reports whether the drill found nothing.
 func (a *Account) OK() bool { return a.Findings.None() }
 
 // Misses is one line for a drill that found something; String has the findings.
@@ -97,7 +97,7 @@ func (a *Account) String() string {
 	line("sent", "%d vehicles, %d reports, %d fixes; %d reports again after %d broken streams %s, %d copies", t.Vehicles, t.ReportsSent, t.FixesSent, a.Resends, a.Breaks, a.Statuses, a.Copies)
 	line("acknowledged", "%d reports with %d fixes, %d fixes refused; %.0f fixes/s while reporting (asked for %d)", t.ReportsAcked, t.FixesAcked, t.Refused, float64(a.AckedWhileReporting)/a.Reported.Seconds(), a.Options.FixesPerSecond)
 	line("locations", "%d records (%d ticks, %d copies, %d never acknowledged), %d fixes, %d without copies", t.Locations, t.Ticks, t.CopiesStored, t.UnacknowledgedStored, t.FixesStored, t.DistinctFixes)
-	line("tracks", "%d records, %d repeats and %d behind a hole that was filled; %d fixes accepted, %d duplicate, %d conflict, %d late; %d final points", t.Tracks, t.Repeats, t.Skipped, t.Accepted, t.Duplicate, t.Conflict, t.Late, t.FinalPoints)
+	line("tracks", "%d records, %d repeats and %d behind a gap that was filled; %d fixes accepted, %d duplicate, %d conflict, %d late; %d final points", t.Tracks, t.Repeats, t.Skipped, t.Accepted, t.Duplicate, t.Conflict, t.Late, t.FinalPoints)
 	if a.OK() {
 		line("result", "nothing lost, nothing twice, tracks and fleet as undisturbed")
 	} else {

@@ -33,9 +33,9 @@ const (
 
 // beacons sends them and looks for them.
 type beacons struct {
-	fleets []starlingv1.FleetServiceClient
-	asked  int // the matcher that answered last
-	count  int
+	fleets  []starlingv1.FleetServiceClient
+	current int // the matcher that answered last
+	count   int
 
 	mu      sync.Mutex
 	waiting map[string][]int64 // device times of fixes that were not found yet
@@ -90,20 +90,20 @@ func (b *beacons) sent(id string, ms int64) {
 // the next is asked at once, as a client behind a balancer does.
 func (b *beacons) run(ctx context.Context) {
 	for sleep(ctx, beaconPoll) {
-		shown, err := b.ask(ctx)
+		shown, err := b.search(ctx)
 		if err != nil {
-			b.asked = (b.asked + 1) % len(b.fleets)
+			b.current = (b.current + 1) % len(b.fleets)
 			continue
 		}
 		b.note(shown, time.Now())
 	}
 }
 
-// ask returns the device time of each beacon's newest fix.
-func (b *beacons) ask(ctx context.Context) (map[string]int64, error) {
+// search returns the device time of each beacon's newest fix.
+func (b *beacons) search(ctx context.Context) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, beaconPatience)
 	defer cancel()
-	resp, err := b.fleets[b.asked].SearchNearest(ctx, &starlingv1.SearchNearestRequest{
+	resp, err := b.fleets[b.current].SearchNearest(ctx, &starlingv1.SearchNearestRequest{
 		Place:      &starlingv1.Place{Latitude: beaconLatDeg, Longitude: beaconLonDeg},
 		MaxResults: int32(b.count), RadiusM: 100_000,
 	})

@@ -29,8 +29,8 @@ const (
 	quiet = 7 * time.Second
 )
 
-// Run makes one drill and returns its account. An error says that the drill
-// could not be made; what is off is in the account.
+// Run makes one drill and returns its account. It returns an error if the drill
+// could not be made; what it found is in the account.
 func Run(ctx context.Context, o Options) (*Account, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
@@ -55,17 +55,17 @@ type drill struct {
 	began     time.Time
 	processes []*role
 	conns     []*grpc.ClientConn
-	doors     []grpc.ClientConnInterface // to ingest
+	ingest    []grpc.ClientConnInterface // to ingest
 	matchers  []grpc.ClientConnInterface
-	saying    sync.Mutex
+	logging   sync.Mutex
 }
 
-func (d *drill) say(format string, args ...any) {
+func (d *drill) logf(format string, args ...any) {
 	if d.opts.Progress == nil {
 		return
 	}
-	d.saying.Lock()
-	defer d.saying.Unlock()
+	d.logging.Lock()
+	defer d.logging.Unlock()
 	_, _ = fmt.Fprintf(d.opts.Progress, "%7.1f s  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
@@ -73,8 +73,8 @@ func (d *drill) run(ctx context.Context) (*Account, error) {
 	if err := d.up(ctx); err != nil {
 		return nil, err
 	}
-	f, k, p := newFleet(d.opts, d.doors), newKiller(d.opts, d.processes, d.say), newProbe(&d.opts, d.matchers)
-	d.say("%d vehicles report %d fixes/s over %d streams", d.opts.vehicles(), d.opts.FixesPerSecond, d.opts.Streams)
+	f, k, p := newFleet(d.opts, d.ingest), newKiller(d.opts, d.processes, d.logf), newProbe(&d.opts, d.matchers)
+	d.logf("%d vehicles report %d fixes/s over %d streams", d.opts.vehicles(), d.opts.FixesPerSecond, d.opts.Streams)
 	account := &Account{Options: d.opts}
 	disturb := func(ctx context.Context) error { k.run(ctx); return nil }
 	if d.opts.Rollout {
@@ -96,7 +96,7 @@ func (d *drill) run(ctx context.Context) (*Account, error) {
 	if err := d.down(ctx); err != nil {
 		account.Findings.Add("a process that does not stop in good order", "%v", err)
 	}
-	checker, err := verify(ctx, d.opts, f.told(), fleet, d.say)
+	checker, err := verify(ctx, d.opts, f.reported(), fleet, d.logf)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (d *drill) run(ctx context.Context) (*Account, error) {
 	return account, nil
 }
 
-// up starts every process and opens the doors.
+// up starts every process and opens the connections.
 func (d *drill) up(ctx context.Context) error {
 	var err error
 	if d.processes, err = d.layOut(); err != nil {
@@ -130,7 +130,7 @@ func (d *drill) up(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				d.doors = append(d.doors, conn)
+				d.ingest = append(d.ingest, conn)
 			}
 		}
 		if p.role == "up" || p.role == "matcher" {
@@ -208,7 +208,7 @@ func (d *drill) disturb(ctx context.Context, f *fleet, k *killer, p *probe, dist
 	sleep(ctx, max(time.Second, time.Until(f.started.Add(d.opts.Duration))))
 	account.Reported, account.AckedWhileReporting = time.Since(f.started), f.acked.Load()
 	close(stop)
-	d.say("the fleet sends its last reports")
+	d.logf("the fleet sends its last reports")
 	select {
 	case <-drained:
 	case <-time.After(drainPatience):
@@ -234,7 +234,7 @@ func (f *fleet) watchAcks(ctx context.Context) (longest time.Duration) {
 
 // rest waits until everything is consumed and returns what is served.
 func (d *drill) rest(ctx context.Context) (map[string]*starlingv1.Vehicle, error) {
-	d.say("waiting until everything is consumed")
+	d.logf("waiting until everything is consumed")
 	ctx, cancel := context.WithTimeout(ctx, drainPatience)
 	defer cancel()
 	fleets := make([]map[string]*starlingv1.Vehicle, len(d.matchers))
@@ -256,7 +256,7 @@ func (d *drill) rest(ctx context.Context) (map[string]*starlingv1.Vehicle, error
 	return fleets[0], nil
 }
 
-// sameFleet says in what two matchers differ that have consumed the same.
+// sameFleet returns how two matchers differ that have consumed the same.
 func sameFleet(a, b map[string]*starlingv1.Vehicle) error {
 	if len(a) != len(b) {
 		return fmt.Errorf("one matcher serves %d vehicles, another %d", len(a), len(b))

@@ -17,7 +17,7 @@ type killer struct {
 	opts      Options
 	processes []*role
 	rng       *rand.Rand
-	say       func(string, ...any)
+	logf      func(string, ...any)
 
 	watch sync.WaitGroup
 	mu    sync.Mutex
@@ -29,8 +29,8 @@ type killer struct {
 	findings check.Findings
 }
 
-func newKiller(o Options, processes []*role, say func(string, ...any)) *killer {
-	return &killer{opts: o, processes: processes, rng: rand.New(rand.NewPCG(o.Seed, 1<<34)), say: say, kills: map[string]int{}}
+func newKiller(o Options, processes []*role, logf func(string, ...any)) *killer {
+	return &killer{opts: o, processes: processes, rng: rand.New(rand.NewPCG(o.Seed, 1<<34)), logf: logf, kills: map[string]int{}}
 }
 
 // run disturbs until all kills are done or ctx is. Every process runs again
@@ -57,7 +57,7 @@ func (k *killer) run(ctx context.Context) {
 			continue
 		}
 		p := k.processes[k.rng.IntN(len(k.processes))]
-		k.say("kill %d of %d: %s", i+1, n, p.name)
+		k.logf("kill %d of %d: %s", i+1, n, p.name)
 		p.Kill()
 		k.mu.Lock()
 		k.kills[p.role]++
@@ -77,7 +77,7 @@ func (k *killer) zombie(ctx context.Context) {
 	}
 	p := trackers[k.rng.IntN(len(trackers))]
 	const asleep = 10 * time.Second // the session timeout is 6 s
-	k.say("zombie: %s sleeps for %v", p.name, asleep)
+	k.logf("zombie: %s sleeps for %v", p.name, asleep)
 	if err := p.Signal(syscall.SIGSTOP, false); err != nil {
 		k.finding("a process that can't be stopped", "%v", err)
 		return
@@ -86,7 +86,7 @@ func (k *killer) zombie(ctx context.Context) {
 	if err := p.Signal(syscall.SIGCONT, false); err != nil {
 		k.finding("a process that can't be woken", "%v", err)
 	}
-	sleep(ctx, 3*time.Second) // it must have its say before the next kill
+	sleep(ctx, 3*time.Second) // it tries to publish and to checkpoint before the next kill
 	k.mu.Lock()
 	k.zombies++
 	k.mu.Unlock()
@@ -125,7 +125,7 @@ func (k *killer) guard(ctx context.Context) {
 	for sleep(ctx, 50*time.Millisecond) {
 		for _, p := range k.processes {
 			if p.EndedByItself() {
-				k.finding("a process that ended by itself", "%s: %s", p.name, p.LastWords())
+				k.finding("a process that ended by itself", "%s: %s", p.name, p.LastOutput())
 				k.startAgain(ctx, p)
 			}
 		}
@@ -136,7 +136,7 @@ func (k *killer) finding(kind, format string, args ...any) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.findings.Add(kind, format, args...)
-	k.say("OFF: %s: %s", kind, fmt.Sprintf(format, args...))
+	k.logf("OFF: %s: %s", kind, fmt.Sprintf(format, args...))
 }
 
 // sleep returns false when ctx was done first.

@@ -29,7 +29,7 @@ type lane struct {
 	vehicles []*vehicle
 	// perSecond is how many reports are due.
 	perSecond float64
-	doors     []grpc.ClientConnInterface
+	ingest    []grpc.ClientConnInterface
 	fleet     *fleet
 	rng       *rand.Rand
 
@@ -60,11 +60,11 @@ type fleet struct {
 	findings check.Findings
 }
 
-func newFleet(o Options, doors []grpc.ClientConnInterface) *fleet {
+func newFleet(o Options, ingest []grpc.ClientConnInterface) *fleet {
 	f := &fleet{opts: o, started: time.Now(), statuses: map[codes.Code]int64{}}
 	f.lastAck.Store(f.started.UnixNano())
 	for i := range o.Streams {
-		f.lanes = append(f.lanes, &lane{doors: doors, fleet: f, rng: rand.New(rand.NewPCG(o.Seed, 1<<32+uint64(i))), byID: map[string]*vehicle{}})
+		f.lanes = append(f.lanes, &lane{ingest: ingest, fleet: f, rng: rand.New(rand.NewPCG(o.Seed, 1<<32+uint64(i))), byID: map[string]*vehicle{}})
 	}
 	// The devices' first fixes are as old as it takes for the last to be new.
 	f.behind = time.Duration(float64(o.Duration) * (o.Speed - 1))
@@ -83,21 +83,21 @@ func newFleet(o Options, doors []grpc.ClientConnInterface) *fleet {
 func (f *fleet) light(vehicles []*vehicle) {
 	for i, v := range vehicles {
 		f.lanes = append(f.lanes, &lane{
-			doors: f.lanes[0].doors, fleet: f, rng: rand.New(rand.NewPCG(f.opts.Seed, 1<<36+uint64(i))),
+			ingest: f.lanes[0].ingest, fleet: f, rng: rand.New(rand.NewPCG(f.opts.Seed, 1<<36+uint64(i))),
 			vehicles: []*vehicle{v}, byID: map[string]*vehicle{v.id: v}, perSecond: 1 / beaconInterval.Seconds(),
 		})
 	}
 }
 
-// told is the account of the whole fleet; call it after run.
-func (f *fleet) told() check.Told {
-	told := check.Told{}
+// reported is the account of the whole fleet; call it after run.
+func (f *fleet) reported() check.Told {
+	reports := check.Told{}
 	for _, l := range f.lanes {
 		for _, v := range l.vehicles {
-			told[v.id] = v.account
+			reports[v.id] = v.account
 		}
 	}
-	return told
+	return reports
 }
 
 // run reports until stop is closed, and then until everything is acknowledged
@@ -119,9 +119,9 @@ func (f *fleet) finding(kind, format string, args ...any) {
 // run opens streams until everything is acknowledged.
 func (l *lane) run(ctx context.Context, stop <-chan struct{}) {
 	wait := 50 * time.Millisecond
-	for door := l.rng.IntN(len(l.doors)); ; door++ {
+	for at := l.rng.IntN(len(l.ingest)); ; at++ {
 		before := l.ackedSoFar()
-		err := l.stream(ctx, stop, l.doors[door%len(l.doors)])
+		err := l.stream(ctx, stop, l.ingest[at%len(l.ingest)])
 		if err == nil && l.done() {
 			return
 		}
@@ -165,10 +165,10 @@ func (f *fleet) ended(err error) {
 }
 
 // stream opens one stream and uses it until it breaks or everything is done.
-func (l *lane) stream(ctx context.Context, stop <-chan struct{}, door grpc.ClientConnInterface) error {
+func (l *lane) stream(ctx context.Context, stop <-chan struct{}, conn grpc.ClientConnInterface) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := starlingv1.NewIngestServiceClient(door).StreamReports(ctx)
+	s, err := starlingv1.NewIngestServiceClient(conn).StreamReports(ctx)
 	if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (l *lane) receive(s grpc.BidiStreamingClient[starlingv1.StreamReportsReques
 	}
 }
 
-// acknowledged writes down what the lane was told.
+// acknowledged notes what an acknowledgement contains.
 func (l *lane) acknowledged(resp *starlingv1.StreamReportsResponse) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

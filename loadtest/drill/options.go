@@ -3,7 +3,7 @@
 // fix counts once, and tracks and fleet are those of a run that was never
 // disturbed.
 //
-// It drives the real binary through its doors. What it sends and whom it kills
+// It drives the real binary through its gRPC servers. What it sends and whom it kills
 // follow from the seed; when exactly, and what the machine does meanwhile, does
 // not, so a seed repeats a drill closely and not to the instant.
 package drill
@@ -22,7 +22,7 @@ type Options struct {
 	// KafkaBrokers makes the drill run every role in a process of its own on
 	// Kafka; empty means `starling up` on the local log.
 	KafkaBrokers []string
-	// Dir is an empty folder for the log and what the processes say.
+	// Dir is an empty folder for the log and the output of the processes.
 	Dir string
 	// Args are added to every command line.
 	Args []string
@@ -61,7 +61,7 @@ type Options struct {
 	// Seed decides what is sent and who is killed.
 	Seed uint64
 
-	// Progress is told what happens, a line each; nil means nobody.
+	// Progress, if not nil, gets a line for each step.
 	Progress io.Writer
 }
 

@@ -16,11 +16,11 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// probe asks a matcher for single vehicles all the time, and the next one when
-// it does not answer. A matcher that serves before it has caught up shows as a
+// probe reads single vehicles from a matcher all the time, and from the next one
+// when it does not answer. A matcher that serves before it has caught up shows as a
 // vehicle that goes back in time.
 type probe struct {
-	matchers []*asked
+	matchers []*watchedMatcher
 	rng      *rand.Rand
 	vehicles int
 
@@ -31,8 +31,8 @@ type probe struct {
 	period   time.Duration // between two reports of a vehicle
 }
 
-// asked is a matcher and what it has served.
-type asked struct {
+// watchedMatcher is a matcher and what it has served.
+type watchedMatcher struct {
 	fleet starlingv1.FleetServiceClient
 	seen  map[string]seen
 }
@@ -49,12 +49,12 @@ func newProbe(o *Options, matchers []grpc.ClientConnInterface) *probe {
 		period: time.Duration(float64(o.FixInterval) * float64(o.FixesPerReport) / o.Speed),
 	}
 	for _, m := range matchers {
-		p.matchers = append(p.matchers, &asked{starlingv1.NewFleetServiceClient(m), map[string]seen{}})
+		p.matchers = append(p.matchers, &watchedMatcher{starlingv1.NewFleetServiceClient(m), map[string]seen{}})
 	}
 	return p
 }
 
-// run asks until ctx is done.
+// run reads until ctx is done.
 func (p *probe) run(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -88,7 +88,7 @@ func (p *probe) run(ctx context.Context) {
 	}
 }
 
-func (p *probe) note(m *asked, id string, now seen) {
+func (p *probe) note(m *watchedMatcher, id string, now seen) {
 	before := m.seen[id]
 	if now.atMS < before.atMS || now.fixes < before.fixes {
 		p.findings.Add("a matcher that served a state older than one before", "%s: %d fixes at %d ms after %d fixes at %d ms", id, now.fixes, now.atMS, before.fixes, before.atMS)

@@ -22,15 +22,15 @@ type role struct {
 // newRole prepares a process with ports of its own.
 func newRole(o *Options, name, kind string, args ...string) (*role, error) {
 	r := &role{name: name, role: kind}
-	doors, err := process.FreeDoors()
+	addrs, err := process.FreeAddresses()
 	if err != nil {
 		return nil, err
 	}
-	r.ingest, r.matcher = doors.Ingest, doors.Matcher
+	r.ingest, r.matcher = addrs.Ingest, addrs.Matcher
 	if r.output, err = os.Create(filepath.Join(o.Dir, name+".log")); err != nil {
-		return nil, fmt.Errorf("create the file for what %s says: %w", name, err)
+		return nil, fmt.Errorf("create the file for the output of %s: %w", name, err)
 	}
-	command := slices.Concat([]string{o.Binary, kind, "--partitions", fmt.Sprint(o.Partitions)}, doors.Args(), args, o.Args)
-	r.Process = process.New(process.Spec{Name: name, Command: command, Admin: doors.Admin, Output: r.output})
+	command := slices.Concat([]string{o.Binary, kind, "--partitions", fmt.Sprint(o.Partitions)}, addrs.Args(), args, o.Args)
+	r.Process = process.New(process.Spec{Name: name, Command: command, Admin: addrs.Admin, Output: r.output})
 	return r, nil
 }

@@ -39,7 +39,7 @@ type rollout struct {
 	roles   []*role
 	spare   *role // a tracker that is added and removed
 	beacons *beacons
-	say     func(string, ...any)
+	logf    func(string, ...any)
 
 	gaps     []Gap
 	findings check.Findings
@@ -51,7 +51,7 @@ const spareTracker = "tracker-3"
 func (d *drill) newRollout(f *fleet) *rollout {
 	b, vehicles := newBeacons(&d.opts, d.matchers)
 	f.light(vehicles)
-	r := &rollout{opts: &d.opts, roles: d.processes, beacons: b, say: d.say}
+	r := &rollout{opts: &d.opts, roles: d.processes, beacons: b, logf: d.logf}
 	for _, p := range d.processes {
 		if p.name == spareTracker {
 			r.spare = p
@@ -136,7 +136,7 @@ func (r *rollout) killBroker(broker int) []phase {
 	}
 }
 
-// run goes through the plan. An error says that the plan could not be carried
+// run goes through the plan. An error means that the plan could not be carried
 // out; what it cost is in gaps.
 func (r *rollout) run(ctx context.Context) error {
 	if err := r.settle(ctx, "the start"); err != nil {
@@ -144,7 +144,7 @@ func (r *rollout) run(ctx context.Context) error {
 	}
 	for _, p := range r.plan() {
 		r.beacons.take()
-		r.say("%s", p.name)
+		r.logf("%s", p.name)
 		if err := p.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
@@ -154,7 +154,7 @@ func (r *rollout) run(ctx context.Context) error {
 		gap := Gap{Phase: p.name, Longest: r.beacons.take(), Bar: time.Duration(float64(p.bar) * r.opts.slack())}
 		gap.judge(&r.findings)
 		r.gaps = append(r.gaps, gap)
-		r.say("%s: %v from a fix to its being found at the longest", p.name, round(gap.Longest))
+		r.logf("%s: %v from a fix to its being found at the longest", p.name, round(gap.Longest))
 	}
 	return ctx.Err()
 }
@@ -183,7 +183,7 @@ func (r *rollout) stop(ctx context.Context, p *role) error {
 	p.resting = true
 	began := time.Now()
 	err := p.Stop(ctx)
-	r.say("%s stopped in %v", p.name, round(time.Since(began)))
+	r.logf("%s stopped in %v", p.name, round(time.Since(began)))
 	return err
 }
 
@@ -195,6 +195,6 @@ func (r *rollout) start(ctx context.Context, p *role) error {
 	}
 	p.resting = false
 	took, err := p.WaitReady(ctx)
-	r.say("%s serves after %v", p.name, round(took))
+	r.logf("%s serves after %v", p.name, round(took))
 	return err
 }

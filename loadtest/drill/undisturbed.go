@@ -18,8 +18,8 @@ import (
 )
 
 // undisturbed runs one tracker over one partition's records of `locations`, with
-// the append times that they have, and tells fn each track: what a run that
-// nobody kills publishes. The records must begin at offset 0 and have no holes,
+// the append times that they have, and calls fn with each track: what a run that
+// nobody kills publishes. The records must begin at offset 0 and have no gaps,
 // and the tracker the step settings that it ships with.
 func undisturbed(ctx context.Context, records []eventlog.Stored, epoch int64, fn func(sourceOffset int64, value []byte)) error {
 	if len(records) == 0 {

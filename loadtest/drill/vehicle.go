@@ -12,7 +12,7 @@ import (
 
 // How often a report has which of a fleet's irregularities.
 const (
-	shareAvailability = 0.10  // tells a change of availability
+	shareAvailability = 0.10  // has a change of availability
 	shareHeldBack     = 0.15  // one of its fixes comes with a later report
 	shareHeldLong     = 0.05  // of these, held back for longer than the reorder window
 	shareUnsorted     = 0.10  // its fixes are not in order
@@ -29,7 +29,7 @@ const (
 const heldLong = 45 * time.Second
 
 // longestPark is the device time for which a parked vehicle is silent at most:
-// longer than its window stays open and than it takes to be told again.
+// longer than its window stays open and than it takes to be refreshed.
 const longestPark = 100 * time.Second
 
 // probed vehicles never park, so that the probe knows when a report is due.
@@ -83,7 +83,7 @@ func newVehicle(number int, o *Options, started time.Time) *vehicle {
 
 func (v *vehicle) chance(share float64) bool { return v.rng.Float64() < share }
 
-// parks says that the vehicle lets its turn pass in silence.
+// parks reports whether the vehicle skips its turn.
 func (v *vehicle) parks() bool {
 	if v.parked == 0 && v.number >= probed && v.chance(sharePark) {
 		v.parked = 1 + v.rng.IntN(1+int(longestPark/v.reportInterval()))

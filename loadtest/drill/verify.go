@@ -17,18 +17,18 @@ import (
 )
 
 // verify reads the log after the last process has stopped and has it judged.
-func verify(ctx context.Context, o Options, told check.Told, fleet map[string]*starlingv1.Vehicle, say func(string, ...any)) (*check.Checker, error) {
+func verify(ctx context.Context, o Options, reports check.Told, fleet map[string]*starlingv1.Vehicle, logf func(string, ...any)) (*check.Checker, error) {
 	log, err := openLog(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()
-	c := check.New(told, log.Partitions())
-	say("reading locations")
+	c := check.New(reports, log.Partitions())
+	logf("reading locations")
 	if err := readAll(ctx, log, topics.Locations, c.Location); err != nil {
 		return nil, err
 	}
-	say("reading tracks")
+	logf("reading tracks")
 	if err := readAll(ctx, log, topics.Tracks, c.Track); err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func verify(ctx context.Context, o Options, told check.Told, fleet map[string]*s
 	if err != nil {
 		return nil, err
 	}
-	say("running an undisturbed tracker over the same records")
+	logf("running an undisturbed tracker over the same records")
 	for p := range log.Partitions() {
 		var records []eventlog.Stored
 		err := read(ctx, log, topics.Locations, p, func(_ int32, rec eventlog.Stored) { records = append(records, rec) })
@@ -78,7 +78,7 @@ func openLog(ctx context.Context, o Options) (eventlog.Log, error) {
 	return log, nil
 }
 
-// readAll tells fn every record of a topic, by partition.
+// readAll calls fn with every record of a topic, by partition.
 func readAll(ctx context.Context, log eventlog.Log, topic string, fn func(int32, eventlog.Stored)) error {
 	for p := range log.Partitions() {
 		if err := read(ctx, log, topic, p, fn); err != nil {
@@ -88,7 +88,7 @@ func readAll(ctx context.Context, log eventlog.Log, topic string, fn func(int32,
 	return nil
 }
 
-// read tells fn every record of one partition, by offset.
+// read calls fn with every record of one partition, by offset.
 func read(ctx context.Context, log eventlog.Log, topic string, partition int32, fn func(int32, eventlog.Stored)) error {
 	all, err := log.Bounds(ctx, topic)
 	if err != nil {

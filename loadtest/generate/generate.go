@@ -48,14 +48,14 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 		g.probe = freshness.New(opts.Fleet, watchedOf(workers, opts.Watched))
 		watching.Go(func() error { return g.probe.Run(watchCtx) })
 	}
-	telling := g.keepTelling()
+	stopProgress := g.reportProgress()
 	sending, sendCtx := errgroup.WithContext(ctx)
 	for _, w := range workers {
 		sending.Go(func() error { return w.run(sendCtx) })
 	}
 	err := sending.Wait()
 	ended := time.Now()
-	telling()
+	stopProgress()
 	if g.probe != nil && err == nil {
 		g.awaitShown(ctx)
 	}
@@ -132,9 +132,9 @@ func (g *generator) result(ended time.Time) Result {
 	return r
 }
 
-// keepTelling tells the progress every second until the returned function is
+// reportProgress calls Progress every second until the returned function is
 // called.
-func (g *generator) keepTelling() (stop func()) {
+func (g *generator) reportProgress() (stop func()) {
 	if g.opts.Progress == nil {
 		return func() {}
 	}

@@ -31,13 +31,13 @@ func TestRateIsKept(t *testing.T) {
 		s := &fleettest.Server{ConsumeDelay: 70 * time.Millisecond}
 		o := options(t, s)
 		o.FixesPerSecond, o.FixesPerReport = 3000, 5
-		told := 0
-		o.Progress = func(generate.Progress) { told++ }
+		calls := 0
+		o.Progress = func(generate.Progress) { calls++ }
 		r, err := generate.Run(t.Context(), o)
 		require.NoError(t, err)
 		require.InDelta(t, 3000, r.FixesPerSecond, 30)
 		require.Equal(t, 10*time.Second, r.Measured)
-		require.InDelta(t, 12, told, 1)
+		require.InDelta(t, 12, calls, 1)
 		require.Equal(t, r.SentFixes, r.AcknowledgedFixes)
 		require.Zero(t, r.RefusedFixes+r.UnknownFixes+r.BrokenStreams)
 		require.Zero(t, r.Unsearchable)

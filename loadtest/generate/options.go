@@ -14,11 +14,11 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// Options say what to send.
+// Options are the settings of the load.
 type Options struct {
 	// Ingest are the connections; streams are spread over them.
 	Ingest []grpc.ClientConnInterface
-	// Fleet, when not nil, is asked how soon fixes can be found.
+	// Fleet, if not nil, shows how soon fixes can be found.
 	Fleet grpc.ClientConnInterface
 	// Streams are open at a time, each with VehiclesPerStream vehicles.
 	Streams           int
@@ -47,7 +47,7 @@ type Options struct {
 	// The vehicles move within RadiusM of the centre.
 	CentreLatDeg, CentreLonDeg, RadiusM float64
 	Seed                                int64
-	// Progress, when not nil, is told how it goes every second.
+	// Progress, if not nil, is called every second.
 	Progress func(Progress)
 }
 

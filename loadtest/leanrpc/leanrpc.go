@@ -30,11 +30,11 @@ const (
 	// Patience is how long a call may take.
 	Patience = 10 * time.Second
 	// MaxRequestBytes is the longest request: it fits one frame of any server. One
-	// that gives a stream less room is refused by the connection.
+	// with a smaller window for a stream is refused by the connection.
 	MaxRequestBytes = 16<<10 - prefixLen
 
-	// windowBytes is what the server may send before it hears that some of it
-	// has been read, on the connection and on a stream.
+	// windowBytes is what the server may send before it gets a window update, on
+	// the connection and on a stream.
 	windowBytes = 1 << 20
 	prefixLen   = 5 // compressed or not, and the length of the message
 	// defaultWindowBytes is what a connection has by default (RFC 9113, 6.9.2).
@@ -53,12 +53,12 @@ type Conn struct {
 	headers bytes.Buffer
 	encoder *hpack.Encoder
 
-	stream   uint32 // number of the newest call
-	room     int64  // bytes that the server has room for on the connection
-	consumed uint32 // bytes read on the connection that the server was not told of
-	inStream uint32 // bytes read of the newest call's stream
-	asked    []byte // the message of the newest call
-	answer   []byte // what was read for it
+	stream     uint32 // number of the newest call
+	sendWindow int64  // bytes that the server accepts on the connection
+	consumed   uint32 // bytes read on the connection since its last window update
+	inStream   uint32 // bytes read of the newest call's stream
+	message    []byte // the message of the newest call
+	answer     []byte // what was read for it
 }
 
 // Dial connects to host:port.
@@ -67,7 +67,7 @@ func Dial(addr string) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
-	c := &Conn{addr: addr, conn: conn, room: defaultWindowBytes}
+	c := &Conn{addr: addr, conn: conn, sendWindow: defaultWindowBytes}
 	c.framer = http2.NewFramer(&c.out, bufio.NewReaderSize(conn, 32<<10))
 	c.framer.SetReuseFrames()
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -96,12 +96,12 @@ func (c *Conn) Call(method string, request []byte) ([]byte, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 		return nil, fmt.Errorf("call %s: %w", method, err)
 	}
-	for c.room < int64(len(request)+prefixLen) {
+	for c.sendWindow < int64(len(request)+prefixLen) {
 		if _, err := c.read(); err != nil {
-			return nil, fmt.Errorf("call %s: wait for room: %w", method, err)
+			return nil, fmt.Errorf("call %s: wait for the send window: %w", method, err)
 		}
 	}
-	if err := c.ask(method, request); err != nil {
+	if err := c.write(method, request); err != nil {
 		return nil, fmt.Errorf("call %s: %w", method, err)
 	}
 	c.answer, c.inStream = c.answer[:0], 0
@@ -111,13 +111,13 @@ func (c *Conn) Call(method string, request []byte) ([]byte, error) {
 			return nil, fmt.Errorf("call %s: %w", method, err)
 		}
 		if end != nil {
-			return c.message(method, end)
+			return c.decode(method, end)
 		}
 	}
 }
 
-// ask writes the frames of a request at once.
-func (c *Conn) ask(method string, request []byte) error {
+// write writes the frames of a request at once.
+func (c *Conn) write(method string, request []byte) error {
 	if c.stream == 0 {
 		c.stream = 1
 	} else {
@@ -132,23 +132,23 @@ func (c *Conn) ask(method string, request []byte) error {
 			return err
 		}
 	}
-	c.asked = append(c.asked[:0], 0) // not compressed
-	c.asked = binary.BigEndian.AppendUint32(c.asked, uint32(len(request)))
-	c.asked = append(c.asked, request...)
-	c.room -= int64(len(c.asked))
+	c.message = append(c.message[:0], 0) // not compressed
+	c.message = binary.BigEndian.AppendUint32(c.message, uint32(len(request)))
+	c.message = append(c.message, request...)
+	c.sendWindow -= int64(len(c.message))
 	return errors.Join(
 		c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: c.headers.Bytes(), EndHeaders: true}),
-		c.framer.WriteData(c.stream, true, c.asked), c.flush())
+		c.framer.WriteData(c.stream, true, c.message), c.flush())
 }
 
-// read takes one frame and returns the header that ends the call, once it came.
+// read reads one frame and returns the header that ends the call, if it is that.
 func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
 	frame, err := c.framer.ReadFrame()
 	if err != nil {
 		return nil, err
 	}
-	// What the server still says about a stream that has ended is not about
-	// this call: it may reset one whose request it did not read to its end.
+	// Frames of a stream that has ended are not of this call: the server may
+	// reset one whose request it did not read to its end.
 	mine := frame.Header().StreamID == c.stream
 	switch f := frame.(type) {
 	case *http2.DataFrame:
@@ -165,10 +165,10 @@ func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
 		}
 	case *http2.WindowUpdateFrame:
 		if f.StreamID == 0 {
-			c.room += int64(f.Increment)
+			c.sendWindow += int64(f.Increment)
 		}
 	case *http2.SettingsFrame:
-		return nil, c.settle(f)
+		return nil, c.applySettings(f)
 	case *http2.PingFrame:
 		if !f.IsAck() {
 			return nil, errors.Join(c.framer.WritePing(true, f.Data), c.flush())
@@ -186,21 +186,21 @@ func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
 	return nil, nil
 }
 
-// settle does what the server's settings ask for.
-func (c *Conn) settle(f *http2.SettingsFrame) error {
+// applySettings applies the server's settings.
+func (c *Conn) applySettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
 	if size, ok := f.Value(http2.SettingHeaderTableSize); ok {
 		c.encoder.SetMaxDynamicTableSizeLimit(size)
 	}
-	if room, ok := f.Value(http2.SettingInitialWindowSize); ok && room < prefixLen+MaxRequestBytes {
-		return fmt.Errorf("the server gives a stream room for %d bytes, less than a request may have", room)
+	if window, ok := f.Value(http2.SettingInitialWindowSize); ok && window < prefixLen+MaxRequestBytes {
+		return fmt.Errorf("the server gives a stream a window of %d bytes, less than a request may have", window)
 	}
 	return errors.Join(c.framer.WriteSettingsAck(), c.flush())
 }
 
-// grant tells the server about room, when half of it has been used.
+// grant sends window updates, when half of a window has been used.
 func (c *Conn) grant(f *http2.DataFrame, mine bool) error {
 	var errs []error
 	if c.consumed += f.Length; c.consumed >= windowBytes/2 {
@@ -225,8 +225,8 @@ func (c *Conn) flush() error {
 	return err
 }
 
-// message takes the answer out of what was read.
-func (c *Conn) message(method string, end *http2.MetaHeadersFrame) ([]byte, error) {
+// decode returns the answer in what was read.
+func (c *Conn) decode(method string, end *http2.MetaHeadersFrame) ([]byte, error) {
 	var code, text string
 	for _, f := range end.Fields {
 		switch f.Name {

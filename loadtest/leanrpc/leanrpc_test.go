@@ -106,14 +106,14 @@ func TestServersErrorIsAStatusAndTheConnectionGoesOn(t *testing.T) {
 func TestResetOfTheCallBeforeIsNotOfThisOne(t *testing.T) {
 	conn := serve(t)
 	for i := range 3000 {
-		_, err := conn.Call(fmt.Sprintf("/test.Echo/None%d", i), make([]byte, leanrpc.MaxRequestBytes)) // and ever new headers
+		_, err := conn.Call(fmt.Sprintf("/test.Echo/None%d", i), make([]byte, leanrpc.MaxRequestBytes)) // and headers that differ
 		require.Equal(t, codes.Unimplemented, status.Code(err), "%v", err)
 	}
 }
 
-// script is a server that says what it is told to, whatever it is asked. Room is
-// what its first stream may still send.
-func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *leanrpc.Conn {
+// script is a server that answers by a function, whatever the request. Window
+// is what its first stream may still send.
+func script(t *testing.T, answer func(f *http2.Framer, window *atomic.Int64)) *leanrpc.Conn {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -126,7 +126,7 @@ func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *leanrp
 		t.Cleanup(func() { _ = conn.Close() })
 		_, _ = io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
 		framer := http2.NewFramer(conn, conn)
-		var room atomic.Int64
+		var window atomic.Int64
 		_ = framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 64})
 		for {
 			frame, err := framer.ReadFrame()
@@ -135,14 +135,14 @@ func script(t *testing.T, say func(f *http2.Framer, room *atomic.Int64)) *leanrp
 			}
 			switch f := frame.(type) {
 			case *http2.DataFrame:
-				go say(framer, &room)
+				go answer(framer, &window)
 			case *http2.WindowUpdateFrame:
 				if f.StreamID == 1 {
-					room.Add(int64(f.Increment))
+					window.Add(int64(f.Increment))
 				}
 			case *http2.SettingsFrame:
 				if size, ok := f.Value(http2.SettingInitialWindowSize); ok {
-					room.Store(int64(size))
+					window.Store(int64(size))
 				}
 			}
 		}
@@ -162,19 +162,19 @@ func block(fields ...string) []byte {
 	return out.Bytes()
 }
 
-// Padding takes room in the windows and is not part of the answer, and a server
-// that says goodbye still answers.
+// Padding counts in the windows and is not part of the answer, and a server
+// that sends GOAWAY still answers.
 func TestPaddedAnswerOfAServerThatStops(t *testing.T) {
 	const length = 30_000
-	conn := script(t, func(f *http2.Framer, room *atomic.Int64) {
+	conn := script(t, func(f *http2.Framer, window *atomic.Int64) {
 		_ = f.WriteGoAway(1, http2.ErrCodeNo, nil)
 		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: block(":status", "200")})
 		_ = f.WriteData(1, false, []byte{0, 0, 0, length >> 8, length & 0xff})
-		for range length { // 7 MB, which the client must make room for
-			for room.Load() < 300 {
+		for range length { // 7 MB, more than the windows
+			for window.Load() < 300 {
 				runtime.Gosched()
 			}
-			room.Add(-257)
+			window.Add(-257)
 			if f.WriteDataPadded(1, false, []byte{'x'}, make([]byte, 255)) != nil {
 				return
 			}

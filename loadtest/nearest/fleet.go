@@ -20,7 +20,7 @@ var (
 	metresPerLonDeg = metresPerLatDeg * math.Cos(centreLatDeg*math.Pi/180)
 )
 
-// layout says how a fleet is spread over the city and where it is searched.
+// layout is how a fleet is spread over the city and where it is searched.
 // Shares are of the city's side.
 type layout struct {
 	name string

@@ -148,7 +148,7 @@ func (b *bench) openLoop(ctx context.Context, group *errgroup.Group, searchers [
 	}
 }
 
-// watch waits for the warm-up and the measured time and says what happened in
+// watch waits for the warm-up and the measured time and returns what happened in
 // the latter.
 func (b *bench) watch(ctx context.Context, t target, counts *tally) (Measurement, error) {
 	if err := retry.Sleep(ctx, b.opts.Warmup); err != nil {

@@ -53,7 +53,7 @@ type LayoutResult struct {
 }
 
 // Run measures; nothing else should run on the machine. Every round starts both
-// servers anew, one after the other, and they change places every round.
+// servers again, one after the other, and they change places every round.
 func Run(ctx context.Context, opts Options) (Result, error) {
 	if err := opts.Validate(); err != nil {
 		return Result{}, fmt.Errorf("nearest: %w", err)
@@ -127,7 +127,7 @@ func (b *bench) roundOfStarling(ctx context.Context, round int, l layout, to *La
 			if err != nil {
 				return err
 			}
-			b.tell(t, what.name, m)
+			b.progress(t, what.name, m)
 			*what.to = append(*what.to, m)
 		}
 		to.StarlingBytes = t.memory()
@@ -144,7 +144,7 @@ func (b *bench) roundOfRedis(ctx context.Context, l layout, to *LayoutResult) er
 		if err != nil {
 			return err
 		}
-		b.tell(t, "flat out", m)
+		b.progress(t, "flat out", m)
 		to.Redis = append(to.Redis, m)
 		to.RedisBytes = t.memory()
 		if l.name != allLayouts[0].name {
@@ -154,7 +154,7 @@ func (b *bench) roundOfRedis(ctx context.Context, l layout, to *LayoutResult) er
 		if err != nil {
 			return err
 		}
-		b.tell(t, fmt.Sprintf("open loop, %.0f/s", b.redisOK), m)
+		b.progress(t, fmt.Sprintf("open loop, %.0f/s", b.redisOK), m)
 		to.RedisOpenLoop = append(to.RedisOpenLoop, m)
 		return nil
 	})
@@ -196,13 +196,13 @@ func (b *bench) calibrate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.tell(t, "flat out", m)
+		b.progress(t, "flat out", m)
 		for rate := m.SearchesPerSecond; rate >= m.SearchesPerSecond/10; rate -= m.SearchesPerSecond / 20 {
 			m, err := b.measure(ctx, t, l, load{openLoop: rate})
 			if err != nil {
 				return err
 			}
-			b.tell(t, fmt.Sprintf("open loop, %.0f/s", rate), m)
+			b.progress(t, fmt.Sprintf("open loop, %.0f/s", rate), m)
 			if b.sustained(m) {
 				b.redisOK = rate
 				return nil
@@ -212,7 +212,7 @@ func (b *bench) calibrate(ctx context.Context) error {
 	})
 }
 
-// sustained says whether nothing piled up: a backlog would show as searches not
+// sustained reports whether nothing piled up: a backlog would show as searches not
 // answered, as updates not taken or as waiting.
 func (b *bench) sustained(m Measurement) bool {
 	const share, mostWaiting = 0.97, 100 * time.Millisecond
@@ -220,7 +220,7 @@ func (b *bench) sustained(m Measurement) bool {
 		m.UpdatesPerSecond >= share*float64(b.opts.UpdatesPerSecond) && m.Latency.P99 <= mostWaiting
 }
 
-func (b *bench) tell(t target, what string, m Measurement) {
+func (b *bench) progress(t target, what string, m Measurement) {
 	b.opts.Progress(fmt.Sprintf("  %-8s %-26s %7.0f searches/s, %v, %6.0f updates/s, CPUs %.2f server + %.2f client, %d short, memory %d MB",
 		t.name(), what, m.SearchesPerSecond, m.Latency, m.UpdatesPerSecond, m.ServerCores, m.ClientCores, m.Short, t.memory()>>20))
 }

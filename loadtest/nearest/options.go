@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Options say what to measure.
+// Options are the settings of a measurement.
 type Options struct {
 	// Starling is the command that starts Starling, without `up`.
 	Starling []string
@@ -49,7 +49,7 @@ type Options struct {
 	// Profile, when not empty, is a folder that gets Starling's CPU profile of
 	// each measurement.
 	Profile string
-	// Progress, when not nil, is told what is measured.
+	// Progress, if not nil, is called with each step.
 	Progress func(string)
 }
 

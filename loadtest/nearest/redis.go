@@ -67,7 +67,7 @@ func (r *redisTarget) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-r.Ended():
-			return fmt.Errorf("redis-server ended before it served: %s", r.LastWords())
+			return fmt.Errorf("redis-server ended before it served: %s", r.LastOutput())
 		case <-ctx.Done():
 			return fmt.Errorf("redis-server does not serve: %w", err)
 		case <-time.After(10 * time.Millisecond):

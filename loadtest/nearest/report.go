@@ -16,7 +16,7 @@ type Bar struct {
 	Bound  float64 `json:"bound"`
 }
 
-// Held says whether the measured value keeps the promise.
+// Held reports whether the measured value keeps the promise.
 func (b Bar) Held() bool {
 	if b.AtMost {
 		return b.Value <= b.Bound

@@ -124,7 +124,7 @@ func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond 
 		for {
 			err := sendShare(ctx, callCtx, conn, share, turn, p, begin)
 			// An overloaded server ends streams: its updates are missing in the
-			// figures, and it is asked again, as drivers would.
+			// figures, and the stream is opened again, as drivers would.
 			if status.Code(err) != codes.ResourceExhausted {
 				return err
 			}
@@ -133,7 +133,7 @@ func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond 
 	})
 }
 
-// refusedPause comes before a stream that the server has refused is opened anew.
+// refusedPause comes before a stream that the server has refused is opened again.
 const refusedPause = 200 * time.Millisecond
 
 // sendShare reports what is due of a share of the fleet on one stream until ctx

@@ -33,9 +33,9 @@ type searcher interface {
 	search(ctx context.Context, q query) (found int, err error)
 }
 
-// pace says how many updates are due by now. One who falls behind by more than
+// pace counts how many updates are due by now. One who falls behind by more than
 // a tenth of a second leaves the rest out, so that a server that can't keep up
-// is not asked for ever more.
+// does not get ever more of them.
 type pace struct {
 	began     time.Time
 	perSecond float64

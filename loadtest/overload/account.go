@@ -14,7 +14,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// Account holds what clients were told against what the fleet counts. Every fix
+// Account compares what was acknowledged to clients with what the fleet counts. Every fix
 // is its vehicle's only one with its device time, so that each counts once as
 // new (accepted, or late), and every copy of it as a duplicate.
 type Account struct {
@@ -24,7 +24,7 @@ type Account struct {
 	// log may hold them.
 	Unconfirmed int64 `json:"unconfirmed"`
 	// Copies are fixes that were sent again on purpose and acknowledged; the
-	// log surely holds them twice. Resent were sent again after a broken
+	// log holds them twice. Resent were sent again after a broken
 	// stream; it may hold them twice.
 	Copies int64 `json:"copies"`
 	Resent int64 `json:"resent"`
@@ -34,13 +34,13 @@ type Account struct {
 	Conflicts  int64 `json:"conflicts"`
 }
 
-// faults names what does not add up.
+// faults names the sums that do not agree.
 func (a Account) faults() (faults []string) {
 	if a.New < a.Acknowledged || a.New > a.Acknowledged+a.Unconfirmed {
 		faults = append(faults, fmt.Sprintf("the fleet counts %d new fixes; %d were acknowledged and %d may be there", a.New, a.Acknowledged, a.Unconfirmed))
 	}
 	if a.Duplicates < a.Copies || a.Duplicates > a.Copies+a.Resent {
-		faults = append(faults, fmt.Sprintf("the fleet counts %d duplicates; %d fixes were sent twice and %d perhaps", a.Duplicates, a.Copies, a.Resent))
+		faults = append(faults, fmt.Sprintf("the fleet counts %d duplicates; %d fixes were sent twice and up to %d more", a.Duplicates, a.Copies, a.Resent))
 	}
 	if a.Conflicts != 0 {
 		faults = append(faults, fmt.Sprintf("the fleet counts %d conflicts, and no two fixes were in conflict", a.Conflicts))
@@ -65,7 +65,7 @@ func (a *Account) counts(ctx context.Context, conn grpc.ClientConnInterface) err
 
 // settle waits until the fleet has counted everything that was acknowledged and
 // its counts have stood still for a second with no partition stale, or until
-// nothing has changed for timeout. It says whether it has settled.
+// nothing has changed for timeout. It reports whether it has settled.
 func (a *Account) settle(ctx context.Context, conn grpc.ClientConnInterface, timeout time.Duration) (settled bool, err error) {
 	const still = 2 * time.Second
 	changed := time.Now()

@@ -20,7 +20,7 @@ import (
 
 type reportStream = grpc.BidiStreamingClient[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]
 
-// idle is a crowd of open and silent streams.
+// idle are open and silent streams.
 type idle struct {
 	streams []reportStream
 }
@@ -44,7 +44,7 @@ func (x *idle) speak() (acked int64, err error) {
 	for i, s := range x.streams {
 		r := newVehicle(fmt.Sprintf("idle-%d", i), 1).next()
 		r.SessionId, r.Sequence = 1, 1
-		// A stream that has ended tells why in Recv.
+		// A stream that has ended returns why in Recv.
 		if serr := s.Send(&starlingv1.StreamReportsRequest{Report: r}); serr != nil && !errors.Is(serr, io.EOF) {
 			err = errors.Join(err, serr)
 		}
@@ -78,7 +78,7 @@ type deaf struct {
 const deafFixes = 20
 
 // run sends until load is done or the server ends the stream, and only then
-// reads what the server had to say: until it reads, gRPC does not even tell it
+// reads what the server has sent: before it reads, gRPC does not even report
 // that the stream has ended.
 func (d *deaf) run(ctx, load context.Context, conn grpc.ClientConnInterface, ended *tally) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -96,7 +96,7 @@ func (d *deaf) run(ctx, load context.Context, conn grpc.ClientConnInterface, end
 	for {
 		ack, err := s.Recv()
 		if err != nil {
-			cancel() // wakes a sender that waits for room
+			cancel() // wakes a sender that waits for flow control
 			<-sent
 			if errors.Is(err, io.EOF) {
 				err = nil
@@ -123,7 +123,7 @@ func (d *deaf) send(load context.Context, s reportStream) {
 		}
 		d.sent++
 		if err := s.Send(&starlingv1.StreamReportsRequest{Report: r}); err != nil {
-			return // Recv tells why
+			return // Recv returns why
 		}
 	}
 	_ = s.CloseSend()
@@ -170,7 +170,7 @@ func sendGarbage(load context.Context, conn grpc.ClientConnInterface, ended *tal
 		}
 		s, err := conn.NewStream(load, desc, starlingv1.IngestService_StreamReports_FullMethodName, codec)
 		if err == nil {
-			_ = s.SendMsg(messages[n%len(messages)]) // RecvMsg tells why it failed
+			_ = s.SendMsg(messages[n%len(messages)]) // RecvMsg returns why it failed
 			err = s.RecvMsg(&starlingv1.StreamReportsResponse{})
 		}
 		if load.Err() != nil {

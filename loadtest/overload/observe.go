@@ -14,7 +14,7 @@ import (
 
 // Sample is the server at one moment.
 type Sample struct {
-	// At is since the begin of the overload.
+	// At is since the start of the overload.
 	At time.Duration `json:"at_ns"`
 	// ResidentBytes is the process's resident memory (VmRSS); -1 where there is
 	// no /proc.
@@ -48,7 +48,7 @@ func (s *server) sample(ctx context.Context, begun time.Time) (Sample, error) {
 
 // watch samples the server every second until done is closed. That the server
 // is too busy to answer costs a sample, not the run.
-func (s *server) watch(ctx context.Context, begun time.Time, tell func(Sample)) (samples []Sample) {
+func (s *server) watch(ctx context.Context, begun time.Time, each func(Sample)) (samples []Sample) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -59,7 +59,7 @@ func (s *server) watch(ctx context.Context, begun time.Time, tell func(Sample)) 
 		}
 		if x, err := s.sample(ctx, begun); err == nil {
 			samples = append(samples, x)
-			tell(x)
+			each(x)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 // Package overload puts far more load on a serving process than it can serve,
 // beside clients that misbehave, and checks what well-behaved clients and an
-// operator are promised: bounded memory, service for the honest, and an account
+// operator are promised: bounded memory, service for well-behaved clients, and an account
 // that closes.
 package overload
 
@@ -12,7 +12,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// Options say how hard to press and what must hold.
+// Options are the load and the bounds that must hold.
 type Options struct {
 	// Starling is the command line of the starling binary, to which the role
 	// and its settings are appended.
@@ -54,7 +54,7 @@ type Options struct {
 	// SettleTimeout bounds the wait, after the load, for what was turned away
 	// to be acknowledged, and once more for the trackers to catch up.
 	SettleTimeout time.Duration
-	// Progress, when not nil, is told what goes on, from one goroutine at a
+	// Progress, if not nil, is called with each step, from one goroutine at a
 	// time.
 	Progress func(string)
 }
@@ -115,7 +115,7 @@ func (o *Options) streams() int { return int(o.Factor * float64(o.StreamsPerLoad
 // matcher's state; and 96 MiB for the program.
 //
 // Resident: the collector lets the heap grow to twice what is live (GOGC=100),
-// and a quarter of that is room for fragments, stacks and Pebble's memory
+// and a quarter of that is for fragments, stacks and Pebble's memory
 // outside the heap.
 func (o *Options) memoryBound() (live, resident int64) {
 	const (

@@ -19,7 +19,7 @@ const (
 	calibrationPrefix = "calibration-"
 	connections       = 8
 	// idleConnections carry the idle streams, at most so many calls each as the
-	// server takes by default, with room to spare.
+	// server takes by default, with a margin.
 	idleStreamsPerConnection = 500
 )
 
@@ -34,14 +34,14 @@ type overload struct {
 	flood   *flood
 	deaf    []*deaf
 	search  *dispatcher
-	misfits tally // statuses of deaf clients and garbage senders
+	hostile tally // statuses of deaf clients and garbage senders
 
-	saying sync.Mutex
-	result Result
+	logging sync.Mutex
+	result  Result
 }
 
 // Run starts a server, finds its sustainable load, offers Factor times as much
-// beside misbehaving clients, and judges. The result's Faults say what did not
+// beside misbehaving clients, and judges. The result's Faults name what did not
 // hold; the error, what kept the run from being made.
 func Run(ctx context.Context, opts Options) (Result, error) {
 	if err := opts.Validate(); err != nil {
@@ -64,12 +64,12 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 	return x.result, nil
 }
 
-func (x *overload) say(format string, args ...any) {
+func (x *overload) logf(format string, args ...any) {
 	if x.opts.Progress == nil {
 		return
 	}
-	x.saying.Lock()
-	defer x.saying.Unlock()
+	x.logging.Lock()
+	defer x.logging.Unlock()
 	x.opts.Progress(fmt.Sprintf(format, args...))
 }
 
@@ -118,7 +118,7 @@ func (x *overload) calibrate(ctx context.Context) error {
 		return err
 	}
 	x.result.SustainableFixesPerSecond = float64(r.AcknowledgedFixes) / time.Since(begun).Seconds()
-	x.say("sustainable: %.0f fixes/s; %.0f a second are acknowledged when the trackers may fall behind", x.result.SustainableFixesPerSecond, r.FixesPerSecond)
+	x.logf("sustainable: %.0f fixes/s; %.0f a second are acknowledged when the trackers may fall behind", x.result.SustainableFixesPerSecond, r.FixesPerSecond)
 	if r.AcknowledgedFixes == 0 {
 		return errors.New("nothing was acknowledged")
 	}
@@ -148,7 +148,7 @@ func (x *overload) awaitConsumed(ctx context.Context, fixes int64) error {
 }
 
 // press puts the load on, with everybody else, and ends when all senders have
-// been told of everything they sent.
+// been acknowledged everything they sent.
 func (x *overload) press(ctx context.Context) error {
 	floodConns, err := x.dialer.dialN(x.server.Ingest, connections)
 	if err != nil {
@@ -171,16 +171,16 @@ func (x *overload) press(ctx context.Context) error {
 	for i := range x.opts.DeafStreams {
 		d := &deaf{id: fmt.Sprintf("deaf-%d", i)}
 		x.deaf = append(x.deaf, d)
-		group.Go(func() error { return d.run(groupCtx, load, others[1+i], &x.misfits) })
+		group.Go(func() error { return d.run(groupCtx, load, others[1+i], &x.hostile) })
 	}
 	for i := range x.opts.GarbageSenders {
-		group.Go(func() error { return sendGarbage(load, others[1+x.opts.DeafStreams+i], &x.misfits) })
+		group.Go(func() error { return sendGarbage(load, others[1+x.opts.DeafStreams+i], &x.hostile) })
 	}
 	group.Go(func() error { x.search.run(load, x.opts.SearchEvery); return nil })
 	watched := make(chan []Sample, 1)
 	watchCtx, stopWatch := context.WithCancel(ctx)
 	defer stopWatch()
-	go func() { watched <- x.server.watch(watchCtx, begun, x.tell) }()
+	go func() { watched <- x.server.watch(watchCtx, begun, x.logSample) }()
 	group.Go(func() error {
 		drain, cancel := context.WithTimeout(groupCtx, x.opts.Duration+x.opts.SettleTimeout)
 		defer cancel()
@@ -213,14 +213,14 @@ func (x *overload) honest(ctx context.Context, conn grpc.ClientConnInterface) er
 	return nil
 }
 
-func (x *overload) tell(s Sample) {
-	x.say("%4.0fs  %9d fixes acknowledged  %9d consumed  resident %4d MiB  live %4d MiB  in flight %4d MiB  %d streams",
+func (x *overload) logSample(s Sample) {
+	x.logf("%4.0fs  %9d fixes acknowledged  %9d consumed  resident %4d MiB  live %4d MiB  in flight %4d MiB  %d streams",
 		s.At.Seconds(), s.AcknowledgedFixes, s.ConsumedFixes, s.ResidentBytes>>20, s.LiveBytes>>20, s.InFlightBytes>>20, s.Streams)
 }
 
 // close has the idle streams speak and closes the account.
 func (x *overload) close(ctx context.Context) error {
-	x.say("the load is over; everything sent has been acknowledged")
+	x.logf("the load is over; everything sent has been acknowledged")
 	r, a := &x.result, &x.result.Account
 	idleAcked, err := x.idle.speak()
 	r.IdleServed = idleAcked
@@ -228,7 +228,7 @@ func (x *overload) close(ctx context.Context) error {
 		r.IdleError = err.Error()
 	}
 	r.Flood, r.FloodLatency, r.FloodStatuses = x.flood.stats(), x.flood.acks.Summary(), x.flood.ended.counts()
-	r.MisfitStatuses = x.misfits.counts()
+	r.HostileStatuses = x.hostile.counts()
 	r.Search, r.SearchFailures = x.search.latency.Summary(), x.search.failed.counts()
 	honest := r.Honest.Client
 	a.Acknowledged = r.Flood.AcknowledgedFixes - r.Flood.RefusedFixes + honest.AcknowledgedFixes - honest.RefusedFixes - a.Copies + idleAcked

@@ -20,13 +20,13 @@ type Result struct {
 	// Factor times that.
 	SustainableFixesPerSecond float64 `json:"sustainable_fixes_per_second"`
 	OfferedFixesPerSecond     float64 `json:"offered_fixes_per_second"`
-	// Samples are one a second, from the begin of the overload until its
-	// senders were told of everything.
+	// Samples are one a second, from the start of the overload until its
+	// senders had everything acknowledged.
 	Samples           []Sample `json:"samples"`
 	PeakResidentBytes int64    `json:"peak_resident_bytes"`
 	ResidentBound     int64    `json:"resident_bound_bytes"`
 	LiveBound         int64    `json:"live_bound_bytes"`
-	// DrainTime is how long after the load the last sender was told.
+	// DrainTime is how long after the load the last acknowledgement came.
 	DrainTime time.Duration `json:"drain_ns"`
 	// Flood is the senders of the overload, Honest the fleet that behaves.
 	Flood         client.Stats      `json:"flood"`
@@ -34,20 +34,20 @@ type Result struct {
 	FloodStatuses map[string]int64  `json:"flood_statuses"`
 	Honest        fleetsim.Progress `json:"honest"`
 	HonestError   string            `json:"honest_error,omitempty"`
-	// MisfitStatuses were received by deaf clients and garbage senders.
-	MisfitStatuses map[string]int64 `json:"misfit_statuses"`
-	Search         latency.Summary  `json:"search_latency"`
-	SearchFailures map[string]int64 `json:"search_failures"`
+	// HostileStatuses were received by deaf clients and garbage senders.
+	HostileStatuses map[string]int64 `json:"hostile_statuses"`
+	Search          latency.Summary  `json:"search_latency"`
+	SearchFailures  map[string]int64 `json:"search_failures"`
 	// IdleServed idle streams were acknowledged a report after the load.
 	IdleServed int64  `json:"idle_served"`
 	IdleError  string `json:"idle_error,omitempty"`
-	// Settled says that the fleet has counted everything that was acknowledged,
-	// with no partition stale, SettleTime after the last sender was told.
+	// Settled is true if the fleet has counted everything that was acknowledged,
+	// with no partition stale, SettleTime after the last acknowledgement.
 	Settled       bool          `json:"settled"`
 	SettleTime    time.Duration `json:"settle_ns"`
 	InFlightAtEnd int64         `json:"in_flight_bytes_at_end"`
 	Account       Account       `json:"account"`
-	// Faults say what did not hold.
+	// Faults name what did not hold.
 	Faults []string `json:"faults"`
 }
 
@@ -83,7 +83,7 @@ func (r *Result) judge(o *Options) {
 	must(r.Flood.AcknowledgedFixes > 0, "nothing of the overload was acknowledged")
 	must(r.Flood.PendingReports == 0, "%d reports of the overload are unacknowledged", r.Flood.PendingReports)
 	must(r.IdleError == "" && r.IdleServed == int64(o.IdleStreams), "%d of %d idle streams were served in the end: %s", r.IdleServed, o.IdleStreams, r.IdleError)
-	must(o.GarbageSenders == 0 || r.MisfitStatuses["InvalidArgument INVALID_REPORT"] > 0, "no garbage was refused as such")
+	must(o.GarbageSenders == 0 || r.HostileStatuses["InvalidArgument INVALID_REPORT"] > 0, "no garbage was refused as such")
 	must(r.Settled, "the fleet did not catch up: %d of %d acknowledged fixes were counted when nothing changed any more", r.Account.New, r.Account.Acknowledged)
 }
 
@@ -120,7 +120,7 @@ func (r Result) String() string {
 	row("nearest", "%d searches, p50 %v p99 %v max %v; failed: %s", r.Search.Count, ms(r.Search.P50), ms(r.Search.P99), ms(r.Search.Max), list(r.SearchFailures))
 	row("idle streams", "%d served after the load", r.IdleServed)
 	row("overload got", "%s", list(r.FloodStatuses))
-	row("misfits got", "%s", list(r.MisfitStatuses))
+	row("hostile got", "%s", list(r.HostileStatuses))
 	a := r.Account
 	row("account", "%d fixes acknowledged (and %d never confirmed to deaf clients); counted: %d new, %d duplicates (%d copies, %d resent), %d conflicts; settled: %v after %v",
 		a.Acknowledged, a.Unconfirmed, a.New, a.Duplicates, a.Copies, a.Resent, a.Conflicts, r.Settled, ms(r.SettleTime))

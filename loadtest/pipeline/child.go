@@ -17,17 +17,17 @@ import (
 // child is a serving process on a log of its own.
 type child struct {
 	*process.Process
-	process.Doors
+	process.Addresses
 	dir string
 }
 
 // start starts a child on a new log and waits until it is ready.
 func (b *bench) start(ctx context.Context, kind Kind, extra ...string) (*child, error) {
-	doors, err := process.FreeDoors()
+	addrs, err := process.FreeAddresses()
 	if err != nil {
 		return nil, err
 	}
-	c := &child{Doors: doors}
+	c := &child{Addresses: addrs}
 	b.started++
 	if c.dir, err = os.MkdirTemp(b.opts.WorkDir, "starling-bench-"); err != nil {
 		return nil, fmt.Errorf("make a folder for the log: %w", err)

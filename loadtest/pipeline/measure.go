@@ -104,8 +104,8 @@ func (b *bench) measure(ctx context.Context, kind Kind, fixesPerReport int, rate
 	return r, nil
 }
 
-// prime sends a little until a new log answers as it will: a Kafka cluster takes
-// some seconds to settle new topics, and the first records of each partition
+// prime sends a little until a new log has its usual latency: a Kafka cluster takes
+// some seconds to set up new topics, and the first records of each partition
 // wait for that.
 func (b *bench) prime(ctx context.Context, conns []*grpc.ClientConn) error {
 	if len(b.opts.KafkaBrokers) == 0 {
@@ -218,7 +218,7 @@ const (
 	heapFixesPerReport = 10
 )
 
-var heapRooms = map[string]string{
+var heapPackages = map[string]string{
 	"starling-fleet/starling/tracker":           "tracker",
 	"starling-fleet/starling/matcher":           "matcher",
 	"starling-fleet/starling/ingest.":           "ingest",
@@ -227,7 +227,7 @@ var heapRooms = map[string]string{
 	"google.golang.org/grpc":                    "grpc",
 }
 
-// heap fills a fleet's reorder windows and returns what is live, by room.
+// heap fills a fleet's reorder windows and returns what is live, by package.
 func (b *bench) heap(ctx context.Context) (map[string]float64, error) {
 	c, err := b.start(ctx, StarlingWhole)
 	if err != nil {
@@ -254,5 +254,5 @@ func (b *bench) heap(ctx context.Context) (map[string]float64, error) {
 		return nil, fmt.Errorf("read the heap profile: %w", err)
 	}
 	defer body.Close()
-	return heapByRoom(body, heapRooms)
+	return heapByPackage(body, heapPackages)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// Options say what is measured.
+// Options are the settings of a measurement.
 type Options struct {
 	// Starling is the path of the starling binary.
 	Starling string
@@ -33,7 +33,7 @@ type Options struct {
 	// WorkDir holds the local logs, one at a time; empty means a temporary
 	// folder.
 	WorkDir string
-	// Progress, when not nil, is told each step in a sentence.
+	// Progress, if not nil, is called with each step.
 	Progress func(string)
 }
 

@@ -24,7 +24,7 @@ func keepABuffer(n int) {
 	}
 }
 
-func TestHeapByRoomFindsWhatIsLive(t *testing.T) {
+func TestHeapByPackageFindsWhatIsLive(t *testing.T) {
 	const size = 64 << 20
 	keepABuffer(size)
 	defer func() { kept = nil }()
@@ -35,15 +35,15 @@ func TestHeapByRoomFindsWhatIsLive(t *testing.T) {
 		runtime.GC()
 		require.NoError(t, pprof.Lookup("heap").WriteTo(&profile, 1))
 	}
-	got, err := heapByRoom(&profile, map[string]string{"pipeline.keepABuffer": "kept"})
+	got, err := heapByPackage(&profile, map[string]string{"pipeline.keepABuffer": "kept"})
 	require.NoError(t, err)
 	require.InEpsilon(t, size, got["kept"], 0.1)
 	require.Less(t, got["other"], float64(size)/2)
 }
 
-func TestHeapByRoomScalesAndAttributes(t *testing.T) {
+func TestHeapByPackageScalesAndAttributes(t *testing.T) {
 	// 512-byte objects are sampled once in about a thousand at the usual rate.
-	got, err := heapByRoom(strings.NewReader(`heap profile: 3: 4196352 [4: 4196864] @ heap/1048576
+	got, err := heapByPackage(strings.NewReader(`heap profile: 3: 4196352 [4: 4196864] @ heap/1048576
 2: 1024 [3: 1536] @ 0x1 0x2
 #	0x1	example.com/wire.decode+0x1	/x/wire.go:1
 #	0x2	example.com/tracker.(*state).step+0x2	/x/tracker.go:2
@@ -62,7 +62,7 @@ func TestHeapByRoomScalesAndAttributes(t *testing.T) {
 	require.InEpsilon(t, 1024*1024.5, got["tracker"], 0.01)
 	require.InEpsilon(t, 4194304, got["other"], 0.01)
 	require.Zero(t, got["matcher"])
-	_, err = heapByRoom(strings.NewReader("nonsense\n"), nil)
+	_, err = heapByPackage(strings.NewReader("nonsense\n"), nil)
 	require.Error(t, err)
 }
 

@@ -82,7 +82,7 @@ func (r Result) String() string {
 	row("searchable, p50", func(s Size) string { return s.SearchableP50.Round(100 * time.Microsecond).String() })
 	row("**searchable, p99**", func(s Size) string { return "**" + s.SearchableP99.Round(100*time.Microsecond).String() + "**" })
 	if h := r.Heap; h != nil {
-		fmt.Fprintf(&b, "\nLive heap with %d vehicles, %d fixes in each reorder window (sampled profile after a collection, by the room that allocated): tracker %.0f B a vehicle, matcher %.0f B a vehicle; of the process: log %.0f MB, ingest with gRPC %.0f MB, other %.0f MB.\n",
+		fmt.Fprintf(&b, "\nLive heap with %d vehicles, %d fixes in each reorder window (sampled profile after a collection, by the package that allocated): tracker %.0f B a vehicle, matcher %.0f B a vehicle; of the process: log %.0f MB, ingest with gRPC %.0f MB, other %.0f MB.\n",
 			h.Vehicles, h.WindowFixes, h.TrackerB, h.MatcherB, h.LogB/1e6, h.IngestB/1e6, h.OtherB/1e6)
 	}
 	return b.String()

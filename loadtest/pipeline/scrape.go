@@ -35,11 +35,11 @@ func (c *child) consumed(ctx context.Context, kind Kind) (progress, error) {
 	}, nil
 }
 
-// heapByRoom reads a heap profile in its text form and sums what is live by the
-// room that allocated it: the innermost frame of a stack that is in one of the
-// rooms. Samples are scaled as pprof does it: an object of s bytes is sampled
+// heapByPackage reads a heap profile in its text form and sums what is live by the
+// package that allocated it: the innermost frame of a stack that is in one of the
+// packages. Samples are scaled as pprof does it: an object of s bytes is sampled
 // with probability 1 - exp(-s/rate).
-func heapByRoom(r io.Reader, rooms map[string]string) (map[string]float64, error) {
+func heapByPackage(r io.Reader, packages map[string]string) (map[string]float64, error) {
 	live := map[string]float64{}
 	rate := 0.0
 	var bytes float64 // of the stack that is being read
@@ -65,8 +65,8 @@ func heapByRoom(r io.Reader, rooms map[string]string) (map[string]float64, error
 		case line == "" || strings.HasPrefix(line, "# runtime"):
 			settle()
 		case line[0] == '#':
-			if room := roomOf(line, rooms); room != "" && !counted {
-				live[room] += bytes
+			if name := packageOf(line, packages); name != "" && !counted {
+				live[name] += bytes
 				counted = true
 			}
 		case strings.Contains(line, " @ "):
@@ -88,11 +88,11 @@ func heapByRoom(r io.Reader, rooms map[string]string) (map[string]float64, error
 	return live, lines.Err()
 }
 
-// roomOf names the room of a frame.
-func roomOf(frame string, rooms map[string]string) string {
-	for prefix, room := range rooms {
+// packageOf names the package of a frame.
+func packageOf(frame string, packages map[string]string) string {
+	for prefix, name := range packages {
 		if strings.Contains(frame, prefix) {
-			return room
+			return name
 		}
 	}
 	return ""

@@ -1,6 +1,6 @@
 // Package process starts, watches and ends the child processes that drills and
-// measurements drive: Starling's own binary, mostly, which tells over its admin
-// address when it serves.
+// measurements drive: mostly Starling's own binary, whose admin server reports
+// whether it is ready.
 package process
 
 import (
@@ -16,30 +16,30 @@ import (
 	"time"
 )
 
-// Spec says what to start.
+// Spec describes a process to start.
 type Spec struct {
-	// Name is how errors call it.
+	// Name is its name in errors.
 	Name string
 	// Command is the binary and its arguments; every start uses the same.
 	Command []string
 	// Admin is the address of its admin HTTP server.
 	Admin string
-	// Output gets what it writes to stdout and stderr, besides what Words keeps;
-	// nil means nobody.
+	// Output, if not nil, gets what it writes to stdout and stderr, in addition to
+	// what LastOutput keeps.
 	Output io.Writer
 }
 
 // Process is a child process that may be started again after it has ended. Its
 // methods may be called concurrently, but Start only when nothing runs.
 type Process struct {
-	spec Spec
-	said words
+	spec   Spec
+	recent tail
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // nil before the first start
 	exited chan struct{} // closed when cmd has ended
 	err    error         // cmd's, set before exited is closed
-	wanted bool          // cmd's end was wanted
+	wanted bool          // a signal was to end cmd
 	began  time.Time     // when cmd was started
 }
 
@@ -52,9 +52,9 @@ func (p *Process) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	cmd := exec.Command(p.spec.Command[0], p.spec.Command[1:]...)
-	var output io.Writer = &p.said
+	var output io.Writer = &p.recent
 	if p.spec.Output != nil {
-		output = io.MultiWriter(&p.said, p.spec.Output)
+		output = io.MultiWriter(&p.recent, p.spec.Output)
 	}
 	cmd.Stdout, cmd.Stderr = output, output
 	dieWithParent(cmd)
@@ -73,7 +73,7 @@ func (p *Process) Start() error {
 	return nil
 }
 
-// Started says that the process was started at least once.
+// Started reports whether the process was started at least once.
 func (p *Process) Started() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,8 +87,8 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
-// Signal sends a signal to the running process. Wanted says that its end, if it
-// comes of it, is no surprise to EndedByItself.
+// Signal sends a signal to the running process. Wanted means that EndedByItself
+// does not count an end that the signal causes.
 func (p *Process) Signal(s syscall.Signal, wanted bool) error {
 	p.mu.Lock()
 	p.wanted = p.wanted || wanted
@@ -107,8 +107,8 @@ func (p *Process) Kill() {
 	}
 }
 
-// Stop ends the process in good order, or kills it when ctx is done first. A nil
-// error says that it ended with success.
+// Stop ends the process by SIGTERM, or kills it if ctx is done first. It returns
+// nil if the process ended with status 0.
 func (p *Process) Stop(ctx context.Context) error {
 	if err := p.Signal(syscall.SIGTERM, true); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
-		return fmt.Errorf("%s stopped with: %w; it said: %s", p.spec.Name, p.err, &p.said)
+		return fmt.Errorf("%s stopped with: %w; its output: %s", p.spec.Name, p.err, &p.recent)
 	}
 	return nil
 }
@@ -141,7 +141,8 @@ func (p *Process) Ended() <-chan struct{} {
 	return p.exited
 }
 
-// EndedByItself says that the process has ended although nobody wanted it to.
+// EndedByItself reports whether the process has ended without a signal that wanted
+// it to.
 func (p *Process) EndedByItself() bool {
 	select {
 	case <-p.Ended():
@@ -153,10 +154,10 @@ func (p *Process) EndedByItself() bool {
 	return !p.wanted
 }
 
-// LastWords is the end of what the process said, over all its starts.
-func (p *Process) LastWords() string { return p.said.String() }
+// LastOutput is the end of what the process wrote, over all its starts.
+func (p *Process) LastOutput() string { return p.recent.String() }
 
-// Ready asks once whether the process serves.
+// Ready asks the admin server once whether the process is ready.
 func (p *Process) Ready(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -178,9 +179,9 @@ func (p *Process) WaitReady(ctx context.Context) (time.Duration, error) {
 	for !p.Ready(ctx) {
 		select {
 		case <-exited:
-			return 0, fmt.Errorf("%s ended before it served: %s", p.spec.Name, &p.said)
+			return 0, fmt.Errorf("%s ended before it served: %s", p.spec.Name, &p.recent)
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%s does not serve: %w: %s", p.spec.Name, ctx.Err(), &p.said)
+			return 0, fmt.Errorf("%s does not serve: %w: %s", p.spec.Name, ctx.Err(), &p.recent)
 		case <-tick.C:
 		}
 	}
@@ -208,25 +209,25 @@ func (p *Process) Get(ctx context.Context, path string) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// words keeps the end of what is written to it.
-type words struct {
+// tail keeps the end of what is written to it.
+type tail struct {
 	mu  sync.Mutex
 	buf []byte
 }
 
-func (w *words) Write(p []byte) (int, error) {
+func (t *tail) Write(p []byte) (int, error) {
 	const keep = 4096
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.buf = append(w.buf, p...)
-	if over := len(w.buf) - keep; over > 0 {
-		w.buf = w.buf[over:]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - keep; over > 0 {
+		t.buf = t.buf[over:]
 	}
 	return len(p), nil
 }
 
-func (w *words) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return string(bytes.TrimSpace(w.buf))
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.buf))
 }

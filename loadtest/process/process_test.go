@@ -16,7 +16,7 @@ import (
 	"github.com/starling-fleet/starling/internal/freeport"
 )
 
-// The test binary is its own child: the environment says what it does.
+// The test binary is its own child: the environment selects what it does.
 func TestMain(m *testing.M) {
 	switch os.Getenv("STARLING_TEST_CHILD") {
 	case "serve":
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serve answers until it is asked to stop.
+// serve answers until it is stopped.
 func serve() {
 	http.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
 	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -77,7 +77,7 @@ func TestAServingChildIsKilledAndStartedAgain(t *testing.T) {
 		require.False(t, p.EndedByItself())
 		p.Kill()
 		<-p.Ended()
-		require.False(t, p.EndedByItself(), "it was wanted")
+		require.False(t, p.EndedByItself(), "the test killed it")
 		require.False(t, p.Ready(patience(t)))
 	}
 	require.NoError(t, p.Start())
@@ -91,7 +91,7 @@ func TestAChildThatFailsIsNoticed(t *testing.T) {
 	_, err := p.WaitReady(patience(t))
 	require.ErrorContains(t, err, "ended before it served: out of luck")
 	require.True(t, p.EndedByItself())
-	require.Equal(t, "out of luck", p.LastWords())
+	require.Equal(t, "out of luck", p.LastOutput())
 	require.Equal(t, "out of luck\n", output.String())
 	require.Error(t, p.Signal(syscall.SIGTERM, true))
 	missing := New(Spec{Name: "nothing", Command: []string{"/nonexistent/binary"}})

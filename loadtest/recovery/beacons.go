@@ -23,8 +23,8 @@ const (
 
 // beacons are vehicles that stand at one place, one in each partition. A search
 // that finds all of them with fixes that were sent after a start shows that
-// every partition is restored: its tracker has caught up and its door, its
-// tracker and the matcher serve.
+// every partition is restored: its tracker has caught up, and ingest, tracker
+// and matcher serve.
 type beacons struct {
 	ingest  starlingv1.IngestServiceClient
 	fleet   starlingv1.FleetServiceClient
@@ -76,7 +76,7 @@ func (b *beacons) report(ctx context.Context, id string, sequence int64) {
 	}})
 }
 
-// served says whether one search finds every beacon with a fix that was sent at
+// served reports whether one search finds every beacon with a fix that was sent at
 // a time or later, and names no partition as stale.
 func (b *beacons) served(ctx context.Context, since time.Time) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

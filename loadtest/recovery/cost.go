@@ -61,7 +61,7 @@ func RunCost(ctx context.Context, o Options) (Cost, error) {
 				round.Without = perFix
 			}
 		}
-		o.say("round %d of %d: %v a fix with checkpoints, %v without, %.1f %%; %.0f B of state a fix", i+1, o.Rounds, round.With, round.Without, 100*round.Share(), round.StateBytes)
+		o.progress("round %d of %d: %v a fix with checkpoints, %v without, %.1f %%; %.0f B of state a fix", i+1, o.Rounds, round.With, round.Without, 100*round.Share(), round.StateBytes)
 		c.Rounds = append(c.Rounds, round)
 	}
 	return c, nil
@@ -75,7 +75,7 @@ func costOf(ctx context.Context, o *Options, interval time.Duration) (perFix tim
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	conns, err := s.doors()
+	conns, err := s.connectLoad()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -110,7 +110,7 @@ func costOf(ctx context.Context, o *Options, interval time.Duration) (perFix tim
 	}
 	fixes := fixes1 - fixes0
 	if want := o.FixesPerSecond * o.Duration.Seconds(); fixes < 0.9*want {
-		return 0, 0, fmt.Errorf("%.0f fixes were tracked, %.0f were to be sent: the machine does not bear the rate", fixes, want)
+		return 0, 0, fmt.Errorf("%.0f fixes were tracked, %.0f were to be sent: the machine does not sustain the rate", fixes, want)
 	}
 	return time.Duration(float64(cpu1-cpu0) / fixes), (bytes1 - bytes0) / fixes, nil
 }

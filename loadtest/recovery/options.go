@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Options say what to measure.
+// Options are the settings of a measurement.
 type Options struct {
 	// Starling is the command line of the binary, without a role.
 	Starling []string
@@ -42,7 +42,7 @@ type Options struct {
 
 	// Limit is how long a recovery may take.
 	Limit time.Duration
-	// Progress, when not nil, is told what happens.
+	// Progress, if not nil, is called with each step.
 	Progress func(string)
 }
 
@@ -89,7 +89,7 @@ func (o Options) Validate() error {
 	return errors.Join(faults...)
 }
 
-func (o *Options) say(format string, args ...any) {
+func (o *Options) progress(format string, args ...any) {
 	if o.Progress != nil {
 		o.Progress(fmt.Sprintf(format, args...))
 	}

@@ -30,8 +30,8 @@ type Kill struct {
 	// reported after the start, and named no partition as stale: every tracker
 	// had caught up.
 	Serving time.Duration `json:"serving_ns"`
-	// CPU is what the new processes had used by then. On a busy machine it says
-	// more than the time that has passed.
+	// CPU is what the new processes had used by then. On a busy machine it is
+	// the better measure than the time that has passed.
 	CPU time.Duration `json:"cpu_ns"`
 	// Loading is the time that restoring states took, over all partitions.
 	Loading time.Duration `json:"loading_ns"`
@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 }
 
 func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
-	conns, err := s.doors()
+	conns, err := s.connectLoad()
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
 	wait := o.History
 	for i := range o.Kills {
 		phase := time.Duration(rand.Int64N(int64(o.Between) + 1))
-		o.say("%d vehicles report %.0f fixes/s for %v", o.Vehicles, o.FixesPerSecond, (wait + phase).Round(time.Second))
+		o.progress("%d vehicles report %.0f fixes/s for %v", o.Vehicles, o.FixesPerSecond, (wait + phase).Round(time.Second))
 		if err := pass(ctx, wait+phase, loadErr); err != nil {
 			return err
 		}
@@ -99,15 +99,15 @@ func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
 			return err
 		}
 		r.Kills = append(r.Kills, k)
-		o.say("kill %d of %d: served again after %v (%v of CPU, states loaded in %v, %d records replayed, %d tracks read, %d vehicles)",
+		o.progress("kill %d of %d: served again after %v (%v of CPU, states loaded in %v, %d records replayed, %d tracks read, %d vehicles)",
 			i+1, o.Kills, k.Serving.Round(time.Millisecond), k.CPU, k.Loading.Round(time.Millisecond), k.SteppedRecords, k.ReadTracks, k.RestoredVehicles)
 		wait = o.Between
 	}
 	return nil
 }
 
-// doors opens the connections of the load.
-func (s *servers) doors() ([]grpc.ClientConnInterface, error) {
+// connectLoad opens the connections of the load.
+func (s *servers) connectLoad() ([]grpc.ClientConnInterface, error) {
 	var conns []grpc.ClientConnInterface
 	for range 4 {
 		c, err := s.dial(s.ingest)

@@ -46,7 +46,7 @@ func TestTheCostOfCheckpointsIsMeasured(t *testing.T) {
 	c, err := recovery.RunCost(t.Context(), o)
 	if err != nil {
 		// Said of a machine that is busy otherwise, instead of a wrong figure.
-		require.ErrorContains(t, err, "the machine does not bear the rate")
+		require.ErrorContains(t, err, "the machine does not sustain the rate")
 		return
 	}
 	require.Len(t, c.Rounds, 1)

@@ -17,7 +17,7 @@ func (r Result) Serving() time.Duration {
 	return report.Median(r.Kills, func(k Kill) time.Duration { return k.Serving })
 }
 
-// OK says that the median is within the limit.
+// OK reports whether the median is within the limit.
 func (r Result) OK() bool { return len(r.Kills) > 0 && r.Serving() <= r.Limit }
 
 // String is a table, with its method.
@@ -43,7 +43,7 @@ func (r Result) String() string {
 	return b.String()
 }
 
-// Misses says whether the limit was missed.
+// Misses reports whether the limit was missed.
 func (r Result) Misses() []string {
 	if r.OK() {
 		return nil
@@ -61,7 +61,7 @@ func (r Result) sessionNote() string {
 // Share is the median of the rounds' shares.
 func (c Cost) Share() float64 { return report.Median(c.Rounds, CostRound.Share) }
 
-// OK says that the share is within its limit.
+// OK reports whether the share is within its limit.
 func (c Cost) OK() bool { return len(c.Rounds) > 0 && c.Share() <= maxCheckpointShare }
 
 // String is a table, with its method.
@@ -85,7 +85,7 @@ func (c Cost) String() string {
 	return b.String()
 }
 
-// Misses says whether the limit was missed.
+// Misses reports whether the limit was missed.
 func (c Cost) Misses() []string {
 	if c.OK() {
 		return nil

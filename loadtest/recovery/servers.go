@@ -52,18 +52,18 @@ func newServers(ctx context.Context, o *Options, extra ...string) (*servers, err
 
 // add starts one role and waits for it: the first makes the topics.
 func (s *servers) add(ctx context.Context, o *Options, role string, args []string) error {
-	doors, err := process.FreeDoors()
+	addrs, err := process.FreeAddresses()
 	if err != nil {
 		return err
 	}
 	if role == "up" || role == "ingest" {
-		s.ingest = doors.Ingest
+		s.ingest = addrs.Ingest
 	}
 	if role == "up" || role == "matcher" {
-		s.matcher = doors.Matcher
+		s.matcher = addrs.Matcher
 	}
-	command := slices.Concat(o.Starling, []string{role, "--log-level", "warn"}, doors.Args(), args)
-	p := process.New(process.Spec{Name: role, Command: command, Admin: doors.Admin})
+	command := slices.Concat(o.Starling, []string{role, "--log-level", "warn"}, addrs.Args(), args)
+	p := process.New(process.Spec{Name: role, Command: command, Admin: addrs.Admin})
 	if err := p.Start(); err != nil {
 		return err
 	}

@@ -21,13 +21,13 @@ type Machine struct {
 	Go          string `json:"go"`
 	// Starling is the measured build's own description, with its commit.
 	Starling string `json:"starling"`
-	// SharedBy says what else ran on the same cores.
+	// SharedBy names what ran on the same cores.
 	SharedBy string `json:"shared_by"`
 }
 
 // ThisMachine describes this machine and the measured build. Starling is the
-// command line of its binary, without a subcommand; an empty one says that the
-// server that was measured runs elsewhere.
+// command line of its binary, without a subcommand; an empty one means
+// that the measured server runs elsewhere.
 func ThisMachine(ctx context.Context, starling []string, sharedBy string) Machine {
 	m := Machine{
 		OS: runtime.GOOS, Arch: runtime.GOARCH, CPUModel: "unknown CPU", Cores: runtime.NumCPU(),

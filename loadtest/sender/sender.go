@@ -29,7 +29,7 @@ const drainTimeout = 10 * time.Second
 
 // Options bound a stream.
 type Options struct {
-	// FixesPerReport is how many fixes Next's report has room for.
+	// FixesPerReport is how many fixes Next's report holds.
 	FixesPerReport int
 	// MaxUnacknowledged is how many reports may be unacknowledged before Next
 	// waits.
@@ -79,7 +79,7 @@ func Open(ctx context.Context, conn grpc.ClientConnInterface, o Options) (*Strea
 	return s, nil
 }
 
-// Next waits until the stream takes a report, and returns the one to fill in,
+// Next waits until the stream accepts a report, and returns the one to fill in,
 // with the number that Send gives it, counted from 1. It holds what was in the
 // report before.
 func (s *Stream) Next() (report *wire.Report, number int64, err error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/starling-fleet/starling/internal/cli"
 )
 
-// serveEnv tells a child that it is not to run tests.
+// serveEnv makes a child serve instead of running tests.
 const serveEnv = "STARLINGTEST_SERVE"
 
 // Main is the TestMain of a package that uses Command.

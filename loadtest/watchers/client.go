@@ -14,19 +14,19 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// audience is all clients together.
-type audience struct {
+// clients is all clients together.
+type clients struct {
 	opts *Options
-	// measuring says that what arrives counts.
-	measuring       atomic.Bool
-	fix, log, first latency.Histogram
-	updates, told   atomic.Int64
-	open            atomic.Int64
-	heard           []atomic.Bool // by client: within the measured time
+	// measuring is true while updates are counted.
+	measuring        atomic.Bool
+	fix, log, first  latency.Histogram
+	updates, changed atomic.Int64
+	open             atomic.Int64
+	updated          []atomic.Bool // by client: within the measured time
 }
 
 // watch is one client: it watches its area until ctx is done.
-func (a *audience) watch(ctx context.Context, conn *grpc.ClientConn, number int) error {
+func (a *clients) watch(ctx context.Context, conn *grpc.ClientConn, number int) error {
 	lat, lon := a.opts.centre(number % a.opts.Areas)
 	const half = spacingDeg / 4
 	wide := half / math.Cos(lat*math.Pi/180)
@@ -65,23 +65,23 @@ func (a *audience) watch(ctx context.Context, conn *grpc.ClientConn, number int)
 	}
 }
 
-func (a *audience) take(number int, update *starlingv1.WatchAreaResponse) {
+func (a *clients) take(number int, update *starlingv1.WatchAreaResponse) {
 	if !a.measuring.Load() {
 		return
 	}
 	now := time.Now()
-	a.heard[number].Store(true)
+	a.updated[number].Store(true)
 	a.updates.Add(1)
-	a.told.Add(int64(len(update.Changed)))
+	a.changed.Add(int64(len(update.Changed)))
 	for _, v := range update.Changed {
 		a.fix.Record(now.Sub(v.DeviceTime.AsTime()))
 		a.log.Record(now.Sub(v.SeenTime.AsTime()))
 	}
 }
 
-func (a *audience) silent() (n int) {
-	for i := range a.heard {
-		if !a.heard[i].Load() {
+func (a *clients) silent() (n int) {
+	for i := range a.updated {
+		if !a.updated[i].Load() {
 			n++
 		}
 	}

@@ -38,7 +38,7 @@ func newFleet(o *Options) *fleet {
 	return &fleet{opts: o, session: rand.Uint64() | 1, sequence: make([]atomic.Int64, o.Areas*o.VehiclesPerArea)}
 }
 
-// report says where a vehicle is now.
+// report sends where a vehicle is now.
 func (f *fleet) report(r *sender.Stream, number int) error {
 	report, _, err := r.Next()
 	if err != nil {

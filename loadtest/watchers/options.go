@@ -13,7 +13,7 @@ import (
 	"github.com/starling-fleet/starling/internal/latency"
 )
 
-// Options say what to measure.
+// Options are the settings of a measurement.
 type Options struct {
 	// Starling is the command line of the starling binary.
 	Starling []string
@@ -22,7 +22,7 @@ type Options struct {
 	WorkDir string
 	// Watchers are the calls of WatchArea. They take turns at the areas.
 	Watchers int
-	// Areas lie apart, a kilometre from edge to edge, each with
+	// Areas are apart, a kilometre from edge to edge, each with
 	// VehiclesPerArea vehicles.
 	Areas           int
 	VehiclesPerArea int
@@ -36,7 +36,7 @@ type Options struct {
 	Warmup, Duration time.Duration
 	// MaxP99 is the promised time from a change to its client, for 99 in 100.
 	MaxP99 time.Duration
-	// Progress, when not nil, is told what goes on.
+	// Progress, if not nil, is called with each step.
 	Progress func(string)
 }
 
@@ -78,7 +78,7 @@ type Result struct {
 	Vehicles         int           `json:"vehicles"`
 	Measured         time.Duration `json:"measured_ns"`
 	FixesPerSecond   float64       `json:"fixes_per_second"`
-	TellsPerSecond   float64       `json:"vehicles_told_per_second"`
+	ChangesPerSecond float64       `json:"vehicle_changes_per_second"`
 	UpdatesPerSecond float64       `json:"updates_per_second"`
 	// FixToClient is from the moment at which a vehicle sends its fix, with
 	// which the fix is stamped, to a client having the vehicle's new state.
@@ -87,7 +87,7 @@ type Result struct {
 	LogToClient latency.Summary `json:"log_to_client"`
 	// Snapshot is from the opening of a call to its whole first update.
 	Snapshot latency.Summary `json:"snapshot"`
-	// Silent clients were told nothing within the measured time.
+	// Silent clients got no update within the measured time.
 	Silent int `json:"silent_watchers"`
 	// Rescans are updates for which the server looked at a whole area.
 	Rescans float64 `json:"area_rescans"`
@@ -98,7 +98,7 @@ type Result struct {
 	// Cores that were busy on average while it was measured.
 	ServerCores    float64 `json:"server_cores"`
 	GeneratorCores float64 `json:"generator_cores"`
-	// Faults say which promises were not kept.
+	// Faults name the goals that were missed.
 	Faults []string `json:"faults"`
 }
 
@@ -106,15 +106,15 @@ type Result struct {
 func (r *Result) String() string {
 	out := fmt.Sprintf(`%d watchers, %d vehicles, measured for %v
 fixes                %10.0f /s
-vehicles told        %10.0f /s in %.0f updates/s
+vehicle changes      %10.0f /s in %.0f updates/s
 fix to client        %v
 log to client        %v
 first update         %v
 memory per watcher   %10.1f KiB live heap and stacks, %.1f KiB resident
 silent watchers      %10d
-areas looked at anew %10.0f
+area rescans         %10.0f
 busy cores           %10.2f server, %.2f generator and clients
-`, r.Watchers, r.Vehicles, r.Measured.Round(time.Millisecond), r.FixesPerSecond, r.TellsPerSecond, r.UpdatesPerSecond,
+`, r.Watchers, r.Vehicles, r.Measured.Round(time.Millisecond), r.FixesPerSecond, r.ChangesPerSecond, r.UpdatesPerSecond,
 		r.FixToClient, r.LogToClient, r.Snapshot, r.LiveBytesPerWatcher/1024, r.ResidentBytesPerWatcher/1024, r.Silent, r.Rescans, r.ServerCores, r.GeneratorCores)
 	return out
 }
@@ -127,7 +127,7 @@ func (r *Result) Misses() []string { return r.Faults }
 const (
 	originLatDeg, originLonDeg = 30.0, 10.0
 	spacingDeg                 = 0.018 // 2 km
-	circleDeg                  = 0.001 // 111 m: the vehicles' circles lie within their areas
+	circleDeg                  = 0.001 // 111 m: the vehicles' circles are within their areas
 )
 
 // centre returns the centre of an area.

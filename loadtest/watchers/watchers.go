@@ -20,16 +20,16 @@ const openAtOnce = 64
 
 // run is a measurement under way.
 type run struct {
-	opts   *Options
-	server *process.Up
-	conns  []*grpc.ClientConn
-	fleet  *fleet
-	crowd  *audience
-	result Result
+	opts    *Options
+	server  *process.Up
+	conns   []*grpc.ClientConn
+	fleet   *fleet
+	clients *clients
+	result  Result
 }
 
-// Run measures. Its error says that it could not; what was measured but breaks
-// a promise is in the result.
+// Run measures. It returns an error if it could not; goals that were missed are
+// in the result.
 func Run(ctx context.Context, o Options) (result Result, err error) {
 	if err := o.Validate(); err != nil {
 		return Result{}, err
@@ -41,7 +41,7 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r := &run{opts: &o, server: server, fleet: newFleet(&o), crowd: &audience{opts: &o, heard: make([]atomic.Bool, o.Watchers)}}
+	r := &run{opts: &o, server: server, fleet: newFleet(&o), clients: &clients{opts: &o, updated: make([]atomic.Bool, o.Watchers)}}
 	defer func() {
 		for _, c := range r.conns {
 			_ = c.Close()
@@ -139,11 +139,12 @@ func (r *run) inFrontOf(ctx context.Context) error {
 	return nil
 }
 
-// firstError prefers what a watcher said to the cancellation that came of it.
+// firstError returns a watcher's error instead of the cancellation that it
+// caused.
 func firstError(group *errgroup.Group, leave func(), err error) error {
 	leave()
-	if said := group.Wait(); said != nil {
-		return said
+	if cause := group.Wait(); cause != nil {
+		return cause
 	}
 	return err
 }
@@ -159,14 +160,14 @@ func (r *run) call(ctx, watching context.Context, group *errgroup.Group) error {
 			}
 		}
 		to := conn
-		group.Go(func() error { return r.crowd.watch(watching, to, i) })
-		for int64(i+1)-r.crowd.open.Load() >= openAtOnce && watching.Err() == nil {
+		group.Go(func() error { return r.clients.watch(watching, to, i) })
+		for int64(i+1)-r.clients.open.Load() >= openAtOnce && watching.Err() == nil {
 			if err := retry.Sleep(ctx, time.Millisecond); err != nil {
 				return err
 			}
 		}
 	}
-	for r.crowd.open.Load() < int64(r.opts.Watchers) && watching.Err() == nil {
+	for r.clients.open.Load() < int64(r.opts.Watchers) && watching.Err() == nil {
 		if err := retry.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
@@ -174,7 +175,7 @@ func (r *run) call(ctx, watching context.Context, group *errgroup.Group) error {
 	return nil
 }
 
-// count measures for the time that was asked for.
+// count measures for Duration.
 func (r *run) count(ctx context.Context) error {
 	cpu := func() (float64, float64, error) {
 		m, err := r.server.Metrics(ctx)
@@ -185,11 +186,11 @@ func (r *run) count(ctx context.Context) error {
 		return err
 	}
 	begun, sent := time.Now(), r.fleet.sent.Load()
-	r.crowd.measuring.Store(true)
+	r.clients.measuring.Store(true)
 	if err := retry.Sleep(ctx, r.opts.Duration); err != nil {
 		return err
 	}
-	r.crowd.measuring.Store(false)
+	r.clients.measuring.Store(false)
 	took := time.Since(begun)
 	serverAfter, ownAfter, err := cpu()
 	if err != nil {
@@ -202,10 +203,10 @@ func (r *run) count(ctx context.Context) error {
 	out := &r.result
 	out.Watchers, out.Vehicles, out.Measured = r.opts.Watchers, r.opts.Areas*r.opts.VehiclesPerArea, took
 	out.FixesPerSecond = float64(r.fleet.sent.Load()-sent) / took.Seconds()
-	out.TellsPerSecond = float64(r.crowd.told.Load()) / took.Seconds()
-	out.UpdatesPerSecond = float64(r.crowd.updates.Load()) / took.Seconds()
-	out.FixToClient, out.LogToClient, out.Snapshot = r.crowd.fix.Summary(), r.crowd.log.Summary(), r.crowd.first.Summary()
-	out.Silent, out.Rescans = r.crowd.silent(), m["starling_matcher_area_rescans_total"]
+	out.ChangesPerSecond = float64(r.clients.changed.Load()) / took.Seconds()
+	out.UpdatesPerSecond = float64(r.clients.updates.Load()) / took.Seconds()
+	out.FixToClient, out.LogToClient, out.Snapshot = r.clients.fix.Summary(), r.clients.log.Summary(), r.clients.first.Summary()
+	out.Silent, out.Rescans = r.clients.silent(), m["starling_matcher_area_rescans_total"]
 	out.ServerCores, out.GeneratorCores = (serverAfter-server)/took.Seconds(), (ownAfter-own)/took.Seconds()
 	return nil
 }
@@ -216,7 +217,7 @@ func (r *run) judge() {
 		out.Faults = append(out.Faults, fmt.Sprintf("fix to client takes %v for 99 in 100, at most %v is promised", p99, r.opts.MaxP99))
 	}
 	if out.Silent > 0 {
-		out.Faults = append(out.Faults, fmt.Sprintf("%d watchers were told nothing", out.Silent))
+		out.Faults = append(out.Faults, fmt.Sprintf("%d watchers got no update", out.Silent))
 	}
 }
 

@@ -23,7 +23,7 @@ func few(t *testing.T) watchers.Options {
 	return o
 }
 
-func TestWatchersAreTold(t *testing.T) {
+func TestWatchersGetChanges(t *testing.T) {
 	r, err := watchers.Run(t.Context(), few(t))
 	require.NoError(t, err)
 	t.Log("\n" + r.String())
