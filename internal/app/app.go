@@ -42,9 +42,12 @@ type App struct {
 	logger   *slog.Logger
 	registry *prometheus.Registry
 	ready    chan struct{}
-	addrs    map[Role]string
-	admin    string
-	json     string
+	// The connections of the admin server, and of all others: set by Run.
+	operators, clients *connections
+
+	addrs map[Role]string
+	admin string
+	json  string
 }
 
 // New checks the configuration and prepares a process; it opens nothing.
@@ -96,6 +99,18 @@ func (a *App) JSONAddr() string { return a.json }
 // asked for.
 func (a *App) Run(ctx context.Context) error {
 	raiseProcs()
+	limit, err := raiseDescriptors()
+	if err != nil {
+		return err
+	}
+	share, err := shareDescriptors(limit, !a.has(Fanout) && !a.cfg.OnKafka(), a.cfg.Server.MaxConnections)
+	if err != nil {
+		return err
+	}
+	a.cfg.Local.MaxOpenFiles = share.storeFiles
+	metrics := newConnectionMetrics(a.registry)
+	a.clients = newConnections(share.connections, metrics, a.logger)
+	a.operators = newConnections(adminConnections, metrics, a.logger)
 	if a.has(Fanout) {
 		return a.serve(ctx, nil)
 	}

@@ -38,7 +38,9 @@ type ServerConfig struct {
 	JSONListen    string        `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string        `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
 	AllowAnyone   bool          `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
-	DrainTimeout  time.Duration `koanf:"drain_timeout" help:"How long a stop waits for open calls."`
+	DrainTimeout  time.Duration `koanf:"drain_timeout" help:"How long a stop waits for open calls, and a process whose log has failed for its parts to stop."`
+	// MaxConnections bounds the connections of all servers but the admin one.
+	MaxConnections int `koanf:"max_connections" help:"Connections that all servers but the admin one accept together; 0 means as many as the process's limit of open files (ulimit -n) leaves beside the log's store."`
 }
 
 // LogConfig sets what the process says about itself.
@@ -116,6 +118,9 @@ func (c *ServerConfig) validate() error {
 		if addr != "" {
 			faults = append(faults, c.checkListen(name, addr))
 		}
+	}
+	if c.MaxConnections < 0 {
+		faults = append(faults, fmt.Errorf("max_connections is %d: must not be negative", c.MaxConnections))
 	}
 	if c.DrainTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("drain_timeout is %s: must be positive", c.DrainTimeout))

@@ -25,10 +25,14 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	var listeners []net.Listener
 	open := func(name, addr string) (net.Listener, error) {
 		l, err := listen(name, addr)
-		if err == nil {
-			listeners = append(listeners, l)
+		if err != nil {
+			return nil, err
 		}
-		return l, err
+		listeners = append(listeners, l)
+		if name == "admin" {
+			return a.operators.on(name, l), nil
+		}
+		return a.clients.on(name, l), nil
 	}
 	units, ready, err := a.units(log, open)
 	if err != nil {

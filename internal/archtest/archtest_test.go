@@ -24,13 +24,14 @@ const module = "github.com/starling-fleet/starling/"
 var mayImport = map[string][]string{
 	"cmd/starling": {"internal/cli"},
 	"internal/cli": {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
-	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "gpsfilter", "schemas"},
+	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "gpsfilter", "schemas"},
 	"ingest":       {"internal/eventlog", "schemas"},
 	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step":        {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	"matcher":             {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
-	"internal/locallog":   {"internal/eventlog", "schemas/topics"},
+	"internal/locallog":   {"internal/eventlog", "internal/throttle", "schemas/topics"},
+	"internal/throttle":   {},
 	"internal/kafkalog":   {"internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
 	"internal/eventlog":   {"schemas/topics"},

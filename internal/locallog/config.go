@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Directory          string        `koanf:"directory" help:"Directory that holds the log; one process at a time uses it."`
 	Partitions         int           `koanf:"-"`
+	MaxOpenFiles       int           `koanf:"-"` // that both stores keep open together; 0 means 1,500
 	Sync               bool          `koanf:"sync" help:"Whether an append is acknowledged only after an fsync; without it a crash of the process or the machine may lose acknowledged fixes, and raises the epoch."`
 	GroupInterval      time.Duration `koanf:"group_interval" help:"Least time between the starts of two group commits; longer costs latency and saves CPU and fsyncs."`
 	MaxBufferBytes     int64         `koanf:"max_buffer_bytes" help:"Bytes of appends that wait for their commit before further appends block."`

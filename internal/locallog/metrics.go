@@ -10,15 +10,16 @@ import (
 
 // metrics are the log's instruments, resolved once.
 type metrics struct {
-	reg       prometheus.Registerer
-	records   prometheus.Counter
-	bytes     prometheus.Counter
-	refused   prometheus.Counter
-	lost      prometheus.Counter
-	fetched   prometheus.Counter
-	stalls    prometheus.Counter
-	latency   prometheus.Histogram
-	groupSize prometheus.Histogram
+	reg              prometheus.Registerer
+	records          prometheus.Counter
+	bytes            prometheus.Counter
+	refused          prometheus.Counter
+	lost             prometheus.Counter
+	fetched          prometheus.Counter
+	stalls           prometheus.Counter
+	backgroundErrors prometheus.Counter
+	latency          prometheus.Histogram
+	groupSize        prometheus.Histogram
 
 	retentionLag atomic.Int64 // ms by which the newest stamp is ahead of the time that retention goes by
 
@@ -30,13 +31,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "starling", Subsystem: "locallog", Name: name, Help: help})
 	}
 	return &metrics{
-		reg:     reg,
-		records: counter("appended_records_total", "Records that were made durable."),
-		bytes:   counter("appended_bytes_total", "Bytes of the chunks that were made durable."),
-		refused: counter("refused_records_total", "Appends refused because the disk is nearly full."),
-		lost:    counter("failed_records_total", "Appends that were queued and told an error, because the log was closed or has failed."),
-		fetched: counter("disk_reads_total", "Batches that a reader took from disk instead of memory."),
-		stalls:  counter("write_stalls_total", "Times that a store made its writers wait."),
+		reg:              reg,
+		records:          counter("appended_records_total", "Records that were made durable."),
+		bytes:            counter("appended_bytes_total", "Bytes of the chunks that were made durable."),
+		refused:          counter("refused_records_total", "Appends refused because the disk is nearly full."),
+		lost:             counter("failed_records_total", "Appends that were queued and told an error, because the log was closed or has failed."),
+		fetched:          counter("disk_reads_total", "Batches that a reader took from disk instead of memory."),
+		backgroundErrors: counter("background_errors_total", "Failed attempts of a store to write or merge tables; it tries again, at most once a second."),
+		stalls:           counter("write_stalls_total", "Times that a store made its writers wait."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "starling", Subsystem: "locallog", Name: "commit_latency_seconds",
 			Help:    "Time from the gathering of a group to its durability, in seconds.",
@@ -59,7 +61,7 @@ func (m *metrics) committed(g *group) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.records, m.bytes, m.refused, m.lost, m.fetched, m.stalls, m.latency, m.groupSize}
+	return []prometheus.Collector{m.records, m.bytes, m.refused, m.lost, m.fetched, m.stalls, m.backgroundErrors, m.latency, m.groupSize}
 }
 
 // register makes the instruments known. A name that is taken is an error.

@@ -1,8 +1,11 @@
 package locallog
 
 import (
+	"errors"
 	"runtime"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -24,7 +27,10 @@ func largeBlocks(o *pebble.Options) {
 // that do it wake each other and so keep a processor for 10 ms at a time, which
 // is how long Go lets such a pair run; whoever wants to answer a call waits
 // behind them. After each write they go to the end of the queue instead.
-type politeFile struct{ vfs.File }
+type politeFile struct {
+	vfs.File
+	wire *tripwire
+}
 
 func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
 
@@ -32,5 +38,34 @@ func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
 func (f politeFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
 	runtime.Gosched()
+	f.wire.pause(err)
 	return n, err
+}
+
+// pause makes whoever writes tables wait after an error, longer and longer up to a
+// second: Pebble tries again at once, and would do so thousands of times a second.
+func (t *tripwire) pause(err error) {
+	const shortest, longest = 10 * time.Millisecond, time.Second
+	if err == nil {
+		t.pauses.Store(0)
+		return
+	}
+	n := t.pauses.Add(1)
+	time.Sleep(min(shortest<<min(n, 10), longest))
+}
+
+// patiently tries to open a file again while the process or the machine has no
+// descriptor free, for some seconds. Nothing was done to the disk meanwhile.
+func (t *tripwire) patiently(open func() (vfs.File, error)) (vfs.File, error) {
+	f, err := open()
+	for wait := 10 * time.Millisecond; wait < 3*time.Second && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)); wait *= 2 {
+		time.Sleep(wait)
+		f, err = open()
+	}
+	return f, err
+}
+
+// Open implements vfs.FS.
+func (t *tripwire) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	return t.patiently(func() (vfs.File, error) { return t.FS.Open(name, opts...) })
 }

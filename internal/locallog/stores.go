@@ -6,7 +6,26 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/throttle"
 )
+
+// reportInterval is the least time between two log lines about a store's errors of
+// the same kind.
+const reportInterval = 10 * time.Second
+
+// openFiles is a store's share of the files that may be open.
+func (l *Log) openFiles(store string) int {
+	all := l.cfg.MaxOpenFiles
+	if all == 0 {
+		all = 1500
+	}
+	if store == ends.Records.String() {
+		return all - all/3
+	}
+	return all / 3
+}
 
 // openStore opens one of the two Pebble stores. Pebble calls the logger's
 // Fatalf when it cannot go on, possibly on this very call: then the opening
@@ -14,7 +33,9 @@ import (
 func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 	opts.FS = l.wire
 	opts.FormatMajorVersion = pebble.FormatNewest
-	opts.Logger = storeLogger{l, l.logger.With("store", name)}
+	opts.MaxOpenFiles = l.openFiles(name)
+	report := &throttle.Throttle{Interval: reportInterval}
+	opts.Logger = storeLogger{l, l.logger.With("store", name), &throttle.Throttle{Interval: reportInterval}}
 	readOnly := opts.ReadOnly
 	opts.EventListener = &pebble.EventListener{
 		// The read that met it is answered with an error too, but what else the
@@ -24,8 +45,12 @@ func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 				l.fail(fmt.Errorf("store %s: %s is damaged: %w", name, info.Path, info.Details))
 			}
 		},
+		// Pebble tries again at once; tripwire makes it pause.
 		BackgroundError: func(err error) {
-			l.logger.Error("store works in the background and fails", "store", name, "error", err)
+			l.metrics.backgroundErrors.Inc()
+			if more, say := report.Pass(); say {
+				l.logger.Error("store works in the background and fails", "store", name, "error", err, "more_since_last_report", more)
+			}
 		},
 		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
 			l.metrics.stalls.Inc()
@@ -96,6 +121,7 @@ func (l *Log) stateOptions() *pebble.Options {
 type storeLogger struct {
 	log    *Log
 	logger *slog.Logger
+	report *throttle.Throttle // of errors
 }
 
 // Infof implements pebble.Logger.
@@ -105,7 +131,9 @@ func (s storeLogger) Infof(format string, args ...any) {
 
 // Errorf implements pebble.Logger.
 func (s storeLogger) Errorf(format string, args ...any) {
-	s.logger.Error(fmt.Sprintf(format, args...))
+	if more, say := s.report.Pass(); say {
+		s.logger.Error(fmt.Sprintf(format, args...), "more_since_last_report", more)
+	}
 }
 
 // Fatalf implements pebble.Logger. Pebble relies on it not to return: a commit

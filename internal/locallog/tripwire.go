@@ -29,6 +29,8 @@ type tripwire struct {
 	fail  func(error)
 	ends  *ends.File // set before a store is opened for writing
 
+	pauses atomic.Int32 // errors of tables since the last success
+
 	mu   sync.Mutex
 	made []ends.Log // whose names may not be durable yet
 }
@@ -52,8 +54,12 @@ func (t *tripwire) watch(name string, f vfs.File, err error) (vfs.File, error) {
 		return &manifestFile{File: f, wire: t, name: name, store: t.storeOf(name), number: number}, nil
 	}
 	if !isLogFile(name) {
-		if err == nil && isTable(name) {
-			f = politeFile{f}
+		if isTable(name) {
+			if err != nil {
+				t.pause(err)
+				return nil, err
+			}
+			f = politeFile{f, t}
 		}
 		return f, err
 	}
@@ -118,7 +124,7 @@ func (t *tripwire) logGoes(name string) error {
 
 // Create implements vfs.FS.
 func (t *tripwire) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := t.FS.Create(name, category)
+	f, err := t.patiently(func() (vfs.File, error) { return t.FS.Create(name, category) })
 	t.logMade(name, err)
 	return t.watch(name, f, err)
 }
@@ -128,7 +134,7 @@ func (t *tripwire) ReuseForWrite(oldname, newname string, category vfs.DiskWrite
 	if err := t.logGoes(oldname); err != nil {
 		return nil, err
 	}
-	f, err := t.FS.ReuseForWrite(oldname, newname, category)
+	f, err := t.patiently(func() (vfs.File, error) { return t.FS.ReuseForWrite(oldname, newname, category) })
 	t.logMade(newname, err)
 	return t.watch(newname, f, err)
 }
@@ -144,7 +150,7 @@ func (t *tripwire) Remove(name string) error {
 // OpenDir implements vfs.FS. A new log's name is durable when its directory
 // is synced.
 func (t *tripwire) OpenDir(name string) (vfs.File, error) {
-	f, err := t.FS.OpenDir(name)
+	f, err := t.patiently(func() (vfs.File, error) { return t.FS.OpenDir(name) })
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,34 @@
+// Package throttle keeps log lines that could come in a hot loop to one in a
+// while.
+package throttle
+
+import (
+	"sync"
+	"time"
+)
+
+// Throttle lets one event in an interval through and counts the others. Its zero
+// value lets everything through. It is safe for concurrent use.
+type Throttle struct {
+	// Interval is the least time between two events that pass.
+	Interval time.Duration
+
+	mu         sync.Mutex
+	last       time.Time
+	suppressed int64
+}
+
+// Pass says whether an event passes, and how many have not since the last that
+// did.
+func (t *Throttle) Pass() (suppressed int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if !t.last.IsZero() && now.Sub(t.last) < t.Interval {
+		t.suppressed++
+		return 0, false
+	}
+	t.last = now
+	suppressed, t.suppressed = t.suppressed, 0
+	return suppressed, true
+}
