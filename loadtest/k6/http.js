@@ -1,5 +1,5 @@
-// Vehicles and dispatchers at the JSON door: each vehicle reports once a second,
-// each dispatcher asks for the nearest ten as fast as it is answered. Every
+// Vehicles and dispatchers at the JSON gateway: each vehicle reports once a second,
+// each dispatcher searches the nearest ten as fast as it gets answers. Every
 // report must be acknowledged, with no fix refused, and every search answered.
 //
 //   k6 run loadtest/k6/http.js
