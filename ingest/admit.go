@@ -1,13 +1,18 @@
 package ingest
 
 import (
+	"time"
+
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // admit checks a message that was read. It leaves the report's good fixes in
 // it and returns the refusals of the others, or the status for a report that
 // can't be taken at all.
-func (s *Server) admit(v *validator, in *received, number int64) ([]wire.FixRefusal, error) {
+//
+// What the report is judged by is the wall clock's now, and where that is in
+// doubt a report that breaks a rule of time is not taken.
+func (s *Server) admit(v *validator, in *received, number int64, now time.Time) ([]wire.FixRefusal, error) {
 	switch {
 	case in.tooLarge:
 		s.metrics.reportsRejected[rejectedTooLarge].Inc()
@@ -23,7 +28,19 @@ func (s *Server) admit(v *validator, in *received, number int64) ([]wire.FixRefu
 		}
 		return nil, invalidReport(number, violations)
 	}
+	s.noteClock(r, now)
+	v.latestMS, v.earliestMS = s.clocks.bounds(now.UnixMilli())
 	refusals := v.fixes(r, number, nil)
+	if refusals != nil {
+		if err := s.timeRefusalDoubtful(refusals); err != nil {
+			return nil, err
+		}
+	}
+	for field, n := range v.absent {
+		if n > 0 {
+			s.metrics.fieldsAbsent[unknownRules[field].field].Add(float64(n))
+		}
+	}
 	for i := range refusals {
 		s.metrics.fixesRefused[refusals[i].Reason].Inc()
 	}

@@ -22,7 +22,7 @@ const (
 type arena struct {
 	chunk   []byte
 	size    int
-	started time.Time
+	started time.Duration // by the monotonic clock
 
 	// The key of the last record, used again while the vehicle is the same.
 	vehicleID string
@@ -31,7 +31,7 @@ type arena struct {
 }
 
 // record encodes r as a record of `locations` and returns its partition.
-func (a *arena) record(r *wire.Report, partitions int32, now time.Time) (eventlog.Record, int32) {
+func (a *arena) record(r *wire.Report, partitions int32, now time.Duration) (eventlog.Record, int32) {
 	bound := r.SizeBound() + len(r.VehicleID)
 	if cap(a.chunk)-len(a.chunk) < bound {
 		a.grow(bound, now)
@@ -50,8 +50,8 @@ func (a *arena) record(r *wire.Report, partitions int32, now time.Time) (eventlo
 
 // grow starts a new chunk. It forgets the last key, which would keep the old
 // chunk alive.
-func (a *arena) grow(atLeast int, now time.Time) {
-	switch filledIn := now.Sub(a.started); {
+func (a *arena) grow(atLeast int, now time.Duration) {
+	switch filledIn := now - a.started; {
 	case filledIn < busyChunk:
 		a.size = min(2*a.size, maxChunkBytes)
 	default:

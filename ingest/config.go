@@ -16,13 +16,14 @@ type Config struct {
 
 // ValidationConfig holds the bounds of the validation rules.
 type ValidationConfig struct {
-	MaxFixes     int           `koanf:"max_fixes" help:"Fixes in one report at most, up to 1000."`
-	MaxAhead     time.Duration `koanf:"max_ahead" help:"How far a fix's device time may be ahead of the server."`
-	MaxAge       time.Duration `koanf:"max_age" help:"How far a fix's device time may be behind the server."`
-	MaxSpeedMPS  float64       `koanf:"max_speed_mps" help:"Highest speed over ground, in metres per second."`
-	MinAltitudeM float64       `koanf:"min_altitude_m" help:"Lowest altitude, in metres above the WGS84 ellipsoid."`
-	MaxAltitudeM float64       `koanf:"max_altitude_m" help:"Highest altitude, in metres above the WGS84 ellipsoid."`
-	RefuseMocked bool          `koanf:"refuse_mocked" help:"Refuse fixes that the operating system marks as supplied by another app."`
+	MaxFixes       int           `koanf:"max_fixes" help:"Fixes in one report at most, up to 1000."`
+	MaxAhead       time.Duration `koanf:"max_ahead" help:"How far a fix's device time may be ahead of the server. The same bound as tracker.max_ahead."`
+	MaxAge         time.Duration `koanf:"max_age" help:"How far a fix's device time may be behind the server."`
+	ClockTolerance time.Duration `koanf:"clock_tolerance" help:"How far the server's clock may be from the append times that the log stamps before it is in doubt and refusals for a device time are kept back."`
+	MaxSpeedMPS    float64       `koanf:"max_speed_mps" help:"Highest speed over ground, in metres per second."`
+	MinAltitudeM   float64       `koanf:"min_altitude_m" help:"Lowest altitude, in metres above the WGS84 ellipsoid."`
+	MaxAltitudeM   float64       `koanf:"max_altitude_m" help:"Highest altitude, in metres above the WGS84 ellipsoid."`
+	RefuseMocked   bool          `koanf:"refuse_mocked" help:"Refuse fixes that the operating system marks as supplied by another app."`
 }
 
 // LimitsConfig bounds what clients can make the server hold and do.
@@ -47,12 +48,13 @@ type LimitsConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Validation: ValidationConfig{
-			MaxFixes:     1000,
-			MaxAhead:     2 * time.Minute,
-			MaxAge:       30 * 24 * time.Hour,
-			MaxSpeedMPS:  150,
-			MinAltitudeM: -1000,
-			MaxAltitudeM: 20_000,
+			MaxFixes:       1000,
+			MaxAhead:       2 * time.Minute,
+			MaxAge:         30 * 24 * time.Hour,
+			ClockTolerance: 30 * time.Second,
+			MaxSpeedMPS:    150,
+			MinAltitudeM:   -1000,
+			MaxAltitudeM:   20_000,
 		},
 		Limits: LimitsConfig{
 			MaxMessageBytes:   128 << 10,
@@ -85,6 +87,7 @@ func (c Config) Validate() error {
 	v, l := c.Validation, c.Limits
 	need(v.MaxFixes >= 1 && v.MaxFixes <= maxFixesEver, "validation.max_fixes", v.MaxFixes, "between 1 and 1000")
 	need(v.MaxAhead > 0, "validation.max_ahead", v.MaxAhead, "positive")
+	need(v.ClockTolerance >= time.Second, "validation.clock_tolerance", v.ClockTolerance, "at least 1s")
 	need(v.MaxAge > 0, "validation.max_age", v.MaxAge, "positive")
 	need(v.MaxSpeedMPS > 0, "validation.max_speed_mps", v.MaxSpeedMPS, "positive")
 	need(v.MinAltitudeM < v.MaxAltitudeM, "validation.min_altitude_m", v.MinAltitudeM, "below validation.max_altitude_m")

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,8 +163,11 @@ type door struct {
 	server   *ingest.Server
 	registry *prometheus.Registry
 	listener *bufconn.Listener
-	stop     func() // asks Run to end
-	ended    chan error
+	// skew and elapsed move the server's clocks: the wall clock is now plus
+	// both, the monotonic clock elapsed. Both are nanoseconds.
+	skew, elapsed atomic.Int64
+	stop          func() // asks Run to end
+	ended         chan error
 }
 
 func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *door {
@@ -175,7 +179,9 @@ func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *do
 	d := &door{registry: prometheus.NewRegistry(), listener: bufconn.Listen(64 << 10), ended: make(chan error, 1)}
 	var err error
 	d.server, err = ingest.New(cfg, log, partitions, d.registry, slog.New(slog.NewTextHandler(io.Discard, nil)),
-		ingest.WithClock(func() time.Time { return now }))
+		ingest.WithClock(func() time.Time { return now.Add(time.Duration(d.skew.Load() + d.elapsed.Load())) }),
+		ingest.WithMonotonic(func() time.Duration { return time.Duration(d.elapsed.Load()) }),
+		ingest.WithStampInterval(time.Millisecond))
 	require.NoError(t, err)
 	g := grpc.NewServer(append(d.server.ServerOptions(), grpc.WaitForHandlers(true))...)
 	d.server.Register(g)

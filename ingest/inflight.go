@@ -26,13 +26,13 @@ type slot struct {
 	refusals []wire.FixRefusal
 	done     bool
 	err      error
-	timedAt  time.Time // when it was handed to the log, if it is timed
-	next     *slot     // in the list of free slots
+	timedAt  time.Duration // when it was handed to the log by the monotonic clock; zero if it is not timed
+	next     *slot         // in the list of free slots
 }
 
 // push puts a report in flight, or returns nil, with its bytes given back, when
 // the stream takes no more.
-func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, pending bool, now time.Time) *slot {
+func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, pending bool) *slot {
 	s.mu.Lock()
 	if s.endingSince != 0 || s.isOver {
 		s.mu.Unlock()
@@ -51,7 +51,7 @@ func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, p
 		bytes: bytes, refusals: refusals, done: !pending,
 	}
 	if pending && !s.timing {
-		s.timing, sl.timedAt = true, now
+		s.timing, sl.timedAt = true, s.srv.mono()+1
 	}
 	s.enqueue(sl)
 	s.inFlight++
@@ -91,11 +91,11 @@ func (s *stream) at(number int64) *slot { return s.ring[number&int64(len(s.ring)
 // Done implements eventlog.Completion.
 func (sl *slot) Done(_ int64, err error) {
 	s := sl.stream
-	var timed time.Time
+	var timed time.Duration
 	s.mu.Lock()
 	sl.done, sl.err = true, err
 	s.pendingBytes -= sl.bytes
-	if !sl.timedAt.IsZero() {
+	if sl.timedAt != 0 {
 		timed, s.timing = sl.timedAt, false
 	}
 	bytes, closed := sl.bytes, s.closed
@@ -118,8 +118,8 @@ func (sl *slot) Done(_ int64, err error) {
 		s.srv.budget.release(bytes)
 		s.srv.metrics.inFlightReports.Dec()
 	}
-	if !timed.IsZero() {
-		s.srv.metrics.appendSeconds.Observe(s.srv.clock().Sub(timed).Seconds())
+	if timed != 0 {
+		s.srv.metrics.appendSeconds.Observe((s.srv.mono() + 1 - timed).Seconds())
 	}
 }
 

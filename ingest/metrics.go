@@ -16,7 +16,11 @@ type metrics struct {
 	appendFailures                           map[string]prometheus.Counter // by ErrorInfo reason
 	fixesRefused                             []prometheus.Counter          // by RefusalReason
 	reportsRejected                          map[string]prometheus.Counter
+	fieldsAbsent                             map[string]prometheus.Counter // by field
+	reportsKeptBack                          prometheus.Counter
 	streams, inFlightReports, inFlightBytes  prometheus.Gauge
+	logSkew, deviceSkew                      prometheus.Gauge
+	doubtByLog, doubtByDevices               prometheus.Gauge
 	streamsEnded                             *prometheus.CounterVec
 	appendSeconds                            prometheus.Histogram
 }
@@ -41,6 +45,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		fixesAccepted:   counter("fixes_accepted_total", "Fixes that passed validation."),
 		fixesAcked:      counter("fixes_acknowledged_total", "Accepted fixes of acknowledged reports."),
 		appendFailures:  map[string]prometheus.Counter{},
+		fieldsAbsent:    map[string]prometheus.Counter{},
+		reportsKeptBack: counter("reports_kept_back_total", "Reports that broke a rule of time while the server's clock was in doubt: their stream or call ended with CLOCK_IN_DOUBT instead of an acknowledgement."),
 		streams:         gauge("streams", "Open report streams."),
 		inFlightReports: gauge("in_flight_reports", "Reports read and neither acknowledged nor given up."),
 		inFlightBytes:   gauge("in_flight_bytes", "Bytes that the reports in flight are charged with."),
@@ -55,6 +61,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starling_ingest_fixes_refused_total", Help: "Fixes refused, by validation rule.",
 	}, []string{"reason"})
+	absent := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_ingest_fields_absent_total", Help: "Values of -1 that were taken for an unknown value and left out, by field.",
+	}, []string{"field"})
+	for i := range unknownRules {
+		m.fieldsAbsent[unknownRules[i].field] = absent.WithLabelValues(unknownRules[i].field)
+	}
+	skew := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "starling_ingest_clock_skew_seconds", Help: "By how much the log's append times, or the clock that most vehicles' devices share, are ahead of this server's wall clock; 0 while unknown.",
+	}, []string{"against"})
+	doubt := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "starling_ingest_clock_in_doubt", Help: "1 while the log's append times, or most vehicles' devices, contradict this server's wall clock.",
+	}, []string{"by"})
+	m.logSkew, m.deviceSkew = skew.WithLabelValues("log"), skew.WithLabelValues("devices")
+	m.doubtByLog, m.doubtByDevices = doubt.WithLabelValues("log"), doubt.WithLabelValues("devices")
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starling_ingest_append_failures_total", Help: "Reports that found no room, or that the log refused or did not confirm, by reason.",
 	}, []string{"reason"})
@@ -77,6 +97,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.reportsReceived, m.reportsAcked, m.fixesReceived, m.fixesAccepted, m.fixesAcked, failures,
 		m.streams, m.inFlightReports, m.inFlightBytes, m.streamsEnded, m.appendSeconds, refused, rejected,
+		m.reportsKeptBack, absent, skew, doubt,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register ingest metrics: %w", err)

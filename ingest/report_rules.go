@@ -92,10 +92,14 @@ var reportRules = [...]reportRule{
 	},
 	{
 		field: "report.availability", name: "availability",
-		rule: "A value that the API knows",
+		rule: "One that a phone may report: AVAILABILITY_OFFLINE, AVAILABILITY_FREE or AVAILABILITY_BUSY; RESERVED and ON_RIDE are derived by the server",
 		check: func(_ *validator, r *wire.Report) (string, string) {
-			if r.Availability >= 0 && r.Availability <= starlingv1.Availability_AVAILABILITY_ON_RIDE {
+			switch r.Availability {
+			case starlingv1.Availability_AVAILABILITY_UNSPECIFIED, starlingv1.Availability_AVAILABILITY_OFFLINE,
+				starlingv1.Availability_AVAILABILITY_FREE, starlingv1.Availability_AVAILABILITY_BUSY:
 				return "", ""
+			case starlingv1.Availability_AVAILABILITY_RESERVED, starlingv1.Availability_AVAILABILITY_ON_RIDE:
+				return "", fmt.Sprintf("%s is not for a phone to report", r.Availability)
 			}
 			return "", fmt.Sprintf("%d is not known", int32(r.Availability))
 		},

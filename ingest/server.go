@@ -34,7 +34,15 @@ type Server struct {
 	metrics    *metrics
 	logger     *slog.Logger
 	clock      func() time.Time
+	mono       func() time.Duration
+	clocks     *clocks
 	budget     *budget
+
+	stampInterval time.Duration
+	judgedAt      int64 // the watch's own: tick of its last look at the clocks
+	// warnedAt is when the clock was last warned of, in milliseconds of the
+	// monotonic clock; zero before.
+	warnedAt atomic.Int64
 
 	// tick is the time of the watch's last round in nanoseconds of a monotonic
 	// clock, never zero: precise enough for timeouts, and free to read.
@@ -46,8 +54,9 @@ type Server struct {
 	mu       sync.Mutex
 	streams  map[*stream]struct{}
 	draining bool
-	// calls counts goroutines of streams and calls. It grows under mu and not
-	// while draining.
+	// calls counts goroutines of streams and calls. A stream's or call's first
+	// is added under mu and not while draining, further ones by those counted
+	// already, so that it is never added to from zero while it is waited for.
 	calls sync.WaitGroup
 }
 
@@ -56,6 +65,13 @@ type Option func(*Server)
 
 // WithClock sets the wall clock against which device times are judged.
 func WithClock(now func() time.Time) Option { return func(s *Server) { s.clock = now } }
+
+// WithMonotonic sets the clock that no one steps, as time since some start. The
+// evidence about the wall clock is kept by it.
+func WithMonotonic(since func() time.Duration) Option { return func(s *Server) { s.mono = since } }
+
+// WithStampInterval sets the time between two looks at the log's stamps.
+func WithStampInterval(d time.Duration) Option { return func(s *Server) { s.stampInterval = d } }
 
 // New builds a Server that appends to log, whose topics have so many
 // partitions. It does nothing until Run.
@@ -73,12 +89,14 @@ func New(cfg Config, log Appender, partitions int32, reg prometheus.Registerer, 
 	s := &Server{
 		cfg: cfg, log: log, partitions: partitions, metrics: m, logger: logger, clock: time.Now,
 		budget:  newBudget(cfg.Limits.ServerBytes, m.inFlightBytes),
-		started: time.Now(), streams: map[*stream]struct{}{},
+		started: time.Now(), streams: map[*stream]struct{}{}, stampInterval: stampInterval,
 	}
+	s.mono = func() time.Duration { return time.Since(s.started) }
 	s.tick.Store(1)
 	for _, opt := range opts {
 		opt(s)
 	}
+	s.clocks = newClocks(cfg.Validation, s.clock, s.mono)
 	return s, nil
 }
 
@@ -118,6 +136,9 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 func (s *Server) Run(ctx context.Context) error {
 	ticker := time.NewTicker(s.watchInterval())
 	defer ticker.Stop()
+	var stamps sync.WaitGroup
+	stamps.Go(func() { s.watchStamps(ctx) })
+	defer stamps.Wait()
 	for {
 		select {
 		case <-ctx.Done():

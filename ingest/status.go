@@ -26,6 +26,7 @@ const (
 	reasonLogFull        = "LOG_FULL"
 	reasonLogSlow        = "LOG_SLOW"
 	reasonOutcomeUnknown = "OUTCOME_UNKNOWN"
+	reasonClockInDoubt   = "CLOCK_IN_DOUBT"
 	reasonShuttingDown   = "SHUTTING_DOWN"
 	reasonTooManyStreams = "TOO_MANY_STREAMS"
 	reasonStreamIdle     = "STREAM_IDLE"
@@ -62,7 +63,11 @@ func violation(field, description string) []*errdetails.BadRequest_FieldViolatio
 
 // retryLater is a status that asks the client to come back.
 func (s *Server) retryLater(code codes.Code, reason, message string) error {
-	least := s.cfg.Limits.RetryDelay
+	return s.retryAfter(s.cfg.Limits.RetryDelay, code, reason, message)
+}
+
+// retryAfter is retryLater with a least delay of its own.
+func (s *Server) retryAfter(least time.Duration, code codes.Code, reason, message string) error {
 	delay := least + time.Duration(rand.Int64N(int64(least)+1))
 	return statusError(code, reason, message, nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
 }

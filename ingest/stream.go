@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -160,15 +161,14 @@ func (s *stream) handle() error {
 		s.inherit(r)
 		m.fixesReceived.Add(float64(len(r.Fixes)))
 	}
-	s.valid.at(now)
-	refusals, err := s.srv.admit(&s.valid, &s.in, s.number)
+	refusals, err := s.srv.admit(&s.valid, &s.in, s.number, now)
 	if err != nil {
 		return err
 	}
-	if err := s.pace(1, len(r.Fixes), now); err != nil {
+	if err := s.pace(1, len(r.Fixes), s.srv.mono()); err != nil {
 		return err
 	}
-	return s.store(r, refusals, now)
+	return s.store(r, refusals)
 }
 
 // inherit fills in what a report may leave out.
@@ -183,7 +183,7 @@ func (s *stream) inherit(r *wire.Report) {
 }
 
 // pace waits until the stream's rates allow a report.
-func (s *stream) pace(reports, fixes int, now time.Time) error {
+func (s *stream) pace(reports, fixes int, now time.Duration) error {
 	wait := max(s.reports.wait(reports, now), s.fixes.wait(fixes, now))
 	if wait == 0 {
 		return nil
@@ -205,7 +205,7 @@ func (s *stream) pace(reports, fixes int, now time.Time) error {
 // A crash before the log holds the record loses it: it was not acknowledged.
 // A crash after that leaves a record whose acknowledgement may not have been
 // sent: the client sends it again and the tracker knows it by its sequence.
-func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal, now time.Time) error {
+func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
 	hasRecord := len(r.Fixes) > 0 || r.Availability != 0 || r.HasAttributes
 	bytes := int64(slotBytes + refusalBytes*len(refusals))
 	if hasRecord {
@@ -214,11 +214,16 @@ func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal, now time.Time
 	if err := s.waitForRoom(bytes); err != nil {
 		return err
 	}
-	sl := s.push(r, refusals, bytes, hasRecord, now)
+	// The record is made before the slot is timed: from here on it is the log's.
+	var record eventlog.Record
+	var partition int32
+	if hasRecord {
+		record, partition = s.records.record(r, s.srv.partitions, s.srv.mono())
+	}
+	sl := s.push(r, refusals, bytes, hasRecord)
 	if sl == nil || !hasRecord {
 		return nil
 	}
-	record, partition := s.records.record(r, s.srv.partitions, now)
 	if err := s.srv.log.Append(s.receive, topics.Locations, partition, record, sl); err != nil {
 		// The record was not queued, so the slot is ours to settle; that also
 		// ends the stream.

@@ -32,8 +32,7 @@ func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 	s.metrics.reportsReceived.Inc()
 	s.metrics.fixesReceived.Add(float64(len(in.Report.Fixes)))
 	v := newValidator(s.cfg.Validation)
-	v.at(now)
-	refusals, err := s.admit(&v, in, 1)
+	refusals, err := s.admit(&v, in, 1, now)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +42,6 @@ func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 		if err := s.appendOne(ctx, r); err != nil {
 			return nil, err
 		}
-		s.metrics.appendSeconds.Observe(s.clock().Sub(now).Seconds())
 	}
 	s.metrics.reportsAcked.Inc()
 	s.metrics.fixesAcked.Add(float64(accepted))
@@ -63,8 +61,9 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 		return s.unaryFailed(ctx, err)
 	}
 	var records arena
-	record, partition := records.record(r, s.partitions, s.clock())
+	record, partition := records.record(r, s.partitions, s.mono())
 	done := &releasing{told: make(told, 1), budget: s.budget, bytes: bytes}
+	handed := s.mono()
 	if err := s.log.Append(limited, topics.Locations, partition, record, done); err != nil {
 		s.budget.release(bytes)
 		if limited.Err() != nil {
@@ -77,6 +76,7 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 		if err != nil {
 			return s.appendFailed(1, err)
 		}
+		s.metrics.appendSeconds.Observe((s.mono() - handed).Seconds())
 		return nil
 	case <-limited.Done():
 		// The record stays queued, so its outcome is open.

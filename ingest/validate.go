@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"sync"
-	"time"
 
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -38,6 +37,9 @@ type validator struct {
 	latestMS, earliestMS int64
 	maxSpeed             float32
 	minAltitude, maxAlt  float32
+	// absent counts, for each of unknownRules, the values left out of the
+	// report that was checked last.
+	absent [len(unknownRules)]int
 }
 
 func newValidator(cfg ValidationConfig) validator {
@@ -49,12 +51,39 @@ func newValidator(cfg ValidationConfig) validator {
 	}
 }
 
-// at sets the wall clock for the reports to come.
-func (v *validator) at(now time.Time) {
-	ms := now.UnixMilli()
-	v.latestMS = ms + v.cfg.MaxAhead.Milliseconds()
-	v.earliestMS = ms - v.cfg.MaxAge.Milliseconds()
+// unknown is the value that stands for none: iOS reports it for an unknown
+// speed, course and accuracy.
+const unknown = -1
+
+// unknownRules are the fields in which unknown is taken for an absent value.
+var unknownRules = [...]struct {
+	field string
+	has   wire.Has
+	value func(f *wire.Fix) float32
+}{
+	{"accuracy_m", wire.HasAccuracy, func(f *wire.Fix) float32 { return f.AccuracyM }},
+	{"speed_mps", wire.HasSpeed, func(f *wire.Fix) float32 { return f.SpeedMPS }},
+	{"heading_deg", wire.HasHeading, func(f *wire.Fix) float32 { return f.HeadingDeg }},
 }
+
+// leaveOut takes the unknown values out of f.
+func (v *validator) leaveOut(f *wire.Fix) {
+	if !(f.AccuracyM == unknown || f.SpeedMPS == unknown || f.HeadingDeg == unknown) {
+		return
+	}
+	for i := range unknownRules {
+		if rule := &unknownRules[i]; f.Has&rule.has != 0 && rule.value(f) == unknown {
+			f.Has &^= rule.has
+			v.absent[i]++
+		}
+	}
+}
+
+// The refusals that hang on the server's clock.
+const (
+	refusedAhead = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_FAR_AHEAD
+	refusedOld   = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD
+)
 
 // fixRules are checked in this order; the first that is broken is told. The
 // rule that device times do not repeat comes after them: it needs the fixes
@@ -91,33 +120,33 @@ var fixRules = [...]fixRule{
 		broken: func(_ *validator, f *wire.Fix) bool { return f.DeviceTimeMS <= 0 },
 	},
 	{
-		reason: starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_FAR_AHEAD, field: "device_time_ms",
+		reason: refusedAhead, field: "device_time_ms",
 		rule: "The device time is not further ahead of the server than the bound", found: deviceTime,
 		setting: "max_ahead", bound: func(c *ValidationConfig) string { return c.MaxAhead.String() },
 		broken: func(v *validator, f *wire.Fix) bool { return f.DeviceTimeMS > v.latestMS },
 	},
 	{
-		reason: starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD, field: "device_time_ms",
+		reason: refusedOld, field: "device_time_ms",
 		rule: "The device time is not further behind the server than the bound", found: deviceTime,
 		setting: "max_age", bound: func(c *ValidationConfig) string { return c.MaxAge.String() },
 		broken: func(v *validator, f *wire.Fix) bool { return f.DeviceTimeMS < v.earliestMS },
 	},
 	{
 		reason: starlingv1.RefusalReason_REFUSAL_REASON_ACCURACY_INVALID, field: "accuracy_m", needs: wire.HasAccuracy,
-		rule:   "The accuracy is finite and not negative",
+		rule:   "The accuracy is finite and not negative; -1 is taken for unknown",
 		found:  func(f *wire.Fix) any { return f.AccuracyM },
 		broken: func(_ *validator, f *wire.Fix) bool { return !(f.AccuracyM >= 0 && f.AccuracyM <= math.MaxFloat32) },
 	},
 	{
 		reason: starlingv1.RefusalReason_REFUSAL_REASON_SPEED_INVALID, field: "speed_mps", needs: wire.HasSpeed,
-		rule:    "The speed is not negative and not above the bound",
+		rule:    "The speed is not negative and not above the bound; -1 is taken for unknown",
 		setting: "max_speed_mps", bound: func(c *ValidationConfig) string { return fmt.Sprintf("%v m/s", c.MaxSpeedMPS) },
 		found:  func(f *wire.Fix) any { return f.SpeedMPS },
 		broken: func(v *validator, f *wire.Fix) bool { return !(f.SpeedMPS >= 0 && f.SpeedMPS <= v.maxSpeed) },
 	},
 	{
 		reason: starlingv1.RefusalReason_REFUSAL_REASON_HEADING_INVALID, field: "heading_deg", needs: wire.HasHeading,
-		rule:   "The heading lies within [0, 360) degrees",
+		rule:   "The heading lies within [0, 360) degrees; -1 is taken for unknown",
 		found:  func(f *wire.Fix) any { return f.HeadingDeg },
 		broken: func(_ *validator, f *wire.Fix) bool { return !(f.HeadingDeg >= 0 && f.HeadingDeg < 360) },
 	},
@@ -168,10 +197,12 @@ func (v *validator) firstBroken(f *wire.Fix) *fixRule {
 // refusal for each of the others.
 func (v *validator) fixes(r *wire.Report, number int64, refusals []wire.FixRefusal) []wire.FixRefusal {
 	good := 0
+	v.absent = [len(unknownRules)]int{}
 	var times timeSet
 	defer times.release()
 	for i := range r.Fixes {
 		f := &r.Fixes[i]
+		v.leaveOut(f)
 		rule := v.firstBroken(f)
 		if rule == nil && !times.add(r.Fixes[:good], f.DeviceTimeMS) {
 			rule = &timeRepeated

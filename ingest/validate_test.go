@@ -48,7 +48,7 @@ var fixCases = []fixCase{
 	{"too far ahead", func(f *starlingv1.Fix) { f.DeviceTimeMs = now.Add(2*time.Minute).UnixMilli() + 1 }, 5, "device_time_ms"},
 	{"for ever ahead", func(f *starlingv1.Fix) { f.DeviceTimeMs = math.MaxInt64 }, 5, "device_time_ms"},
 	{"too old", func(f *starlingv1.Fix) { f.DeviceTimeMs = now.Add(-30*24*time.Hour).UnixMilli() - 1 }, 6, "device_time_ms"},
-	{"accuracy negative", func(f *starlingv1.Fix) { f.AccuracyM = float(-1) }, 8, "accuracy_m"},
+	{"accuracy negative", func(f *starlingv1.Fix) { f.AccuracyM = float(-2) }, 8, "accuracy_m"},
 	{"accuracy NaN", func(f *starlingv1.Fix) { f.AccuracyM = float(nan) }, 8, "accuracy_m"},
 	{"accuracy infinite", func(f *starlingv1.Fix) { f.AccuracyM = float(inf) }, 8, "accuracy_m"},
 	{"speed negative", func(f *starlingv1.Fix) { f.SpeedMps = float(-0.1) }, 9, "speed_mps"},
@@ -56,7 +56,7 @@ var fixCases = []fixCase{
 	{"speed infinite", func(f *starlingv1.Fix) { f.SpeedMps = float(inf) }, 9, "speed_mps"},
 	{"speed absurd", func(f *starlingv1.Fix) { f.SpeedMps = float(150.1) }, 9, "speed_mps"},
 	{"heading 360", func(f *starlingv1.Fix) { f.HeadingDeg = float(360) }, 10, "heading_deg"},
-	{"heading negative", func(f *starlingv1.Fix) { f.HeadingDeg = float(-1) }, 10, "heading_deg"},
+	{"heading negative", func(f *starlingv1.Fix) { f.HeadingDeg = float(-0.5) }, 10, "heading_deg"},
 	{"heading NaN", func(f *starlingv1.Fix) { f.HeadingDeg = float(nan) }, 10, "heading_deg"},
 	{"altitude too low", func(f *starlingv1.Fix) { f.AltitudeM = float(-1001) }, 11, "altitude_m"},
 	{"altitude too high", func(f *starlingv1.Fix) { f.AltitudeM = float(20_001) }, 11, "altitude_m"},
@@ -121,6 +121,28 @@ func TestFixRules(t *testing.T) {
 	}
 	total := d.metric(t, "starling_ingest_fixes_received_total")
 	require.Equal(t, total, d.metric(t, "starling_ingest_fixes_accepted_total")+d.metric(t, "starling_ingest_fixes_refused_total"), "the account closes")
+}
+
+// iOS says -1 where it does not know: the value is left out, the fix is kept.
+func TestMinusOneIsUnknown(t *testing.T) {
+	log := &fakeLog{}
+	d := open(t, log)
+	s := d.stream(t)
+	r := report(1, 3)
+	r.Fixes[0].AccuracyM, r.Fixes[0].SpeedMps, r.Fixes[0].HeadingDeg, r.Fixes[0].AltitudeM = float(-1), float(-1), float(-1), float(-1)
+	r.Fixes[1].AccuracyM, r.Fixes[1].SpeedMps = float(4), float(-1)
+	send(t, s, r)
+	require.Empty(t, until(t, s, 1).Refusals)
+	want := proto.Clone(r).(*starlingv1.Report)
+	want.Fixes[0].AccuracyM, want.Fixes[0].SpeedMps, want.Fixes[0].HeadingDeg = nil, nil, nil
+	want.Fixes[1].SpeedMps = nil
+	got := log.records()[0].location.Report
+	got.VehicleID = "v"
+	require.True(t, proto.Equal(want, got.ToProto()), "%v", got.ToProto())
+	for field, n := range map[string]float64{"accuracy_m": 1, "speed_mps": 2, "heading_deg": 1} {
+		require.Equal(t, n, d.metric(t, "starling_ingest_fields_absent_total", "field", field), field)
+	}
+	require.Equal(t, 3.0, d.metric(t, "starling_ingest_fixes_accepted_total"))
 }
 
 func TestMockedFixesRefusedWhenSet(t *testing.T) {
@@ -193,7 +215,12 @@ func TestReportRules(t *testing.T) {
 		{"empty attributes alone", func(r *starlingv1.Report) { r.Fixes, r.Attributes = nil, &starlingv1.Attributes{} }, ""},
 		{"1001 fixes", func(r *starlingv1.Report) { r.Fixes = report(1, 1001).Fixes }, "report.fixes"},
 		{"1000 fixes", func(r *starlingv1.Report) { r.Fixes = report(1, 1000).Fixes }, ""},
-		{"unknown availability", func(r *starlingv1.Report) { r.Availability = 5 }, "report.availability"},
+		{"unknown availability", func(r *starlingv1.Report) { r.Availability = 6 }, "report.availability"},
+		{"reserved", func(r *starlingv1.Report) { r.Availability = starlingv1.Availability_AVAILABILITY_RESERVED }, "report.availability"},
+		{"on a ride", func(r *starlingv1.Report) { r.Availability = starlingv1.Availability_AVAILABILITY_ON_RIDE }, "report.availability"},
+		{"offline", func(r *starlingv1.Report) { r.Availability = starlingv1.Availability_AVAILABILITY_OFFLINE }, ""},
+		{"free", func(r *starlingv1.Report) { r.Availability = starlingv1.Availability_AVAILABILITY_FREE }, ""},
+		{"busy", func(r *starlingv1.Report) { r.Availability = starlingv1.Availability_AVAILABILITY_BUSY }, ""},
 		{"negative availability", func(r *starlingv1.Report) { r.Availability = -1 }, "report.availability"},
 		{"type too long", attributes(func(a *starlingv1.Attributes) { a.Type = strings.Repeat("ü", 33) }), "report.attributes.type"},
 		{"longest type", attributes(func(a *starlingv1.Attributes) { a.Type = strings.Repeat("ü", 32) }), ""},

@@ -21,6 +21,7 @@ func (s *Server) watchInterval() time.Duration {
 func (s *Server) watch() {
 	now := int64(time.Since(s.started)) + 1
 	s.tick.Store(now)
+	s.judgeClock(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.streams {

@@ -32,7 +32,7 @@ func runAdmin(ctx context.Context, l net.Listener, cfg Config, registry *prometh
 			return
 		}
 		if !ready() {
-			http.Error(w, "not ready: still catching up", http.StatusServiceUnavailable)
+			http.Error(w, "not ready: still catching up, or the clock of this server is in doubt", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n"))

@@ -97,6 +97,9 @@ func (c *Config) Validate() error {
 	if w, repeat := c.Matcher.RebuildWindow, c.Tracker.RepeatInterval; w != 0 && w < 2*repeat {
 		faults = append(faults, fmt.Errorf("matcher: rebuild_window is %s: must be 0 or at least twice tracker.repeat_interval, which is %s, or a matcher that starts misses silent vehicles", w, repeat))
 	}
+	if in, step := c.Ingest.Validation.MaxAhead, c.Tracker.MaxAhead; in != step {
+		faults = append(faults, fmt.Errorf("ingest: validation.max_ahead is %s: must be what tracker.max_ahead is, which is %s: what ingest takes, the tracker must not set aside", in, step))
+	}
 	add("fanout", c.Fanout.Validate())
 	add("server", c.Server.validate())
 	add("json", c.JSON.Validate())

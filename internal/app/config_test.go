@@ -7,6 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestIngestAndTrackerHaveOneBoundForTimesAhead(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Ingest.Validation.MaxAhead = 3 * time.Minute
+	require.ErrorContains(t, cfg.Validate(), "ingest: validation.max_ahead is 3m0s: must be what tracker.max_ahead is, which is 2m0s")
+	cfg.Tracker.MaxAhead = 3 * time.Minute
+	require.NoError(t, cfg.Validate())
+}
+
 func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
 	cfg := DefaultConfig()
 	require.NoError(t, cfg.Validate())

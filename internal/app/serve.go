@@ -101,10 +101,12 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		if err != nil {
 			return nil, nil, err
 		}
-		u, err := a.ingestUnit(log, l, json)
+		u, isReady, err := a.ingestUnit(log, l, json)
 		if err != nil {
 			return nil, nil, err
 		}
+		others := ready
+		ready = func() bool { return others() && isReady() }
 		units = append(units, u)
 	}
 	return units, ready, nil
@@ -160,21 +162,21 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 	return []unit{{"fan-out door", door}, {"fan-out", f.Run}}, f.Ready, nil
 }
 
-func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, error) {
+func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, func() bool, error) {
 	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("room", "ingest"))
 	if err != nil {
-		return unit{}, fmt.Errorf("set up ingest: %w", err)
+		return unit{}, nil, fmt.Errorf("set up ingest: %w", err)
 	}
 	inMemory, err := json.ingest()
 	if err != nil {
-		return unit{}, err
+		return unit{}, nil, err
 	}
 	a.addrs[Ingest] = l.Addr().String()
 	server := grpc.NewServer(s.ServerOptions()...)
 	s.Register(server)
 	return unit{"ingest", func(ctx context.Context) error {
 		return a.runDoor(ctx, server, append(inMemory, l), s.Run)
-	}}, nil
+	}}, s.Ready, nil
 }
 
 // runDoor serves gRPC on the listeners, and the room behind it, until ctx is

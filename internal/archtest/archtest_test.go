@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"cmd/starling": {"internal/cli"},
 	"internal/cli": {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
 	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "gpsfilter", "schemas"},
-	"ingest":       {"internal/eventlog", "schemas"},
+	"ingest":       {"internal/eventlog", "internal/retry", "schemas"},
 	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step":        {"internal/h3", "internal/geo", "gpsfilter", "schemas"},

@@ -134,14 +134,15 @@ func (p *phone) tick(f *Fleet, d *driver, t float64, out []Transmission) []Trans
 			p.pending, p.truth = append(p.pending, fix), append(p.truth, s)
 		}
 	}
-	changed := s.Availability != p.reported
+	reported := reportedAs(s.Availability)
+	changed := reported != p.reported
 	full := len(p.pending) > 0 && (!p.batching || t >= p.nextUploadS) || len(p.pending) >= 500
 	// In a tunnel there is no network either.
 	if !changed && !full || s.Tunnel {
 		return out
 	}
 	p.nextUploadS = t + f.cfg.BatchPeriod.Seconds()
-	return p.transmit(f, t, s.Availability, out)
+	return p.transmit(f, t, reported, out)
 }
 
 // at is the time of t seconds after the start.

@@ -110,6 +110,7 @@ func TestReportsAreAsPhonesSendThem(t *testing.T) {
 	sessions := map[string]map[uint64]bool{}
 	var resends, overtaken, big, headless, far, fixes int
 	errorsM := []float64{}
+	stated := map[starlingv1.Availability]int{}
 	for i, x := range sent {
 		r := x.Report
 		if i > 0 {
@@ -129,6 +130,7 @@ func TestReportsAreAsPhonesSendThem(t *testing.T) {
 		}
 		highest[lane] = max(highest[lane], r.GetSequence())
 		require.Equal(t, r.GetSequence() == 1, r.GetAttributes() != nil)
+		stated[r.GetAvailability()]++
 		if sessions[k.id] == nil {
 			sessions[k.id] = map[uint64]bool{}
 		}
@@ -158,6 +160,9 @@ func TestReportsAreAsPhonesSendThem(t *testing.T) {
 		}
 	}
 	require.Greater(t, resends, len(sent)/60)
+	require.Positive(t, stated[starlingv1.Availability_AVAILABILITY_BUSY])
+	require.Positive(t, stated[starlingv1.Availability_AVAILABILITY_FREE])
+	require.Zero(t, stated[starlingv1.Availability_AVAILABILITY_RESERVED]+stated[starlingv1.Availability_AVAILABILITY_ON_RIDE], "ingest refuses them")
 	require.Greater(t, overtaken, len(sent)/120)
 	require.Positive(t, big)
 	require.Positive(t, headless)

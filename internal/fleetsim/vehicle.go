@@ -12,7 +12,9 @@ type State struct {
 	LatDeg, LonDeg float64
 	SpeedMPS       float64
 	HeadingDeg     float64
-	Availability   starlingv1.Availability
+	// Availability is what the driver does; the phone reports BUSY for RESERVED
+	// and ON_RIDE.
+	Availability starlingv1.Availability
 	// Tunnel is true where there is no reception.
 	Tunnel bool
 }
@@ -29,7 +31,17 @@ const (
 	free     = starlingv1.Availability_AVAILABILITY_FREE
 	reserved = starlingv1.Availability_AVAILABILITY_RESERVED
 	onRide   = starlingv1.Availability_AVAILABILITY_ON_RIDE
+	busy     = starlingv1.Availability_AVAILABILITY_BUSY
 )
+
+// reportedAs is what the driver's phone says of what the driver does: a phone
+// may not say that a ride reserved the vehicle or is under way.
+func reportedAs(doing starlingv1.Availability) starlingv1.Availability {
+	if doing == reserved || doing == onRide {
+		return busy
+	}
+	return doing
+}
 
 // driver moves one vehicle over the grid. Times are seconds since the start.
 type driver struct {

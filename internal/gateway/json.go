@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -13,6 +14,9 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 const (
@@ -49,8 +53,43 @@ func (*strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
 			}
 			return f
 		}
+		narrowHeadings(text, m)
 		return nil
 	})
+}
+
+// narrowHeadings narrows headings that a 32-bit float rounds to 360 by
+// wire.NarrowHeading. Only the JSON text still tells 359.99999 from 360.
+func narrowHeadings(text []byte, m proto.Message) {
+	with, ok := m.(interface{ GetReport() *starlingv1.Report })
+	if !ok {
+		return
+	}
+	var exact struct {
+		Report struct {
+			Fixes []struct{ HeadingDeg, Heading_deg json.RawMessage } //nolint:revive // both names of the field
+		}
+	}
+	fixes := with.GetReport().GetFixes()
+	rounded := func(f *starlingv1.Fix) bool { return f.GetHeadingDeg() == 360 }
+	if !slices.ContainsFunc(fixes, rounded) {
+		return
+	}
+	if json.Unmarshal(text, &exact) != nil {
+		return // then they stay 360, which is refused
+	}
+	for i, f := range fixes {
+		if !rounded(f) || i >= len(exact.Report.Fixes) {
+			continue
+		}
+		number := exact.Report.Fixes[i].HeadingDeg
+		if number == nil {
+			number = exact.Report.Fixes[i].Heading_deg
+		}
+		if deg, err := strconv.ParseFloat(strings.Trim(string(number), `"`), 64); err == nil {
+			*f.HeadingDeg = wire.NarrowHeading(deg)
+		}
+	}
 }
 
 // events sends the messages of a stream as server-sent events.

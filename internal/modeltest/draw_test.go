@@ -52,7 +52,7 @@ func (w *world) drawFix(d *device) wire.Fix {
 // drawState says what a report says besides fixes.
 func (w *world) drawState(r *report) {
 	if w.rng.IntN(3) == 0 {
-		r.Availability = starlingv1.Availability(1 + w.rng.IntN(4))
+		r.Availability = pick(w.rng, starlingv1.Availability_AVAILABILITY_OFFLINE, starlingv1.Availability_AVAILABILITY_FREE, starlingv1.Availability_AVAILABILITY_BUSY)
 	}
 	if w.rng.IntN(5) == 0 {
 		r.HasAttributes = true

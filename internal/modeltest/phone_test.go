@@ -28,6 +28,9 @@ type phone struct {
 	unary    bool
 	conn     *conn
 	queue    []*report // unacknowledged, in the order of sending
+	// keptBack says that the last stream or call ended because most devices
+	// contradict the server's clock: what is queued waits for a person.
+	keptBack bool
 }
 
 // device is a vehicle's clock and the numbers of its reports.
@@ -162,7 +165,7 @@ func (c *conn) call(a attempt, r *starlingv1.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
-		w.allowed(err)
+		c.phone.ended(err)
 		return
 	}
 	if resp.AcknowledgedSequence != a.Sequence {

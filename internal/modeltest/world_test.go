@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -191,12 +192,21 @@ func (w *world) allowed(err error) {
 	}
 }
 
-func (w *world) streamEnded(_ *conn, err error) {
+func (w *world) streamEnded(c *conn, err error) {
 	if err != nil {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.allowed(err)
+		c.phone.ended(err)
 	}
+}
+
+// ended takes note of how a stream or call of the phone ended. w.mu is held.
+func (p *phone) ended(err error) {
+	p.world.allowed(err)
+	p.keptBack = slices.ContainsFunc(status.Convert(err).Details(), func(detail any) bool {
+		info, ok := detail.(*errdetails.ErrorInfo)
+		return ok && info.Reason == "CLOCK_IN_DOUBT"
+	})
 }
 
 // inject appends a record that no role writes.
@@ -249,7 +259,9 @@ func (w *world) settle() {
 		n.deafness.Store(0)
 	}
 	w.ensureUp()
-	for range 3 {
+	// An ingest whose clock was in doubt keeps reports back until the log's
+	// stamps agree with it again.
+	for round := 0; round < 3 || round < 30 && w.awaited(); round++ {
 		for _, p := range w.phones {
 			p.disconnect()
 			p.connect()
@@ -260,6 +272,13 @@ func (w *world) settle() {
 	time.Sleep(pick(w.rng, 0, 0, 20*time.Second, 61*time.Second))
 	w.stopTrackers()
 	synctest.Wait()
+}
+
+// awaited says whether a phone still has reports that were not acknowledged.
+func (w *world) awaited() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.phones, func(p *phone) bool { return len(p.queue) > 0 })
 }
 
 // ensureUp starts what is missing.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/fixcsv"
 	"github.com/starling-fleet/starling/schemas/limits"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // has are the optional columns that a row fills.
@@ -226,11 +227,13 @@ func (c columns) parse(cells []string, prefix string, r *row) (vehicle, fault st
 		if o.place < 0 || cells[o.place] == "" {
 			continue
 		}
-		v, err := strconv.ParseFloat(cells[o.place], 32)
-		if err != nil {
+		v, err := strconv.ParseFloat(cells[o.place], 64)
+		if err != nil || math.IsInf(float64(float32(v)), 0) && !math.IsInf(v, 0) {
 			return "", o.name
 		}
-		*o.to = float32(v)
+		if *o.to = float32(v); o.bit == hasHeading {
+			*o.to = wire.NarrowHeading(v)
+		}
 		r.has |= o.bit
 	}
 	return vehicle, ""

@@ -109,7 +109,9 @@ func (v *vehicle) report(fixes int) *entry {
 	v.sequence++
 	m.SessionId, m.Sequence = v.session, v.sequence
 	if m.Attributes != nil || v.chance(shareAvailability) {
-		m.Availability = starlingv1.Availability(1 + v.rng.IntN(4))
+		m.Availability = []starlingv1.Availability{
+			starlingv1.Availability_AVAILABILITY_OFFLINE, starlingv1.Availability_AVAILABILITY_FREE, starlingv1.Availability_AVAILABILITY_BUSY,
+		}[v.rng.IntN(3)]
 	}
 	expected := make([]starlingv1.RefusalReason, 0, fixes+3)
 	add := func(f *starlingv1.Fix, reason starlingv1.RefusalReason) {
@@ -217,7 +219,7 @@ func (v *vehicle) fixAt(ms int64) *starlingv1.Fix {
 // refusable is a fix that breaks one rule, at a time that no other fix has.
 func (v *vehicle) refusable() (*starlingv1.Fix, starlingv1.RefusalReason) {
 	f := v.fixAt(v.started.Add(time.Duration(v.made)*v.interval).UnixMilli() - 1)
-	bad := float32(-1)
+	bad := float32(-3) // -1 would be taken for unknown
 	switch v.rng.IntN(4) {
 	case 0:
 		f.Latitude = 91

@@ -74,12 +74,18 @@ func newFleet(l layout, n int, sideM float64, run uint64) []vehicle {
 		}
 		// One in four is free and one in five of these has eight seats, so
 		// the filter lets one in twenty pass.
-		v.availability = starlingv1.Availability(1 + rng.IntN(4))
+		v.availability = []starlingv1.Availability{offline, free, busy, busy}[rng.IntN(4)]
 		v.seats = []int32{2, 4, 4, 6, 8}[rng.IntN(5)]
 		v.place()
 	}
 	return fleet
 }
+
+const (
+	offline = starlingv1.Availability_AVAILABILITY_OFFLINE
+	free    = starlingv1.Availability_AVAILABILITY_FREE
+	busy    = starlingv1.Availability_AVAILABILITY_BUSY
+)
 
 // drive moves a vehicle on to a time.
 func (v *vehicle) drive(nowMS int64) {

@@ -35,7 +35,7 @@ func DefaultSettings() Settings {
 		WindowMaxFixes:   1024,
 		RepeatIntervalMS: 30 * second,
 		ForgetAfterMS:    24 * hour,
-		MaxAheadMS:       60 * second,
+		MaxAheadMS:       120 * second,
 		RebaseAfterMS:    30 * second,
 		H3Resolution:     9,
 		Filter:           gpsfilter.DefaultConfig(),
