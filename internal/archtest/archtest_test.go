@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 	"client":              {"schemas"},
 	"loadtest":            {"client", "schemas", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport", "internal/retry"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
-	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/drill/check", "loadtest/process", "internal/retry"},
+	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/conns", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as internal/app does.
 	"loadtest/cmd": {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},

@@ -11,10 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/conns"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -29,6 +28,9 @@ const (
 	quiet = 7 * time.Second
 )
 
+// reconnect brings a connection back soon after a kill.
+var reconnect = conns.Reconnect(50*time.Millisecond, 500*time.Millisecond, 1.5)
+
 // Run makes one drill and returns its account. It returns an error if the drill
 // could not be made; what it found is in the account.
 func Run(ctx context.Context, o Options) (*Account, error) {
@@ -41,9 +43,7 @@ func Run(ctx context.Context, o Options) (*Account, error) {
 		p.Kill()
 		_ = p.output.Close()
 	}
-	for _, c := range d.conns {
-		_ = c.Close()
-	}
+	d.conns.Close()
 	if err != nil {
 		return nil, fmt.Errorf("drill: %w (seed %d)", err, o.Seed)
 	}
@@ -54,7 +54,7 @@ type drill struct {
 	opts      Options
 	began     time.Time
 	processes []*role
-	conns     []*grpc.ClientConn
+	conns     conns.Set
 	ingest    []grpc.ClientConnInterface // to ingest
 	matchers  []grpc.ClientConnInterface
 	logging   sync.Mutex
@@ -126,7 +126,7 @@ func (d *drill) up(ctx context.Context) error {
 		if p.role == "up" || p.role == "ingest" {
 			const connections = 2 // of many streams each
 			for range connections {
-				conn, err := d.dial(p.ingest)
+				conn, err := d.conns.Dial(p.ingest, reconnect)
 				if err != nil {
 					return err
 				}
@@ -134,7 +134,7 @@ func (d *drill) up(ctx context.Context) error {
 			}
 		}
 		if p.role == "up" || p.role == "matcher" {
-			conn, err := d.dial(p.matcher)
+			conn, err := d.conns.Dial(p.matcher, reconnect)
 			if err != nil {
 				return err
 			}
@@ -171,17 +171,6 @@ func (d *drill) layOut() (processes []*role, err error) {
 	add("ingest-1", "ingest", args...)
 	add("ingest-2", "ingest", args...)
 	return processes, err
-}
-
-func (d *drill) dial(addr string) (*grpc.ClientConn, error) {
-	conn, err := client.Dial(addr, client.DialOptions{Extra: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
-		MinConnectTimeout: 5 * time.Second,
-	})}})
-	if err == nil {
-		d.conns = append(d.conns, conn)
-	}
-	return conn, err
 }
 
 // disturb lets the fleet report while everything is disturbed, until everything

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/starling-fleet/starling/internal/fleetsim"
+	"github.com/starling-fleet/starling/loadtest/conns"
 	"github.com/starling-fleet/starling/loadtest/generate"
 )
 
@@ -27,7 +28,7 @@ const (
 type overload struct {
 	opts   Options
 	server *server
-	dialer dialer
+	conns  conns.Set
 	fleet  grpc.ClientConnInterface
 
 	idle    *idle
@@ -55,7 +56,7 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 	}
 	x.server = server
 	err = x.run(ctx)
-	x.dialer.close()
+	x.conns.Close()
 	// A server that died is the first cause of whatever else went wrong.
 	if err = errors.Join(server.End(stopPatience), err); err != nil {
 		return x.result, fmt.Errorf("overload: %w", err)
@@ -74,7 +75,7 @@ func (x *overload) logf(format string, args ...any) {
 }
 
 func (x *overload) run(ctx context.Context) error {
-	conn, err := x.dialer.dial(x.server.Matcher)
+	conn, err := x.conns.Dial(x.server.Matcher)
 	if err != nil {
 		return err
 	}
@@ -85,11 +86,11 @@ func (x *overload) run(ctx context.Context) error {
 	// Idle streams live as long as the run.
 	idleCtx, endIdle := context.WithCancel(ctx)
 	defer endIdle()
-	conns, err := x.dialer.dialN(x.server.Ingest, 1+x.opts.IdleStreams/idleStreamsPerConnection)
+	ingest, err := x.conns.DialN(1+x.opts.IdleStreams/idleStreamsPerConnection, x.server.Ingest)
 	if err != nil {
 		return err
 	}
-	if x.idle, err = openIdle(idleCtx, conns, x.opts.IdleStreams); err != nil {
+	if x.idle, err = openIdle(idleCtx, ingest, x.opts.IdleStreams); err != nil {
 		return err
 	}
 	if err := x.press(ctx); err != nil {
@@ -101,12 +102,12 @@ func (x *overload) run(ctx context.Context) error {
 // calibrate finds the rate of the whole way: fixes sent flat out, by the time
 // until the last of them is searchable.
 func (x *overload) calibrate(ctx context.Context) error {
-	conns, err := x.dialer.dialN(x.server.Ingest, connections)
+	ingest, err := x.conns.DialN(connections, x.server.Ingest)
 	if err != nil {
 		return err
 	}
 	o := generate.DefaultOptions()
-	o.Ingest, o.Watched, o.Warmup, o.Duration = conns, 0, 0, x.opts.Calibration
+	o.Ingest, o.Watched, o.Warmup, o.Duration = ingest, 0, 0, x.opts.Calibration
 	o.Streams, o.VehiclesPerStream, o.FixesPerReport = x.opts.StreamsPerLoad, x.opts.VehiclesPerStream, x.opts.FixesPerReport
 	o.InFlight, o.VehiclePrefix, o.Seed = x.opts.InFlight, calibrationPrefix, time.Now().UnixNano()
 	begun := time.Now()
@@ -150,11 +151,11 @@ func (x *overload) awaitConsumed(ctx context.Context, fixes int64) error {
 // press puts the load on, with everybody else, and ends when all senders have
 // been acknowledged everything they sent.
 func (x *overload) press(ctx context.Context) error {
-	floodConns, err := x.dialer.dialN(x.server.Ingest, connections)
+	floodConns, err := x.conns.DialN(connections, x.server.Ingest)
 	if err != nil {
 		return err
 	}
-	others, err := x.dialer.dialN(x.server.Ingest, 1+x.opts.DeafStreams+x.opts.GarbageSenders)
+	others, err := x.conns.DialN(1+x.opts.DeafStreams+x.opts.GarbageSenders, x.server.Ingest)
 	if err != nil {
 		return err
 	}

@@ -5,9 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
-
-	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -24,36 +21,4 @@ func startServer(ctx context.Context, o *Options) (*server, error) {
 		return nil, err
 	}
 	return &server{up}, nil
-}
-
-// dialer opens connections and closes them all.
-type dialer struct {
-	conns []*grpc.ClientConn
-}
-
-func (d *dialer) dial(addr string) (*grpc.ClientConn, error) {
-	conn, err := client.Dial(addr, client.DialOptions{})
-	if err == nil {
-		d.conns = append(d.conns, conn)
-	}
-	return conn, err
-}
-
-// dialN opens n connections.
-func (d *dialer) dialN(addr string, n int) ([]grpc.ClientConnInterface, error) {
-	var conns []grpc.ClientConnInterface
-	for range n {
-		conn, err := d.dial(addr)
-		if err != nil {
-			return nil, err
-		}
-		conns = append(conns, conn)
-	}
-	return conns, nil
-}
-
-func (d *dialer) close() {
-	for _, conn := range d.conns {
-		_ = conn.Close()
-	}
 }

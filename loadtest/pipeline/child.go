@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/conns"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -72,20 +72,12 @@ func (c *child) stop() {
 	_ = os.RemoveAll(c.dir)
 }
 
-// dial opens n connections for load.
-func (c *child) dial(n int) (conns []*grpc.ClientConn, closeAll func(), err error) {
-	closeAll = func() {
-		for _, conn := range conns {
-			_ = conn.Close()
-		}
+// dial opens n connections for load, which closeAll closes.
+func (c *child) dial(n int) (load []grpc.ClientConnInterface, closeAll func(), err error) {
+	var set conns.Set
+	if load, err = set.DialN(n, c.Ingest); err != nil {
+		set.Close()
+		return nil, nil, err
 	}
-	for range n {
-		conn, err := client.Dial(c.Ingest, client.DialOptions{})
-		if err != nil {
-			closeAll()
-			return nil, nil, err
-		}
-		conns = append(conns, conn)
-	}
-	return conns, closeAll, nil
+	return load, set.Close, nil
 }

@@ -36,16 +36,14 @@ type run struct {
 }
 
 // load are the generator's options for a child.
-func (b *bench) load(fixesPerReport int, conns []*grpc.ClientConn) generate.Options {
+func (b *bench) load(fixesPerReport int, conns []grpc.ClientConnInterface) generate.Options {
 	o := generate.DefaultOptions()
 	o.Streams, o.VehiclesPerStream, o.FixesPerReport = streams, vehiclesPerStream, fixesPerReport
 	// In flight enough for a commit of a few milliseconds, in fixes; not so much
 	// that queueing hides how the server does.
 	o.InFlight = max(64, min(1024, 4096/fixesPerReport))
 	o.Warmup, o.Duration, o.Watched = b.opts.Warmup, b.opts.Duration, 0
-	for _, conn := range conns {
-		o.Ingest = append(o.Ingest, conn)
-	}
+	o.Ingest = conns
 	return o
 }
 
@@ -107,7 +105,7 @@ func (b *bench) measure(ctx context.Context, kind Kind, fixesPerReport int, rate
 // prime sends a little until a new log has its usual latency: a Kafka cluster takes
 // some seconds to set up new topics, and the first records of each partition
 // wait for that.
-func (b *bench) prime(ctx context.Context, conns []*grpc.ClientConn) error {
+func (b *bench) prime(ctx context.Context, conns []grpc.ClientConnInterface) error {
 	if len(b.opts.KafkaBrokers) == 0 {
 		return nil
 	}

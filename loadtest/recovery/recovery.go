@@ -71,7 +71,7 @@ func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := s.dial(s.matcher)
+	fleet, err := s.conns.Dial(s.matcher, reconnect)
 	if err != nil {
 		return err
 	}
@@ -108,15 +108,7 @@ func recoveries(ctx context.Context, o *Options, s *servers, r *Result) error {
 
 // connectLoad opens the connections of the load.
 func (s *servers) connectLoad() ([]grpc.ClientConnInterface, error) {
-	var conns []grpc.ClientConnInterface
-	for range 4 {
-		c, err := s.dial(s.ingest)
-		if err != nil {
-			return nil, err
-		}
-		conns = append(conns, c)
-	}
-	return conns, nil
+	return s.conns.DialN(4, s.ingest, reconnect)
 }
 
 // pass lets time pass while the load goes on.

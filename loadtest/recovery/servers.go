@@ -10,10 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-
-	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/loadtest/conns"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -26,7 +23,7 @@ type servers struct {
 	processes       []*process.Process
 	ingest, matcher string
 	dir             string
-	conns           []*grpc.ClientConn
+	conns           conns.Set
 }
 
 // newServers starts everything on a new log and waits until it serves.
@@ -97,26 +94,15 @@ func (s *servers) startAgain() error {
 // stop ends everything and removes the local log.
 func (s *servers) stop() error {
 	var err error
-	for _, c := range s.conns {
-		_ = c.Close()
-	}
+	s.conns.Close()
 	for _, p := range slices.Backward(s.processes) {
 		err = errors.Join(err, p.StopWithin(time.Minute))
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
-// dial opens a connection that comes back soon after a kill.
-func (s *servers) dial(addr string) (*grpc.ClientConn, error) {
-	conn, err := client.Dial(addr, client.DialOptions{Extra: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.2, Jitter: 0.2, MaxDelay: 50 * time.Millisecond},
-		MinConnectTimeout: 5 * time.Second,
-	})}})
-	if err == nil {
-		s.conns = append(s.conns, conn)
-	}
-	return conn, err
-}
+// reconnect brings a connection back soon after a kill.
+var reconnect = conns.Reconnect(10*time.Millisecond, 50*time.Millisecond, 1.2)
 
 // metrics sums the metrics of all processes.
 func (s *servers) metrics(ctx context.Context) (map[string]float64, error) {

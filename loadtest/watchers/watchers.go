@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/loadtest/conns"
 	"github.com/starling-fleet/starling/loadtest/process"
 )
 
@@ -22,7 +22,7 @@ const openAtOnce = 64
 type run struct {
 	opts    *Options
 	server  *process.Up
-	conns   []*grpc.ClientConn
+	conns   conns.Set
 	fleet   *fleet
 	clients *clients
 	result  Result
@@ -43,23 +43,13 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	}
 	r := &run{opts: &o, server: server, fleet: newFleet(&o), clients: &clients{opts: &o, updated: make([]atomic.Bool, o.Watchers)}}
 	defer func() {
-		for _, c := range r.conns {
-			_ = c.Close()
-		}
+		r.conns.Close()
 		if stopErr := r.server.End(time.Minute); err == nil {
 			err = stopErr
 		}
 	}()
 	err = r.measure(ctx)
 	return r.result, err
-}
-
-func (r *run) dial(addr string) (*grpc.ClientConn, error) {
-	conn, err := client.Dial(addr, client.DialOptions{})
-	if err == nil {
-		r.conns = append(r.conns, conn)
-	}
-	return conn, err
 }
 
 // eachStream runs fn for every share of the fleet, on a connection of its own.
@@ -75,7 +65,7 @@ func (r *run) measure(ctx context.Context) error {
 	ingest := make([]*grpc.ClientConn, reportStreams)
 	for i := range ingest {
 		var err error
-		if ingest[i], err = r.dial(r.server.Ingest); err != nil {
+		if ingest[i], err = r.conns.Dial(r.server.Ingest); err != nil {
 			return err
 		}
 	}
@@ -155,7 +145,7 @@ func (r *run) call(ctx, watching context.Context, group *errgroup.Group) error {
 	for i := range r.opts.Watchers {
 		if i%r.opts.StreamsPerConnection == 0 {
 			var err error
-			if conn, err = r.dial(r.server.Matcher); err != nil {
+			if conn, err = r.conns.Dial(r.server.Matcher); err != nil {
 				return err
 			}
 		}
