@@ -173,7 +173,7 @@ func (d *drill) layOut() (processes []*role, err error) {
 	return processes, err
 }
 
-// disturb lets the fleet report while everything is disturbed, until everything
+// disturb has the fleet report while processes are disturbed, until everything
 // is acknowledged.
 func (d *drill) disturb(ctx context.Context, f *fleet, k *killer, p *probe, disturb func(context.Context) error, account *Account) error {
 	background, endBackground := context.WithCancel(ctx)
@@ -260,7 +260,7 @@ func sameFleet(a, b map[string]*starlingv1.Vehicle) error {
 	return nil
 }
 
-// down stops every process in good order, ingest first.
+// down stops every process gracefully, ingest first.
 func (d *drill) down(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()

@@ -67,7 +67,7 @@ func (k *killer) run(ctx context.Context) {
 	}
 }
 
-// zombie stops a tracker for longer than its session lasts and lets it go on.
+// zombie stops a tracker for longer than its session lasts and resumes it.
 func (k *killer) zombie(ctx context.Context) {
 	var trackers []*role
 	for _, p := range k.processes {

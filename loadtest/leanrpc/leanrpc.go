@@ -178,7 +178,7 @@ func (c *Conn) read() (end *http2.MetaHeadersFrame, err error) {
 			return nil, fmt.Errorf("the server ended the stream: %v", f.ErrCode)
 		}
 	case *http2.GoAwayFrame:
-		// A server that stops in good order answers what it has taken.
+		// A server that shuts down gracefully answers the calls it has accepted.
 		if f.ErrCode != http2.ErrCodeNo || f.LastStreamID < c.stream {
 			return nil, fmt.Errorf("the server closes the connection: %v %q", f.ErrCode, f.DebugData())
 		}

@@ -130,7 +130,7 @@ func TestBarsCompareMedians(t *testing.T) {
 	require.Contains(t, r.String(), "**missed**")
 }
 
-// The whole way on a small fleet, where redis-server is installed, as it must be in CI: every
+// End to end on a small fleet, where redis-server is installed, as it must be in CI: every
 // measurement must have happened.
 func TestRedisIsMeasured(t *testing.T) {
 	redis, err := exec.LookPath("redis-server")

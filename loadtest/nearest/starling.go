@@ -117,7 +117,7 @@ func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond 
 		<-ctx.Done()
 		return nil
 	}
-	// Streams outlive ctx, to end in good order.
+	// Streams outlive ctx, so that they end with everything acknowledged.
 	return s.eachShare(context.WithoutCancel(ctx), fleet, func(callCtx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error {
 		turn, p := newTurn(len(share), uint64(len(fleet))), newPace(float64(perSecond)/streams)
 		begin := streamTick * time.Duration(number) / streams

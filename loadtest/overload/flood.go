@@ -55,7 +55,7 @@ func (t *tally) counts() map[string]int64 {
 }
 
 // flood is the senders of the overload. Each offers its share at a fixed rate
-// whatever the server does, as far as the protocol lets it: it sends while its
+// whatever the server does, as far as the protocol allows: it sends while its
 // window allows, comes back after the delay that the server asks for, and sends again what
 // was not acknowledged, so that in the end everything it sent is accounted for.
 type flood struct {

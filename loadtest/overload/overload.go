@@ -99,7 +99,7 @@ func (x *overload) run(ctx context.Context) error {
 	return x.close(ctx)
 }
 
-// calibrate finds the rate of the whole way: fixes sent flat out, by the time
+// calibrate finds the end-to-end rate: fixes sent flat out, by the time
 // until the last of them is searchable.
 func (x *overload) calibrate(ctx context.Context) error {
 	ingest, err := x.conns.DialN(connections, x.server.Ingest)

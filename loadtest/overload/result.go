@@ -16,7 +16,7 @@ import (
 type Result struct {
 	Duration time.Duration `json:"duration_ns"`
 	Factor   float64       `json:"factor"`
-	// SustainableFixesPerSecond go the whole way; OfferedFixesPerSecond is
+	// SustainableFixesPerSecond become searchable; OfferedFixesPerSecond is
 	// Factor times that.
 	SustainableFixesPerSecond float64 `json:"sustainable_fixes_per_second"`
 	OfferedFixesPerSecond     float64 `json:"offered_fixes_per_second"`

@@ -160,7 +160,7 @@ func (c *child) sample(ctx context.Context, kind Kind, whole bool, warmup, durat
 	return s
 }
 
-// sustainable is the rate of the whole way: fixes sent flat out, divided by the
+// sustainable is the end-to-end rate: fixes sent flat out, divided by the
 // time until the last of them is searchable.
 func (b *bench) sustainable(ctx context.Context, fixesPerReport int) (float64, error) {
 	c, err := b.start(ctx, StarlingWhole)

@@ -36,9 +36,9 @@ type Size struct {
 	StarlingIngestCPU time.Duration `json:"starling_ingest_cpu_per_fix_ns"`
 	// Sustainable is the rate at which Starling makes fixes searchable.
 	Sustainable float64 `json:"sustainable_fixes_per_s"`
-	// Rate is half of that, at which the whole way is measured.
+	// Rate is half of that, at which the end-to-end CPU is measured.
 	Rate float64 `json:"rate_fixes_per_s"`
-	// CPU of the server for each fix of the whole way.
+	// CPU of the server for each fix end to end.
 	BaselineWholeCPU time.Duration `json:"baseline_whole_cpu_per_fix_ns"`
 	StarlingWholeCPU time.Duration `json:"starling_whole_cpu_per_fix_ns"`
 	// CPUAboveBaseline is the median of the rounds' differences.
@@ -117,13 +117,13 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 
 // rounds are the runs of one size.
 type rounds struct {
-	n                                                          int
-	sustainable                                                float64
-	baselineIngest, starlingIngest, baselineWhole, starlingWay []run
+	n                                                            int
+	sustainable                                                  float64
+	baselineIngest, starlingIngest, baselineWhole, starlingWhole []run
 }
 
 // round runs the four measurements once, the baseline and the real one next to each
-// other and in turn first, so that what drifts does not favour either.
+// other and in turn first, so that drift favours neither.
 func (b *bench) round(ctx context.Context, number int, s *rounds) error {
 	measure := func(kind Kind, rate float64, to *[]run) error {
 		r, err := b.measure(ctx, kind, s.n, rate)
@@ -138,7 +138,7 @@ func (b *bench) round(ctx context.Context, number int, s *rounds) error {
 		func() error { return measure(BaselineIngest, 0, &s.baselineIngest) },
 		func() error { return measure(StarlingIngest, 0, &s.starlingIngest) },
 		func() error { return measure(BaselineWhole, s.sustainable/2, &s.baselineWhole) },
-		func() error { return measure(StarlingWhole, s.sustainable/2, &s.starlingWay) },
+		func() error { return measure(StarlingWhole, s.sustainable/2, &s.starlingWhole) },
 	}
 	if number%2 == 1 {
 		steps[0], steps[1] = steps[1], steps[0]
@@ -160,16 +160,16 @@ func (s *rounds) medians() Size {
 		FixesPerReport: s.n, Sustainable: s.sustainable, Rate: s.sustainable / 2,
 		BaselineIngest: report.Median(s.baselineIngest, rate), StarlingIngest: report.Median(s.starlingIngest, rate),
 		BaselineIngestCPU: time.Duration(report.Median(s.baselineIngest, cpu)), StarlingIngestCPU: time.Duration(report.Median(s.starlingIngest, cpu)),
-		BaselineWholeCPU: time.Duration(report.Median(s.baselineWhole, cpu)), StarlingWholeCPU: time.Duration(report.Median(s.starlingWay, cpu)),
-		AckP99:        time.Duration(report.Median(s.starlingWay, func(r run) float64 { return float64(r.ackLatency.P99) })),
-		SearchableP50: time.Duration(report.Median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P50) })),
-		SearchableP99: time.Duration(report.Median(s.starlingWay, func(r run) float64 { return float64(r.searchable.P99) })),
+		BaselineWholeCPU: time.Duration(report.Median(s.baselineWhole, cpu)), StarlingWholeCPU: time.Duration(report.Median(s.starlingWhole, cpu)),
+		AckP99:        time.Duration(report.Median(s.starlingWhole, func(r run) float64 { return float64(r.ackLatency.P99) })),
+		SearchableP50: time.Duration(report.Median(s.starlingWhole, func(r run) float64 { return float64(r.searchable.P50) })),
+		SearchableP99: time.Duration(report.Median(s.starlingWhole, func(r run) float64 { return float64(r.searchable.P99) })),
 	}
 	ratios, above := make([]float64, len(s.baselineIngest)), make([]float64, len(s.baselineWhole))
 	for i := range ratios {
 		ratios[i] = s.starlingIngest[i].fixesPerSecond / s.baselineIngest[i].fixesPerSecond
-		above[i] = float64(s.starlingWay[i].cpuPerFix - s.baselineWhole[i].cpuPerFix)
-		out.WorstLag = max(out.WorstLag, s.starlingWay[i].lag)
+		above[i] = float64(s.starlingWhole[i].cpuPerFix - s.baselineWhole[i].cpuPerFix)
+		out.WorstLag = max(out.WorstLag, s.starlingWhole[i].lag)
 	}
 	same := func(x float64) float64 { return x }
 	out.IngestRatio = report.Median(ratios, same)
