@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -19,7 +20,7 @@ const (
 	maxReplay = 10_000
 	// recallDepth is how far behind its session's newest report a report is
 	// told from one that came before (see ARCHITECTURE.md).
-	recallDepth = 64
+	recallDepth = limits.MaxUnacknowledgedReports
 )
 
 // replayed is what becomes of one letter.
