@@ -84,12 +84,12 @@ func (m *wholeMessage) fillWhole(v *liveindex.Vehicle, now *moment) *starlingv1.
 	if v.DeviceTimeMS == 0 {
 		return out
 	}
-	out.OdometerM = v.OdometerM
-	if v.DisplayLatDeg != 0 || v.DisplayLonDeg != 0 {
-		m.display.Latitude, m.display.Longitude = v.DisplayLatDeg, v.DisplayLonDeg
+	out.OdometerM = v.Learned.OdometerM
+	if v.Learned.DisplayLatDeg != 0 || v.Learned.DisplayLonDeg != 0 {
+		m.display.Latitude, m.display.Longitude = v.Learned.DisplayLatDeg, v.Learned.DisplayLonDeg
 		out.DisplayPosition = &m.display
 	}
-	d := &v.Diagnosis
+	d := &v.Learned.Diagnosis
 	if *d == (liveindex.Diagnosis{}) {
 		return out
 	}

@@ -108,8 +108,7 @@ func (m *Matcher) wants(p *partition, v *wire.View) (wanted, here bool) {
 	if _, leaving := p.departures.left[v.VehicleID]; leaving {
 		return true, false
 	}
-	_, known := m.index.Get(v.VehicleID)
-	return known, false
+	return m.index.Has(v.VehicleID), false
 }
 
 // note remembers that a vehicle has left or come back.

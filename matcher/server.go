@@ -62,7 +62,7 @@ func (m *Matcher) GetVehicle(_ context.Context, req *starlingv1.GetVehicleReques
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	v, ok := m.index.Get(id)
+	v, ok := m.index.GetWhole(id)
 	if !ok {
 		return nil, m.unknown(req.GetName(), id)
 	}

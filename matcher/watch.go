@@ -91,12 +91,6 @@ type sighting struct {
 	known, stale bool
 }
 
-// hide drops what this call does not send, so that it is no change.
-func (s *sighting) hide() {
-	v := &s.vehicle
-	v.DisplayLatDeg, v.DisplayLonDeg, v.OdometerM, v.Diagnosis = 0, 0, 0, liveindex.Diagnosis{}
-}
-
 // catchUp waits until this matcher has read the report that the client knows
 // already. One that takes too long does not resume.
 func (w *vehicleWatch) catchUp(seenMS int64) error {
@@ -144,7 +138,6 @@ func (w *vehicleWatch) run() error {
 		now := w.m.moment()
 		nowMS := now.of(w.id)
 		_, s.stale = w.m.staleness(w.number, now.ms)
-		s.hide()
 		seenMS := s.vehicle.SeenTimeMS
 		now.freshen(&s.vehicle)
 		w.nextFix = -1

@@ -23,7 +23,7 @@ func roundView(i int, round int64) wire.View {
 		scale := []float64{1e-6, 1e-3, 1, 80}[rng.IntN(4)]
 		v.LatDeg, v.LonDeg = scale*rng.Float64(), scale*rng.Float64()
 	}
-	v.Counts.Accepted, v.OdometerM = round*7, float64(round*9)
+	v.Counts.Accepted, v.Counts.SetAside = round*7, round*9
 	v.HasAttributes = true
 	v.Attributes = wire.Attributes{Type: "t", Seats: int32(round), Tags: []string{fmt.Sprint("r", round%5)}}
 	return v
@@ -66,7 +66,7 @@ func TestOneMomentUnderMovement(t *testing.T) {
 				}
 				id := rng.IntN(vehicles)
 				v, ok := x.Get(fmt.Sprintf("vehicle-%d", id))
-				if want := roundView(id, v.DeviceTimeMS-1); !ok || v.LatDeg != want.LatDeg || int64(v.Counts.Accepted) != want.Counts.Accepted || v.OdometerM != want.OdometerM || v.Attributes.Seats != want.Attributes.Seats {
+				if want := roundView(id, v.DeviceTimeMS-1); !ok || v.LatDeg != want.LatDeg || int64(v.Counts.Accepted) != want.Counts.Accepted || v.Counts.SetAside != uint32(want.Counts.SetAside) || v.Attributes.Seats != want.Attributes.Seats {
 					t.Errorf("torn vehicle %+v", v)
 					return
 				}
@@ -100,7 +100,7 @@ func oneMoment(hits []liveindex.Hit, vehicles int) error {
 		rounds[i] = h.Vehicle.DeviceTimeMS
 		want := roundView(i, rounds[i]-1)
 		if h.Vehicle.LatDeg != want.LatDeg || h.Vehicle.LonDeg != want.LonDeg || h.Vehicle.SeenTimeMS != want.SeenTimeMS ||
-			int64(h.Vehicle.Counts.Accepted) != want.Counts.Accepted || h.Vehicle.OdometerM != want.OdometerM || h.Vehicle.Attributes.Seats != want.Attributes.Seats || h.Vehicle.Attributes.Tags[0] != want.Attributes.Tags[0] {
+			int64(h.Vehicle.Counts.Accepted) != want.Counts.Accepted || h.Vehicle.Counts.SetAside != uint32(want.Counts.SetAside) || h.Vehicle.Attributes.Seats != want.Attributes.Seats || h.Vehicle.Attributes.Tags[0] != want.Attributes.Tags[0] {
 			return fmt.Errorf("vehicle %d is torn: %+v", i, h.Vehicle)
 		}
 		if h.DistanceM < last {

@@ -288,10 +288,21 @@ func TestUpsertKeepsEveryField(t *testing.T) {
 		Counts:       liveindex.Counts{Accepted: 1<<32 - 1, Duplicate: 2, Conflict: 1<<32 - 1, Late: 4, SetAside: 5},
 
 		DerivedAvailability: starlingv1.Availability_AVAILABILITY_RESERVED, Conflicting: true, DeviceClockAheadMS: 3000,
-		DisplayLatDeg: 1.5, DisplayLonDeg: -180, OdometerM: 1234.6,
-		Diagnosis: liveindex.Diagnosis{AccuracyScale: 2, HasVelocity: true, BiasM: 12.3, OutlierShare: 1},
+		Learned: &liveindex.Learned{
+			DisplayLatDeg: 1.5, DisplayLonDeg: -180, OdometerM: 1234.6,
+			Diagnosis: liveindex.Diagnosis{AccuracyScale: 2, HasVelocity: true, BiasM: 12.3, OutlierShare: 1},
+		},
 	}
-	got, ok := x.Get("a")
+	got, ok := x.GetWhole("a")
+	require.True(t, ok)
+	require.Equal(t, want, got)
+	page, _ := x.Page("", 1, nil)
+	require.Equal(t, want, page[0])
+	require.True(t, x.Has("a"))
+	require.False(t, x.Has("b"))
+	require.Zero(t, testing.AllocsPerRun(100, func() { x.Has("a") }), "whether a vehicle is known needs no copy of it")
+	want.Learned = nil
+	got, ok = x.Get("a")
 	require.True(t, ok)
 	require.Equal(t, want, got)
 	hits := x.Nearest(liveindex.Query{LatDeg: 1.5, LonDeg: -2.5, MaxResults: 1}, nil)
@@ -325,7 +336,8 @@ func TestDiagnosisIsKeptToAFewPercent(t *testing.T) {
 			BiasM: rng.Float32() * 6000, OutlierShare: rng.Float32(),
 		}
 		require.NoError(t, x.Upsert(&wire.View{VehicleID: "a", Diagnosis: d}))
-		v, _ := x.Get("a")
+		got, _ := x.GetWhole("a")
+		v := got.Learned
 		require.InEpsilon(t, d.AccuracyScale, v.Diagnosis.AccuracyScale, 0.022)
 		require.InDelta(t, d.VelocityCredibility, v.Diagnosis.VelocityCredibility, 0.002)
 		require.InDelta(t, d.BiasM, v.Diagnosis.BiasM, 0.051)
@@ -335,7 +347,8 @@ func TestDiagnosisIsKeptToAFewPercent(t *testing.T) {
 		require.NoError(t, x.Upsert(&wire.View{VehicleID: "a", OdometerM: float64(odd), Diagnosis: wire.Diagnosis{
 			AccuracyScale: odd, HasAccuracyScale: true, VelocityCredibility: odd, HasVelocityCredibility: true, BiasM: odd, OutlierShare: odd,
 		}}))
-		v, _ := x.Get("a")
+		got, _ := x.GetWhole("a")
+		v := got.Learned
 		for _, f := range []float64{float64(v.Diagnosis.AccuracyScale), float64(v.Diagnosis.BiasM), v.OdometerM} {
 			require.False(t, f < 0 || math.IsNaN(f) || math.IsInf(f, 0), "%v became %v", odd, f)
 		}

@@ -212,6 +212,7 @@ func (s *search) idsBehind(leaf *node, distanceM float64, c candidate) bool {
 
 // scan looks at every entry of a leaf.
 func (s *search) scan(leaf *node) {
+	skewed := s.filter.filter.Skew.Of != nil
 	for i := range leaf.entries {
 		e := &leaf.entries[i]
 		// The death comes first: what is alive to this reader does not change
@@ -231,7 +232,7 @@ func (s *search) scan(leaf *node) {
 		if s.within != nil && !s.within.holds(e.at, s.index.states.at(e.state)) {
 			continue
 		}
-		if s.filter.filter.Skew.Of != nil && !s.index.passesSkew(&s.filter, s.index.states.at(e.state)) {
+		if skewed && !s.index.passesSkew(&s.filter, s.index.states.at(e.state)) {
 			continue
 		}
 		s.offer(e)

@@ -42,6 +42,12 @@ type Vehicle struct {
 	// Attributes is nil when the vehicle never reported any.
 	Attributes *Attributes
 	Counts     Counts
+	// Learned is set by GetWhole and Page only.
+	Learned *Learned
+}
+
+// Learned is what the filter has made of all of a vehicle's fixes.
+type Learned struct {
 	// DisplayLatDeg and DisplayLonDeg are the display track at the newest fix,
 	// to 1e-7 degrees (11 mm); both are 0 when it is not known.
 	DisplayLatDeg, DisplayLonDeg float64
@@ -256,17 +262,21 @@ func (x *Index) read(s *state, v *Vehicle) {
 		Dispatchable:        s.has&isDispatchable != 0,
 		Conflicting:         s.has&isConflicting != 0,
 		Counts:              Counts{Accepted: s.accepted, Duplicate: s.duplicate, Conflict: s.conflict, Late: s.late, SetAside: s.setAside},
-		DisplayLatDeg:       float64(s.displayLatE7) / 1e7,
-		DisplayLonDeg:       float64(s.displayLonE7) / 1e7,
-		OdometerM:           float64(s.odometerDM) / 10,
 	}
 	if s.attributes != noAttributes {
 		v.Attributes = x.attrs.at(s.attributes)
 	}
-	s.readDiagnosis(&v.Diagnosis)
 }
 
-func (s *state) readDiagnosis(d *Diagnosis) {
+// readWhole does so with what the filter has learned.
+func (x *Index) readWhole(s *state, v *Vehicle) {
+	x.read(s, v)
+	v.Learned = &Learned{
+		DisplayLatDeg: float64(s.displayLatE7) / 1e7,
+		DisplayLonDeg: float64(s.displayLonE7) / 1e7,
+		OdometerM:     float64(s.odometerDM) / 10,
+	}
+	d := &v.Learned.Diagnosis
 	if s.accuracyScale != 0 {
 		d.AccuracyScale = float32(math.Exp2((float64(s.accuracyScale) - 128) / scaleSteps))
 	}
