@@ -44,9 +44,12 @@ func (c *compiledFilter) compile(f Filter, scratch *searchScratch, attrs *attrTa
 
 // passes returns whether an entry that is alive passes, except for its Skew.
 func (c *compiledFilter) passes(scratch *searchScratch, attrs *attrTable, e *entry) bool {
-	return e.fixTimeMS >= c.minFixTimeMS &&
-		c.kinds>>(e.kind&(1<<kindBits-1))&1 == 1 &&
-		(!c.attributes || c.pass(scratch, attrs, e.kind>>kindBits))
+	return c.passesBits(e) && (!c.attributes || c.pass(scratch, attrs, e.kind>>kindBits))
+}
+
+// passesBits returns whether an entry passes by what stands in it.
+func (c *compiledFilter) passesBits(e *entry) bool {
+	return e.fixTimeMS >= c.minFixTimeMS && c.kinds>>(e.kind&(1<<kindBits-1))&1 == 1
 }
 
 // passesSkew returns whether a state is fresh enough by its own time.

@@ -212,7 +212,7 @@ func (s *search) idsBehind(leaf *node, distanceM float64, c candidate) bool {
 
 // scan looks at every entry of a leaf.
 func (s *search) scan(leaf *node) {
-	skewed := s.filter.filter.Skew.Of != nil
+	filter, skewed := &s.filter, s.filter.filter.Skew.Of != nil
 	for i := range leaf.entries {
 		e := &leaf.entries[i]
 		// The death comes first: what is alive to this reader does not change
@@ -220,7 +220,10 @@ func (s *search) scan(leaf *node) {
 		if atomic.LoadUint64(&e.death) <= s.version {
 			continue
 		}
-		if geo.Chord2(s.place, e.at) > s.limit || !s.filter.passes(s.searchScratch, s.index.attrs, e) {
+		if geo.Chord2(s.place, e.at) > s.limit || !filter.passesBits(e) {
+			continue
+		}
+		if filter.attributes && !filter.pass(s.searchScratch, s.index.attrs, e.kind>>kindBits) {
 			continue
 		}
 		// An entry's birth is asked for only where one is recent: it stands in
@@ -232,7 +235,7 @@ func (s *search) scan(leaf *node) {
 		if s.within != nil && !s.within.holds(e.at, s.index.states.at(e.state)) {
 			continue
 		}
-		if skewed && !s.index.passesSkew(&s.filter, s.index.states.at(e.state)) {
+		if skewed && !s.index.passesSkew(filter, s.index.states.at(e.state)) {
 			continue
 		}
 		s.offer(e)
