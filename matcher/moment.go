@@ -86,7 +86,9 @@ func (m *Matcher) noteStream(p *partition, streamMS, appendMS int64) {
 			newest = max(newest, m.partitions[i].streamMS.Load())
 		}
 		m.newestStreamMS.Store(newest)
-		p.departures.shift(streamMS - was)
+	}
+	if d := streamMS - was; d < 0 || d > jumpMS {
+		p.departures.shift(d) // who has left is kept for all of the grace
 	}
 	// What has gone back, or may be from the future, shows less than what was
 	// there before.

@@ -1,9 +1,7 @@
 package matcher
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -46,13 +44,6 @@ func (f *finding) free() {
 	findingPool.Put(f)
 }
 
-// Bounds of how many of the nearest are compared by travel time; fleet.proto
-// states them.
-const (
-	arrivalFactor = 4
-	minCompared   = 50
-)
-
 // SearchNearest implements starlingv1.FleetServiceServer for callers in the
 // process; over gRPC, searchEncoded answers the same.
 func (m *Matcher) SearchNearest(ctx context.Context, req *starlingv1.SearchNearestRequest) (*starlingv1.SearchNearestResponse, error) {
@@ -94,7 +85,7 @@ func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestReque
 func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv1.Ranking, to *finding) error {
 	want, arrival := q.MaxResults, ranking == starlingv1.Ranking_RANKING_ARRIVAL
 	if arrival {
-		q.MaxResults = min(max(want*arrivalFactor, minCompared), maxResults)
+		q.MaxResults = eta.Compared(want, maxResults)
 	}
 	began := time.Now()
 	to.found = m.index.Nearest(q, to.found)
@@ -119,7 +110,7 @@ func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int
 			from[i] = eta.Place{LatDeg: h.Prediction.LatDeg, LonDeg: h.Prediction.LonDeg}
 		}
 	}
-	times, err := m.eta.Arrivals(ctx, from, eta.Place{LatDeg: q.LatDeg, LonDeg: q.LonDeg})
+	ranked, err := eta.Rank(ctx, m.eta, from, eta.Place{LatDeg: q.LatDeg, LonDeg: q.LonDeg}, want)
 	if err != nil {
 		if ctx.Err() != nil {
 			return status.FromContextError(ctx.Err()).Err()
@@ -127,13 +118,10 @@ func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int
 		m.logger.Warn("no travel times", "error", err)
 		return statusError(codes.Unavailable, reasonNoTravelTimes, "travel times cannot be had at the moment", retryInfo())
 	}
-	for i := range hits {
-		hits[i].travel = times[i]
+	to.hits = to.hits[:0]
+	for _, a := range ranked {
+		to.hits = append(to.hits, hit{Hit: &to.found[a.Index], travel: a.Travel})
 	}
-	hits = slices.DeleteFunc(hits, func(h hit) bool { return h.travel == eta.Unreachable })
-	// Stable: equal times stay in the order of distance and name.
-	slices.SortStableFunc(hits, func(a, b hit) int { return cmp.Compare(a.travel, b.travel) })
-	to.hits = hits[:min(want, len(hits))]
 	return nil
 }
 

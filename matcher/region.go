@@ -12,10 +12,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
-	"github.com/starling-fleet/starling/matcher/region"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -31,12 +31,6 @@ import (
 // have read further than the other, because the grace is longer than a matcher
 // can be behind without naming the partition as stale; package fanout has the
 // argument.
-
-// RegionHeader is the key of the metadata in which a caller says which region,
-// of which map, it takes this matcher to keep (region.Map.Label). A matcher that
-// is limited to a region answers nobody else: its answers are a part of the
-// truth, which must not be mistaken for the whole.
-const RegionHeader = "starling-region"
 
 // graceRoom is how much longer than StaleAfter a vehicle that has left is kept
 // at least: for the longest time that a fan-out waits for its answers, 5 s, and
@@ -187,7 +181,7 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 		if !strings.HasPrefix(method, fleet) {
 			return nil
 		}
-		said := metadata.ValueFromIncomingContext(ctx, RegionHeader)
+		said := metadata.ValueFromIncomingContext(ctx, region.Header)
 		switch {
 		case len(said) == 0:
 			return statusError(codes.FailedPrecondition, reasonRegionMismatch, "this matcher knows region "+label+" only: ask the fan-out, which knows the fleet")

@@ -11,7 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/matcher"
-	"github.com/starling-fleet/starling/matcher/fanout"
+	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker"
 )

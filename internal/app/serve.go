@@ -15,7 +15,7 @@ import (
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher"
-	"github.com/starling-fleet/starling/matcher/fanout"
+	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/tracker"
 )
 

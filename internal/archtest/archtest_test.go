@@ -24,12 +24,15 @@ const module = "github.com/starling-fleet/starling/"
 var mayImport = map[string][]string{
 	"cmd/starling": {"internal/cli"},
 	"internal/cli": {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
-	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "gpsfilter", "schemas"},
+	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "gpsfilter", "schemas"},
 	"ingest":       {"internal/eventlog", "internal/retry", "schemas"},
 	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step":        {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
-	"matcher":             {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
+	// Answers from matchers of regions, whose pages and ranking it shares.
+	"fanout":              {"matcher", "internal/geo", "schemas"},
+	"fanout/region":       {"internal/geo", "internal/h3"},
+	"matcher":             {"fanout/region", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	"internal/locallog":   {"internal/eventlog", "internal/throttle", "schemas/topics"},
 	"internal/throttle":   {},
 	"internal/kafkalog":   {"internal/eventlog", "schemas/topics", "internal/retry"},
@@ -224,7 +227,7 @@ func within(path, prefix string) bool {
 // A glance at the top folder tells the architecture: nothing else may be there.
 func TestTopFolder(t *testing.T) {
 	want := map[string]bool{
-		"client": true, "cmd": true, "docs": true, "gpsfilter": true, "ingest": true, "internal": true,
+		"client": true, "cmd": true, "docs": true, "fanout": true, "gpsfilter": true, "ingest": true, "internal": true,
 		"loadtest": true, "matcher": true, "schemas": true, "tools": true, "tracker": true,
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))

@@ -166,3 +166,22 @@ func TestNewOSRMRefuses(t *testing.T) {
 		require.ErrorContains(t, err, c.want)
 	}
 }
+
+// slow is an estimator that answers what a test wants.
+type slow []time.Duration
+
+func (s slow) Arrivals(context.Context, []eta.Place, eta.Place) ([]time.Duration, error) {
+	return s, nil
+}
+
+func TestRankIsStableAndLeavesOutWhoCannotGetThere(t *testing.T) {
+	times := slow{3, eta.Unreachable, 1, 3, 2}
+	got, err := eta.Rank(t.Context(), times, make([]eta.Place, 5), eta.Place{}, 3)
+	require.NoError(t, err)
+	require.Equal(t, []eta.Arrival{{Index: 2, Travel: 1}, {Index: 4, Travel: 2}, {Index: 0, Travel: 3}}, got)
+	got, err = eta.Rank(t.Context(), times, make([]eta.Place, 5), eta.Place{}, 9)
+	require.NoError(t, err)
+	require.Len(t, got, 4)
+	require.Equal(t, 3, got[3].Index)
+	require.Equal(t, []int{50, 80, 1000}, []int{eta.Compared(1, 1000), eta.Compared(20, 1000), eta.Compared(400, 1000)})
+}

@@ -236,7 +236,7 @@ func checkReads(t *rapid.T, x *liveindex.Index, judge fleet) {
 		page, next := x.Page(after, 7, nil)
 		for _, v := range page {
 			pages = append(pages, v.ID)
-			got, ok := x.Get(v.ID)
+			got, ok := x.GetWhole(v.ID)
 			require.True(t, ok)
 			require.Equal(t, got, v)
 			want := judge[v.ID]

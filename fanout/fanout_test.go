@@ -17,10 +17,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/fanout"
+	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/matcher/eta"
-	"github.com/starling-fleet/starling/matcher/fanout"
-	"github.com/starling-fleet/starling/matcher/region"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -117,7 +117,7 @@ func TestWhatAMatcherKeeps(t *testing.T) {
 	require.NoError(t, err)
 	keeps := func(address string, number int) (names []string) {
 		p.read(p.west, p.east)
-		labelled := metadata.AppendToOutgoingContext(ctx, matcher.RegionHeader, earth.Label(number))
+		labelled := metadata.AppendToOutgoingContext(ctx, region.Header, earth.Label(number))
 		answer, err := p.n.client(t, address).ListVehicles(labelled, &starlingv1.ListVehiclesRequest{})
 		require.NoError(t, err)
 		for _, v := range answer.Vehicles {
@@ -164,7 +164,7 @@ func TestAMatcherThatStartsKnowsWhoHasLeft(t *testing.T) {
 	p.matcher(p.n, westAddress, "west", p.regions)
 	earth, err := region.Parse(p.regions)
 	require.NoError(t, err)
-	labelled := metadata.AppendToOutgoingContext(ctx, matcher.RegionHeader, earth.Label(0))
+	labelled := metadata.AppendToOutgoingContext(ctx, region.Header, earth.Label(0))
 	answer, err := p.n.client(t, westAddress).ListVehicles(labelled, &starlingv1.ListVehiclesRequest{})
 	require.NoError(t, err)
 	require.Len(t, answer.Vehicles, 1)

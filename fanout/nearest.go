@@ -19,8 +19,6 @@ import (
 const (
 	defaultResults = 10
 	maxResults     = 1000
-	arrivalFactor  = 4
-	minCompared    = 50
 )
 
 // SearchNearest implements starlingv1.FleetServiceServer.
@@ -38,7 +36,7 @@ func (f *Fanout) SearchNearest(caller context.Context, req *starlingv1.SearchNea
 	arrival := req.GetRanking() == starlingv1.Ranking_RANKING_ARRIVAL && want > 0 && want <= maxResults
 	s := nearestSearch{f: f, req: req, k: want}
 	if arrival {
-		s.k = min(max(want*arrivalFactor, minCompared), maxResults)
+		s.k = eta.Compared(want, maxResults)
 		s.req = &starlingv1.SearchNearestRequest{
 			Place: req.GetPlace(), MaxResults: int32(s.k), RadiusM: req.GetRadiusM(), Filter: req.GetFilter(), Area: req.GetArea(), Predict: req.GetPredict(),
 		}
@@ -189,7 +187,7 @@ func (f *Fanout) rankByArrival(ctx context.Context, near []*starlingv1.NearbyVeh
 		}
 		from[i] = eta.Place{LatDeg: at.GetLatitude(), LonDeg: at.GetLongitude()}
 	}
-	times, err := f.eta.Arrivals(ctx, from, eta.Place{LatDeg: to.GetLatitude(), LonDeg: to.GetLongitude()})
+	ranked, err := eta.Rank(ctx, f.eta, from, eta.Place{LatDeg: to.GetLatitude(), LonDeg: to.GetLongitude()}, want)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, status.FromContextError(ctx.Err()).Err()
@@ -197,16 +195,10 @@ func (f *Fanout) rankByArrival(ctx context.Context, near []*starlingv1.NearbyVeh
 		f.logger.Warn("no travel times", "error", err)
 		return nil, statusError(codes.Unavailable, reasonNoTravelTimes, "travel times cannot be had at the moment", nil)
 	}
-	var out []*starlingv1.NearbyVehicle
-	for i, v := range near {
-		if times[i] != eta.Unreachable {
-			v.TravelTime = durationpb.New(times[i])
-			out = append(out, v)
-		}
+	out := make([]*starlingv1.NearbyVehicle, len(ranked))
+	for i, a := range ranked {
+		out[i] = near[a.Index]
+		out[i].TravelTime = durationpb.New(a.Travel)
 	}
-	// Stable: equal times stay in the order of distance and name.
-	slices.SortStableFunc(out, func(a, b *starlingv1.NearbyVehicle) int {
-		return cmp.Compare(a.GetTravelTime().AsDuration(), b.GetTravelTime().AsDuration())
-	})
-	return out[:min(want, len(out))], nil
+	return out, nil
 }

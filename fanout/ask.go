@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -103,7 +103,7 @@ func askRegion[T any](ctx context.Context, f *Fanout, number int, ask call[T]) (
 
 // attempt is the context of a call to one of n replicas that are left.
 func (f *Fanout) attempt(ctx context.Context, number, n int) (context.Context, context.CancelFunc) {
-	ctx = metadata.AppendToOutgoingContext(ctx, matcher.RegionHeader, f.regions.Label(number))
+	ctx = metadata.AppendToOutgoingContext(ctx, region.Header, f.regions.Label(number))
 	if deadline, ok := ctx.Deadline(); ok && n > 1 {
 		return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(n))
 	}

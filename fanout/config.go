@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/starling-fleet/starling/matcher/region"
+	"github.com/starling-fleet/starling/fanout/region"
 )
 
 // maxTimeout is what matcher.Config.RegionGrace has room for.

@@ -22,6 +22,12 @@ import (
 // Rest stands for all cells that no region lists.
 const Rest = "rest"
 
+// Header is the key of the metadata in which a caller states which region, of
+// which map, it takes a matcher to keep (Map.Label). A matcher that is limited to
+// a region answers nobody else: its answers are a part of the truth, which must
+// not be mistaken for the whole.
+const Header = "starling-region"
+
 const (
 	maxRegions = 1000
 	maxCells   = 20_000

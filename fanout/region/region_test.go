@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uber/h3-go/v4"
 
+	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/internal/geo"
 	ourh3 "github.com/starling-fleet/starling/internal/h3"
-	"github.com/starling-fleet/starling/matcher/region"
 )
 
 func list(t testing.TB, cells []h3.Cell) string {

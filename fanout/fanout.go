@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/matcher/eta"
-	"github.com/starling-fleet/starling/matcher/region"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 

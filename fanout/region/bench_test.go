@@ -6,8 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/internal/geo"
-	"github.com/starling-fleet/starling/matcher/region"
 )
 
 // BenchmarkDistance bounds how far the rest is from the middle of a city.
