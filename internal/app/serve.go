@@ -12,10 +12,10 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher"
-	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/tracker"
 )
 

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"ingest":       {"internal/eventlog", "internal/retry", "schemas"},
 	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
-	"tracker/step":        {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
+	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	// Answers from matchers of regions, whose pages and ranking it shares.
 	"fanout":              {"matcher", "internal/geo", "schemas"},
 	"fanout/region":       {"internal/geo", "internal/h3"},
