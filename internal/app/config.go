@@ -6,12 +6,12 @@ import (
 	"net"
 	"time"
 
+	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/matcher"
-	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker"
 )
