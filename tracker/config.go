@@ -17,8 +17,15 @@ type Config struct {
 	WindowMaxFixes int           `koanf:"window_max_fixes" help:"Largest number of fixes that one vehicle's reorder window holds; more close its oldest end early."`
 	RepeatInterval time.Duration `koanf:"repeat_interval" help:"Stream time after which the view of a silent vehicle is published again, so that readers can start from a bounded stretch of tracks."`
 	ForgetAfter    time.Duration `koanf:"forget_after" help:"Stream time without a report after which a vehicle is forgotten."`
-	MaxAhead       time.Duration `koanf:"max_ahead" help:"Device time ahead of stream time beyond which the newest fix gives way to the first later report that is not so far ahead."`
-	RebaseAfter    time.Duration `koanf:"rebase_after" help:"Stream time for which a vehicle's new reports must lie behind its window before the vehicle is followed at the new device time."`
+	MaxAhead       time.Duration `koanf:"max_ahead" help:"Device time ahead of the log's time beyond which a fix is always set aside, and largest offset of a device's clock that is learned; ingest refuses fixes that are further ahead (ingest.validation.max_ahead)."`
+	RebaseAfter    time.Duration `koanf:"rebase_after" help:"Stream time for which a vehicle's new reports must lie behind its window, at about the pace of stream time, before the vehicle is followed at the new device time."`
+	ClockJump      time.Duration `koanf:"clock_jump" help:"Distance of a record's append time from stream time beyond which it is a jump, which is not believed at once."`
+	ClockSettle    time.Duration `koanf:"clock_settle" help:"Time, by the append times themselves, for which they must stay beyond a jump before stream time follows; windows, expiry and forgetting stand still until then."`
+	RememberFixes  int           `koanf:"remember_fixes" help:"Number of a vehicle's fixes behind its reorder window of which a copy is still recognised, whatever session and sequence it comes with; each takes 8 bytes a vehicle."`
+	SessionSilence time.Duration `koanf:"session_silence" help:"Stream time without a report of the authoritative session after which an older session of the vehicle counts again, and for which a vehicle is conflicting after two phones have reported for it."`
+	AheadTolerance time.Duration `koanf:"ahead_tolerance" help:"Device time ahead of the log's time, and of what is learned of the device's clock, up to which a fix is taken as the device's delay; beyond it the fix is set aside until reports in a row confirm it."`
+	ClockMemory    time.Duration `koanf:"clock_memory" help:"Stream time for which a vehicle's reports count for the offset of its device's clock; they do for up to twice as long."`
+	DispatchMaxAge time.Duration `koanf:"dispatch_max_age" help:"Age of the newest fix, corrected for the device's clock, up to which a free vehicle is dispatchable."`
 	H3Resolution   int           `koanf:"h3_resolution" help:"H3 resolution of the cell that is published with a live position."`
 
 	TickInterval       time.Duration `koanf:"tick_interval" help:"Silence of a partition after which its owner moves stream time on with a tick."`
@@ -41,8 +48,11 @@ func DefaultConfig() Config {
 		ForgetAfter:    ms(s.ForgetAfterMS),
 		MaxAhead:       ms(s.MaxAheadMS),
 		RebaseAfter:    ms(s.RebaseAfterMS),
-		H3Resolution:   s.H3Resolution,
-		Filter:         s.Filter,
+		ClockJump:      ms(s.ClockJumpMS), ClockSettle: ms(s.ClockSettleMS), RememberFixes: s.RememberFixes,
+		SessionSilence: ms(s.SessionSilenceMS), AheadTolerance: ms(s.AheadToleranceMS),
+		ClockMemory: ms(s.ClockMemoryMS), DispatchMaxAge: ms(s.DispatchMaxAgeMS),
+		H3Resolution: s.H3Resolution,
+		Filter:       s.Filter,
 
 		TickInterval:       time.Second,
 		CheckpointInterval: 10 * time.Second,
@@ -87,6 +97,13 @@ func (c Config) StepSettings() step.Settings {
 		MaxAheadMS:       c.MaxAhead.Milliseconds(),
 		RebaseAfterMS:    c.RebaseAfter.Milliseconds(),
 		H3Resolution:     c.H3Resolution,
+		ClockJumpMS:      c.ClockJump.Milliseconds(),
+		ClockSettleMS:    c.ClockSettle.Milliseconds(),
+		RememberFixes:    c.RememberFixes,
+		SessionSilenceMS: c.SessionSilence.Milliseconds(),
+		AheadToleranceMS: c.AheadTolerance.Milliseconds(),
+		ClockMemoryMS:    c.ClockMemory.Milliseconds(),
+		DispatchMaxAgeMS: c.DispatchMaxAge.Milliseconds(),
 		Filter:           c.Filter,
 	}
 }

@@ -15,9 +15,12 @@ import (
 type metrics struct {
 	reports, ticks, switches, poisoned    prometheus.Counter
 	accepted, duplicate, conflict, late   prometheus.Counter
+	setAside                              prometheus.Counter
+	jumpsForward, jumpsBack               prometheus.Counter
 	finalPoints, refreshed, forgotten     prometheus.Counter
 	rebases, timerTicks                   prometheus.Counter
 	vehicles, partitions                  prometheus.Gauge
+	conflicting, clocksOff, jumpsPending  prometheus.Gauge
 	lag, streamTime                       *prometheus.GaugeVec
 	checkpoints, checkpointBytes, retries prometheus.Counter
 	checkpointSeconds, loadSeconds        prometheus.Histogram
@@ -58,6 +61,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	fixes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starling_tracker_fixes_total", Help: "Fixes by what became of them.",
 	}, []string{"result"})
+	jumps := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_tracker_stream_time_jumps_total", Help: "Jumps of the log's stamps that were believed after they had settled, by direction.",
+	}, []string{"direction"})
+	register(jumps)
 	register(records)
 	register(fixes)
 	m := &metrics{
@@ -65,12 +72,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		switches: records.WithLabelValues("version_switch"), poisoned: records.WithLabelValues("poison"),
 		accepted: fixes.WithLabelValues("accepted"), duplicate: fixes.WithLabelValues("duplicate"),
 		conflict: fixes.WithLabelValues("conflict"), late: fixes.WithLabelValues("late"),
+		setAside:     fixes.WithLabelValues("set_aside"),
+		jumpsForward: jumps.WithLabelValues("forward"), jumpsBack: jumps.WithLabelValues("back"),
 		finalPoints:       counter("final_points_total", "Fixes whose reorder window has closed."),
 		refreshed:         counter("refreshed_total", "Views of silent vehicles that were published again."),
 		forgotten:         counter("forgotten_total", "Vehicles that were forgotten after a long silence."),
 		rebases:           counter("rebases_total", "Vehicles that are followed at another device time because their clock had jumped."),
 		timerTicks:        counter("timer_ticks_total", "Ticks that were appended because one record could not fire all expired timers."),
 		vehicles:          gauge("vehicles", "Vehicles known to the partitions that this process owns."),
+		conflicting:       gauge("conflicting_vehicles", "Vehicles for which two phones report."),
+		clocksOff:         gauge("device_clock_off_vehicles", "Vehicles whose device's clock is known to be off by more than tracker.ahead_tolerance."),
+		jumpsPending:      gauge("stream_time_jumps_pending", "Partitions whose newest stamps lie beyond a jump that is not believed yet; their timers stand still."),
 		partitions:        gauge("partitions", "Partitions that this process owns."),
 		lag:               byPartition("lag_records", "Offsets between the newest durable record of locations and the last that was stepped."),
 		streamTime:        byPartition("stream_time_timestamp_seconds", "The partition's stream time, in seconds since the Unix epoch."),
@@ -90,6 +102,7 @@ type tally struct {
 	fixes                              wire.FixCounts
 	finalPoints, refreshed, forgotten  int
 	rebases                            int
+	jumpsForward, jumpsBack            int
 }
 
 func (c *tally) add(r *step.Result) {
@@ -106,10 +119,17 @@ func (c *tally) add(r *step.Result) {
 	if r.Rebased {
 		c.rebases++
 	}
+	switch {
+	case r.BelievedMS > 0:
+		c.jumpsForward++
+	case r.BelievedMS < 0:
+		c.jumpsBack++
+	}
 	c.fixes.Accepted += r.Track.Counts.Accepted
 	c.fixes.Duplicate += r.Track.Counts.Duplicate
 	c.fixes.Conflict += r.Track.Counts.Conflict
 	c.fixes.Late += r.Track.Counts.Late
+	c.fixes.SetAside += r.Track.Counts.SetAside
 	c.finalPoints += len(r.Track.FinalPoints)
 	for i := range r.Track.Dues {
 		d := &r.Track.Dues[i]
@@ -132,6 +152,9 @@ func (c *tally) flush(m *metrics) {
 	m.duplicate.Add(float64(c.fixes.Duplicate))
 	m.conflict.Add(float64(c.fixes.Conflict))
 	m.late.Add(float64(c.fixes.Late))
+	m.setAside.Add(float64(c.fixes.SetAside))
+	m.jumpsForward.Add(float64(c.jumpsForward))
+	m.jumpsBack.Add(float64(c.jumpsBack))
 	m.finalPoints.Add(float64(c.finalPoints))
 	m.refreshed.Add(float64(c.refreshed))
 	m.forgotten.Add(float64(c.forgotten))
@@ -144,24 +167,49 @@ type partitionMetrics struct {
 	all             *metrics
 	label           string
 	lag, streamTime prometheus.Gauge
-	vehicles        int
+	// shares are what the partition has added to the gauges of all.
+	vehicles, conflicting, clocksOff, jumpsPending share
+}
+
+// share is one partition's part of a gauge that sums all.
+type share struct {
+	of    prometheus.Gauge
+	value int
+}
+
+func (s *share) set(value int) {
+	if value != s.value {
+		s.of.Add(float64(value - s.value))
+		s.value = value
+	}
 }
 
 func (m *metrics) own(partition int32) *partitionMetrics {
 	label := strconv.Itoa(int(partition))
 	m.partitions.Inc()
-	return &partitionMetrics{all: m, label: label, lag: m.lag.WithLabelValues(label), streamTime: m.streamTime.WithLabelValues(label)}
+	return &partitionMetrics{
+		all: m, label: label, lag: m.lag.WithLabelValues(label), streamTime: m.streamTime.WithLabelValues(label),
+		vehicles: share{of: m.vehicles}, conflicting: share{of: m.conflicting},
+		clocksOff: share{of: m.clocksOff}, jumpsPending: share{of: m.jumpsPending},
+	}
 }
 
 func (m *partitionMetrics) set(p *step.Partition, end int64) {
 	m.lag.Set(float64(max(0, end-p.Offset()-1)))
 	m.streamTime.Set(float64(p.StreamTimeMS()) / 1000)
-	m.all.vehicles.Add(float64(p.Vehicles() - m.vehicles))
-	m.vehicles = p.Vehicles()
+	m.vehicles.set(p.Vehicles())
+	m.conflicting.set(p.ConflictingVehicles())
+	m.clocksOff.set(p.ClocksOff())
+	m.jumpsPending.set(0)
+	if p.JumpPending() {
+		m.jumpsPending.set(1)
+	}
 }
 
 func (m *partitionMetrics) release() {
-	m.all.vehicles.Sub(float64(m.vehicles))
+	for _, s := range []*share{&m.vehicles, &m.conflicting, &m.clocksOff, &m.jumpsPending} {
+		s.set(0)
+	}
 	m.all.partitions.Dec()
 	m.all.lag.DeleteLabelValues(m.label)
 	m.all.streamTime.DeleteLabelValues(m.label)

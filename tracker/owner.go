@@ -30,6 +30,8 @@ type owner struct {
 	deadLetters *appends
 	ticks       *ticker
 	tally       tally
+	// jumpPending is what the last record's result was.
+	jumpPending bool
 	// end is one past the newest durable record that is known of.
 	end int64
 
@@ -149,6 +151,7 @@ func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 			return err
 		}
 		o.tally.add(&result)
+		o.noticeJump(&result)
 		if result.Kind == wire.KindVersionSwitch && result.Poison == nil {
 			o.logger.Info("a version switch is in force", "offset", rec.Offset, "step_version", o.state.Version(), "settings", string(o.state.Settings().Encode()))
 		}
@@ -163,6 +166,20 @@ func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 	}
 	o.gauges.set(o.state, o.end)
 	return nil
+}
+
+// noticeJump logs a jump of the log's stamps, once when it begins and once when
+// it is believed.
+func (o *owner) noticeJump(r *step.Result) {
+	if r.JumpPending && !o.jumpPending {
+		stampMS := r.Track.AppendTimeMS
+		o.logger.Warn("the log's stamps have jumped: timers stand still until stamps have stayed there",
+			"offset", r.Track.SourceOffset, "by", time.Duration(stampMS-r.Track.ClockMS)*time.Millisecond, "believed_after", o.cfg.ClockSettle)
+	}
+	if r.BelievedMS != 0 {
+		o.logger.Warn("stream time follows a jump of the log's stamps", "offset", r.Track.SourceOffset, "by", time.Duration(r.BelievedMS)*time.Millisecond)
+	}
+	o.jumpPending = r.JumpPending
 }
 
 // giveBack ends the partition with err. At a switch to a version that this

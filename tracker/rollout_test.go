@@ -188,6 +188,6 @@ func requireGivenBack(t *testing.T, r *running) {
 	var unknown *step.UnknownVersionError
 	require.ErrorAs(t, err, &unknown)
 	require.Equal(t, int32(nextVersion), unknown.StepVersion)
-	require.ErrorContains(t, err, "asks for step version 2, which this binary (it carries [1]) can't serve")
+	require.ErrorContains(t, err, "asks for step version 3, which this binary (it carries [2]) can't serve")
 	require.True(t, strings.Contains(err.Error(), "partition "), err)
 }

@@ -65,7 +65,7 @@ func TestActivateIsRefused(t *testing.T) {
 	for says, args := range map[string][]string{
 		"either --dry-run": {},
 		"or --yes":         {"--dry-run", "--yes"},
-		"carries [1]":      {"--yes", "--step-version", "99"},
+		"carries [2]":      {"--yes", "--step-version", "99"},
 		"window":           {"--yes", "--tracker-window", "-1s"},
 	} {
 		got := runCLI(t, t.Context(), "", append([]string{"topics", "activate"}, args...)...)

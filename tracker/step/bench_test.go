@@ -78,7 +78,7 @@ func BenchmarkStep(b *testing.B) {
 	for _, perReport := range []int{1, 5, 50} {
 		b.Run(fmt.Sprintf("fixes=%d", perReport), func(b *testing.B) {
 			p, f := newPartition(b), newFleet(10_000, perReport)
-			for range max(2, 40/perReport) {
+			for range max(3, 120/perReport) { // until windows and memories are full
 				f.round()
 				for _, rec := range f.records {
 					_, err := p.Step(rec)
@@ -115,7 +115,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	p, f := newPartition(b), newFleet(10_000, 1)
 	var buffer []byte
 	bytes := 0
-	for range 40 {
+	for range 120 {
 		f.round()
 		for _, rec := range f.records {
 			_, err := p.Step(rec)
@@ -171,11 +171,12 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// The promise is at most 1.5 KiB and 48 B for each fix in the window.
+// The promise is at most 1.75 KiB, 48 B for each fix in the window and 8 B for
+// each that is remembered.
 func TestMemoryOfVehicles(t *testing.T) {
 	perVehicle := bytesPerVehicle(t, 1_000)
-	t.Logf("%.0f B a vehicle with %d fixes in the window", perVehicle, windowFixes)
-	require.LessOrEqual(t, perVehicle, 1536.0+48*windowFixes)
+	t.Logf("%.0f B a vehicle with %d fixes in the window and %d remembered", perVehicle, windowFixes, step.DefaultSettings().RememberFixes)
+	require.LessOrEqual(t, perVehicle, 1792.0+48*windowFixes+8*float64(step.DefaultSettings().RememberFixes))
 }
 
 // windowFixes is how many fixes a window of 30 s holds at 1 Hz.
@@ -185,7 +186,7 @@ func bytesPerVehicle(t testing.TB, vehicles int) float64 {
 	f := newFleet(vehicles, 1)
 	p := newPartition(t)
 	before := heap()
-	for range windowFixes + 5 {
+	for range windowFixes + step.DefaultSettings().RememberFixes + 5 {
 		f.round()
 		for _, rec := range f.records {
 			_, err := p.Step(rec)

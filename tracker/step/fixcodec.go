@@ -168,7 +168,7 @@ func (r *reader) filterState(s *gpsfilter.State) {
 }
 
 func (r *reader) estimate(e *wire.Estimate) {
-	e.LatDeg, e.LonDeg = r.float64(), r.float64()
+	e.LatDeg, e.LonDeg, e.DisplayLatDeg, e.DisplayLonDeg = r.float64(), r.float64(), r.float64(), r.float64()
 	for _, f := range [...]*float32{&e.SpeedMPS, &e.HeadingDeg, &e.VarEastM2, &e.CovEastNorthM2, &e.VarNorthM2} {
 		*f = r.float32()
 	}

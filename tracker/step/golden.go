@@ -42,15 +42,18 @@ func (v *Version) goldenDigest(settings Settings) ([]byte, error) {
 	return hash.Sum(nil), nil
 }
 
+// goldenStartMS is where the golden log starts.
+const goldenStartMS = 1_767_268_800_000
+
 // goldenLog is a log in which a bit of everything happens: three vehicles drive
 // and stand, report more or less, repeat themselves, come out of order and
-// late, change sessions and clocks, and fall silent.
+// late, change sessions and clocks, and fall silent; two phones report for one,
+// a device is ahead, and the stamps jump back and forth.
 func goldenLog() []Record {
-	const startMS = 1_767_268_800_000
 	var records []Record
 	add := func(seconds int64, key string, l wire.Location) {
 		records = append(records, Record{
-			Offset: int64(len(records)), AppendTimeMS: startMS + seconds*1000, Key: []byte(key), Value: l.Append(nil),
+			Offset: int64(len(records)), AppendTimeMS: goldenStartMS + seconds*1000, Key: []byte(key), Value: l.Append(nil),
 		})
 	}
 	for i := range int64(240) {
@@ -69,7 +72,7 @@ func goldenLog() []Record {
 		}
 		r := wire.Report{SessionID: session, Sequence: 1 + i%150 - i%29/28}
 		for k := range 1 + i%4 {
-			ms := startMS + (fixSecond-k)*1000
+			ms := goldenStartMS + (fixSecond-k)*1000
 			driven := float64(min(fixSecond-k, 100)) // then it stands
 			r.Fixes = append(r.Fixes, wire.Fix{
 				DeviceTimeMS: ms,
@@ -84,8 +87,39 @@ func goldenLog() []Record {
 		}
 		add(i, string(rune('a'+vehicle)), wire.Location{Kind: wire.KindReport, Report: r})
 	}
-	for _, later := range []int64{270, 271, 300, 400, 90_000} {
+	goldenPhones(add)
+	for _, later := range []int64{500, 501, 530, 90_000, 90_010, 90_031, 90_061, 90_100, 600, 631, 640} {
 		add(later, "", wire.Location{Kind: wire.KindTick})
 	}
 	return records
+}
+
+// goldenPhones adds what two phones report for one vehicle, one after the other
+// and together, the second for a while ahead of time.
+func goldenPhones(add func(seconds int64, key string, l wire.Location)) {
+	for i := range int64(200) {
+		session, fixSecond := uint64(1), 240+i
+		switch {
+		case i > 150, i > 40 && i < 120 && i%3 == 0:
+			session = 2
+		case i > 120:
+			session = 3
+		}
+		if i > 60 && i < 100 && session == 2 {
+			fixSecond += 60
+		}
+		r := wire.Report{SessionID: session, Sequence: 1 + 2*i}
+		r.Fixes = append(r.Fixes, wire.Fix{DeviceTimeMS: goldenStartMS + fixSecond*1000, LatDeg: 30.27 + float64(i)*1e-4, LonDeg: 10 + float64(session)*1e-3})
+		if i%20 == 0 {
+			r.Availability = starlingv1.Availability(1 + i/20%5)
+		}
+		if i%50 == 0 {
+			r.HasAttributes, r.Attributes = true, wire.Attributes{Type: "van", Seats: int32(i)}
+		}
+		add(240+i, "phones", wire.Location{Kind: wire.KindReport, Report: r})
+		if i%10 == 9 { // the same fix once more, under a new sequence
+			r.Sequence++
+			add(240+i, "phones", wire.Location{Kind: wire.KindReport, Report: r})
+		}
+	}
 }

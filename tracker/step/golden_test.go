@@ -256,11 +256,20 @@ func describe(out *strings.Builder, r step.Result) {
 	if c := formatCounts(t.Counts); c != "" {
 		line("fixes: %s", c)
 	}
+	if r.JumpPending {
+		line("the stamp is not believed yet: stream time stays at %s", formatTime(t.ClockMS))
+	}
+	if r.BelievedMS != 0 {
+		line("stream time jumps to %s", formatTime(t.ClockMS))
+	}
 	if r.Rebased {
 		line("rebased")
 	}
 	if len(t.LateFixes) > 0 {
 		line("late: %s", formatTimes(t.LateFixes, func(f wire.Fix) int64 { return f.DeviceTimeMS }))
+	}
+	if len(t.SetAsideFixes) > 0 {
+		line("set aside: %s", formatTimes(t.SetAsideFixes, func(f wire.Fix) int64 { return f.DeviceTimeMS }))
 	}
 	if len(t.Points) > 0 {
 		line("points: %s", formatPoints(t.Points))
@@ -300,6 +309,15 @@ func formatView(v *wire.View) string {
 	if v.Availability != 0 {
 		words = append(words, strings.ToLower(strings.TrimPrefix(v.Availability.String(), "AVAILABILITY_")))
 	}
+	if v.Dispatchable {
+		words = append(words, "dispatchable")
+	}
+	if v.Conflicting {
+		words = append(words, "conflicting")
+	}
+	if v.DeviceClockAheadMS != 0 {
+		words = append(words, fmt.Sprintf("clock %+ds", v.DeviceClockAheadMS/1000))
+	}
 	if v.HasAttributes {
 		words = append(words, "type="+v.Attributes.Type)
 	}
@@ -314,7 +332,7 @@ func formatCounts(c wire.FixCounts) string {
 	for _, w := range []struct {
 		n    int64
 		name string
-	}{{c.Accepted, "accepted"}, {c.Duplicate, "duplicate"}, {c.Conflict, "conflicting"}, {c.Late, "late"}} {
+	}{{c.Accepted, "accepted"}, {c.Duplicate, "duplicate"}, {c.Conflict, "conflict"}, {c.Late, "late"}, {c.SetAside, "set aside"}} {
 		if w.n > 0 {
 			words = append(words, fmt.Sprintf("%d %s", w.n, w.name))
 		}

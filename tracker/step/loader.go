@@ -89,6 +89,7 @@ func (l *Loader) Partition(resume int64, at Bounds) (*Partition, error) {
 		return nil, fmt.Errorf("the checkpoint resumes at offset %d, the log ends at %d: the log was shortened, raise its epoch to go on without the state", resume, at.End)
 	}
 	p.scheduleAll()
+	p.countAll()
 	return p, nil
 }
 

@@ -4,34 +4,8 @@ import (
 	"crypto/sha256"
 
 	"github.com/starling-fleet/starling/gpsfilter"
-	"github.com/starling-fleet/starling/internal/h3"
-	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
-
-// vehicle is everything that is known of one vehicle.
-type vehicle struct {
-	id string
-	track
-	sessions     sessions
-	availability starlingv1.Availability
-	// attributes is nil when none were reported. What it points to never
-	// changes, so views may share it.
-	attributes *wire.Attributes
-	// availabilitySeq and attributesSeq are the sequences in the newest session
-	// that last changed them.
-	availabilitySeq, attributesSeq int64
-	counts                         wire.FixCounts
-	// seenMS and refreshedMS are the stream times at which the vehicle last
-	// reported and its view was last published.
-	seenMS, refreshedMS int64
-	behind              behind
-
-	// What follows is not state: it can be dropped without changing an answer.
-	cell      h3.Cursor
-	timerSlot int32 // index in the partition's timers
-	dirty     bool  // changed since the last snapshot
-}
 
 // Filter is the part of gpsfilter.Filter that the step needs, and the digest of
 // its golden outputs.
@@ -50,18 +24,23 @@ type Partition struct {
 	settings Settings
 	filter   Filter
 	epoch    int64
-	// streamMS is the partition's stream time: the largest append time so far.
+	// streamMS is the partition's stream time: the largest append time that is
+	// believed. jump is what is not yet believed.
 	streamMS int64
+	jump     jump
 	// offset is the last record that was stepped, -1 for none.
 	offset   int64
 	vehicles map[string]*vehicle
-	timers   timers
+	// notable counts the vehicles that an operator may want to look at.
+	notable notable
+	timers  timers
 
 	// changed and forgotten are what the next snapshot has to write.
 	changed   []*vehicle
 	forgotten []string
 
 	// Scratch of one step.
+	stampMS  int64 // the record's append time
 	location wire.Location
 	track    wire.Track
 	sorted   []wire.Fix
@@ -96,57 +75,25 @@ func (p *Partition) Settings() Settings { return p.settings }
 func (p *Partition) Offset() int64 { return p.offset }
 
 // StreamTimeMS is the partition's stream time in milliseconds since the Unix
-// epoch: the largest append time so far.
+// epoch: the largest append time that is believed.
 func (p *Partition) StreamTimeMS() int64 { return p.streamMS }
 
 // Vehicles is how many vehicles the partition knows.
 func (p *Partition) Vehicles() int { return len(p.vehicles) }
+
+// JumpPending returns true while stamps lie beyond a jump that is not believed.
+func (p *Partition) JumpPending() bool { return p.jump.pending() }
+
+// ConflictingVehicles is how many vehicles two phones report for.
+func (p *Partition) ConflictingVehicles() int { return p.notable.conflicting }
+
+// ClocksOff is how many vehicles' devices have a clock that is known to be off by
+// more than Settings.AheadToleranceMS.
+func (p *Partition) ClocksOff() int { return p.notable.clocksOff }
 
 // TimersPending returns true if expired timers wait for the next record, because
 // there were too many for the last one.
 func (p *Partition) TimersPending() bool {
 	at, _, ok := p.timers.first()
 	return ok && at <= p.streamMS
-}
-
-// undo is what a vehicle was before the step, in case the step panics.
-type undo struct {
-	vehicle vehicle
-	window  []wire.Fix
-}
-
-func (u *undo) save(v *vehicle) {
-	u.vehicle = *v
-	u.window = append(u.window[:0], v.window...)
-}
-
-func (u *undo) restore(v *vehicle) {
-	window := append(u.vehicle.window[:0], u.window...)
-	*v = u.vehicle
-	v.window = window
-}
-
-// view fills what readers see of the vehicle.
-func (p *Partition) view(v *vehicle, out *wire.View) {
-	*out = wire.View{
-		VehicleID:    v.id,
-		DeviceTimeMS: v.newestMS,
-		SeenTimeMS:   v.seenMS,
-		Estimate:     v.last,
-		Availability: v.availability,
-		Counts:       v.counts,
-	}
-	if v.newestMS > 0 {
-		cell, err := v.cell.Cell(v.last.LatDeg, v.last.LonDeg, p.settings.H3Resolution)
-		if err != nil {
-			// The step panics, which makes the record a poisoned one: a filter
-			// that answers what is no position must not be published.
-			panic(err)
-		}
-		out.Cell = uint64(cell)
-	}
-	if v.attributes != nil {
-		out.HasAttributes = true
-		out.Attributes = *v.attributes
-	}
 }

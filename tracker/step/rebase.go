@@ -8,17 +8,20 @@ import "github.com/starling-fleet/starling/schemas/wire"
 // rebased: its window closes, the filter forgets, and the report that was the
 // reason starts a new track. Reports from before it then count no more.
 //
-// Only a report that is new, from the newest session and ahead of all others in
-// it can be the reason, and only if all its fixes lie behind the window. There
-// are two cases:
+// Only a report that is new, from the authoritative session and ahead of all
+// others in it can be the reason, and only by a fix that is not a copy. (While
+// that session is silent, another may be the reason in the second case; it takes
+// over.) There are two cases:
 //
-//   - The newest fix is further ahead of stream time than MaxAhead
-//     and the report is not. The newest fix was wrong, and it gives way at once.
+//   - The newest fix of the vehicle is ahead of the log's time and the report's
+//     is not, though it is recent. The newest fix was wrong and gives way at
+//     once, unless the device's clock is known to be steadily ahead: then the
+//     report is only late.
 //   - Reports have been behind for RebaseAfter of stream time, their device time
-//     went on about as fast, and it would take longer
-//     than RebaseAfter until it catches up with the window. The device's clock
-//     was set back. A device that uploads what it recorded earlier differs from
-//     it by its pace: its device time jumps or runs backwards.
+//     went on about as fast, and it would take longer than RebaseAfter until it
+//     catches up with the window. The device's clock was set back. A device that
+//     uploads what it recorded earlier differs from it by its pace: its device
+//     time jumps or runs backwards.
 
 // behind is the evidence that a vehicle's device time was set back: since when
 // its reports have been behind the window, and the device time then. Zero when
@@ -28,18 +31,59 @@ type behind struct {
 }
 
 // mustRebase returns whether a report that is about to be processed is the reason
-// for a rebase; newestMS is the device time of its newest fix.
-func (p *Partition) mustRebase(v *vehicle, at standing, newestMS int64) bool {
-	if !at.newest || !at.advances || at.recognised || v.newestMS == 0 {
+// for a rebase. Fixes after limit are stamped ahead.
+func (p *Partition) mustRebase(v *vehicle, at *standing, fixes []wire.Fix, limit int64, now present) bool {
+	if !at.advances || at.recognised || v.newestMS == 0 {
 		return false
 	}
-	if newestMS >= v.lowWatermarkMS {
+	newestMS, found := v.newestUnknown(fixes, limit)
+	if !found {
+		return false
+	}
+	if !at.authoritative {
+		setBack := p.isSilent(&v.sessions[0]) && p.wasSetBack(v, newestMS)
+		if setBack {
+			p.takeOver(v, at, fixes[len(fixes)-1].DeviceTimeMS, now)
+		}
+		return setBack
+	}
+	tolerance := p.settings.AheadToleranceMS
+	steady := v.clock.count >= enoughObservations && p.inLine(at.wasAheadMS, v.clock.aheadMS()) && newestMS >= v.lowWatermarkMS
+	if v.newestMS > now.lowMS+tolerance && newestMS < v.newestMS && p.agrees(newestMS, now) && !steady {
+		return true
+	}
+	return p.wasSetBack(v, newestMS)
+}
+
+// newestUnknown returns the newest of the fixes that is neither stamped ahead nor
+// a copy, by its device time. Fixes are by device time.
+func (v *vehicle) newestUnknown(fixes []wire.Fix, limit int64) (newestMS int64, found bool) {
+	for i := len(fixes) - 1; i >= 0; i-- {
+		ms := fixes[i].DeviceTimeMS
+		if ms > limit {
+			continue
+		}
+		if ms <= v.newestMS {
+			if _, open := find(v.window, ms); open {
+				continue
+			}
+		}
+		if timeKnown, contentKnown := v.memory.find(&fixes[i]); !timeKnown && !contentKnown {
+			return ms, true
+		}
+	}
+	return 0, false
+}
+
+// wasSetBack weighs a report by its newest fix: one behind the window, again and
+// again, at about the pace of stream time, is of a clock that was set back.
+func (p *Partition) wasSetBack(v *vehicle, newestMS int64) bool {
+	switch {
+	case p.jump.pending():
+		return false
+	case newestMS >= v.lowWatermarkMS:
 		v.behind = behind{}
 		return false
-	}
-	latest := p.streamMS + p.settings.MaxAheadMS
-	if v.newestMS > latest && newestMS <= latest {
-		return true
 	}
 	if v.behind.sinceMS == 0 {
 		v.behind = behind{sinceMS: p.streamMS, firstFixMS: newestMS}
@@ -57,10 +101,19 @@ func (p *Partition) mustRebase(v *vehicle, at standing, newestMS int64) bool {
 	return elapsed >= patience && v.lowWatermarkMS-newestMS > patience
 }
 
-// rebase closes what the vehicle has and starts it anew with the report.
+// rebase closes what the vehicle has and starts it anew with the report. What
+// was remembered stays recognised.
 func (p *Partition) rebase(v *vehicle, report *wire.Report, out *wire.Track) {
-	out.FinalPoints = p.restart(&v.track, out.FinalPoints)
+	out.FinalPoints = p.closeAll(v, out.FinalPoints)
+	v.restart()
 	v.sessions.fenceAll(report)
-	v.behind = behind{}
+	v.behind, v.clock, v.suspect = behind{}, deviceClock{}, suspect{}
 	p.rebased = true
+}
+
+// restart gives up the vehicle's track: the next fix starts a new one, whatever
+// its time.
+func (v *vehicle) restart() {
+	v.givenUpM += v.odometerM
+	v.track = track{window: v.window[:0], liveValid: true}
 }

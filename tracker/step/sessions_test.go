@@ -15,7 +15,7 @@ func TestSessionRemembersItsSequences(t *testing.T) {
 		highest := int64(0)
 		for _, step := range rapid.SliceOf(rapid.Int64Range(-70, 70)).Draw(t, "steps") {
 			sequence := max(1, highest+step)
-			p := s.observe(7, sequence)
+			p := s.observe(7, sequence, 0)
 			require.Equal(t, seen[sequence] || sequence < highest-recallDepth, p.recognised, "sequence %d", sequence)
 			require.Equal(t, sequence > highest, p.advances)
 			seen[sequence] = true

@@ -12,18 +12,42 @@ import (
 
 // Newest is the newest version of what Step computes. Any change to its outputs
 // is a new version; docs/operations.md says how one is added.
-const Newest = 1
+const Newest = 2
 
 // Settings is everything besides the log that Step reads. They stand in the
-// partition's state and change only by a version switch in its log.
+// partition's state and change only by a version switch in its log. docs/step.md
+// has the rules that they belong to.
 type Settings struct {
-	WindowMS         int64            `json:"window_ms"`
-	WindowMaxFixes   int              `json:"window_max_fixes"`
-	RepeatIntervalMS int64            `json:"repeat_interval_ms"`
-	ForgetAfterMS    int64            `json:"forget_after_ms"`
-	MaxAheadMS       int64            `json:"max_ahead_ms"`
-	RebaseAfterMS    int64            `json:"rebase_after_ms"`
-	H3Resolution     int              `json:"h3_resolution"`
+	// WindowMS is the reorder window, of device time and of stream time.
+	WindowMS       int64 `json:"window_ms"`
+	WindowMaxFixes int   `json:"window_max_fixes"`
+	// RepeatIntervalMS and ForgetAfterMS are stream time since the vehicle's
+	// last publication and report.
+	RepeatIntervalMS int64 `json:"repeat_interval_ms"`
+	ForgetAfterMS    int64 `json:"forget_after_ms"`
+	// MaxAheadMS bounds how far a fix may be ahead of the log's time, and a
+	// learned offset of a device's clock.
+	MaxAheadMS    int64 `json:"max_ahead_ms"`
+	RebaseAfterMS int64 `json:"rebase_after_ms"`
+	H3Resolution  int   `json:"h3_resolution"`
+	// ClockJumpMS is the distance of a stamp from stream time that is a jump,
+	// and ClockSettleMS the time of their own that stamps must stay there.
+	ClockJumpMS   int64 `json:"clock_jump_ms"`
+	ClockSettleMS int64 `json:"clock_settle_ms"`
+	// RememberFixes is how many fixes of a vehicle are recognised besides those
+	// in its window.
+	RememberFixes int `json:"remember_fixes"`
+	// SessionSilenceMS is the stream time after which a session is silent.
+	SessionSilenceMS int64 `json:"session_silence_ms"`
+	// AheadToleranceMS is how far a fix may be ahead of what is expected of its
+	// device.
+	AheadToleranceMS int64 `json:"ahead_tolerance_ms"`
+	// ClockMemoryMS is half of the stream time for which an observation of a
+	// device's clock counts.
+	ClockMemoryMS int64 `json:"clock_memory_ms"`
+	// DispatchMaxAgeMS is the age of the newest fix up to which a vehicle is
+	// dispatchable.
+	DispatchMaxAgeMS int64            `json:"dispatch_max_age_ms"`
 	Filter           gpsfilter.Config `json:"filter"`
 }
 
@@ -36,11 +60,21 @@ func DefaultSettings() Settings {
 		RepeatIntervalMS: 30 * second,
 		ForgetAfterMS:    24 * hour,
 		MaxAheadMS:       120 * second,
-		RebaseAfterMS:    30 * second,
+		RebaseAfterMS:    300 * second,
 		H3Resolution:     9,
+		ClockJumpMS:      60 * second,
+		ClockSettleMS:    30 * second,
+		RememberFixes:    64,
+		SessionSilenceMS: 30 * second,
+		AheadToleranceMS: 5 * second,
+		ClockMemoryMS:    300 * second,
+		DispatchMaxAgeMS: 60 * second,
 		Filter:           gpsfilter.DefaultConfig(),
 	}
 }
+
+// maxRememberFixes bounds Settings.RememberFixes: each takes 8 bytes a vehicle.
+const maxRememberFixes = 1024
 
 // Encode returns the canonical encoding of s: JSON in the order of the fields.
 func (s Settings) Encode() []byte {
@@ -83,6 +117,13 @@ func (s Settings) Validate() error {
 	inRange("forget_after (milliseconds)", s.ForgetAfterMS, max(1000, s.WindowMS), 365*day)
 	inRange("max_ahead (milliseconds)", s.MaxAheadMS, 0, 365*day)
 	inRange("rebase_after (milliseconds)", s.RebaseAfterMS, 1000, day)
+	inRange("clock_jump (milliseconds)", s.ClockJumpMS, 1000, 365*day)
+	inRange("clock_settle (milliseconds)", s.ClockSettleMS, 1000, day)
+	inRange("remember_fixes", int64(s.RememberFixes), 0, maxRememberFixes)
+	inRange("session_silence (milliseconds)", s.SessionSilenceMS, 1000, day)
+	inRange("ahead_tolerance (milliseconds)", s.AheadToleranceMS, 0, hour)
+	inRange("clock_memory (milliseconds)", s.ClockMemoryMS, 1000, day)
+	inRange("dispatch_max_age (milliseconds)", s.DispatchMaxAgeMS, 1000, day)
 	inRange("h3_resolution", int64(s.H3Resolution), h3.MinResolution, h3.MaxResolution)
 	if err := s.Filter.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("filter: %w", err))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -36,6 +35,11 @@ type Result struct {
 	// Rebased is true if the record made the step follow its vehicle at another
 	// device time.
 	Rebased bool
+	// JumpPending is true if stamps are beyond a jump that is not believed yet;
+	// then no timer expires. BelievedMS is how far stream time has jumped by this
+	// record, 0 for not at all.
+	JumpPending bool
+	BelievedMS  int64
 }
 
 // Step moves the partition by the next record of its log. It fails with
@@ -52,9 +56,13 @@ func (p *Partition) Step(rec Record) (Result, error) {
 			return Result{}, err
 		}
 	}
-	p.streamMS = max(p.streamMS, rec.AppendTimeMS)
+	p.stampMS = rec.AppendTimeMS
+	believedMS := p.advance(rec.AppendTimeMS)
 	p.offset = rec.Offset
-	t.ClockMS = p.streamMS
+	t.ClockMS, t.AppendTimeMS = p.streamMS, 0
+	if rec.AppendTimeMS != p.streamMS {
+		t.AppendTimeMS = rec.AppendTimeMS
+	}
 
 	if poison == nil {
 		poison = p.stepEvent(rec.Key, t)
@@ -66,7 +74,8 @@ func (p *Partition) Step(rec Record) (Result, error) {
 	if err := p.fireTimers(t); err != nil {
 		poison = errors.Join(poison, fmt.Errorf("offset %d: %w", rec.Offset, err))
 	}
-	return Result{Track: t, Poison: poison, Kind: p.location.Kind, Rebased: p.rebased && poison == nil}, nil
+	return Result{Track: t, Poison: poison, Kind: p.location.Kind, Rebased: p.rebased && poison == nil,
+		JumpPending: p.jump.pending(), BelievedMS: believedMS}, nil
 }
 
 func (p *Partition) resetTrack(offset int64) *wire.Track {
@@ -86,7 +95,8 @@ func (p *Partition) resetTrack(offset int64) *wire.Track {
 func (p *Partition) blank(t *wire.Track) {
 	t.Counts = wire.FixCounts{}
 	t.HasLive = false
-	t.Points, t.FinalPoints, t.LateFixes = t.Points[:0], t.FinalPoints[:0], t.LateFixes[:0]
+	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
+	t.LateFixes, t.SetAsideFixes = t.LateFixes[:0], t.SetAsideFixes[:0]
 }
 
 func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
@@ -99,14 +109,17 @@ func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
 			if err := validVehicleID(key); err != nil {
 				return err
 			}
-			v = &vehicle{id: string(key), timerSlot: noSlot, track: track{liveValid: true}, seenMS: p.streamMS}
+			v = newVehicle(string(key))
+			v.seenMS = p.streamMS
 		}
 		if err := validReport(&p.location.Report); err != nil {
 			return err
 		}
+		before := p.notableIn(v)
 		if err := p.stepReportSafely(v, known, t); err != nil {
 			return err
 		}
+		p.recount(before, p.notableIn(v))
 		if !known {
 			p.vehicles[v.id] = v
 		}
@@ -136,27 +149,45 @@ func (p *Partition) stepReportSafely(v *vehicle, known bool, t *wire.Track) (err
 	return nil
 }
 
+// stepReport is the order in which the rules apply (docs/step.md).
 func (p *Partition) stepReport(v *vehicle, report *wire.Report, t *wire.Track) {
 	p.fireOwn(v, t)
-	at := v.sessions.observe(report.SessionID, report.Sequence)
+	at := v.sessions.observe(report.SessionID, report.Sequence, p.streamMS)
 	fixes := p.byTime(report.Fixes)
-	if len(fixes) > 0 && p.mustRebase(v, at, fixes[len(fixes)-1].DeviceTimeMS) {
-		p.rebase(v, report, t)
+	newestMS := int64(0)
+	if len(fixes) > 0 {
+		newestMS = fixes[len(fixes)-1].DeviceTimeMS
 	}
-	p.insert(&v.track, p.judge(v, at, fixes, t), t)
-	if at.opened {
-		v.availabilitySeq, v.attributesSeq = 0, 0
+	now := p.presentFor(v)
+	p.decideAuthority(v, &at, newestMS, now)
+	if len(fixes) > 0 {
+		p.stepFixes(v, &at, report, fixes, now, t)
 	}
-	if at.newest && !at.recognised {
-		v.describe(report)
+	if !at.recognised {
+		v.state(at, report)
 	}
 	v.counts.Accepted += t.Counts.Accepted
 	v.counts.Duplicate += t.Counts.Duplicate
 	v.counts.Conflict += t.Counts.Conflict
 	v.counts.Late += t.Counts.Late
-	v.seenMS, v.refreshedMS = p.streamMS, p.streamMS
+	v.counts.SetAside += t.Counts.SetAside
+	v.seenMS, v.refreshedMS, v.jumpSinceMS = p.streamMS, p.streamMS, p.jump.sinceMS
 	t.HasLive = true
 	p.view(v, &t.Live)
+}
+
+// stepFixes processes the fixes of a report, by device time and at least one.
+func (p *Partition) stepFixes(v *vehicle, at *standing, report *wire.Report, fixes []wire.Fix, now present, t *wire.Track) {
+	limit := p.limitMS(v, *at, fixes, now)
+	if p.mustRebase(v, at, fixes, limit, now) {
+		p.rebase(v, report, t)
+	}
+	accepted := p.judge(v, *at, fixes, limit, t)
+	newestMS, before := fixes[len(fixes)-1].DeviceTimeMS, v.newestMS
+	p.insert(v, accepted, t)
+	if n := len(accepted); at.authoritative && !at.recognised && newestMS > before && n > 0 && accepted[n-1].DeviceTimeMS == newestMS {
+		p.learn(v, newestMS)
+	}
 }
 
 // fireOwn fires the timers of the record's own vehicle. A refresh or that it was
@@ -164,23 +195,13 @@ func (p *Partition) stepReport(v *vehicle, report *wire.Report, t *wire.Track) {
 func (p *Partition) fireOwn(v *vehicle, t *wire.Track) {
 	silent := p.streamMS - v.seenMS
 	if silent >= p.settings.WindowMS {
-		t.FinalPoints = p.closeAll(&v.track, t.FinalPoints)
+		t.FinalPoints = p.closeAll(v, t.FinalPoints)
+	}
+	if p.streamMS >= v.conflictUntilMS {
+		v.conflictUntilMS = 0
 	}
 	if silent >= p.settings.ForgetAfterMS {
-		*v = vehicle{id: v.id, timerSlot: v.timerSlot, dirty: v.dirty, track: track{window: v.window[:0], liveValid: true}}
-	}
-}
-
-// describe applies the availability and attributes of a report of the newest
-// session.
-func (v *vehicle) describe(report *wire.Report) {
-	if report.Availability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED && report.Sequence > v.availabilitySeq {
-		v.availability, v.availabilitySeq = report.Availability, report.Sequence
-	}
-	if report.HasAttributes && report.Sequence > v.attributesSeq {
-		attributes := report.Attributes
-		attributes.Tags = append([]string(nil), attributes.Tags...)
-		v.attributes, v.attributesSeq = &attributes, report.Sequence
+		v.forget()
 	}
 }
 
@@ -196,33 +217,6 @@ func (p *Partition) byTime(fixes []wire.Fix) []wire.Fix {
 	p.sorted = append(p.sorted[:0], fixes...)
 	sortByTime(p.sorted)
 	return p.sorted
-}
-
-// judge counts each fix, given by device time, and returns the new ones.
-func (p *Partition) judge(v *vehicle, at standing, fixes []wire.Fix, t *wire.Track) []wire.Fix {
-	p.accepted = p.accepted[:0]
-	for i := range fixes {
-		fix := &fixes[i]
-		first, found := find(v.window, fix.DeviceTimeMS)
-		if n := len(p.accepted); !found && n > 0 && p.accepted[n-1].DeviceTimeMS == fix.DeviceTimeMS {
-			first, found = &p.accepted[n-1], true
-		}
-		switch {
-		case found && *first == *fix:
-			t.Counts.Duplicate++
-		case found:
-			t.Counts.Conflict++
-		case fix.DeviceTimeMS >= v.lowWatermarkMS && !at.fenced:
-			t.Counts.Accepted++
-			p.accepted = append(p.accepted, *fix)
-		case at.recognised:
-			t.Counts.Duplicate++
-		default:
-			t.Counts.Late++
-			t.LateFixes = append(t.LateFixes, *fix)
-		}
-	}
-	return p.accepted
 }
 
 func (p *Partition) markChanged(v *vehicle) {

@@ -152,12 +152,12 @@ func liveAfter(t require.TestingT, reports []wire.Report) (wire.View, []wire.Tra
 	require.NoError(t, err)
 	var live wire.View
 	for i, r := range reports {
-		result, err := p.Step(step.Record{Offset: int64(i), AppendTimeMS: noonMS, Key: []byte("a"), Value: (&wire.Location{Kind: wire.KindReport, Report: r}).Append(nil)})
+		result, err := p.Step(step.Record{Offset: int64(i), AppendTimeMS: noonMS + 25*second, Key: []byte("a"), Value: (&wire.Location{Kind: wire.KindReport, Report: r}).Append(nil)})
 		require.NoError(t, err)
 		require.Empty(t, result.Track.FinalPoints)
 		live = result.Track.Live
 	}
-	result, err := p.Step(step.Record{Offset: int64(len(reports)), AppendTimeMS: noonMS + minute, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)})
+	result, err := p.Step(step.Record{Offset: int64(len(reports)), AppendTimeMS: noonMS + 25*second + minute, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)})
 	require.NoError(t, err)
 	require.Len(t, result.Track.Dues, 1)
 	return live, result.Track.Dues[0].FinalPoints
@@ -217,8 +217,8 @@ func TestEveryAcceptedFixIsFinalOnce(t *testing.T) {
 		}
 		open := map[fix]int{} // accepted and not yet final
 		accepted := int64(0)
-		for i := range len(s.records) + 2 {
-			rec := step.Record{Offset: int64(i), AppendTimeMS: p.StreamTimeMS() + 2*minute, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)}
+		for i := range len(s.records) + 4 {
+			rec := step.Record{Offset: int64(i), AppendTimeMS: p.StreamTimeMS() + 55*second, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)}
 			if i < len(s.records) {
 				rec = s.records[i]
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -19,13 +20,28 @@ const (
 )
 
 // timerMS is the stream time at which the vehicle's timer expires: its window
-// closes, its view is refreshed, or it is forgotten.
+// closes, its view is refreshed, its conflict ends, it is no longer dispatchable for
+// its age, or it is forgotten.
 func (p *Partition) timerMS(v *vehicle) int64 {
 	at := min(v.refreshedMS+p.settings.RepeatIntervalMS, v.seenMS+p.settings.ForgetAfterMS)
-	if len(v.open()) > 0 {
+	if len(v.window) > 0 {
 		at = min(at, v.seenMS+p.settings.WindowMS)
 	}
+	if v.conflictUntilMS != 0 {
+		at = min(at, v.conflictUntilMS)
+	}
+	if staleMS, ok := p.staleMS(v); ok {
+		at = min(at, staleMS)
+	}
 	return at
+}
+
+// staleMS is the stream time from which on the vehicle is not dispatchable for
+// its age, and whether it was published as dispatchable last. Everything else
+// that makes it so or not changes only with a publication.
+func (p *Partition) staleMS(v *vehicle) (int64, bool) {
+	at := v.correctedMS() + p.settings.DispatchMaxAgeMS + 1
+	return at, v.availability == starlingv1.Availability_AVAILABILITY_FREE && v.conflictUntilMS == 0 && p.isFresh(v, v.refreshedMS)
 }
 
 // fireTimers fires the expired timers of other vehicles in the order of (time,
@@ -39,9 +55,15 @@ func (p *Partition) fireTimers(t *wire.Track) (poison error) {
 		}
 		d := extend(&t.Dues)
 		*d = wire.Due{VehicleID: v.id, FinalPoints: d.FinalPoints[:0]}
+		before := p.notableIn(v)
 		if err := p.fire(v, d); err != nil {
 			poison = err
 		}
+		after := p.notableIn(v)
+		if d.Forgotten {
+			after = notable{}
+		}
+		p.recount(before, after)
 		size += pointBytes*len(d.FinalPoints) + viewBytes + attributesBytes(v)
 	}
 	return poison
@@ -72,8 +94,11 @@ func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
 	defer func() {
 		if r := recover(); r != nil {
 			p.undo.restore(v)
-			v.track = track{liveValid: true}
+			v.restart()
 			v.refreshedMS = p.streamMS
+			if p.streamMS >= v.conflictUntilMS {
+				v.conflictUntilMS = 0
+			}
 			*d = wire.Due{VehicleID: v.id, HasLive: true}
 			p.view(v, &d.Live)
 			p.timers.schedule(v, p.timerMS(v))
@@ -82,15 +107,23 @@ func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
 	}()
 	silent := p.streamMS - v.seenMS
 	if silent >= p.settings.ForgetAfterMS {
-		d.FinalPoints = p.closeAll(&v.track, d.FinalPoints)
+		d.FinalPoints = p.closeAll(v, d.FinalPoints)
 		d.Forgotten = true
 		p.forget(v)
 		return nil
 	}
 	if silent >= p.settings.WindowMS {
-		d.FinalPoints = p.closeAll(&v.track, d.FinalPoints)
+		d.FinalPoints = p.closeAll(v, d.FinalPoints)
 	}
-	if p.streamMS-v.refreshedMS >= p.settings.RepeatIntervalMS {
+	publish := p.streamMS-v.refreshedMS >= p.settings.RepeatIntervalMS
+	if staleMS, ok := p.staleMS(v); ok && p.streamMS >= staleMS {
+		publish = true
+	}
+	if v.conflictUntilMS != 0 && p.streamMS >= v.conflictUntilMS {
+		v.conflictUntilMS = 0
+		publish = true
+	}
+	if publish {
 		d.HasLive = true
 		p.view(v, &d.Live)
 		v.refreshedMS = p.streamMS

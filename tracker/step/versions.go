@@ -122,10 +122,14 @@ func (p *Partition) switchVersion(offset int64, s *wire.VersionSwitch) error {
 	// The filter may have changed, and live must stay what base and the open
 	// fixes make of it: it is made again when the vehicle reports next. Timers
 	// may expire earlier than they are scheduled.
-	for _, v := range p.vehicles {
+	for _, v := range p.byID() {
 		v.liveValid = false
+		if v.memory.trim(settings.RememberFixes) {
+			p.markChanged(v)
+		}
 		p.timers.scheduleBy(v, p.timerMS(v))
 	}
+	p.countAll()
 	return nil
 }
 
@@ -152,7 +156,7 @@ func (p *Partition) restore(h header) error {
 	if err != nil {
 		return err
 	}
-	p.streamMS, p.offset = h.streamMS, h.offset
+	p.streamMS, p.jump, p.offset = h.streamMS, h.jump, h.offset
 	return p.use(version, settings)
 }
 

@@ -21,64 +21,57 @@ type track struct {
 	base gpsfilter.State
 	// live is base stepped through the open fixes. It is not part of the
 	// state: with liveValid false it is made again when it is needed.
-	live gpsfilter.State
-	// window holds the open fixes by device time. When time has closed it
-	// (tailClosed), it holds just the newest fix, which is closed, so that
-	// its repetition is recognised.
-	window                []wire.Fix
-	tailClosed, liveValid bool
+	live      gpsfilter.State
+	liveValid bool
+	// window holds the open fixes by device time.
+	window []wire.Fix
 	// newestMS is the device time of the newest fix, 0 for none.
 	newestMS int64
 	// lowWatermarkMS is the low watermark: the oldest device time that is still
 	// open.
 	lowWatermarkMS int64
-	// last is the estimate at the newest fix.
-	last wire.Estimate
-}
-
-// open returns the open fixes.
-func (t *track) open() []wire.Fix {
-	if t.tailClosed {
-		return nil
-	}
-	return t.window
+	// last is the estimate at the newest fix, odometerM the track's length and
+	// diagnosis what the filter knew of the device there.
+	last      wire.Estimate
+	odometerM float64
+	diagnosis wire.Diagnosis
 }
 
 // insert adds new fixes, by device time and none before the low watermark, closes
 // what leaves the window and writes the points of both to out.
-func (p *Partition) insert(t *track, fixes []wire.Fix, out *wire.Track) {
+func (p *Partition) insert(v *vehicle, fixes []wire.Fix, out *wire.Track) {
 	if len(fixes) == 0 {
 		return
 	}
-	if t.tailClosed {
-		t.tailClosed = false
-		t.window = t.window[:0]
-	}
+	t := &v.track
 	newest := max(t.newestMS, fixes[len(fixes)-1].DeviceTimeMS)
 	watermark := max(t.lowWatermarkMS, newest-p.settings.WindowMS)
 	if most := p.settings.WindowMaxFixes; len(t.window)+len(fixes) > most {
 		watermark = max(watermark, nthNewest(t.window, fixes, most))
 	}
 	if t.liveValid && fixes[0].DeviceTimeMS > t.newestMS {
-		p.append(t, fixes, watermark, out)
+		p.append(v, fixes, watermark, out)
 	} else {
-		p.merge(t, fixes, watermark, out)
+		p.merge(v, fixes, watermark, out)
 	}
 	t.newestMS, t.lowWatermarkMS = newest, watermark
+	t.odometerM, t.diagnosis = t.live.OdometerM(), diagnosisOf(&t.live)
 }
 
 // append is insert for fixes that are all newer than what came before. Every
 // fix is stepped once into live, and a second time into base when it closes,
 // unless it closes at once: keeping each estimate instead would cost more
 // memory than the second step costs time.
-func (p *Partition) append(t *track, fixes []wire.Fix, watermark int64, out *wire.Track) {
-	out.FinalPoints = p.close(t, countBefore(t.window, watermark), out.FinalPoints)
+func (p *Partition) append(v *vehicle, fixes []wire.Fix, watermark int64, out *wire.Track) {
+	t := &v.track
+	out.FinalPoints = p.close(v, countBefore(t.window, watermark), out.FinalPoints)
 	closed := countBefore(fixes, watermark)
 	for i := range fixes {
 		point := extend(&out.Points)
 		p.step(&t.live, &fixes[i], point)
 		if i < closed {
 			*extend(&out.FinalPoints) = *point
+			p.remember(v, &fixes[i], 0)
 		}
 		if i == closed-1 {
 			t.base = t.live
@@ -90,7 +83,8 @@ func (p *Partition) append(t *track, fixes []wire.Fix, watermark int64, out *wir
 
 // merge is insert for fixes of which some come before the newest: the filter
 // goes through the window again.
-func (p *Partition) merge(t *track, fixes []wire.Fix, watermark int64, out *wire.Track) {
+func (p *Partition) merge(v *vehicle, fixes []wire.Fix, watermark int64, out *wire.Track) {
+	t := &v.track
 	t.window = mergeByTime(grow(t.window, len(fixes)), fixes)
 	closed := countBefore(t.window, watermark)
 	t.live, t.liveValid = t.base, true
@@ -104,6 +98,7 @@ func (p *Partition) merge(t *track, fixes []wire.Fix, watermark int64, out *wire
 		}
 		if i < closed {
 			*extend(&out.FinalPoints) = point
+			p.remember(v, fix, 0)
 		}
 		if i == closed-1 {
 			t.base = t.live
@@ -114,36 +109,26 @@ func (p *Partition) merge(t *track, fixes []wire.Fix, watermark int64, out *wire
 }
 
 // close closes the first n open fixes and adds their final points.
-func (p *Partition) close(t *track, n int, final []wire.TrackPoint) []wire.TrackPoint {
-	for i := range t.window[:n] {
-		p.step(&t.base, &t.window[i], extend(&final))
+func (p *Partition) close(v *vehicle, n int, final []wire.TrackPoint) []wire.TrackPoint {
+	for i := range v.window[:n] {
+		p.step(&v.base, &v.window[i], extend(&final))
+		p.remember(v, &v.window[i], 0)
 	}
-	t.window = slices.Delete(t.window, 0, n)
+	v.window = slices.Delete(v.window, 0, n)
 	return final
 }
 
 // closeAll closes the whole window, as time does, and adds the final points.
-func (p *Partition) closeAll(t *track, final []wire.TrackPoint) []wire.TrackPoint {
-	if len(t.open()) == 0 {
+func (p *Partition) closeAll(v *vehicle, final []wire.TrackPoint) []wire.TrackPoint {
+	if len(v.window) == 0 {
 		return final
 	}
-	newest := t.window[len(t.window)-1]
-	final = p.close(t, len(t.window), final)
-	if cap(t.window) > maxIdleWindow {
-		t.window = nil
+	final = p.close(v, len(v.window), final)
+	if cap(v.window) > maxIdleWindow {
+		v.window = nil
 	}
-	t.window = append(t.window, newest)
-	t.tailClosed = true
-	t.live, t.liveValid = t.base, true
-	t.lowWatermarkMS = t.newestMS + 1
-	return final
-}
-
-// restart closes the window and gives up the track: the next fix starts a new
-// one, whatever its time.
-func (p *Partition) restart(t *track, final []wire.TrackPoint) []wire.TrackPoint {
-	final = p.closeAll(t, final)
-	*t = track{window: t.window[:0], liveValid: true}
+	v.live, v.liveValid = v.base, true
+	v.lowWatermarkMS = v.newestMS + 1
 	return final
 }
 
@@ -170,8 +155,23 @@ func (p *Partition) step(s *gpsfilter.State, fix *wire.Fix, out *wire.TrackPoint
 		CovEastNorthM2: float32(e.CovEastNorthM2),
 		VarNorthM2:     float32(e.VarNorthM2),
 		Verdict:        starlingv1.Verdict(e.Verdict),
+		DisplayLatDeg:  e.DisplayLatDeg,
+		DisplayLonDeg:  e.DisplayLonDeg,
 	}
 	out.NormalisedDistance = float32(e.NormalisedDistance)
+}
+
+// diagnosisOf is what the filter has learned of the device.
+func diagnosisOf(s *gpsfilter.State) wire.Diagnosis {
+	d := s.Diagnosis()
+	out := wire.Diagnosis{
+		AccuracyScale: float32(d.AccuracyScale), HasAccuracyScale: d.AccuracyScale != 0,
+		BiasM: float32(d.BiasM), OutlierShare: float32(d.OutlierShare),
+	}
+	if d.HasVelocity {
+		out.VelocityCredibility, out.HasVelocityCredibility = float32(d.VelocityCredibility), true
+	}
+	return out
 }
 
 // headingDeg keeps a heading below 360 when rounding would lift it there.

@@ -1,0 +1,141 @@
+package step
+
+import (
+	"math"
+	"slices"
+
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// An entry of a vehicle's memory is a fix that is not open: the low 43 bits of
+// its device time, which suffice to the year 2248, a bit that is set if it was
+// set aside, and a check of its content in 20 bits.
+const (
+	checkBits = 20
+	setAside  = 1 << checkBits
+	timeShift = checkBits + 1
+	timeMask  = 1<<(64-timeShift) - 1
+)
+
+// memory holds the last fixes that have left the vehicle's window or never came
+// into it, so that a copy is recognised whatever session and sequence it comes
+// with. It is a ring that grows until it holds Settings.RememberFixes.
+type memory struct {
+	entries []uint64
+	// oldest is the index of the oldest entry once the ring is full.
+	oldest int32
+	// latest is not state: no entry has a later device time (of 43 bits).
+	latest uint64
+}
+
+func entryOf(f *wire.Fix) uint64 {
+	return uint64(f.DeviceTimeMS)&timeMask<<timeShift | contentCheck(f)
+}
+
+// contentCheck hashes a fix. It stands in checkpoints, so it never changes
+// within a step version. An absent mark as mocked and a false one are the same.
+func contentCheck(f *wire.Fix) uint64 {
+	const multiplier = 0x9E3779B97F4A7C15
+	h := uint64(0)
+	mix := func(w uint64) {
+		h = (h ^ w) * multiplier
+		h ^= h >> 32
+	}
+	mix(uint64(f.DeviceTimeMS))
+	mix(math.Float64bits(f.LatDeg))
+	mix(math.Float64bits(f.LonDeg))
+	mix(uint64(contentHas(f)))
+	for i, value := range optional(f) {
+		if f.Has&(1<<i) != 0 {
+			mix(uint64(math.Float32bits(*value)))
+		}
+	}
+	return h >> (64 - checkBits)
+}
+
+// contentHas is f.Has without a mark as mocked that is false.
+func contentHas(f *wire.Fix) wire.Has {
+	if f.Mocked {
+		return f.Has
+	}
+	return f.Has &^ wire.HasMocked
+}
+
+// sameContent returns whether two fixes are equal for recognition.
+func sameContent(a, b *wire.Fix) bool {
+	if *a == *b {
+		return true
+	}
+	x, y := *a, *b
+	x.Has, y.Has = contentHas(a), contentHas(b)
+	return x == y
+}
+
+// find returns whether a fix is remembered, and whether one of its device time is
+// that was not set aside. One that was set aside takes no time from others: it
+// may be a stranger's.
+func (m *memory) find(f *wire.Fix) (timeKnown, contentKnown bool) {
+	time := uint64(f.DeviceTimeMS) & timeMask
+	if time > m.latest || len(m.entries) == 0 {
+		return false, false
+	}
+	for _, e := range m.entries {
+		if e>>timeShift != time {
+			continue
+		}
+		if e&^setAside == entryOf(f) {
+			return true, true
+		}
+		timeKnown = timeKnown || e&setAside == 0
+	}
+	return timeKnown, false
+}
+
+// push remembers an entry and forgets the oldest when there are most already.
+func (m *memory) push(entry uint64, most int) (forgotten uint64, full bool) {
+	time := entry >> timeShift
+	if len(m.entries) < most {
+		if len(m.entries) == cap(m.entries) {
+			m.entries = slices.Grow(m.entries, min(most-len(m.entries), max(8, len(m.entries))))
+		}
+		m.entries = append(m.entries, entry)
+		m.latest = max(m.latest, time)
+		return 0, false
+	}
+	if most == 0 {
+		return 0, false
+	}
+	forgotten = m.entries[m.oldest]
+	m.entries[m.oldest] = entry
+	m.oldest++
+	if int(m.oldest) == len(m.entries) {
+		m.oldest = 0
+	}
+	if m.latest = max(m.latest, time); forgotten>>timeShift == m.latest {
+		m.findLatest()
+	}
+	return forgotten, true
+}
+
+func (m *memory) findLatest() {
+	m.latest = 0
+	for _, e := range m.entries {
+		m.latest = max(m.latest, e>>timeShift)
+	}
+}
+
+// trim makes the ring one of at most so many entries, and returns whether it
+// forgot any.
+func (m *memory) trim(most int) bool {
+	n := len(m.entries)
+	if n == 0 {
+		return false
+	}
+	newest := make([]uint64, 0, min(most, n))
+	for i := max(0, n-most); i < n; i++ {
+		newest = append(newest, m.entries[(int(m.oldest)+i)%n])
+	}
+	*m = memory{entries: newest}
+	m.findLatest()
+	return len(newest) < n
+}
