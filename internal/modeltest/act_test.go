@@ -2,6 +2,7 @@ package modeltest
 
 import (
 	"math/rand/v2"
+	"testing/synctest"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -44,7 +45,11 @@ var actions = []struct {
 	{3, (*world).breakLine, false},
 	{2, (*world).loseAnswers, false},
 	{2, (*world).newSession, false},
+	{2, (*world).manySessions, false},
+	{3, (*world).sendRenumbered, false},
 	{4, (*world).jumpClock, false},
+	{3, (*world).oneWrongFix, false},
+	{2, (*world).recordForLater, false},
 	{1, (*world).reboot, false},
 	{8, (*world).armFault, true},
 	{3, (*world).failInABurst, true},
@@ -53,6 +58,8 @@ var actions = []struct {
 	{5, (*world).startOne, true},
 	{3, (*world).depose, true},
 	{2, (*world).skewStamps, false},
+	{2, (*world).jumpStamps, false},
+	{1, (*world).oneWrongStamp, false},
 	{1, (*world).switchVersion, false},
 	{1, (*world).poison, false},
 	{2, (*world).askMatcher, false},
@@ -133,13 +140,61 @@ func (w *world) newSession() {
 	d.session, d.sequence = w.rng.Uint64()|1, 0
 }
 
+// manySessions lets an app start more often than sessions are remembered, and
+// then sends something of an old one.
+func (w *world) manySessions() {
+	p, d := w.device()
+	for range 5 {
+		d.session, d.sequence = w.rng.Uint64()|1, 0
+		p.send(w.draw(d))
+	}
+	w.sendCopy()
+}
+
+// sendRenumbered sends the fixes of an old report as a new one, perhaps in a
+// new session.
+func (w *world) sendRenumbered() {
+	p, d := w.device()
+	n := len(d.sent)
+	if n == 0 {
+		return
+	}
+	old := d.sent[max(0, n-1-w.rng.IntN(6))]
+	if w.rng.IntN(3) == 0 {
+		d.session, d.sequence = w.rng.Uint64()|1, 0
+	}
+	d.sequence++
+	r := &report{Report: old.Report}
+	r.SessionID, r.Sequence = d.session, d.sequence
+	d.sent = append(d.sent, r)
+	w.tally.reports++
+	p.send(r)
+}
+
 func (w *world) jumpClock() {
 	_, d := w.device()
 	d.jump(w.rng)
 }
 
 func (d *device) jump(rng *rand.Rand) {
-	d.skew = pick(rng, 0, 0, 15*time.Second, -15*time.Second, time.Hour, -time.Hour)
+	d.skew = pick(rng, 0, 0, 2*time.Second, 7*time.Second, 15*time.Second, -7*time.Second, -15*time.Second, time.Hour, -time.Hour)
+}
+
+// oneWrongFix sends one report by a clock that is right again at once.
+func (w *world) oneWrongFix() {
+	p, d := w.device()
+	before := d.skew
+	d.skew += pick(w.rng, 2*time.Second, 9*time.Second, time.Minute, -9*time.Second)
+	r := w.draw(d)
+	d.skew = before
+	p.send(r)
+}
+
+// recordForLater lets a device send at the pace at which it recorded, some time
+// ago, or send what is new again.
+func (w *world) recordForLater() {
+	_, d := w.device()
+	d.lag = pick(w.rng, 0, 0, 4*time.Second, 40*time.Second, time.Hour)
 }
 
 // reboot makes a device lose its queue, and with it its session.
@@ -212,8 +267,30 @@ func (w *world) skewStamps() {
 	w.stampSkew.Store(int64(pick(w.rng, 0, 0, 300*time.Millisecond, -300*time.Millisecond, 5*time.Second, -20*time.Second, 40*time.Second)))
 }
 
+// jumpStamps sets the log's clock far off and lets the phones go on, for
+// seconds or until it is believed; half the time it comes back.
+func (w *world) jumpStamps() {
+	before := w.stampSkew.Load()
+	w.stampSkew.Store(int64(pick(w.rng, 8*24*time.Hour, -8*24*time.Hour, 3*time.Hour, -3*time.Hour, time.Minute)))
+	for range 1 + w.rng.IntN(9) {
+		w.sendOne()
+		time.Sleep(pick(w.rng, 200*time.Millisecond, time.Second))
+	}
+	if w.rng.IntN(2) == 0 {
+		w.stampSkew.Store(before)
+	}
+}
+
+// oneWrongStamp stamps what is sent in one moment by a clock that is far off.
+func (w *world) oneWrongStamp() {
+	before := w.stampSkew.Swap(int64(pick(w.rng, 8*24*time.Hour, -8*24*time.Hour, 3*time.Hour, -3*time.Hour)))
+	w.sendOne()
+	synctest.Wait()
+	w.stampSkew.Store(before)
+}
+
 func (w *world) switchVersion() {
-	l := w.drawSwitch()
+	l := drawSwitch(w.rng, w.cfg.tracker.StepSettings())
 	w.tally.switches++
 	for p := range int32(partitions) {
 		w.inject(p, eventlog.Record{Value: l.Append(nil)})

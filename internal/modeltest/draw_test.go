@@ -2,6 +2,7 @@ package modeltest
 
 import (
 	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -14,6 +15,9 @@ import (
 // earlier one, the same again, something else at the same time, or nonsense.
 func (w *world) drawFix(d *device) wire.Fix {
 	nowMS := time.Now().Add(d.skew).UnixMilli() / 200 * 200
+	if d.lag > 0 && w.rng.IntN(6) > 0 {
+		nowMS -= d.lag.Milliseconds()
+	}
 	f := wire.Fix{DeviceTimeMS: nowMS}
 	if w.rng.IntN(3) == 0 {
 		f.DeviceTimeMS -= int64(pick(w.rng, 200, 400, 1000, 2000, 3000, 5000, 6000, 30_000, 3_600_000))
@@ -64,15 +68,18 @@ func (w *world) drawState(r *report) {
 }
 
 // drawSwitch draws other settings, mostly of the step, sometimes of the filter.
-func (w *world) drawSwitch() wire.Location {
-	s := w.cfg.tracker.StepSettings()
-	s.WindowMS = pick(w.rng, 0, int64(2000), int64(8000))
-	s.RepeatIntervalMS = pick(w.rng, int64(2000), int64(7000))
-	s.ForgetAfterMS = pick(w.rng, int64(17_000), int64(60_000))
-	s.WindowMaxFixes = pick(w.rng, 2, 1024)
-	s.H3Resolution = 5 + w.rng.IntN(8)
-	s.Filter.MinAccuracyM = pick(w.rng, 0.5, 20)
-	s.Filter.DefaultAccuracyM = pick(w.rng, 2.0, 40)
+func drawSwitch(rng *rand.Rand, s trackerstep.Settings) wire.Location {
+	s.WindowMS = pick(rng, 0, int64(2000), int64(8000))
+	s.RepeatIntervalMS = pick(rng, int64(2000), int64(7000))
+	s.ForgetAfterMS = pick(rng, int64(17_000), int64(60_000))
+	s.WindowMaxFixes = pick(rng, 2, 1024)
+	s.H3Resolution = 5 + rng.IntN(8)
+	s.RememberFixes = pick(rng, 0, 5, 64)
+	s.ClockJumpMS = pick(rng, int64(3000), int64(12_000))
+	s.SessionSilenceMS = pick(rng, int64(2000), int64(9000))
+	s.DispatchMaxAgeMS = pick(rng, int64(1500), int64(9000))
+	s.Filter.MinAccuracyM = pick(rng, 0.5, 20)
+	s.Filter.DefaultAccuracyM = pick(rng, 2.0, 40)
 	return wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: trackerstep.Newest, Settings: s.Encode()}}
 }
 

@@ -97,8 +97,9 @@ func (w *world) read(partition int32) told {
 }
 
 // judgePartition: a reader of `tracks` has what an undisturbed tracker and the
-// slow model make of `locations`; the state, too, is that of the undisturbed
-// one; dead letters are there for all poison. It returns the model's fleet.
+// slow model make of `locations`, and all that readers rely on; the state, too,
+// is that of the undisturbed one; dead letters are there for all poison. It
+// returns the fleet as the model has published it.
 func (w *world) judgePartition(number int32) []wire.View {
 	records := w.store.Records(topics.Locations, number)
 	values, resume := w.store.State(spec, number)
@@ -110,10 +111,11 @@ func (w *world) judgePartition(number int32) []wire.View {
 	settings := w.cfg.tracker.StepSettings()
 	p, err := trackerstep.NewPartition(settings, w.store.Epoch())
 	w.noError(err)
-	m := slow.New(settings, w.store.Epoch())
+	m, audit := slow.New(settings, w.store.Epoch()), newAudit(settings)
 	var counts wire.FixCounts
 	fixes := int64(0)
 	poisoned := map[string]bool{}
+	fleet := published{}
 	for i, rec := range records[:resume] {
 		r, err := p.Step(trackerstep.Record(rec))
 		w.noError(err)
@@ -130,28 +132,51 @@ func (w *world) judgePartition(number int32) []wire.View {
 			w.fail("partition %d offset %d: a reader has\n%s\nan undisturbed tracker says\n%s", number, i, text(got), text(undisturbed))
 			return nil
 		}
+		if audit.track(rec, &want); audit.failure != "" {
+			w.fail("partition %d: %s\n%s", number, audit.failure, text(model))
+			return nil
+		}
 		if poison != nil {
 			poisoned[fmt.Sprintf("%s/%d/%d", topics.Locations, number, i)] = true
 		} else {
 			fixes += fixesOf(rec)
 		}
-		for _, d := range want.Dues {
-			if d.Forgotten {
-				w.tally.forgotten++
-			}
-		}
-		counts.Accepted += want.Counts.Accepted
-		counts.Duplicate += want.Counts.Duplicate
-		counts.Conflict += want.Counts.Conflict
-		counts.Late += want.Counts.Late
+		w.tally.forgotten += fleet.take(&want)
+		addCounts(&counts, want.Counts)
 	}
 	w.tally.stepped += len(records)
-	if sum := counts.Accepted + counts.Duplicate + counts.Conflict + counts.Late; sum != fixes {
+	if sum := counts.Accepted + counts.Duplicate + counts.Conflict + counts.Late + counts.SetAside; sum != fixes {
 		w.fail("partition %d: %d fixes are accounted for, %d are in the log", number, sum, fixes)
 	}
 	w.judgeState(number, p, values)
 	w.judgeLetters(number, poisoned)
-	return m.Views()
+	return fleet.views()
+}
+
+// published is the newest view of every vehicle that was not forgotten.
+type published map[string]wire.View
+
+// take returns how many vehicles a track forgets.
+func (p published) take(t *wire.Track) (forgotten int) {
+	if t.HasLive {
+		p[t.Live.VehicleID] = t.Live
+	}
+	for _, d := range t.Dues {
+		if d.Forgotten {
+			delete(p, d.VehicleID)
+			forgotten++
+		} else if d.HasLive {
+			p[d.VehicleID] = d.Live
+		}
+	}
+	return forgotten
+}
+
+func (p published) views() (views []wire.View) {
+	for _, v := range p {
+		views = append(views, v)
+	}
+	return views
 }
 
 func text(track string) string {
@@ -252,30 +277,17 @@ func (w *world) judgeFleet(fleet []wire.View) {
 
 // askMatcher holds what is served in the middle of a run to what is in `tracks`.
 func (w *world) askMatcher() {
-	fleet := map[string]wire.View{}
+	fleet := published{}
 	for p := range int32(partitions) {
 		for _, entry := range w.read(p).entries {
 			var t wire.Track
 			if err := t.Unmarshal([]byte(entry.value)); err != nil {
 				w.fail("tracks: %v", err)
 			}
-			for _, d := range t.Dues {
-				if d.Forgotten {
-					delete(fleet, d.VehicleID)
-				} else if d.HasLive {
-					fleet[d.VehicleID] = d.Live
-				}
-			}
-			if t.HasLive {
-				fleet[t.Live.VehicleID] = t.Live
-			}
+			fleet.take(&t)
 		}
 	}
-	var views []wire.View
-	for _, v := range fleet {
-		views = append(views, v)
-	}
-	w.judgeFleet(views)
+	w.judgeFleet(fleet.views())
 }
 
 func (w *world) ask(m *matcher.Matcher) []string {

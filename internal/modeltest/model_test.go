@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,25 +31,8 @@ const patience = 3 * time.Minute
 // TestModel lives through many worlds, each in a bubble of its own.
 func TestModel(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // many small worlds, none of them lives long
-	first, last := uint64(1), *seeds
-	if *oneSeed > 0 {
-		first, last = *oneSeed, *oneSeed
-	}
-	var next atomic.Uint64
-	next.Store(first)
 	var sum sums
-	for worker := range 2 {
-		t.Run(fmt.Sprint("worker ", worker), func(t *testing.T) {
-			t.Parallel()
-			for {
-				seed := next.Add(1) - 1
-				if seed > last || t.Failed() {
-					return
-				}
-				sum.add(live(t, seed))
-			}
-		})
-	}
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) { sum.add(live(t, seed)) })
 	t.Cleanup(func() { t.Logf("%+v", sum.tally) })
 }
 

@@ -33,10 +33,14 @@ type phone struct {
 	keptBack bool
 }
 
-// device is a vehicle's clock and the numbers of its reports.
+// device is one that reports for a vehicle: its clock and the numbers of its
+// reports. A vehicle may have two.
 type device struct {
-	id       string
-	skew     time.Duration
+	id   string
+	skew time.Duration
+	// lag is how old the fixes are that it sends at the pace at which it
+	// recorded them; now and then it sends the newest.
+	lag      time.Duration
 	session  uint64
 	sequence int64
 	lat, lon float64

@@ -6,5 +6,7 @@ package modeltest
 const (
 	defaultSeeds   = 300
 	repeatedSeeds  = 10
+	drawnLogs      = 500
+	streets        = 50
 	silentVehicles = 3_000
 )

@@ -87,6 +87,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 			w.phones = append(w.phones, &phone{world: w, vehicles: vehicles, unary: w.rng.IntN(4) == 0})
 		}
 	}
+	if w.rng.IntN(2) == 0 { // a second phone for one of the vehicles
+		d := w.devices[w.rng.IntN(len(w.devices))]
+		p := w.phones[w.rng.IntN(len(w.phones))]
+		p.vehicles = append(p.vehicles, &device{id: d.id, session: w.rng.Uint64() | 1, lat: d.lat, lon: d.lon})
+	}
 	return w
 }
 
@@ -113,6 +118,13 @@ func drawConfig(rng *rand.Rand) config {
 	t.RepeatInterval = pick(rng, 3*time.Second, 11*time.Second)
 	t.ForgetAfter = pick(rng, 17*time.Second, time.Minute)
 	t.MaxAhead, t.RebaseAfter = 10*time.Second, 5*time.Second
+	t.ClockJump = pick(rng, 2*time.Second, 7*time.Second, 15*time.Second)
+	t.ClockSettle = pick(rng, 1500*time.Millisecond, 4*time.Second)
+	t.RememberFixes = pick(rng, 3, 64, 64)
+	t.SessionSilence = pick(rng, 2*time.Second, 5*time.Second, 11*time.Second)
+	t.AheadTolerance = pick(rng, 500*time.Millisecond, time.Second, 3*time.Second)
+	t.ClockMemory = pick(rng, 3*time.Second, 20*time.Second)
+	t.DispatchMaxAge = pick(rng, 2*time.Second, 7*time.Second)
 	t.TickInterval = 2700 * time.Millisecond
 	t.CheckpointInterval = pick(rng, 900*time.Millisecond, 3100*time.Millisecond, 9100*time.Millisecond)
 	t.MaxInFlightBytes = pick(rng, 1<<10, 1<<20)

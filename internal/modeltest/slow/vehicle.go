@@ -2,6 +2,7 @@ package slow
 
 import (
 	"cmp"
+	"math"
 
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -10,18 +11,35 @@ import (
 
 // vehicle is everything that was ever heard of one.
 type vehicle struct {
-	id                       string
-	fixes                    []knownFix // of the present track, by time
-	floorMS, newestMS        int64
-	seenMS, toldMS           int64
-	sessions                 []*session // newest first
-	availability             starlingv1.Availability
-	attributes               *wire.Attributes
-	availabilitySeq, attrSeq int64
-	counts                   wire.FixCounts
+	id                string
+	fixes             []knownFix // of the present track, by time
+	floorMS, newestMS int64
+	memory            memory
+	// seenMS and refreshedMS are the stream times of the last report and of
+	// the last publication.
+	seenMS, refreshedMS int64
+	// jumpFirstMS is the first stamp of the jump that was pending when the
+	// vehicle last reported, 0 for none.
+	jumpFirstMS int64
+	// sessions begins with the authoritative one; the others by when they
+	// reported last.
+	sessions []*session
+	// authorityFixMS is the newest device time of the report by which the
+	// first session became authoritative.
+	authorityFixMS  int64
+	conflictUntilMS int64 // 0 for no conflict
+	availability    starlingv1.Availability
+	attributes      *wire.Attributes
+	counts          wire.FixCounts
+	device          deviceClock
+	suspect         suspect
 	// Since when its reports have been behind, and the first one's time.
 	behindSinceMS, behindFirstMS int64
-	last                         wire.Estimate
+	// The newest fix's estimate, the metres of the track up to it and of the
+	// tracks before, and what the filter knew of the device then.
+	last                  wire.Estimate
+	metres, metresGivenUp float64
+	diagnosis             wire.Diagnosis
 }
 
 // knownFix is a fix that was accepted; finalBy is the filter that was in force
@@ -35,63 +53,92 @@ func (f knownFix) isFinal() bool { return f.finalBy != nil }
 
 func byTime(a, b wire.Fix) int { return cmp.Compare(a.DeviceTimeMS, b.DeviceTimeMS) }
 
-// session is one life of a device's report queue; fence is the sequence up to
-// which its reports belong to a device time that was given up.
-type session struct {
-	id             uint64
-	seen           map[int64]bool
-	highest, fence int64
-}
-
-// place is where a report stands among the vehicle's reports.
-type place struct {
-	session                        *session
-	isNewest, recognised, advances bool
-}
-
-// take finds or opens the report's session.
-func (v *vehicle) take(r *wire.Report) place {
-	for i, s := range v.sessions {
-		if s.id == r.SessionID {
-			p := place{session: s, isNewest: i == 0, advances: r.Sequence > s.highest}
-			p.recognised = s.seen[r.Sequence] || r.Sequence < s.highest-64
-			s.seen[r.Sequence] = true
-			s.highest = max(s.highest, r.Sequence)
-			return p
-		}
-	}
-	s := &session{id: r.SessionID, seen: map[int64]bool{r.Sequence: true}, highest: r.Sequence}
-	v.sessions = append([]*session{s}, v.sessions...)
-	v.sessions = v.sessions[:min(4, len(v.sessions))]
-	v.availabilitySeq, v.attrSeq = 0, 0
-	return place{session: s, isNewest: true, advances: true}
-}
-
-// startAnew gives up the track; the report of the sequence starts a new one.
-func (v *vehicle) startAnew(s *session, sequence int64) {
-	v.fixes, v.floorMS, v.newestMS, v.behindSinceMS = nil, 0, 0, 0
-	for _, known := range v.sessions {
-		known.fence = known.highest
-	}
-	s.fence = sequence - 1
-}
-
-// find answers the fix of a time among the open ones and the newest.
+// find answers the open fix of a time.
 func (v *vehicle) find(ms int64) *wire.Fix {
 	for i := range v.fixes {
-		if f := &v.fixes[i]; f.DeviceTimeMS == ms && (!f.isFinal() || i == len(v.fixes)-1) {
+		if f := &v.fixes[i]; f.DeviceTimeMS == ms && !f.isFinal() {
 			return &f.Fix
 		}
 	}
 	return nil
 }
 
-// describe takes what a report of the newest session says besides fixes.
-func (v *vehicle) describe(r *wire.Report) {
-	if r.Availability != 0 && r.Sequence > v.availabilitySeq {
-		v.availability, v.availabilitySeq = r.Availability, r.Sequence
+// startAnew gives up the track; the report of the sequence starts a new one.
+func (v *vehicle) startAnew(s *session, sequence int64) {
+	v.metresGivenUp += v.metres
+	v.fixes, v.floorMS, v.newestMS, v.last, v.metres, v.diagnosis = nil, 0, 0, wire.Estimate{}, 0, wire.Diagnosis{}
+	v.doubtNothing()
+	for _, known := range v.sessions {
+		known.fence = known.highest
 	}
-	if r.HasAttributes && r.Sequence > v.attrSeq {
-		v.attributes, v.attrSeq = &r.Attributes, r.Sequence
+	s.fence = sequence - 1
+}
+
+// doubtNothing forgets what was learned and suspected of the device's clock.
+func (v *vehicle) doubtNothing() {
+	v.device, v.suspect, v.behindSinceMS, v.behindFirstMS = deviceClock{}, suspect{}, 0, 0
+}
+
+// same compares two fixes of one device time; one that states that it is not
+// mocked says nothing.
+func same(a, b wire.Fix) bool { return plain(a) == plain(b) }
+
+func plain(f wire.Fix) wire.Fix {
+	if !f.Mocked {
+		f.Has &^= wire.HasMocked
 	}
+	return f
+}
+
+// memory is what is known of fixes that are not open, oldest first.
+type memory []remembered
+
+type remembered struct {
+	timeBits, check uint64
+	// setAside: it has never counted, so another fix of its time may.
+	setAside bool
+}
+
+func remember(f wire.Fix) remembered {
+	words := []uint64{uint64(f.DeviceTimeMS), math.Float64bits(f.LatDeg), math.Float64bits(f.LonDeg), 0}
+	for i, field := range []struct {
+		has   wire.Has
+		value float32
+	}{{wire.HasAccuracy, f.AccuracyM}, {wire.HasSpeed, f.SpeedMPS}, {wire.HasHeading, f.HeadingDeg}, {wire.HasAltitude, f.AltitudeM}} {
+		if f.Has&field.has != 0 {
+			words[3] |= 1 << i
+			words = append(words, uint64(math.Float32bits(field.value)))
+		}
+	}
+	if f.Has&wire.HasMocked != 0 && f.Mocked {
+		words[3] |= 16
+	}
+	h := uint64(0)
+	for _, w := range words {
+		h = (h ^ w) * 0x9E3779B97F4A7C15
+		h ^= h >> 32
+	}
+	return remembered{timeBits: uint64(f.DeviceTimeMS) % (1 << 43), check: h >> 44}
+}
+
+// push remembers a fix and forgets the oldest beyond so many.
+func (mem *memory) push(f wire.Fix, setAside bool, most int) {
+	r := remember(f)
+	r.setAside = setAside
+	*mem = append(*mem, r)
+	mem.keep(most)
+}
+
+func (mem *memory) keep(most int) { *mem = (*mem)[max(0, len(*mem)-most):] }
+
+// knows says whether another fix of the time has counted, or this one was seen.
+func (mem memory) knows(f wire.Fix) (time, content bool) {
+	this := remember(f)
+	for _, r := range mem {
+		if r.timeBits == this.timeBits {
+			time = time || !r.setAside
+			content = content || r.check == this.check
+		}
+	}
+	return time, content
 }

@@ -53,6 +53,7 @@ func newWorld(t *testing.T) *world {
 			w.report(t, log, rng, fmt.Sprintf("v%d", i), seq)
 		}
 	}
+	w.append(t, log, "v0", &starlingv1.Report{SessionId: 7, Sequence: 31, Fixes: []*starlingv1.Fix{{DeviceTimeMs: farAheadMS, Latitude: 52, Longitude: 13}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	tr, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -74,22 +75,33 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// farAheadMS is the device time of a fix that is set aside, in the year 2100.
+const farAheadMS = 4_102_444_800_000
+
 func (w *world) report(t *testing.T, log *memlog.Log, rng *rand.Rand, vehicle string, seq int64) {
 	t.Helper()
 	r := &starlingv1.Report{SessionId: 7, Sequence: seq, Availability: starlingv1.Availability(1 + rng.IntN(3))}
-	told := &check.Report{Session: 7, Sequence: seq, Availability: r.Availability, Acknowledged: true}
 	for i := range int64(4) {
-		f := &starlingv1.Fix{DeviceTimeMs: 1_700_000_000_000 + (seq*4+i)*1000, Latitude: 52 + rng.Float64()*0.0001, Longitude: 13}
-		r.Fixes = append(r.Fixes, f)
-		told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f)})
+		r.Fixes = append(r.Fixes, &starlingv1.Fix{DeviceTimeMs: 1_700_000_000_000 + (seq*4+i)*1000, Latitude: 52 + rng.Float64()*0.0001, Longitude: 13})
 	}
+	told := w.append(t, log, vehicle, r)
 	told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: 1, Refusable: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND})
 	told.Refused = map[int32]starlingv1.RefusalReason{4: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND}
+}
+
+// append puts a report into the log and into the account.
+func (w *world) append(t *testing.T, log *memlog.Log, vehicle string, r *starlingv1.Report) *check.Report {
+	t.Helper()
+	told := &check.Report{Session: r.SessionId, Sequence: r.Sequence, Availability: r.Availability, Acknowledged: true}
+	for _, f := range r.Fixes {
+		told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f)})
+	}
 	w.told[vehicle] = append(w.told[vehicle], told)
 	rec := eventlog.Record{Key: []byte(vehicle), Value: encode(t, &starlingv1.LocationRecord{Event: &starlingv1.LocationRecord_Report{Report: r}})}
 	done := make(completion, 1)
 	require.NoError(t, log.Append(t.Context(), topics.Locations, 0, rec, done))
 	require.NoError(t, <-done)
+	return told
 }
 
 type completion chan error
@@ -175,6 +187,21 @@ func TestWhatIsOffIsFound(t *testing.T) {
 		"a fix counts twice": {func(t *testing.T, w *world) {
 			change(t, w.tracks, 40, func(m *track) { m.Points[1] = m.Points[0] })
 		}, check.FixNotOnce},
+		"a fix is set aside, and counts as well": {func(t *testing.T, w *world) {
+			change(t, w.tracks, 40, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.Points[0].Fix) })
+		}, check.FixNotOnce},
+		"a fix is set aside twice": {func(t *testing.T, w *world) {
+			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.SetAsideFixes[0]) })
+		}, check.FixNotOnce},
+		"a fix that was set aside is not told": {func(t *testing.T, w *world) {
+			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes = nil })
+		}, check.FixNotOnce},
+		"a fix is set aside that nobody sent": {func(t *testing.T, w *world) {
+			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes[0].DeviceTimeMs++ })
+		}, check.FixNotOnce},
+		"set-aside fixes that are not counted": {func(t *testing.T, w *world) {
+			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.FixCounts = nil })
+		}, check.CountsOff},
 		"counts do not add up": {func(t *testing.T, w *world) {
 			change(t, w.tracks, 40, func(m *track) { m.FixCounts.Accepted-- })
 		}, check.CountsOff},

@@ -26,18 +26,34 @@ type device struct {
 	// fixes counts all fixes in locations, copies too.
 	fixes int64
 
-	// What the records of locations make of the vehicle's description.
-	sessions        []uint64 // in the order in which they were opened
-	availability    starlingv1.Availability
-	availabilitySeq int64
-	attributes      *starlingv1.Attributes
-	attributesSeq   int64
+	// What the records of locations make of the vehicle's description: the
+	// newest device time so far, what each session has stated, and the one that
+	// counts.
+	newestMS     int64
+	stated       map[uint64]*statement
+	authority    *statement
+	availability starlingv1.Availability
+	attributes   *starlingv1.Attributes
 
-	// What tracks say.
-	accepted, late []int64 // device times of points and of late fixes
-	final          []int64
-	counts         starlingv1.FixCounts
-	view           *starlingv1.VehicleView
+	// What tracks say: the points, the late fixes and those that were set aside.
+	accepted, late, setAside []told
+	final                    []int64
+	counts                   starlingv1.FixCounts
+	view                     *starlingv1.VehicleView
+}
+
+// told is a fix as tracks have it.
+type told struct {
+	ms     int64
+	digest uint64
+}
+
+// statement is what a session has stated last, and the sequences it did so in.
+type statement struct {
+	availability                   starlingv1.Availability
+	attributes                     *starlingv1.Attributes
+	availabilitySeq, attributesSeq int64
+	counted                        bool // it has been the one that counts
 }
 
 type reportID struct {
@@ -71,7 +87,8 @@ type Totals struct {
 	FixesStored, DistinctFixes      int64
 	Tracks, Repeats, Skipped        int64
 	Accepted, Duplicate             int64
-	Conflict, Late, FinalPoints     int64
+	Conflict, Late, SetAside        int64
+	FinalPoints                     int64
 	UnacknowledgedStored, UntoldEnd int64
 }
 
@@ -100,7 +117,7 @@ func New(told Told, partitions int32) *Checker {
 		c.partitions = append(c.partitions, &partition{last: -1, position: -1, skipped: -1, tracks: map[int64][32]byte{}})
 	}
 	for id, reports := range told {
-		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}}
+		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}, stated: map[uint64]*statement{}}
 		for _, r := range reports {
 			d.reports[reportID{r.Session, r.Sequence}] = &sent{Report: r}
 			c.Totals.ReportsSent++
@@ -197,22 +214,43 @@ func sameContent(was *Report, r *starlingv1.Report) bool {
 	return at == len(r.Fixes) && r.Availability == was.Availability && proto.Equal(r.Attributes, was.Attributes)
 }
 
-// describe follows the rule of availability and attributes: only the session
-// that was opened last counts, and in it only what advances.
+// describe follows the rule of availability and attributes for a vehicle whose
+// devices do not report at the same time: a session counts from its first
+// report that has a fix newer than all before, with what it has stated until
+// then, and the one before it counts no more. In a session only what advances
+// counts. A device reports OFFLINE, FREE or BUSY; other states of work are BUSY.
 func (d *device) describe(r *starlingv1.Report) {
-	known := false
-	for _, s := range d.sessions {
-		known = known || s == r.SessionId
+	s := d.stated[r.SessionId]
+	if s == nil {
+		s = &statement{}
+		d.stated[r.SessionId] = s
 	}
-	if !known {
-		d.sessions, d.availabilitySeq, d.attributesSeq = append(d.sessions, r.SessionId), 0, 0
+	states := r.Availability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED && r.Sequence > s.availabilitySeq
+	if states {
+		s.availability, s.availabilitySeq = r.Availability, r.Sequence
+		if r.Availability != starlingv1.Availability_AVAILABILITY_OFFLINE && r.Availability != starlingv1.Availability_AVAILABILITY_FREE {
+			s.availability = starlingv1.Availability_AVAILABILITY_BUSY
+		}
 	}
-	newest := d.sessions[len(d.sessions)-1] == r.SessionId
-	if newest && r.Availability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED && r.Sequence > d.availabilitySeq {
-		d.availability, d.availabilitySeq = r.Availability, r.Sequence
+	describes := r.Attributes != nil && r.Sequence > s.attributesSeq
+	if describes {
+		s.attributes, s.attributesSeq = r.Attributes, r.Sequence
 	}
-	if newest && r.Attributes != nil && r.Sequence > d.attributesSeq {
-		d.attributes, d.attributesSeq = r.Attributes, r.Sequence
+	newestMS := d.newestMS
+	for _, f := range r.Fixes {
+		newestMS = max(newestMS, f.DeviceTimeMs)
+	}
+	takesOver := !s.counted && (newestMS > d.newestMS || d.newestMS == 0)
+	d.newestMS = newestMS
+	if takesOver {
+		s.counted, d.authority = true, s
+		states, describes = s.availabilitySeq > 0, s.attributes != nil
+	}
+	if d.authority == s && states {
+		d.availability = s.availability
+	}
+	if d.authority == s && describes {
+		d.attributes = s.attributes
 	}
 }
 

@@ -66,9 +66,10 @@ func (c *Checker) Track(number int32, rec eventlog.Stored) {
 // follow takes in what a track did.
 func (c *Checker) follow(number int32, src *source, t *starlingv1.TrackRecord) {
 	n := t.FixCounts
-	if n.GetAccepted()+n.GetDuplicate()+n.GetConflict()+n.GetLate() != int64(src.fixes) ||
-		n.GetAccepted() != int64(len(t.Points)) || n.GetLate() != int64(len(t.LateFixes)) {
-		c.Findings.Add(CountsOff, "source %d/%d with %d fixes: counts %v, %d points, %d late", number, src.offset, src.fixes, n, len(t.Points), len(t.LateFixes))
+	if sumOf(n) != int64(src.fixes) || n.GetAccepted() != int64(len(t.Points)) ||
+		n.GetLate() != int64(len(t.LateFixes)) || n.GetSetAside() != int64(len(t.SetAsideFixes)) {
+		c.Findings.Add(CountsOff, "source %d/%d with %d fixes: counts %v, %d points, %d late, %d set aside",
+			number, src.offset, src.fixes, n, len(t.Points), len(t.LateFixes), len(t.SetAsideFixes))
 	}
 	for _, due := range t.Dues {
 		d := c.devices[due.VehicleId]
@@ -89,17 +90,29 @@ func (c *Checker) follow(number int32, src *source, t *starlingv1.TrackRecord) {
 	d.counts.Duplicate += n.GetDuplicate()
 	d.counts.Conflict += n.GetConflict()
 	d.counts.Late += n.GetLate()
+	d.counts.SetAside += n.GetSetAside()
 	for _, point := range t.Points {
-		d.accepted = append(d.accepted, point.Fix.DeviceTimeMs)
+		d.accepted = append(d.accepted, told{point.Fix.DeviceTimeMs, DigestOf(point.Fix)})
 	}
-	for _, fix := range t.LateFixes {
-		d.late = append(d.late, fix.DeviceTimeMs)
-	}
+	d.late = appendTold(d.late, t.LateFixes)
+	d.setAside = appendTold(d.setAside, t.SetAsideFixes)
 	d.close(t.FinalPoints)
 	d.view = t.Live
 	if t.Live == nil {
 		c.Findings.Add(CountsOff, "source %d/%d: the track of a report has no live view", number, src.offset)
 	}
+}
+
+func appendTold(to []told, fixes []*starlingv1.Fix) []told {
+	for _, f := range fixes {
+		to = append(to, told{f.DeviceTimeMs, DigestOf(f)})
+	}
+	return to
+}
+
+// sumOf is how many fixes are counted.
+func sumOf(n *starlingv1.FixCounts) int64 {
+	return n.GetAccepted() + n.GetDuplicate() + n.GetConflict() + n.GetLate() + n.GetSetAside()
 }
 
 func (d *device) close(points []*starlingv1.TrackPoint) {
@@ -158,8 +171,9 @@ func (c *Checker) finishDevice(id string, d *device, served *starlingv1.Vehicle)
 	c.Totals.Duplicate += d.counts.Duplicate
 	c.Totals.Conflict += d.counts.Conflict
 	c.Totals.Late += d.counts.Late
+	c.Totals.SetAside += d.counts.SetAside
 	c.Totals.FinalPoints += int64(len(d.final))
-	if sum := d.counts.Accepted + d.counts.Duplicate + d.counts.Conflict + d.counts.Late; sum != d.fixes {
+	if sum := sumOf(&d.counts); sum != d.fixes {
 		c.Findings.Add(CountsOff, "%s: %d fixes in locations, %d counted", id, d.fixes, sum)
 	}
 	c.checkOnce(id, d)
@@ -184,21 +198,36 @@ func (c *Checker) finishDevice(id string, d *device, served *starlingv1.Vehicle)
 	}
 }
 
-// checkOnce checks that every fix in locations is a point or a late fix, and
-// that exactly once.
+// checkOnce checks that every device time in locations counts once: as a point
+// or a late fix, or else as one that was set aside. Where a fix was set aside,
+// another of its time may count, but never the same.
 func (c *Checker) checkOnce(id string, d *device) {
-	told := slices.Concat(d.accepted, d.late)
-	slices.Sort(told)
-	for i, ms := range told {
-		if _, taken := d.taken[ms]; !taken {
-			c.Findings.Add(FixNotOnce, "%s: fix %d is told but not in locations", id, ms)
+	counted := map[int64]uint64{}
+	for _, t := range slices.Concat(d.accepted, d.late) {
+		if _, taken := d.taken[t.ms]; !taken {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is told but not in locations", id, t.ms)
 		}
-		if i > 0 && told[i-1] == ms {
-			c.Findings.Add(FixNotOnce, "%s: fix %d is told twice", id, ms)
+		if _, again := counted[t.ms]; again {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is told twice", id, t.ms)
 		}
+		counted[t.ms] = t.digest
+	}
+	aside := map[told]bool{}
+	asideMS := map[int64]bool{}
+	for _, t := range d.setAside {
+		if _, taken := d.taken[t.ms]; !taken {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is set aside but not in locations", id, t.ms)
+		}
+		if digest, counts := counted[t.ms]; counts && digest == t.digest {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is set aside, and counts as well", id, t.ms)
+		}
+		if aside[t] {
+			c.Findings.Add(FixNotOnce, "%s: fix %d is set aside twice", id, t.ms)
+		}
+		aside[t], asideMS[t.ms] = true, true
 	}
 	for ms := range d.taken {
-		if _, found := slices.BinarySearch(told, ms); !found {
+		if _, counts := counted[ms]; !counts && !asideMS[ms] {
 			c.Findings.Add(FixNotOnce, "%s: fix %d is in locations and never told", id, ms)
 		}
 	}
@@ -207,12 +236,16 @@ func (c *Checker) checkOnce(id string, d *device) {
 // checkFinal checks that the final points are the accepted fixes up to some
 // device time, each once.
 func (c *Checker) checkFinal(id string, d *device) {
-	slices.Sort(d.accepted)
+	accepted := make([]int64, 0, len(d.accepted))
+	for _, t := range d.accepted {
+		accepted = append(accepted, t.ms)
+	}
+	slices.Sort(accepted)
 	if !slices.IsSortedFunc(d.final, cmp.Compare[int64]) {
 		c.Findings.Add(FinalNotOnce, "%s: final points are not in the order of device time", id)
 	}
-	if len(d.final) > len(d.accepted) || !slices.Equal(d.final, d.accepted[:len(d.final)]) {
-		c.Findings.Add(FinalNotOnce, "%s: %d final points of %d accepted fixes are not the oldest of them", id, len(d.final), len(d.accepted))
+	if len(d.final) > len(accepted) || !slices.Equal(d.final, accepted[:len(d.final)]) {
+		c.Findings.Add(FinalNotOnce, "%s: %d final points of %d accepted fixes are not the oldest of them", id, len(d.final), len(accepted))
 	}
 }
 
@@ -247,5 +280,6 @@ func differs(v *starlingv1.VehicleView, served *starlingv1.Vehicle) string {
 
 // sameCounts compares counts; none and zeros are the same.
 func sameCounts(a, b *starlingv1.FixCounts) bool {
-	return a.GetAccepted() == b.GetAccepted() && a.GetDuplicate() == b.GetDuplicate() && a.GetConflict() == b.GetConflict() && a.GetLate() == b.GetLate()
+	return a.GetAccepted() == b.GetAccepted() && a.GetDuplicate() == b.GetDuplicate() && a.GetConflict() == b.GetConflict() &&
+		a.GetLate() == b.GetLate() && a.GetSetAside() == b.GetSetAside()
 }

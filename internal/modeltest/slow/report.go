@@ -1,0 +1,141 @@
+package slow
+
+import (
+	"math"
+	"slices"
+
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// report is the way of one report through its vehicle.
+func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
+	stampMS := t.ClockMS
+	if t.AppendTimeMS != 0 {
+		stampMS = t.AppendTimeMS
+	}
+	v := m.vehicles[id]
+	if v == nil {
+		v = &vehicle{id: id, seenMS: m.stream.ms}
+	}
+	t.FinalPoints = append(t.FinalPoints, m.closeIfSilent(v)...)
+	if m.stream.ms-v.seenMS >= m.settings.ForgetAfterMS {
+		v = &vehicle{id: id}
+	}
+	m.vehicles[id] = v
+
+	fixes := slices.Clone(r.Fixes)
+	slices.SortStableFunc(fixes, byTime)
+	newestMS := int64(0)
+	if len(fixes) > 0 {
+		newestMS = fixes[len(fixes)-1].DeviceTimeMS
+	}
+	p := v.take(r, m.stream.ms)
+	m.endConflict(v)
+	now := m.deviceNow(v, stampMS)
+	m.decide(v, p, newestMS, now)
+	limitMS := m.limit(v, p, fixes, now)
+	if m.jumped(v, p, fixes, limitMS, now) {
+		t.FinalPoints = append(t.FinalPoints, m.closeBefore(v, math.MaxInt64)...)
+		v.startAnew(p.session, r.Sequence)
+		p.fenced = false
+	}
+	before := v.newestMS
+	fresh := m.judge(v, fixes, p, limitMS, t)
+	m.insert(v, fresh, t)
+	if p.authoritative && !p.recognised && newestMS > before && slices.ContainsFunc(fresh, func(f wire.Fix) bool { return f.DeviceTimeMS == newestMS }) {
+		m.observe(&v.device, newestMS)
+	}
+	v.describe(r, p)
+	v.counts.Accepted += t.Counts.Accepted
+	v.counts.Duplicate += t.Counts.Duplicate
+	v.counts.Conflict += t.Counts.Conflict
+	v.counts.Late += t.Counts.Late
+	v.counts.SetAside += t.Counts.SetAside
+	v.seenMS, v.refreshedMS, v.jumpFirstMS = m.stream.ms, m.stream.ms, m.stream.firstMS
+	t.HasLive, t.Live = true, m.view(v)
+}
+
+// judge counts a report's fixes, given by time, and answers those that are new.
+func (m *Model) judge(v *vehicle, fixes []wire.Fix, p *place, limitMS int64, t *wire.Track) (fresh []wire.Fix) {
+	most := m.settings.RememberFixes
+	setAside := func(f wire.Fix) {
+		if p.recognised {
+			t.Counts.Duplicate++
+			return
+		}
+		t.Counts.SetAside++
+		t.SetAsideFixes = append(t.SetAsideFixes, f)
+		v.memory.push(f, true, most)
+	}
+	for _, f := range fixes {
+		open := v.find(f.DeviceTimeMS)
+		for i := range fresh {
+			if fresh[i].DeviceTimeMS == f.DeviceTimeMS {
+				open = &fresh[i]
+			}
+		}
+		time, content := v.memory.knows(f)
+		switch {
+		case open != nil && same(*open, f), content:
+			t.Counts.Duplicate++
+		case open != nil, time:
+			t.Counts.Conflict++
+			v.memory.push(f, false, most)
+		case !p.authoritative && f.DeviceTimeMS > v.authorityFixMS+m.settings.AheadToleranceMS:
+			setAside(f)
+		case (f.DeviceTimeMS < v.floorMS || p.fenced) && p.recognised:
+			t.Counts.Duplicate++
+		case f.DeviceTimeMS < v.floorMS || p.fenced:
+			t.Counts.Late++
+			t.LateFixes = append(t.LateFixes, f)
+			v.memory.push(f, false, most)
+		case f.DeviceTimeMS > limitMS:
+			setAside(f)
+		default:
+			t.Counts.Accepted++
+			fresh = append(fresh, f)
+		}
+	}
+	return fresh
+}
+
+// insert filters with the new fixes and closes what leaves the window.
+func (m *Model) insert(v *vehicle, fresh []wire.Fix, t *wire.Track) {
+	if len(fresh) == 0 {
+		return
+	}
+	for _, f := range fresh {
+		v.fixes = append(v.fixes, knownFix{Fix: f})
+	}
+	slices.SortFunc(v.fixes, func(a, b knownFix) int { return byTime(a.Fix, b.Fix) })
+	points, state := m.filtered(v)
+	for _, point := range points {
+		if slices.Contains(fresh, point.Fix) {
+			t.Points = append(t.Points, point)
+		}
+		v.last, v.newestMS = point.Estimate, point.Fix.DeviceTimeMS
+	}
+	v.metres, v.diagnosis = state.OdometerM(), diagnosisOf(&state)
+	floor := max(v.floorMS, v.newestMS-m.settings.WindowMS)
+	open := slices.DeleteFunc(slices.Clone(v.fixes), knownFix.isFinal)
+	if n := len(open); n > m.settings.WindowMaxFixes {
+		floor = max(floor, open[n-m.settings.WindowMaxFixes].DeviceTimeMS)
+	}
+	t.FinalPoints = append(t.FinalPoints, m.closeBefore(v, floor)...)
+}
+
+// closeBefore makes the fixes before a time final, remembers them and answers
+// their points.
+func (m *Model) closeBefore(v *vehicle, floorMS int64) []wire.TrackPoint {
+	var final []wire.TrackPoint
+	points, _ := m.filtered(v)
+	for i, p := range points {
+		if f := &v.fixes[i]; !f.isFinal() && f.DeviceTimeMS < floorMS {
+			f.finalBy = m.filter
+			v.memory.push(f.Fix, false, m.settings.RememberFixes)
+			final = append(final, p)
+		}
+	}
+	v.floorMS = max(v.floorMS, min(floorMS, v.newestMS+1))
+	return final
+}
