@@ -105,7 +105,7 @@ close, a vehicle that is not known, a check that fails).`,
 	)
 	root.AddCommand(roleCommands(world)...)
 	root.AddCommand(
-		newDemo(world), newTopics(world), newDLQ(world), newConfig(world),
+		newDemo(world), newTopics(world), newLog(world), newDLQ(world), newConfig(world),
 		newSimulate(world), newReplay(world), newFilter(world),
 		newNearest(world), newSupply(world), newWatch(world), newDevices(world),
 		newVersion(world),

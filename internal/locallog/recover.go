@@ -76,6 +76,9 @@ type discovery struct {
 // examine reads the account and holds the stores against it.
 func (l *Log) examine() (*discovery, error) {
 	fs, dir := l.env.fs, l.cfg.Directory
+	if _, err := fs.Stat(fs.PathJoin(dir, ends.RepairName)); err == nil {
+		return nil, l.damaged(layout.Finding{Store: ends.RepairName, What: "a repair was interrupted and is to be finished first"})
+	}
 	loaded, err := ends.Load(fs, dir)
 	switch {
 	case errors.Is(err, ends.ErrMissing):

@@ -12,6 +12,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
+// RepairName is a directory beside the account while a repair is to be finished.
+const RepairName = "repair-ready"
+
 // pageBytes is what slots are aligned to, so that writing one touches no page of
 // the other.
 const pageBytes = 4096

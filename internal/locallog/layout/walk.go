@@ -136,8 +136,14 @@ func (w *Walk) checkBeginning(s *Segment) {
 		return
 	}
 	for p, start := range s.Starts {
-		if start.Next > w.first(p) {
-			w.missing(p, w.first(p), start.Next, "are missing before the oldest segment")
+		from := w.first(p)
+		for _, g := range w.Facts.Gaps {
+			if i, ok := w.index(g.Topic, int(g.Partition)); ok && i == p && g.From <= from {
+				from = max(from, g.To)
+			}
+		}
+		if start.Next > from {
+			w.missing(p, from, start.Next, "are missing before the oldest segment")
 		}
 	}
 }
@@ -200,32 +206,58 @@ func (w *Walk) chunks(ctx context.Context, db *pebble.DB, lower, upper []byte) (
 	return last, it.Error()
 }
 
-// skip returns the least key behind last, at steps that double, from which the
-// store can be read again, or nil if there is none before upper.
+// skip returns a key behind last from which the store can be read again, or nil
+// if there is none before upper.
 func (w *Walk) skip(db *pebble.DB, last, upper []byte) []byte {
-	key, err := ParseChunkKey(last)
-	if err != nil {
-		key = ChunkKey{Segment: SegmentOf(last)}
-	}
-	readable := func(k []byte) bool {
+	return Behind(last, &w.Facts, func(k []byte) bool {
+		if bytes.Compare(k, upper) >= 0 {
+			return false
+		}
 		it, err := db.NewIter(&pebble.IterOptions{LowerBound: k, UpperBound: upper})
 		if err != nil {
 			return false
 		}
 		it.First()
 		return errors.Join(it.Error(), it.Close()) == nil
+	})
+}
+
+// Behind returns a key behind last, which is a key of the record store or begins
+// as one, from which it can be read again, or nil if none is found: offsets at
+// growing steps, then the partitions behind it, then the next segments.
+func Behind(last []byte, f *ends.Facts, readable func(k []byte) bool) []byte {
+	at := append(append([]byte(nil), last...), make([]byte, RecordKeyLen)...)[:RecordKeyLen]
+	k, _ := ParseChunkKey(at) // of the right length
+	try := func(next []byte) bool { return bytes.Compare(next, last) > 0 && readable(next) }
+	// Few tries: Pebble looks for the flipped bit of a block that it can't read,
+	// which takes a second.
+	ahead := func(step int64) []byte {
+		return AppendChunkKey(nil, k.Segment, k.Topic, uint32(k.Partition), k.Base+step)
 	}
-	for step := int64(1); step < 1<<24; step *= 2 {
-		k := AppendChunkKey(nil, key.Segment, key.Topic, uint32(key.Partition), key.Base+step)
-		if readable(k) {
-			return k
+	for step := int64(8); step < 1<<30; step *= 8 {
+		if !try(ahead(step)) {
+			continue
+		}
+		bad, good := step/8, step
+		for range 2 {
+			if middle := (bad + good) / 2; try(ahead(middle)) {
+				good = middle
+			} else {
+				bad = middle
+			}
+		}
+		return ahead(good)
+	}
+	for topic := 1; topic <= len(f.TopicIDs); topic++ {
+		for p := range f.Partitions {
+			if next := PartitionKey(k.Segment, uint16(topic), uint32(p)); try(next) {
+				return next
+			}
 		}
 	}
-	for topic := key.Topic; int(topic) <= len(w.Facts.TopicIDs); topic++ {
-		for p := range w.Facts.Partitions {
-			if k := PartitionKey(key.Segment, topic, uint32(p)); bytes.Compare(k, last) > 0 && readable(k) {
-				return k
-			}
+	for step := uint64(1); step < 1<<20; step *= 2 {
+		if next := SegmentKey(k.Segment + step); try(next) {
+			return next
 		}
 	}
 	return nil
@@ -263,6 +295,9 @@ func (w *Walk) enter(p int, at ends.Place) {
 	if !w.known[p] {
 		w.known[p], w.Places[p], w.from[p] = true, at, at
 		w.meet(p)
+		return
+	}
+	if w.Places[p] == at {
 		return
 	}
 	w.passGaps(p)

@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/internal/locallog/repair"
+)
+
+func newLog(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "log",
+		Short:   "Check or repair the directory of a local log that is not in use",
+		GroupID: "run",
+		Example: "  starling log check --data data/log\n  starling log repair --data data/log --yes",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newLogCheck(world), newLogRepair(world))
+	return cmd
+}
+
+// dataFlag adds --data, which must be set.
+func dataFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("data", "", "Directory of the log (local.directory of `starling up`).")
+}
+
+// checkLog checks a log's directory and turns wrong use into its exit code.
+func checkLog(cmd *cobra.Command, world IO, dir string) (*repair.Report, error) {
+	if dir == "" {
+		return nil, usage(errors.New("--data must name the directory of the log"))
+	}
+	logger, err := app.NewLogger(app.DefaultConfig().Log, world.Err)
+	if err != nil {
+		return nil, err
+	}
+	report, err := repair.Check(cmd.Context(), dir, logger)
+	return report, logUsage(err)
+}
+
+func logUsage(err error) error {
+	if errors.Is(err, repair.ErrNoLog) {
+		return usage(err)
+	}
+	return err
+}
+
+func newLogCheck(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Read everything in a local log and report what is missing or damaged",
+		Long: `Read every block of both stores and every chunk of every partition, hold them
+against what was acknowledged, and report. Nothing is changed. The log must not be
+in use. Exit code 0 says that everything acknowledged is there, 1 that it is not or
+that the check could not be made.`,
+		Example: "  starling log check --data data/log",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	dir, asJSON := dataFlag(cmd), jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		report, err := checkLog(cmd, world, *dir)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			err = printJSON(world.Out, report)
+		} else {
+			err = printLogReport(world.Out, report)
+		}
+		if err == nil && len(report.Findings) > 0 {
+			err = fmt.Errorf("the log in %s does not hold everything that was acknowledged (`starling log repair --data %s` shows what a repair would do)", *dir, *dir)
+		}
+		return err
+	}
+	return cmd
+}
+
+func printLogReport(w io.Writer, r *repair.Report) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "TOPIC\tPARTITION\tFIRST\tEND\tACKNOWLEDGED\tSTATE")
+	for _, p := range r.Partitions {
+		state, acknowledged := "whole", fmt.Sprint(p.Acknowledged)
+		if p.Damaged {
+			state = "DAMAGED"
+		}
+		if p.Acknowledged < 0 {
+			acknowledged = "unknown"
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%s\t%s\n", p.Topic, p.Partition, p.First, p.End, acknowledged, state)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(w, "format %d, epoch %d; read %d records in %d chunks of %d segments (%d bytes), %d keys of the state store\n",
+		r.Format, r.Epoch, r.Records, r.Chunks, r.Segments, r.Bytes, r.StateKeys)
+	for _, g := range r.Gaps {
+		if g.To > g.From {
+			_, _ = fmt.Fprintf(w, "declared lost by an earlier repair: topic %d partition %d offsets %d to %d\n", g.Topic, g.Partition, g.From, g.To-1)
+		}
+	}
+	for _, note := range r.Notes {
+		_, _ = fmt.Fprintf(w, "note: %s\n", note)
+	}
+	for _, f := range r.Findings {
+		_, _ = fmt.Fprintf(w, "damage: %s\n", f)
+	}
+	if len(r.Findings) == 0 {
+		_, err := fmt.Fprintln(w, "everything that was acknowledged is there")
+		return err
+	}
+	return nil
+}
+
+func newLogRepair(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "repair",
+		Short: "Make a local log that opens of what can be read, and raise its epoch",
+		Long: `Keep what can be read of a damaged local log, declare the rest lost, and raise the
+epoch: vehicles are unknown until they report again, and offsets go on behind the
+former end. A damaged store is written anew from its files, which needs as much
+room again; the damaged one is kept beside it.
+
+Without --yes it only shows what was found. The log must not be in use.`,
+		Example: `  starling log repair --data data/log
+  starling log repair --data data/log --yes`,
+		Args: usageArgs(cobra.NoArgs),
+	}
+	dir, asJSON := dataFlag(cmd), jsonFlag(cmd)
+	confirmed := cmd.Flags().Bool("yes", false, "Do it.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !*confirmed {
+			report, err := checkLog(cmd, world, *dir)
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return printJSON(world.Out, report)
+			}
+			if err := printLogReport(world.Out, report); err != nil || len(report.Findings) == 0 {
+				return err
+			}
+			_, err = fmt.Fprintf(world.Out, "With --yes: what is damaged or missing above is written anew from what can be read, at most these offsets are declared lost, the epoch is raised from %d, and what is replaced is kept beside it.\n", report.Epoch)
+			return err
+		}
+		if *dir == "" {
+			return usage(errors.New("--data must name the directory of the log"))
+		}
+		logger, err := app.NewLogger(app.DefaultConfig().Log, world.Err)
+		if err != nil {
+			return err
+		}
+		out, err := repair.Repair(cmd.Context(), *dir, logger)
+		if errors.Is(err, repair.ErrWhole) {
+			_, err = fmt.Fprintln(world.Out, "The log is whole: nothing was changed.")
+			return err
+		}
+		if err != nil {
+			return logUsage(err)
+		}
+		if *asJSON {
+			return printJSON(world.Out, out)
+		}
+		return printRepair(world.Out, out)
+	}
+	return cmd
+}
+
+func printRepair(w io.Writer, out *repair.Outcome) error {
+	for _, l := range out.Lost {
+		_, _ = fmt.Fprintln(w, l)
+	}
+	if len(out.Lost) == 0 {
+		_, _ = fmt.Fprintln(w, "no record is lost")
+	}
+	if out.StateLost {
+		_, _ = fmt.Fprintln(w, "the checkpoints are lost: trackers read what is left of the log from its beginning")
+	}
+	_, err := fmt.Fprintf(w, "epoch %d; what was replaced is kept in %s: remove it when it is not needed any more\n", out.Epoch, out.KeptIn)
+	return err
+}
