@@ -71,7 +71,11 @@ func runScript(t *testing.T, text string) (script, string) {
 			p, err = step.NewPartition(s.settings, 1)
 			require.NoError(t, err)
 		}
-		s.records = append(s.records, parseRecords(t, line, int64(len(s.records)))...)
+		if at, silence := strings.CutSuffix(line, " ticks"); silence {
+			s.records = append(s.records, ticks(s.records, parseTime(t, at))...)
+		} else {
+			s.records = append(s.records, parseRecords(t, line, int64(len(s.records)))...)
+		}
 		fmt.Fprintln(&out, line)
 		for _, rec := range s.records[p.Offset()+1:] {
 			r, err := p.Step(rec)
@@ -147,6 +151,21 @@ func set(t *testing.T, s *step.Settings, assignments []string) {
 			require.Fail(t, "unknown setting", a)
 		}
 	}
+}
+
+// ticks are a partition's silence: one a minute after the last record, until a
+// time.
+func ticks(before []step.Record, untilMS int64) []step.Record {
+	var records []step.Record
+	last := before[len(before)-1]
+	for last.AppendTimeMS < untilMS {
+		last = step.Record{
+			Offset: last.Offset + 1, AppendTimeMS: min(untilMS, last.AppendTimeMS+60_000),
+			Value: (&wire.Location{Kind: wire.KindTick}).Append(nil),
+		}
+		records = append(records, last)
+	}
+	return records
 }
 
 // parseRecords reads one record, or several alike: "van-[1-70]" are seventy
