@@ -7,14 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/fanout/region"
+	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -30,15 +29,11 @@ const (
 )
 
 func statusError(code codes.Code, reason, message string, facts map[string]string) error {
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: facts}}
+	var details []protoadapt.MessageV1
 	if code == codes.Unavailable || code == codes.ResourceExhausted {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+		details = append(details, rpcstatus.RetryAfter(time.Second))
 	}
-	st, err := status.New(code, message).WithDetails(details...)
-	if err != nil {
-		return status.Error(code, message) // details that do not marshal are not worth a failure
-	}
-	return st.Err()
+	return rpcstatus.Error(code, rpcstatus.Reason{Domain: errorDomain, Name: reason, Metadata: facts}, message, details...)
 }
 
 func hasStopped() error {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"time"
 
+	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -16,10 +17,10 @@ func (s *Server) admit(v *validator, in *received, number int64, now time.Time) 
 	switch {
 	case in.tooLarge:
 		s.metrics.reportsRejected[rejectedTooLarge].Inc()
-		return nil, invalidReport(number, violation("report", in.fault))
+		return nil, invalidReport(number, rpcstatus.Violation("report", in.fault))
 	case in.fault != "":
 		s.metrics.reportsRejected[rejectedMalformed].Inc()
-		return nil, invalidReport(number, violation("report", in.fault))
+		return nil, invalidReport(number, rpcstatus.Violation("report", in.fault))
 	}
 	r := &in.Report
 	if violations, rules := v.report(r); violations != nil {

@@ -177,6 +177,7 @@ func (s *stream) takeDone(ack *wire.Ack) (b batch, over bool) {
 // sendAll acknowledges until the stream is over.
 func (s *stream) sendAll() {
 	defer s.srv.calls.Done()
+	defer s.caught(nil)
 	var ack wire.Ack
 	for {
 		select {

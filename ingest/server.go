@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -101,7 +100,8 @@ func New(cfg Config, log Appender, partitions int32, reg prometheus.Registerer, 
 }
 
 // Register adds the service to a gRPC server, which must have been built with
-// ServerOptions.
+// ServerOptions, and bounds calls and silence of a connection by
+// limits.max_conn_streams and limits.ping_interval.
 func (s *Server) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterIngestServiceServer(r, s) }
 
 // Flow control windows of HTTP/2. gRPC reads a stream ahead of the handler by
@@ -119,14 +119,9 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 		// Up to twice the bound a message is read and refused with a reason;
 		// beyond that gRPC itself ends the stream.
 		grpc.MaxRecvMsgSize(2 * l.MaxMessageBytes),
-		grpc.MaxConcurrentStreams(uint32(l.MaxConnStreams)),
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.ReadBufferSize(16 << 10),
-		grpc.MaxHeaderListSize(16 << 10),
-		grpc.ConnectionTimeout(20 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: l.PingInterval, Timeout: 20 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }
 

@@ -9,11 +9,10 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
 // errorDomain is the domain of google.rpc.ErrorInfo in this package's statuses.
@@ -37,28 +36,18 @@ const (
 // the report's place on the stream, from 1.
 const metadataReportNumber = "report_number"
 
-// statusError builds a status with details.
-func statusError(code codes.Code, reason, message string, metadata map[string]string, details ...protoadapt.MessageV1) error {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: metadata}
-	st, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
-	if err != nil {
-		return status.Error(code, message) // details that do not marshal are not worth a failure
-	}
-	return st.Err()
+// statusError builds a status of this package's domain.
+func statusError(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
+	return rpcstatus.Error(code, rpcstatus.Reason{Domain: errorDomain, Name: reason}, message, details...)
 }
 
 // invalidReport is the end of a stream whose report number can't be taken.
 func invalidReport(number int64, violations []*errdetails.BadRequest_FieldViolation) error {
-	first := violations[0]
-	return statusError(codes.InvalidArgument, reasonInvalidReport,
-		fmt.Sprintf("report %d: %s: %s", number, first.Field, first.Description),
-		map[string]string{metadataReportNumber: strconv.FormatInt(number, 10)},
-		&errdetails.BadRequest{FieldViolations: violations})
-}
-
-// violation is a single field violation.
-func violation(field, description string) []*errdetails.BadRequest_FieldViolation {
-	return []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}}
+	reason := rpcstatus.Reason{
+		Domain: errorDomain, Name: reasonInvalidReport,
+		Metadata: map[string]string{metadataReportNumber: strconv.FormatInt(number, 10)},
+	}
+	return rpcstatus.Invalid(reason, fmt.Sprintf("report %d: ", number), violations).Err()
 }
 
 // retryLater is a status that asks the client to come back.
@@ -69,7 +58,7 @@ func (s *Server) retryLater(code codes.Code, reason, message string) error {
 // retryAfter is retryLater with a least delay of its own.
 func (s *Server) retryAfter(least time.Duration, code codes.Code, reason, message string) error {
 	delay := least + time.Duration(rand.Int64N(int64(least)+1))
-	return statusError(code, reason, message, nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	return statusError(code, reason, message, rpcstatus.RetryAfter(delay))
 }
 
 // appendFailed turns the log's answer to report number into the status that
@@ -79,7 +68,7 @@ func (s *Server) appendFailed(number int64, err error) error {
 	switch {
 	case errors.Is(err, eventlog.ErrTooLarge):
 		s.metrics.reportsRejected[rejectedTooLarge].Inc()
-		return invalidReport(number, violation("report", "its record is larger than the log takes"))
+		return invalidReport(number, rpcstatus.Violation("report", "its record is larger than the log takes"))
 	case errors.Is(err, eventlog.ErrFull):
 		code, reason, message = codes.ResourceExhausted, reasonLogFull, "the log is full"
 	case errors.Is(err, errAppendWait):
@@ -102,6 +91,9 @@ func (s *Server) logFailure(reason string, err error) {
 		s.logger.Warn("the log did not take a report; further ones are only counted for a second", "reason", reason, "error", err)
 	}
 }
+
+// errPanicked says that the log panicked instead of taking a record.
+var errPanicked = errors.New("the log panicked")
 
 // errAppendWait is the cause with which a wait for room is cut off.
 var errAppendWait = errors.New("no room within append_wait")

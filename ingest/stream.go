@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -33,6 +34,7 @@ type stream struct {
 	sessionID uint64
 	vehicleID string
 	number    int64 // reports read
+	appending bool  // the log has been asked to take a record and has not answered
 	reports   pacer
 	fixes     pacer
 
@@ -63,7 +65,8 @@ type stream struct {
 	endingSince   int64 // when the stream began to end; zero before
 	result        error // what it ends with, unless a report fails first
 	isOver        bool
-	closed        bool // the handler is returning
+	panicked      *rpcserver.Panic // of the receiver or the sender
+	closed        bool             // the handler is returning
 }
 
 // received is a message as read. Unmarshal leaves its error in fault, because
@@ -123,12 +126,41 @@ func (s *Server) StreamReports(rpc grpc.BidiStreamingServer[starlingv1.StreamRep
 	err := st.close()
 	s.forget(st)
 	s.metrics.streamsEnded.WithLabelValues(status.Code(err).String()).Inc()
+	if p := st.panic(); p != nil {
+		panic(p) // the gRPC server counts and logs it
+	}
 	return err
+}
+
+// caught ends the stream when the receiver or the sender panics. It is deferred.
+// A panic while the log is asked to take a record leaves its outcome open.
+func (s *stream) caught(appending *bool) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	p := rpcserver.Caught(r)
+	if appending != nil && *appending {
+		p.Status = s.srv.appendFailed(s.number, errPanicked)
+	}
+	s.mu.Lock()
+	if s.panicked == nil {
+		s.panicked = p
+	}
+	s.mu.Unlock()
+	s.abort(p.Status)
+}
+
+func (s *stream) panic() *rpcserver.Panic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.panicked
 }
 
 // receiveAll reads until the stream is at its end, by either side.
 func (s *stream) receiveAll() {
 	defer s.srv.calls.Done()
+	defer s.caught(&s.appending)
 	for {
 		s.receiving.Store(s.srv.tick.Load())
 		err := s.rpc.RecvMsg(&s.in)
@@ -224,7 +256,10 @@ func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
 	if sl == nil || !hasRecord {
 		return nil
 	}
-	if err := s.srv.log.Append(s.receive, topics.Locations, partition, record, sl); err != nil {
+	s.appending = true
+	err := s.srv.log.Append(s.receive, topics.Locations, partition, record, sl)
+	s.appending = false
+	if err != nil {
 		// The record was not queued, so the slot is ours to settle; that also
 		// ends the stream.
 		if cause := context.Cause(s.receive); cause != nil {

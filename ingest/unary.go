@@ -7,6 +7,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -64,7 +66,7 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 	record, partition := records.record(r, s.partitions, s.mono())
 	done := &releasing{told: make(told, 1), budget: s.budget, bytes: bytes}
 	handed := s.mono()
-	if err := s.log.Append(limited, topics.Locations, partition, record, done); err != nil {
+	if err := s.handOver(limited, partition, record, done); err != nil {
 		s.budget.release(bytes)
 		if limited.Err() != nil {
 			err = context.Cause(limited)
@@ -82,6 +84,18 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 		// The record stays queued, so its outcome is open.
 		return s.unaryFailed(ctx, errUnconfirmed)
 	}
+}
+
+// handOver gives a record to the log. A panic there leaves its outcome open.
+func (s *Server) handOver(ctx context.Context, partition int32, record eventlog.Record, done eventlog.Completion) error {
+	defer func() {
+		if r := recover(); r != nil {
+			p := rpcserver.Caught(r)
+			p.Status = s.appendFailed(1, errPanicked)
+			panic(p)
+		}
+	}()
+	return s.log.Append(ctx, topics.Locations, partition, record, done)
 }
 
 // errUnconfirmed says that the log had not settled a record in time.

@@ -60,7 +60,7 @@ func (s *stream) endIdle() {
 	s.mu.Unlock()
 	if idle {
 		s.finish(statusError(codes.DeadlineExceeded, reasonStreamIdle,
-			"no report for "+s.srv.cfg.Limits.StreamIdleTimeout.String(), nil))
+			"no report for "+s.srv.cfg.Limits.StreamIdleTimeout.String()))
 	}
 }
 

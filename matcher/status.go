@@ -6,9 +6,9 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
-	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
 // errorDomain is the domain of google.rpc.ErrorInfo in this package's statuses.
@@ -32,19 +32,12 @@ const (
 // watchers are too many.
 const retryDelay = time.Second
 
-// statusError builds a status with details.
+// statusError builds a status of this package's domain.
 func statusError(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}
-	st, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
-	if err != nil {
-		return status.Error(code, message) // details that do not marshal are not worth a failure
-	}
-	return st.Err()
+	return rpcstatus.Error(code, rpcstatus.Reason{Domain: errorDomain, Name: reason}, message, details...)
 }
 
-func retryInfo() *errdetails.RetryInfo {
-	return &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)}
-}
+func retryInfo() *errdetails.RetryInfo { return rpcstatus.RetryAfter(retryDelay) }
 
 // hasStopped ends a watch when Run has ended.
 func hasStopped() error {
@@ -69,5 +62,5 @@ func (f faults) err() error {
 	if len(f) == 0 {
 		return nil
 	}
-	return statusError(codes.InvalidArgument, reasonInvalidRequest, f[0].Field+": "+f[0].Description, &errdetails.BadRequest{FieldViolations: f})
+	return rpcstatus.Invalid(rpcstatus.Reason{Domain: errorDomain, Name: reasonInvalidRequest}, "", f).Err()
 }

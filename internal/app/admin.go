@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -12,11 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/internal/httpserver"
 )
 
 // runAdmin serves metrics, health, the configuration in force and profiles
-// until ctx is done. Health fails once failure says why the process must end. It is an operator's door: keep it from the public.
-func runAdmin(ctx context.Context, l net.Listener, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
+// until ctx is done. Health fails once failure says why the process must end. It
+// is for operators: keep it from the public.
+func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -47,17 +48,5 @@ func runAdmin(ctx context.Context, l net.Listener, cfg Config, registry *prometh
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	_ = server.Close()
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return server.Serve(ctx, l, mux, httpserver.Options{Name: "admin", ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
 }

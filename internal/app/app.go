@@ -15,8 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/httpserver"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -44,6 +46,10 @@ type App struct {
 	ready    chan struct{}
 	// The connections of the admin server, and of all others: set by Run.
 	operators, clients *connections
+
+	// What the process's servers share: set by Run.
+	rpc  *rpcserver.Group
+	http *httpserver.Group
 
 	addrs map[Role]string
 	admin string

@@ -11,6 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker"
@@ -33,12 +34,13 @@ type Config struct {
 
 // ServerConfig sets the doors of a process.
 type ServerConfig struct {
-	IngestListen  string        `koanf:"ingest_listen" help:"Address of the door for driver apps (gRPC)."`
-	MatcherListen string        `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
-	JSONListen    string        `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
-	AdminListen   string        `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
-	AllowAnyone   bool          `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
-	DrainTimeout  time.Duration `koanf:"drain_timeout" help:"How long a stop waits for open calls, and a process whose log has failed for its parts to stop."`
+	IngestListen  string           `koanf:"ingest_listen" help:"Address of the door for driver apps (gRPC)."`
+	MatcherListen string           `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
+	JSONListen    string           `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
+	AdminListen   string           `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
+	AllowAnyone   bool             `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
+	GRPC          rpcserver.Config `koanf:"grpc" help:"-"`
+	DrainTimeout  time.Duration    `koanf:"drain_timeout" help:"How long a stop waits for open calls, and a process whose log has failed for its parts to stop."`
 	// MaxConnections bounds the connections of all servers but the admin one.
 	MaxConnections int `koanf:"max_connections" help:"Connections that all servers but the admin one accept together; 0 means as many as the process's limit of open files (ulimit -n) leaves beside the log's store."`
 }
@@ -65,6 +67,7 @@ func DefaultConfig() Config {
 			JSONListen:    "127.0.0.1:7603",
 			AdminListen:   "127.0.0.1:7602",
 			DrainTimeout:  10 * time.Second,
+			GRPC:          rpcserver.DefaultConfig(),
 		},
 		JSON: gateway.DefaultConfig(),
 		Log:  LogConfig{Level: "info", Format: "text"},
@@ -124,6 +127,9 @@ func (c *ServerConfig) validate() error {
 	}
 	if c.MaxConnections < 0 {
 		faults = append(faults, fmt.Errorf("max_connections is %d: must not be negative", c.MaxConnections))
+	}
+	if err := c.GRPC.Validate(); err != nil {
+		faults = append(faults, fmt.Errorf("grpc: %w", err))
 	}
 	if c.DrainTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("drain_timeout is %s: must be positive", c.DrainTimeout))

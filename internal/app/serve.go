@@ -2,19 +2,15 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
-
 	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/httpserver"
+	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/tracker"
 )
@@ -22,6 +18,9 @@ import (
 // serve runs the roles on an open log. Everything that can fail at the start
 // (a taken port, a faulty setting) fails before anything runs.
 func (a *App) serve(ctx context.Context, log eventlog.Log) error {
+	if err := a.serverGroups(); err != nil {
+		return err
+	}
 	var listeners []net.Listener
 	open := func(name, addr string) (net.Listener, error) {
 		l, err := listen(name, addr)
@@ -48,6 +47,15 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	return runUnits(ctx, a.logger, units)
 }
 
+// serverGroups prepares what the process's servers share.
+func (a *App) serverGroups() (err error) {
+	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, a.registry, a.logger.With("room", "rpcserver")); err != nil {
+		return err
+	}
+	a.http, err = httpserver.NewGroup(a.registry, a.logger.With("room", "httpserver"))
+	return err
+}
+
 // units sets up what the process consists of, and what says that it serves. The
 // units stop in reverse order: ingest first, the admin door last. The JSON door
 // stops after the gRPC doors, whose last answers it passes on.
@@ -60,7 +68,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
-			return runAdmin(ctx, l, a.cfg, a.registry, func() bool { return ready() }, func() error {
+			return runAdmin(ctx, a.http, l, a.cfg, a.registry, func() bool { return ready() }, func() error {
 				if log == nil { // a fan-out
 					return nil
 				}
@@ -126,14 +134,12 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 		return nil, nil, err
 	}
 	a.addrs[Matcher] = l.Addr().String()
-	server := grpc.NewServer(append(matcher.ServerOptions(), m.RegionOptions()...)...)
-	m.Register(server)
-	door := func(ctx context.Context) error {
-		return a.runDoor(ctx, server, append(inMemory, l), func(ctx context.Context) error { <-ctx.Done(); return nil })
-	}
-	// The room stops before its door, so that watches end at once and hold
+	server := a.rpc.New(rpcserver.Role{
+		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: m.Ready,
+	})
+	// The role stops before its server, so that watches end at once and hold
 	// nothing up.
-	return []unit{{"matcher door", door}, {"matcher", m.Run}}, m.Ready, nil
+	return []unit{{"matcher server", a.serving(server, l, inMemory)}, {"matcher", m.Run}}, m.Ready, nil
 }
 
 func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, error) {
@@ -154,12 +160,8 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 		return nil, nil, err
 	}
 	a.addrs[Fanout] = l.Addr().String()
-	server := grpc.NewServer(matcher.ServerOptions()...)
-	f.Register(server)
-	door := func(ctx context.Context) error {
-		return a.runDoor(ctx, server, append(inMemory, l), func(ctx context.Context) error { <-ctx.Done(); return nil })
-	}
-	return []unit{{"fan-out door", door}, {"fan-out", f.Run}}, f.Ready, nil
+	server := a.rpc.New(rpcserver.Role{Name: "fan-out", Register: f.Register, Options: matcher.ServerOptions(), Ready: f.Ready})
+	return []unit{{"fan-out server", a.serving(server, l, inMemory)}, {"fan-out", f.Run}}, f.Ready, nil
 }
 
 func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, func() bool, error) {
@@ -172,58 +174,19 @@ func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (u
 		return unit{}, nil, err
 	}
 	a.addrs[Ingest] = l.Addr().String()
-	server := grpc.NewServer(s.ServerOptions()...)
-	s.Register(server)
-	return unit{"ingest", func(ctx context.Context) error {
-		return a.runDoor(ctx, server, append(inMemory, l), s.Run)
-	}}, s.Ready, nil
+	limits := a.cfg.Ingest.Limits
+	server := a.rpc.New(rpcserver.Role{
+		Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Ready: s.Ready, Run: s.Run,
+		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
+	})
+	return unit{"ingest", a.serving(server, l, inMemory)}, s.Ready, nil
 }
 
-// runDoor serves gRPC on the listeners, and the room behind it, until ctx is
-// done; then it lets open calls end for the drain timeout.
-func (a *App) runDoor(ctx context.Context, server *grpc.Server, listeners []net.Listener, room func(context.Context) error) error {
-	checks := health.NewServer()
-	healthpb.RegisterHealthServer(server, checks)
-	reflection.Register(server)
-
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	served := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() {
-			err := server.Serve(l)
-			if err != nil {
-				err = fmt.Errorf("serve %s: %w", l.Addr(), err)
-			}
-			served <- err
-		}()
+// serving is the run of a unit that is a gRPC server.
+func (a *App) serving(server *rpcserver.Server, l net.Listener, inMemory []net.Listener) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return server.Serve(ctx, []net.Listener{l}, inMemory, a.cfg.Server.DrainTimeout)
 	}
-	roomDone := make(chan error, 1)
-	go func() { roomDone <- room(ctx) }()
-
-	var faults []error
-	ended := 0
-	select {
-	case err := <-served:
-		ended++
-		cancel()
-		faults = append(faults, err, <-roomDone)
-	case err := <-roomDone:
-		faults = append(faults, err)
-	}
-	checks.Shutdown()
-	drained := make(chan struct{})
-	go func() { server.GracefulStop(); close(drained) }()
-	select {
-	case <-drained:
-	case <-time.After(a.cfg.Server.DrainTimeout):
-		server.Stop()
-		<-drained
-	}
-	for ; ended < len(listeners); ended++ {
-		faults = append(faults, <-served)
-	}
-	return errors.Join(faults...)
 }
 
 // announce closes ready when the matcher has caught up, or the fan-out is

@@ -17,7 +17,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/protoadapt"
-	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
 // errorDomain is the domain of google.rpc.ErrorInfo in what the gateway refuses
@@ -47,8 +48,7 @@ func (f *fault) Error() string { return f.field + ": " + f.rule }
 // status is what the client receives.
 func (f *fault) status() *status.Status {
 	field, rule := short(f.field), short(f.rule)
-	return newStatus(codes.InvalidArgument, reasonInvalidRequest, field+": "+rule,
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: rule}}})
+	return rpcstatus.Invalid(rpcstatus.Reason{Domain: errorDomain, Name: reasonInvalidRequest}, "", rpcstatus.Violation(field, rule))
 }
 
 // body is the body of a request. It keeps the fault that the decoder finds in
@@ -77,12 +77,7 @@ func short(s string) string {
 }
 
 func newStatus(code codes.Code, reason, message string, details ...protoadapt.MessageV1) *status.Status {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}
-	st, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
-	if err != nil {
-		return status.New(code, message) // details that do not marshal are not worth a failure
-	}
-	return st
+	return rpcstatus.New(code, rpcstatus.Reason{Domain: errorDomain, Name: reason}, message, details...)
 }
 
 // writeStatus answers with an error.
@@ -156,5 +151,5 @@ func handleRouting(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, 
 // tooMany asks the client to come back.
 func tooMany(open int) *status.Status {
 	return newStatus(codes.ResourceExhausted, reasonTooMany, fmt.Sprintf("%d requests are open already", open),
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+		rpcstatus.RetryAfter(time.Second))
 }

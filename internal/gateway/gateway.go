@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	handlers "github.com/starling-fleet/starling/internal/gateway/handlers"
+	"github.com/starling-fleet/starling/internal/httpserver"
 	"github.com/starling-fleet/starling/schemas/openapi"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -206,34 +207,14 @@ func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// Serve answers requests on l until ctx is done; then it lets open ones end for
-// drain. Watches end when their gRPC server does, which is to be stopped first.
-func (g *Gateway) Serve(ctx context.Context, l net.Listener, drain time.Duration) error {
-	server := &http.Server{
-		Handler:           g.Handler(),
-		ReadHeaderTimeout: g.cfg.ReadTimeout,
-		IdleTimeout:       g.cfg.IdleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug),
-	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+// Serve answers requests on l by a server of the group until ctx is done; then it
+// lets open ones end for drain. Watches end when their gRPC server does, which is
+// to be stopped first.
+func (g *Gateway) Serve(ctx context.Context, group *httpserver.Group, l net.Listener, drain time.Duration) error {
 	defer g.closePipes()
-	select {
-	case err := <-served:
-		_ = server.Close()
-		return fmt.Errorf("serve JSON on %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	if err := server.Shutdown(limited); err != nil {
-		_ = server.Close() // what is still open is cut off
-	}
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve JSON on %s: %w", l.Addr(), err)
-	}
-	return nil
+	return group.Serve(ctx, l, g.Handler(), httpserver.Options{
+		Name: "JSON", ReadTimeout: g.cfg.ReadTimeout, IdleTimeout: g.cfg.IdleTimeout, Drain: drain,
+	})
 }
 
 func (g *Gateway) closePipes() {

@@ -1,0 +1,187 @@
+package rpcserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+)
+
+// healthInterval is how often health follows readiness.
+const healthInterval = 250 * time.Millisecond
+
+// Role is what a gRPC server serves.
+type Role struct {
+	// Name is the role's, for the log.
+	Name string
+	// Register adds the role's services.
+	Register func(grpc.ServiceRegistrar)
+	// Options are what is special about the role's traffic: codec, sizes,
+	// windows. They come after the server's own and win over them.
+	Options []grpc.ServerOption
+	// MaxConnStreams and PingInterval, when not zero, replace the settings of
+	// the same names.
+	MaxConnStreams int
+	PingInterval   time.Duration
+	// Ready says whether the role serves; health follows it.
+	Ready func() bool
+	// Run is the role's own work. It blocks until its context is done. Nil
+	// means that there is none.
+	Run func(context.Context) error
+}
+
+// Server serves one role. Build it with Group.New; Serve may be called once.
+type Server struct {
+	group *Group
+	role  Role
+	grpc  *grpc.Server
+	// memory serves this process's gateway, over connections in memory.
+	memory *grpc.Server
+	checks *health.Server
+}
+
+// New builds a server for a role. It opens nothing.
+func (g *Group) New(role Role) *Server {
+	s := &Server{group: g, role: role, checks: health.NewServer()}
+	options := append(g.options(role), role.Options...)
+	s.grpc = grpc.NewServer(options...)
+	// Not bounded per connection: the gateway has one for all of its callers,
+	// and bounds them itself.
+	s.memory = grpc.NewServer(append(options, grpc.MaxConcurrentStreams(math.MaxInt32))...)
+	for _, server := range []*grpc.Server{s.grpc, s.memory} {
+		role.Register(server)
+		healthpb.RegisterHealthServer(server, s.checks)
+	}
+	reflection.Register(s.grpc)
+	g.calls.InitializeMetrics(s.grpc)
+	s.showHealth()
+	return s
+}
+
+// options are those of every gRPC server.
+func (g *Group) options(role Role) []grpc.ServerOption {
+	c := g.cfg
+	c.MaxConnStreams = cmp.Or(role.MaxConnStreams, c.MaxConnStreams)
+	c.PingInterval = cmp.Or(role.PingInterval, c.PingInterval)
+	return []grpc.ServerOption{
+		grpc.WaitForHandlers(true),
+		grpc.ConnectionTimeout(c.HandshakeTimeout),
+		grpc.MaxHeaderListSize(uint32(c.MaxHeaderBytes)),
+		grpc.MaxConcurrentStreams(uint32(c.MaxConnStreams)),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: c.PingInterval, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.MinPing, PermitWithoutStream: true}),
+		// The first is the outermost: what a panic becomes is counted by code.
+		grpc.ChainUnaryInterceptor(g.calls.UnaryServerInterceptor(), g.unary),
+		grpc.ChainStreamInterceptor(g.calls.StreamServerInterceptor(), g.stream),
+	}
+}
+
+// Serve answers on the listeners, and to this process's gateway on those in
+// memory, and runs the role, until ctx is done. Then health fails, the role
+// stops, and open calls may end within drain; those that do not are cut off.
+func (s *Server) Serve(ctx context.Context, listeners, memory []net.Listener, drain time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, len(listeners)+len(memory))
+	serve := func(server *grpc.Server, l net.Listener) {
+		err := server.Serve(l)
+		if err != nil {
+			err = fmt.Errorf("serve %s on %s: %w", s.role.Name, l.Addr(), err)
+		}
+		served <- err
+	}
+	for _, l := range listeners {
+		go serve(s.grpc, l)
+	}
+	for _, l := range memory {
+		go serve(s.memory, l)
+	}
+	roleDone := make(chan error, 1)
+	go func() { roleDone <- s.run(ctx) }()
+	healthDone := make(chan struct{})
+	go func() { defer close(healthDone); s.watchHealth(ctx) }()
+
+	var faults []error
+	ended := 0
+	select {
+	case err := <-served:
+		ended++
+		cancel()
+		faults = append(faults, err, <-roleDone)
+	case err := <-roleDone:
+		faults = append(faults, err)
+	}
+	cancel()
+	<-healthDone
+	s.stop(drain)
+	for ; ended < cap(served); ended++ {
+		faults = append(faults, <-served)
+	}
+	return errors.Join(faults...)
+}
+
+func (s *Server) run(ctx context.Context) error {
+	if s.role.Run == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return s.role.Run(ctx)
+}
+
+// stop lets open calls end for drain and cuts off the others.
+func (s *Server) stop(drain time.Duration) {
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.grpc.GracefulStop()
+		s.memory.GracefulStop()
+	}()
+	timer := time.NewTimer(drain)
+	defer timer.Stop()
+	select {
+	case <-drained:
+		return
+	case <-timer.C:
+	}
+	s.group.logger.Warn("calls are cut off: they did not end in time", "role", s.role.Name, "drain", drain.String())
+	s.grpc.Stop()
+	s.memory.Stop()
+	<-drained
+}
+
+// watchHealth has the health service follow readiness until ctx is done; then
+// it fails for good.
+func (s *Server) watchHealth(ctx context.Context) {
+	ticker := time.NewTicker(healthInterval)
+	defer ticker.Stop()
+	for {
+		s.showHealth()
+		select {
+		case <-ctx.Done():
+			s.checks.Shutdown()
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// showHealth sets the status of the server as a whole, "", and of each service.
+func (s *Server) showHealth() {
+	is := healthpb.HealthCheckResponse_NOT_SERVING
+	if s.role.Ready == nil || s.role.Ready() {
+		is = healthpb.HealthCheckResponse_SERVING
+	}
+	s.checks.SetServingStatus("", is)
+	for name := range s.grpc.GetServiceInfo() {
+		s.checks.SetServingStatus(name, is)
+	}
+}
