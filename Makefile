@@ -89,3 +89,8 @@ drill: build ## random kills under load, and a check of the account (docs/drills
 .PHONY: recovery
 recovery: build ## how soon a killed fleet of 100,000 is served again
 	$(GO) run ./loadtest/cmd/bench recovery -starling $(BIN)/starling $(RECOVERY_FLAGS)
+
+.PHONY: drill-corruption
+drill-corruption: ## damage the log of a killed process in every way, and take its file descriptors (make test runs a short form)
+	STARLING_LONG=1 $(GO) test -count=1 -timeout 60m ./internal/locallog/... -run 'Damage|Missing|Older|PowerCut|Repair|Check'
+	STARLING_LONG=1 $(GO) test -count=1 -timeout 60m ./loadtest/corruption
