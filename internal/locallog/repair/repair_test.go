@@ -110,6 +110,13 @@ func damagedLog(t *testing.T, spoil func(t *testing.T, dir string)) string {
 	l := openLog(t, source)
 	fill(t, l, 0, 300)
 	checkpoint(t, l, 100)
+	require.NoError(t, l.Close())
+	// The next start writes tables of that; what follows stands in one log of its own.
+	cfg := config(source)
+	cfg.SegmentBytes = 8 << 20
+	l, err := locallog.Open(cfg, topics.All(), prometheus.NewRegistry(), quietLogger)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
 	fill(t, l, 300, perPartition)
 	checkpoint(t, l, 500)
 	require.NoError(t, os.CopyFS(dir, os.DirFS(source)))
