@@ -11,48 +11,34 @@ import "math"
 // sinCosDeg returns the sine and the cosine of an angle in degrees. Error below
 // 1e-11.
 func sinCosDeg(deg float64) (sin, cos float64) {
-	quarter := math.Floor(float64(deg*(1.0/90)) + 0.5)
-	x := float64((deg - float64(90*quarter)) * (math.Pi / 180))
+	quarter := math.Floor(float64(deg*(1.0/quarterTurnDeg)) + 1.0/2)
+	x := float64((deg - float64(quarterTurnDeg*quarter)) * (math.Pi / halfTurnDeg))
 	x = min(1, max(-1, x)) // beyond 2^53 degrees there are no fractions left
-	sin, cos = sinPoly(x), cosPoly(x)
-	switch quarter - float64(4*math.Floor(quarter*0.25)) {
+	sin, cos = polynomial(x, sinTaylor[:]), polynomial(x, cosTaylor[:])
+	sin = float64(x * sin)
+	switch quarter - float64(quarters*math.Floor(quarter*(1.0/quarters))) {
 	case 1:
 		return cos, -sin
 	case 2:
 		return -sin, -cos
-	case 3:
+	case quarters - 1:
 		return -cos, sin
 	}
 	return sin, cos
 }
 
-// sinPoly and cosPoly are Taylor polynomials for [-π/4, π/4].
-func sinPoly(x float64) float64 {
+// polynomial is the polynomial in x² with the coefficients, highest power first.
+func polynomial(x float64, coefficients []float64) float64 {
 	z := float64(x * x)
-	p := 1.0 / 6227020800
-	p = float64(p*z) - 1.0/39916800
-	p = float64(p*z) + 1.0/362880
-	p = float64(p*z) - 1.0/5040
-	p = float64(p*z) + 1.0/120
-	p = float64(p*z) - 1.0/6
-	return x + float64(x*float64(p*z))
-}
-
-func cosPoly(x float64) float64 {
-	z := float64(x * x)
-	p := -1.0 / 87178291200
-	p = float64(p*z) + 1.0/479001600
-	p = float64(p*z) - 1.0/3628800
-	p = float64(p*z) + 1.0/40320
-	p = float64(p*z) - 1.0/720
-	p = float64(p*z) + 1.0/24
-	p = float64(p*z) - 0.5
-	return 1 + float64(p*z)
+	p := 0.0
+	for _, c := range coefficients {
+		p = float64(p*z) + c
+	}
+	return p
 }
 
 // bearingDeg returns the direction of the vector (e, n) clockwise from north
-// in [0, 360). Error below 1e-4 degrees. The arc tangent on [0, 1] is the
-// minimax polynomial of Abramowitz and Stegun, 4.4.49.
+// in [0, 360), also as a float32. Error below 1e-4 degrees.
 func bearingDeg(e, n float64) float64 {
 	ae, an := math.Abs(e), math.Abs(n)
 	hi, lo := an, ae
@@ -63,26 +49,17 @@ func bearingDeg(e, n float64) float64 {
 		return 0
 	}
 	t := lo / hi
-	z := float64(t * t)
-	p := 0.0028662257
-	p = float64(p*z) - 0.0161657367
-	p = float64(p*z) + 0.0429096138
-	p = float64(p*z) - 0.0752896400
-	p = float64(p*z) + 0.1065626393
-	p = float64(p*z) - 0.1420889944
-	p = float64(p*z) + 0.1999355085
-	p = float64(p*z) - 0.3333314528
-	deg := float64((t + float64(t*float64(p*z))) * (180 / math.Pi))
+	deg := float64(float64(t*polynomial(t, atanMinimax[:])) * (halfTurnDeg / math.Pi))
 	if ae > an {
-		deg = 90 - deg
+		deg = quarterTurnDeg - deg
 	}
 	if n < 0 {
-		deg = 180 - deg
+		deg = halfTurnDeg - deg
 	}
 	if e < 0 {
-		deg = 360 - deg
+		deg = fullTurnDeg - deg
 	}
-	if float32(deg) >= 360 { // nor may a float32 of it be 360
+	if float32(deg) >= fullTurnDeg {
 		deg = 0
 	}
 	return deg

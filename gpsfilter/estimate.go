@@ -2,107 +2,112 @@ package gpsfilter
 
 import "math"
 
-// maxKnownSpeedVar is the variance of a velocity, east and north together,
-// above which the filter does not claim to know the speed.
-const maxKnownSpeedVar = 100
+// settle computes the live position: the models' mean, with as much of the
+// carried model's bias taken off as is believed.
+func (f *Filter) settle(s *working) {
+	s.liveE, s.liveN = f.mean(s)
+}
+
+// mean is where the models put the vehicle.
+func (f *Filter) mean(s *working) (e, n float64) {
+	keep := 1 - f.trust(s)
+	for j := range modelCount {
+		te, tn := s.tracks[j].stated(j, keep)
+		e += float64(s.weight[j] * te)
+		n += float64(s.weight[j] * tn)
+	}
+	return e, n
+}
+
+// stated is where a model puts the vehicle, with the share keep of the bias.
+func (t *track) stated(model int, keep float64) (e, n float64) {
+	if model != carried {
+		return t.e, t.n
+	}
+	return t.e + float64(keep*t.ve), t.n + float64(keep*t.vn)
+}
+
+// variance is the stated variance per axis: what the models know of, and what
+// the fixes cannot show.
+func (f *Filter) variance(s *working) float64 {
+	c := &f.c
+	trust := f.trust(s)
+	v := 0.0
+	for j := range modelCount {
+		t := &s.tracks[j]
+		e, n := t.stated(j, 1-trust)
+		own := t.pp + float64(c.CoverM*c.CoverM) + float64(c.CoverInnovation*float64(s.innovVar))
+		if j == carried {
+			own = float64(trust*t.pp) + float64((1-trust)*max(s.biasVar, t.pp)) + float64(c.CoverCarriedM*c.CoverCarriedM)
+			own *= c.CoverCarried
+		}
+		de, dn := e-s.liveE, n-s.liveN
+		v += float64(s.weight[j] * (own + halfDot(de, dn, de, dn)))
+	}
+	return min(c.MaxVar, v)
+}
+
+// known is what is computed of a state to state it.
+type known struct {
+	mixture
+	// variance is the stated one per axis.
+	variance float64
+}
+
+func (f *Filter) know(s *working) known { return known{f.mix(s), f.variance(s)} }
 
 // estimate states what s knows.
-func (f *Filter) estimate(s *State, v Verdict, d float64) Estimate {
-	k := &s.k
-	est := Estimate{TimeMS: s.timeMS, Verdict: v, NormalisedDistance: d}
-	lead := f.tune.LeadS
-	est.LatDeg, est.LonDeg = s.anchor.toDegrees(
-		k.x[0]+float64(k.x[2]*lead)+float64(s.leashE), k.x[1]+float64(k.x[3]*lead)+float64(s.leashN))
-
-	est.DisplayLatDeg, est.DisplayLonDeg = s.anchor.toDegrees(s.displayE, s.displayN)
-	est.OdometerM = s.odometerM
-
-	share, add := f.calibration(s)
-	ee, nn := float64(share*k.p[p00]), float64(share*k.p[p11])
-	limit := float64(0.999 * math.Sqrt(float64(ee*nn)))
-	est.VarEastM2, est.VarNorthM2 = ee+add, nn+add
-	est.CovEastNorthM2 = min(limit, max(-limit, float64(share*k.p[p01])))
-
-	te, _, tn := k.innovationCov()
-	est.trackVarM2 = max(1e-6, (te+tn)/2)
-
-	speed, velVar := k.speed(), k.p[p22]+k.p[p33]
-	if velVar > maxKnownSpeedVar {
+func (f *Filter) estimate(s *working, k *known, v Verdict, d float64) Estimate {
+	c := &f.c
+	est := Estimate{TimeMS: s.timeMS, Verdict: v, NormalisedDistance: d, OdometerM: s.odometerM}
+	est.LatDeg, est.LonDeg = s.anchor.toDegrees(s.liveE, s.liveN)
+	est.DisplayLatDeg, est.DisplayLonDeg = s.anchor.toDegrees(float64(s.displayE), float64(s.displayN))
+	variance := max(k.variance, float64(s.leastVar))
+	est.VarEastM2, est.VarNorthM2 = variance, variance
+	if k.vv > float64(c.SpeedKnownSD*c.SpeedKnownSD) {
 		return est
 	}
-	est.SpeedMPS, est.HasSpeed = speed, true
-	if speed > f.tune.HeadingMinSpeed && velVar < float64(speed*speed) {
-		est.HeadingDeg, est.HasHeading = bearingDeg(k.x[2], k.x[3]), true
+	est.SpeedMPS, est.HasSpeed = math.Sqrt(dot(k.ve, k.vn, k.ve, k.vn)), true
+	if est.SpeedMPS > c.MovingMPS && 2*k.vv < float64(est.SpeedMPS*est.SpeedMPS) {
+		est.HeadingDeg, est.HasHeading = bearingDeg(k.ve, k.vn), true
 	}
 	return est
 }
 
-// leash keeps the stated position of a slow vehicle where it was as long as the
-// track stays within the leash's length of it: the track of a vehicle that
-// stands trembles with its fixes. The leash is the longer the noisier they are,
-// and the shorter the faster the vehicle drives; where no velocity is reported,
-// the noise makes the track itself look fast.
-func (f *Filter) leash(s *State, m *measurement, statedE, statedN float64) {
-	t := &f.tune
-	noise := math.Sqrt(s.whiteVar)
-	length, slow := float64(t.LeashM*(noise/(noise+t.LeashNoise))), t.LeashSpeed
-	if !s.hasRecentVelocity() {
-		length += float64(t.LeashPerNoise * noise)
-		slow += float64(t.LeashSpeedPerNoise*noise) / max(1, m.dt)
+// display drags the display position behind the live one, by at most a share of
+// the stated deviation, which is longer the slower the vehicle is: one that
+// stands draws no path. Single doubtful fixes do not move it, and a relocation
+// moves it without counting as distance.
+func (f *Filter) display(s *working, m *measurement, k *known, v Verdict) {
+	c := &f.c
+	switch v {
+	case VerdictWarmingUp:
+		s.displayE, s.displayN = float32(s.liveE), float32(s.liveN)
+		return
+	case VerdictAccepted, VerdictStandstill:
+		s.doubts = 0
+	default:
+		if s.doubts++; float64(s.doubts) < c.DisplayDoubts {
+			return
+		}
+		s.doubts = uint8(c.DisplayDoubts)
 	}
-	v := s.k.speed()
+	v2 := dot(k.ve, k.vn, k.ve, k.vn)
 	if m.hasSpeed {
-		v = m.speed
+		v2 = min(v2, float64(m.speed*m.speed))
 	}
-	v /= slow
-	v2 := float64(v * v)
-	length /= 1 + float64(v2*v2)
-	e, n := statedE-s.k.x[0], statedN-s.k.x[1]
-	if d := math.Sqrt(float64(e*e) + float64(n*n)); d > length {
-		e, n = e*(length/d), n*(length/d)
+	if v == VerdictStandstill {
+		v2 = 0
 	}
-	s.leashE, s.leashN = float32(e), float32(n)
-}
-
-// keepNear keeps the stated position of a vehicle that is not held within the
-// fix's accuracy, or NearM, of a fix that was used: nearer than that a device
-// knows better. One whose fixes are noisy does not, and gets more room.
-func (f *Filter) keepNear(s *State, m *measurement) {
-	t := &f.tune
-	if s.holds(t) {
+	slow := 1 + c.DisplayStand/(1+v2/float64(c.DisplayMPS*c.DisplayMPS))
+	trail := float64(float64(c.DisplayShare*math.Sqrt(k.variance)) * slow)
+	e, n := s.liveE-float64(s.displayE), s.liveN-float64(s.displayN)
+	d := math.Sqrt(dot(e, n, e, n))
+	if d <= trail {
 		return
 	}
-	most := float64(0.98 * max(t.NearM, m.accuracyM, float64(t.NearPerVar*s.whiteVar)))
-	k := &s.k
-	e := k.x[0] + float64(k.x[2]*t.LeadS) + float64(s.leashE) - m.e
-	n := k.x[1] + float64(k.x[3]*t.LeadS) + float64(s.leashN) - m.n
-	if d := math.Sqrt(float64(e*e) + float64(n*n)); d > most {
-		over := 1 - most/d
-		s.leashE -= float32(e * over)
-		s.leashN -= float32(n * over)
-	}
-}
-
-// calibration returns what share of the models' covariance is stated, and the
-// variance per axis that is added for the errors that the models don't see:
-// what is left of a receiver's bias once it has lasted. That grows with the
-// noise around it, since multipath brings both, and is larger for devices that
-// report neither a velocity nor an accuracy.
-func (f *Filter) calibration(s *State) (share, addM2 float64) {
-	t := &f.tune
-	if s.hasRecentVelocity() {
-		return 1, float64(t.UnseenVelocityM * t.UnseenVelocityM)
-	}
-	if s.accuracyM == 0 {
-		return 1, float64(t.UnseenM*t.UnseenM) + float64(t.UnseenPerNoise*s.whiteVar)
-	}
-	// A device whose noise is more than the accuracy that it claims is in
-	// worse trouble than either tells.
-	claim := min(5, s.whiteVar/(float64(s.accuracyM)*float64(s.accuracyM)))
-	wheel := 0.0
-	if s.courses < minCourses {
-		// Speed from the wheels says nothing of the position's quality.
-		wheel = float64(t.UnseenWheel * float64(s.accuracyM))
-	}
-	return t.AccurateShare, float64(float64(t.UnseenPerClaim*claim)*s.whiteVar) + float64(wheel*wheel)
+	way := d - trail
+	s.odometerM += way
+	s.displayE += float32(e * (way / d))
+	s.displayN += float32(n * (way / d))
 }

@@ -2,13 +2,12 @@ package gpsfilter
 
 import (
 	"fmt"
-	"math"
 )
 
 // Filter steps states. It is immutable and safe for concurrent use.
 type Filter struct {
 	cfg            Config
-	tune           tuning
+	c              constants
 	predictLimitMS int64
 	forgetAfterMS  int64
 }
@@ -18,9 +17,13 @@ func New(cfg Config) (*Filter, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("gpsfilter configuration: %w", err)
 	}
+	c, err := tableConstants()
+	if err != nil {
+		return nil, fmt.Errorf("gpsfilter: %w", err)
+	}
 	return &Filter{
 		cfg:            cfg,
-		tune:           defaultTuning,
+		c:              c,
 		predictLimitMS: cfg.PredictLimit.Milliseconds(),
 		forgetAfterMS:  cfg.ForgetAfter.Milliseconds(),
 	}, nil
@@ -34,110 +37,130 @@ func New(cfg Config) (*Filter, error) {
 // The result depends on s and fix alone and is the same to the bit on every
 // architecture. Step does not allocate.
 func (f *Filter) Step(s *State, fix Fix) Estimate {
-	if s.known() && fix.TimeMS <= s.timeMS {
-		return f.estimate(s, VerdictOutOfOrder, 0)
+	var w working
+	s.unpack(&w)
+	if w.known() && fix.TimeMS <= w.timeMS {
+		k := f.know(&w)
+		return f.estimate(&w, &k, VerdictOutOfOrder, 0)
 	}
-	if !s.known() || fix.TimeMS-s.timeMS > f.forgetAfterMS {
-		return f.start(s, &fix)
+	if !w.known() || fix.TimeMS-w.timeMS > f.forgetAfterMS {
+		f.start(&w, &fix)
+		s.pack(&w)
+		k := f.know(&w)
+		return f.estimate(&w, &k, VerdictWarmingUp, 0)
 	}
-	m := f.measure(s, &fix)
-	s.timeMS = fix.TimeMS
-	statedE, statedN := s.k.x[0]+float64(s.leashE), s.k.x[1]+float64(s.leashN)
-	stale := f.isStale(s, &fix, &m)
-	if stale && m.repeated {
-		m.hasVelocity, m.hasSpeed = false, false
-	}
-	s.k.predict(m.dt, f.processNoise(s, &m))
-	f.takeVelocity(s, &m)
-	verdict, d, used := VerdictStale, 0.0, false
-	if !stale {
-		verdict, d, used = f.takePosition(s, &m)
-	}
-	s.unseenS += float32(m.dt)
-	if used {
-		s.unseenS = 0
-	}
-	s.k.repair(f.cfg.MaxSpeedMPS)
-	f.leash(s, &m, statedE, statedN)
-	if used {
-		f.keepNear(s, &m)
-	}
-	f.display(s, verdict)
-	f.reanchor(s)
-	return f.estimate(s, verdict, d)
+	m := f.measure(&w, &fix)
+	w.timeMS, w.gapS = fix.TimeMS, float32(m.dt)
+	before := f.interact(&w, m.dt)
+	f.advance(&w, &m)
+	f.chain(&w, &fix, &m)
+	verdict, d := f.judge(&w, &m, &before)
+	f.learnDevice(&w, &m, verdict)
+	w.round()
+	f.settle(&w)
+	f.guard(&w, &m, verdict)
+	k := f.know(&w)
+	f.display(&w, &m, &k, verdict)
+	f.reanchor(&w)
+	s.pack(&w)
+	return f.estimate(&w, &k, verdict, d)
 }
 
 // Predict returns where the vehicle is at atMS, after the newest fix, with
-// uncertainty that grows. It answers false when the state knows nothing, or
+// uncertainty that grows. It returns false when the state knows nothing, or
 // when atMS is further ahead than Config.PredictLimit; an atMS before the
-// newest fix is answered as of that fix. s is not changed.
+// newest fix gives the estimate as of that fix. s is not changed.
 func (f *Filter) Predict(s *State, atMS int64) (Estimate, bool) {
 	if !s.known() || atMS-s.timeMS > f.predictLimitMS {
 		return Estimate{}, false
 	}
-	c := *s
-	if atMS > c.timeMS {
-		m := measurement{dt: float64(atMS-c.timeMS) / 1000}
-		m.since = m.dt + float64(c.unseenS)
-		c.k.predict(m.dt, f.processNoise(&c, &m))
-		c.timeMS = atMS
+	var w working
+	s.unpack(&w)
+	k := f.know(&w)
+	if atMS <= s.timeMS {
+		return f.estimate(&w, &k, VerdictNone, 0), true
 	}
-	return f.estimate(&c, VerdictNone, 0), true
+	m := measurement{dt: float64(atMS-w.timeMS) / msPerS}
+	// What the safety net has moved stays moved.
+	e, n := f.mean(&w)
+	e, n = w.liveE-e, w.liveN-n
+	f.carry(&w, &m)
+	f.advance(&w, &m)
+	f.settle(&w)
+	w.liveE += e
+	w.liveN += n
+	w.timeMS = atMS
+	ahead := f.know(&w)
+	w.leastVar += float32(max(0, ahead.variance-k.variance))
+	return f.estimate(&w, &ahead, VerdictNone, 0), true
 }
 
 // start begins a track at the fix. What was learned of the device stays.
-func (f *Filter) start(s *State, fix *Fix) Estimate {
-	learned := s.whiteVar > 0
-	*s = State{
-		timeMS: fix.TimeMS, anchor: newPlane(fix.LatDeg, fix.LonDeg), reportedAgeS: -1,
-		whiteVar: s.whiteVar, seen: s.seen, courses: s.courses, accuracyM: s.accuracyM,
-		speedLag: s.speedLag.kept(), courseLag: s.courseLag.kept(),
-		odometerM: s.odometerM, outliers: s.outliers,
-	}
-	if !learned {
-		s.courses = startCourses
+func (f *Filter) start(s *working, fix *Fix) {
+	old := *s
+	*s = working{common: common{
+		timeMS: fix.TimeMS, anchor: newPlane(fix.LatDeg, fix.LonDeg), velAgeS: -1,
+		odometerM: old.odometerM, whiteVar: old.whiteVar, stepVar: old.stepVar, devVar: old.devVar, biasVar: old.biasVar,
+		innovVar: old.innovVar, accuracyM: old.accuracyM, jitter: old.jitter, alongLag: old.alongLag,
+		acrossLag: old.acrossLag, trustNum: old.trustNum, trustDen: old.trustDen, seen: old.seen,
+		outliers: old.outliers, credible: old.credible, courseless: old.courseless,
+	}}
+	if !old.known() {
+		f.guess(s, fix)
 	}
 	m := f.measure(s, fix)
-	if !learned {
-		sd := f.cfg.DefaultAccuracyM
-		if s.accuracyM > 0 {
-			sd = float64(s.accuracyM)
-		}
-		sd *= f.tune.NoiseFraction
-		s.whiteVar = float64(sd * sd)
-		s.speedLag.s, s.courseLag.s = float32(f.tune.SpeedLagS), float32(f.tune.CourseLagS)
-	}
-	f.restart(s, 0, 0)
-	s.positionHash = hashPosition(fix)
-	f.takeVelocity(s, &m)
-	return f.estimate(s, VerdictWarmingUp, 0)
+	f.restart(s, &m)
+	s.round()
+	s.chainLatDeg, s.chainLonDeg, s.chainCount = fix.LatDeg, fix.LonDeg, 1
+	f.settle(s)
+	s.displayE, s.displayN = float32(s.liveE), float32(s.liveN)
 }
 
-// restart puts the track at (e, n) with unknown velocity.
-func (f *Filter) restart(s *State, e, n float64) {
-	sd, bias := f.cfg.DefaultAccuracyM, f.tune.BiasM
-	s.k.start(e, n, s.whiteVar+float64(sd*sd), float64(bias*bias), f.tune.StartVelVar)
-	s.setMeans(e, n, e, n)
-	s.support, s.altCount, s.standS = 1, 0, 0
-	s.speedLag, s.courseLag = s.speedLag.kept(), s.courseLag.kept()
-	s.leashE, s.leashN = 0, 0
+// guess is what is assumed of a device that is new.
+func (f *Filter) guess(s *working, fix *Fix) {
+	c := &f.c
+	sd := f.cfg.DefaultAccuracyM
+	if fix.Has&FieldAccuracy != 0 && fix.AccuracyM > 0 {
+		sd = min(max(float64(fix.AccuracyM), f.cfg.MinAccuracyM), c.MaxAccuracyM/msPerS)
+	}
+	s.biasVar = float64(sd * sd)
+	s.devVar = s.biasVar
+	sd *= c.NoiseFraction
+	s.whiteVar = max(c.FloorVar, float64(sd*sd))
+	s.stepVar = max(c.StepFloorVar, s.whiteVar)
+	s.jitter = float32(c.JitterStart)
+	s.alongLag.den, s.acrossLag.den = float32(c.LagPrior), float32(c.LagPrior)
+	s.trustNum, s.trustDen = float32(c.TrustStart*c.TrustPrior), float32(c.TrustPrior)
+}
+
+// restart puts the track at the fix, with unknown velocity.
+func (f *Filter) restart(s *working, m *measurement) {
+	r := f.noise(s, m).positions
+	if m.accuracyM > f.c.CoarseM {
+		r = max(r, float64(f.c.CoarseVar*float64(m.accuracyM*m.accuracyM)))
+	}
+	f.begin(s, m.e, m.n, r)
+	s.support, s.altCount, s.slowCount, s.snapAgeS = 1, 0, 0, -1
+	s.innovE, s.innovN = 0, 0
 }
 
 // reanchor moves the plane under a vehicle that has gone far from its anchor.
-func (f *Filter) reanchor(s *State) {
-	e, n := s.k.x[0], s.k.x[1]
-	if math.Abs(e)+math.Abs(n) < 10000 {
+func (f *Filter) reanchor(s *working) {
+	e, n := s.liveE, s.liveN
+	if !f.isFar(e, n) {
 		return
 	}
 	lat, lon := s.anchor.toDegrees(e, n)
 	s.anchor = newPlane(lat, lon)
-	s.k.x[0], s.k.x[1] = 0, 0
-	s.displayE -= e
-	s.displayN -= n
-	for _, v := range [...]*float32{&s.fastE, &s.slowE, &s.altE} {
+	for j := range s.tracks {
+		s.tracks[j].e -= e
+		s.tracks[j].n -= n
+	}
+	s.liveE, s.liveN = 0, 0
+	for _, v := range [...]*float32{&s.displayE, &s.slowE, &s.lastE, &s.snapE} {
 		*v -= float32(e)
 	}
-	for _, v := range [...]*float32{&s.fastN, &s.slowN, &s.altN} {
+	for _, v := range [...]*float32{&s.displayN, &s.slowN, &s.lastN, &s.snapN} {
 		*v -= float32(n)
 	}
 }

@@ -3,6 +3,10 @@
 // allocation in steady state. A Go program can import it alone.
 package gpsfilter
 
+// StateVersion is the version of State's encoding and of what Step computes.
+// Outputs of two versions may differ.
+const StateVersion = 4
+
 // Fields says which optional fields of a Fix were reported.
 type Fields uint8
 

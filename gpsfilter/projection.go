@@ -2,13 +2,6 @@ package gpsfilter
 
 import "math"
 
-const (
-	earthRadiusM   = 6371008.8
-	metresPerDeg   = earthRadiusM * math.Pi / 180
-	degPerMetre    = 1 / metresPerDeg
-	minCosLatitude = 1e-4
-)
-
 // plane is a tangent plane at an anchor. Within tens of kilometres its metres
 // are those of the sphere to better than the filter can see.
 type plane struct {
@@ -27,21 +20,21 @@ func newPlane(latDeg, lonDeg float64) plane {
 // antimeridian the short way.
 func (p *plane) toPlane(latDeg, lonDeg float64) (e, n float64) {
 	dLon := lonDeg - p.lonDeg
-	if dLon > 180 {
-		dLon -= 360
-	} else if dLon < -180 {
-		dLon += 360
+	if dLon > halfTurnDeg {
+		dLon -= fullTurnDeg
+	} else if dLon < -halfTurnDeg {
+		dLon += fullTurnDeg
 	}
 	return dLon * metresPerDeg * p.cosLat, (latDeg - p.latDeg) * metresPerDeg
 }
 
-// toDegrees is the inverse of toPlane; it always answers a valid coordinate.
+// toDegrees is the inverse of toPlane; it always returns a valid coordinate.
 func (p *plane) toDegrees(e, n float64) (latDeg, lonDeg float64) {
 	latDeg = p.latDeg + float64(n*degPerMetre)
 	lonDeg = p.lonDeg + float64(e*degPerMetre/p.cosLat)
-	latDeg = min(90, max(-90, latDeg))
-	if lonDeg > 180 || lonDeg < -180 {
-		lonDeg -= float64(360 * math.Floor((lonDeg+180)/360))
+	latDeg = min(maxLatDeg, max(-maxLatDeg, latDeg))
+	if lonDeg > halfTurnDeg || lonDeg < -halfTurnDeg {
+		lonDeg -= float64(fullTurnDeg * math.Floor((lonDeg+halfTurnDeg)/fullTurnDeg))
 	}
 	return latDeg, lonDeg
 }

@@ -6,93 +6,178 @@ import (
 	"math"
 )
 
-// StateVersion is the version of State's encoding and of what Step computes.
-// Outputs of two versions may differ.
-const StateVersion = 3
-
 // State is what the filter knows of one vehicle. It is a plain value without
 // pointers: an assignment copies it, and the copy is independent. The zero
 // value knows nothing. One goroutine at a time may use a State.
 type State struct {
+	common
+	tracks [modelCount]packed
+}
+
+// packed is a model in a state at rest.
+type packed struct {
+	e, n                       float64
+	ve, vn, pp, pv, vv, weight float32
+}
+
+// working is a state in a step.
+type working struct {
+	common
+	// tracks and weight are the models and how much each is believed.
+	tracks [modelCount]track
+	weight [modelCount]float64
+}
+
+func (s *State) unpack(w *working) {
+	w.common = s.common
+	for j := range s.tracks {
+		p := &s.tracks[j]
+		w.tracks[j] = track{p.e, p.n, float64(p.ve), float64(p.vn), float64(p.pp), float64(p.pv), float64(p.vv)}
+		w.weight[j] = float64(p.weight)
+	}
+}
+
+// round leaves of the models what pack keeps, so that what is stated in a step
+// can be stated again from the state at rest.
+func (w *working) round() {
+	for j := range w.tracks {
+		t := &w.tracks[j]
+		for _, v := range [...]*float64{&t.ve, &t.vn, &t.pp, &t.pv, &t.vv, &w.weight[j]} {
+			*v = float64(float32(*v))
+		}
+	}
+}
+
+func (s *State) pack(w *working) {
+	s.common = w.common
+	for j := range w.tracks {
+		t := &w.tracks[j]
+		s.tracks[j] = packed{t.e, t.n, float32(t.ve), float32(t.vn), float32(t.pp), float32(t.pv), float32(t.vv), float32(w.weight[j])}
+	}
+}
+
+// common is what a state has at rest and in a step.
+type common struct {
 	// timeMS is the newest fix's time.
 	timeMS int64
 	// anchor is where the plane touches; all positions below are in it.
 	anchor plane
-	k      kalman
-	// whiteVar is the learned variance per axis of the position's white
-	// noise, for a fix of the accuracy below.
-	whiteVar float64
-	// displayE and displayN are the display position, odometerM its way.
-	displayE, displayN, odometerM float64
+	// live and display are the two positions, odometerM the display track's
+	// length, leastVar the least variance that is stated.
+	liveE, liveN, odometerM      float64
+	displayE, displayN, leastVar float32
+	// chain is the last distinct position.
+	chainLatDeg, chainLonDeg float64
+	// whiteVar is the white noise of positions as they follow each other,
+	// stepVar that against the reported velocity; devVar is the variance about
+	// a dead-reckoned mean, biasVar what of it lasts; innovVar is the
+	// innovations' variance beyond the expected.
+	whiteVar, stepVar, devVar, biasVar float64
+	innovVar                           float32
 
-	// accuracyM is the accuracy last reported, 0 for none.
+	// accuracyM is the accuracy that the device usually reports, 0 for none.
 	accuracyM float32
-	// reportedE and reportedN are the velocity last reported, reportedAgeS
-	// how long ago; negative for never.
-	reportedE, reportedN, reportedAgeS float32
-	// fast and slow are running means of the reported position.
-	fastE, fastN, slowE, slowN float32
-	// leashE and leashN are the stated position minus the track's.
-	leashE, leashN float32
-	// offE and offN are the last innovation, where it was large.
-	offE, offN float32
-	// courses is the recent share of driving fixes that had a course.
-	courses float32
-	// standS is how long the vehicle has stood; 0 when it moves.
-	standS float32
-	// staleS is how long the position has been repeated.
-	staleS float32
-	// seen counts the fixes that the noise was learned from, at most maxSeen.
-	seen float32
-	// support counts the fixes that agree with the track, at most maxSupport.
-	support float32
-	// alt is a second place that fixes which disagree with the track have
-	// shown: where, how many of them in a row agreed, how long ago.
-	altE, altN, altCount, altAgeS float32
-	// unseenS is for how long no position has been used.
-	unseenS float32
-	// speedLag and courseLag are by how much the reported speed and course are
-	// late.
-	speedLag, courseLag lag
-	// outliers is the recent share of fixes that were not used.
-	outliers float32
-	// positionHash recognises a repeated position.
-	positionHash uint32
+	// vel is the velocity last reported, velAgeS how long ago, negative for
+	// never; turn is its last change, jitter its noise.
+	velE, velN, velAgeS, turnE, turnN, jitter float32
+	// alongLag and acrossLag are by how much it is late.
+	alongLag, acrossLag lag
+	// innov is the last normalised innovation.
+	innovE, innovN float32
+	// last is the position of the fix before and slow the dead-reckoned mean of
+	// slowCount positions in a row; none if the fix before was not used.
+	lastE, lastN, slowE, slowN float32
+	// trustNum / trustDen is the share of the bias that is believed. snap is
+	// the dead-reckoned place where fixes were expected snapAgeS ago, snapB the
+	// bias of then; a negative age for none.
+	trustNum, trustDen, snapE, snapN, snapBE, snapBN, snapAgeS float32
+	// chainCount distinct positions in a row are plausible together, the last
+	// of them chainAgeS ago. staleS is how long the position has been repeated.
+	chainAgeS, staleS float32
+	// gapS is the time between the last two fixes.
+	gapS float32
+	// outliers and credible are for the diagnosis.
+	outliers, credible float32
+	// All counters are bounded. seen counts the fixes that were learned from,
+	// support those that agree with the track; altCount is how many fixes in a
+	// row have shown another place, gridCount how many had rounded coordinates,
+	// doubts how many were doubtful, coarseCount how many far coarser than usual,
+	// courseless how many had a speed but no course.
+	seen, slowCount, courseless                                   uint16
+	support, altCount, chainCount, gridCount, doubts, coarseCount uint8
+	// recent are hashes of the last distinct positions, the newest first.
+	recent [hashes]uint32
 }
-
-// stateSize is the encoded size of a State in bytes.
-const stateSize = 1 + 8 + 8*34 + 4*32
 
 // TimeMS returns the device time of the newest fix that was stepped, in
 // milliseconds since the Unix epoch; 0 when the state knows nothing.
-func (s *State) TimeMS() int64 { return s.timeMS }
+func (s *common) TimeMS() int64 { return s.timeMS }
+
+// OdometerM returns the length of the display track so far, in metres.
+func (s *common) OdometerM() float64 { return s.odometerM }
 
 // known says whether the state has a position.
-func (s *State) known() bool { return s.anchor.cosLat != 0 }
+func (s *common) known() bool { return s.anchor.cosLat != 0 }
 
-// AppendBinary appends the state's encoding, at most 768 bytes, to dst and
+// doubles lists the float64 fields in the order of the encoding.
+func (s *State) doubles(visit func(*float64)) {
+	for _, v := range [...]*float64{
+		&s.anchor.latDeg, &s.anchor.lonDeg,
+		&s.liveE, &s.liveN, &s.odometerM, &s.chainLatDeg, &s.chainLonDeg,
+		&s.whiteVar, &s.stepVar, &s.devVar, &s.biasVar,
+	} {
+		visit(v)
+	}
+	for j := range s.tracks {
+		t := &s.tracks[j]
+		visit(&t.e)
+		visit(&t.n)
+	}
+}
+
+// singles lists the float32 fields in the order of the encoding.
+func (s *State) singles(visit func(*float32)) {
+	for _, v := range [...]*float32{
+		&s.displayE, &s.displayN, &s.leastVar, &s.innovVar, &s.accuracyM, &s.velE, &s.velN, &s.velAgeS, &s.turnE, &s.turnN, &s.jitter,
+		&s.alongLag.num, &s.alongLag.den, &s.acrossLag.num, &s.acrossLag.den,
+		&s.innovE, &s.innovN, &s.lastE, &s.lastN, &s.slowE, &s.slowN,
+		&s.trustNum, &s.trustDen, &s.snapE, &s.snapN, &s.snapBE, &s.snapBN, &s.snapAgeS,
+		&s.chainAgeS, &s.staleS, &s.gapS, &s.outliers, &s.credible,
+	} {
+		visit(v)
+	}
+	for j := range s.tracks {
+		t := &s.tracks[j]
+		for _, v := range [...]*float32{&t.ve, &t.vn, &t.pp, &t.pv, &t.vv, &t.weight} {
+			visit(v)
+		}
+	}
+}
+
+// counters lists the counters in the order of the encoding.
+func (s *State) counters(long func(*uint16), short func(*uint8)) {
+	for _, v := range [...]*uint16{&s.seen, &s.slowCount, &s.courseless} {
+		long(v)
+	}
+	for _, v := range [...]*uint8{&s.support, &s.altCount, &s.chainCount, &s.gridCount, &s.doubts, &s.coarseCount} {
+		short(v)
+	}
+}
+
+// AppendBinary appends the state's encoding, at most 512 bytes, to dst and
 // returns it. Equal states have equal encodings, and decoding restores every
 // bit of the state.
 func (s *State) AppendBinary(dst []byte) []byte {
 	le := binary.LittleEndian
 	dst = append(dst, StateVersion)
 	dst = le.AppendUint64(dst, uint64(s.timeMS))
-	dst = le.AppendUint64(dst, math.Float64bits(s.anchor.latDeg))
-	dst = le.AppendUint64(dst, math.Float64bits(s.anchor.lonDeg))
-	dst = le.AppendUint64(dst, math.Float64bits(s.anchor.cosLat))
-	for _, v := range s.k.x {
-		dst = le.AppendUint64(dst, math.Float64bits(v))
+	s.doubles(func(v *float64) { dst = le.AppendUint64(dst, math.Float64bits(*v)) })
+	s.singles(func(v *float32) { dst = le.AppendUint32(dst, math.Float32bits(*v)) })
+	s.counters(func(v *uint16) { dst = le.AppendUint16(dst, *v) }, func(v *uint8) { dst = append(dst, *v) })
+	for _, h := range s.recent {
+		dst = le.AppendUint32(dst, h)
 	}
-	for _, v := range s.k.p {
-		dst = le.AppendUint64(dst, math.Float64bits(v))
-	}
-	for _, v := range [...]float64{s.whiteVar, s.displayE, s.displayN, s.odometerM} {
-		dst = le.AppendUint64(dst, math.Float64bits(v))
-	}
-	for _, v := range s.singles() {
-		dst = le.AppendUint32(dst, math.Float32bits(*v))
-	}
-	return le.AppendUint32(dst, s.positionHash)
+	return dst
 }
 
 // UnmarshalBinary decodes what AppendBinary wrote. It refuses other versions,
@@ -102,52 +187,80 @@ func (s *State) UnmarshalBinary(b []byte) error {
 	if len(b) == 0 || b[0] != StateVersion {
 		return fmt.Errorf("filter state: its version is not %d", StateVersion)
 	}
-	if len(b) != stateSize {
-		return fmt.Errorf("filter state: %d bytes, want %d", len(b), stateSize)
-	}
 	var d State
-	le := binary.LittleEndian
-	d.timeMS = int64(le.Uint64(b[1:]))
-	b = b[9:]
-	finite := true
-	double := func(v *float64) {
-		*v = math.Float64frombits(le.Uint64(b))
-		finite = finite && !math.IsNaN(*v) && !math.IsInf(*v, 0)
-		b = b[8:]
+	r := decoder{rest: b[1:], finite: true}
+	d.timeMS = int64(r.uint64())
+	d.doubles(func(v *float64) {
+		*v = math.Float64frombits(r.uint64())
+		r.check(*v)
+	})
+	d.singles(func(v *float32) {
+		*v = math.Float32frombits(r.uint32())
+		r.check(float64(*v))
+	})
+	d.counters(func(v *uint16) { *v = r.uint16() }, func(v *uint8) { *v = r.uint8() })
+	for i := range d.recent {
+		d.recent[i] = r.uint32()
 	}
-	double(&d.anchor.latDeg)
-	double(&d.anchor.lonDeg)
-	double(&d.anchor.cosLat)
-	for i := range d.k.x {
-		double(&d.k.x[i])
-	}
-	for i := range d.k.p {
-		double(&d.k.p[i])
-	}
-	for _, v := range [...]*float64{&d.whiteVar, &d.displayE, &d.displayN, &d.odometerM} {
-		double(v)
-	}
-	for _, v := range d.singles() {
-		*v = math.Float32frombits(le.Uint32(b))
-		finite = finite && !math.IsNaN(float64(*v)) && !math.IsInf(float64(*v), 0)
-		b = b[4:]
-	}
-	d.positionHash = le.Uint32(b)
-	if !finite {
+	switch {
+	case r.short || len(r.rest) > 0:
+		return fmt.Errorf("filter state: %d bytes, want %d", len(b), len(new(State).AppendBinary(nil)))
+	case !r.finite:
 		return fmt.Errorf("filter state: a number is not finite")
+	}
+	if d.timeMS != 0 {
+		d.anchor = newPlane(d.anchor.latDeg, d.anchor.lonDeg)
 	}
 	*s = d
 	return nil
 }
 
-// singles lists the float32 fields in the order of the encoding.
-func (s *State) singles() [31]*float32 {
-	return [31]*float32{
-		&s.accuracyM, &s.reportedE, &s.reportedN, &s.reportedAgeS,
-		&s.fastE, &s.fastN, &s.slowE, &s.slowN, &s.leashE, &s.leashN, &s.offE, &s.offN, &s.courses,
-		&s.standS, &s.staleS, &s.seen, &s.support,
-		&s.altE, &s.altN, &s.altCount, &s.altAgeS, &s.unseenS,
-		&s.speedLag.s, &s.speedLag.info, &s.speedLag.e, &s.speedLag.n,
-		&s.courseLag.s, &s.courseLag.info, &s.courseLag.e, &s.courseLag.n, &s.outliers,
+// decoder reads little-endian words and notes what is wrong.
+type decoder struct {
+	rest          []byte
+	short, finite bool
+}
+
+func (r *decoder) take(n int) []byte {
+	if len(r.rest) < n {
+		r.short = true
+		r.rest = nil
+		return nil
 	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *decoder) uint64() uint64 {
+	low, high := r.uint32(), r.uint32()
+	return uint64(high)<<wordBits | uint64(low)
+}
+
+func (r *decoder) uint32() uint32 {
+	b := r.take(wordBits / byteBits)
+	if b == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(b)
+}
+
+func (r *decoder) uint16() uint16 {
+	b := r.take(wordBits / byteBits / 2)
+	if b == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint16(b)
+}
+
+func (r *decoder) uint8() uint8 {
+	b := r.take(1)
+	if b == nil {
+		return 0
+	}
+	return b[0]
+}
+
+func (r *decoder) check(v float64) {
+	r.finite = r.finite && !math.IsNaN(v) && !math.IsInf(v, 0)
 }

@@ -1,88 +1,93 @@
 package gpsfilter
 
-// lag is by how much a reported part of the velocity is later than the
-// position.
-type lag struct {
-	// s is the lag in seconds, info how much has been learned of it.
-	s, info float32
-	// e and n are how far the predicted position would be elsewhere if the lag
-	// were one second longer.
-	e, n float32
-}
+import "math"
 
-// moves tells of a change of the reported velocity.
-func (l *lag) moves(de, dn float64) {
-	l.e += float32(de)
-	l.n += float32(dn)
-}
+// lag is by how much a part of the reported velocity is late: num over den
+// seconds.
+type lag struct{ num, den float32 }
 
-// kept is what was learned, for a new track.
-func (l *lag) kept() lag { return lag{s: l.s, info: l.info} }
+func (l *lag) value() float64 { return float64(l.num) / float64(l.den) }
 
-// takeVelocity uses the reported velocity, or the speed alone. Speed and course
-// are each late by a learned lag, which the acceleration makes up for. A
-// receiver smooths its course, most of all when it is slow.
-func (f *Filter) takeVelocity(s *State, m *measurement) {
-	t := &f.tune
-	switch {
-	case m.hasVelocity:
-		al2, ac2 := float64(m.accAlong*m.accAlong), float64(m.accAcross*m.accAcross)
-		base := float64(t.SpeedSD * t.SpeedSD)
-		along := base + float64(t.SpeedPerAlong*al2) + float64(t.SpeedPerAcross*ac2)
-		h := float64(t.HeadingSD * m.speed)
-		across := base + float64(h*h) + float64(t.CoursePerAlong*al2) + float64(t.CoursePerAcross*ac2)
-		courseLag := float64(s.courseLag.s)
-		if m.drives() {
-			low := t.LowSpeedSD / (1 + float64(m.speed*m.speed)/25)
-			across += float64(low * low)
-			v := m.speed / t.SlowLagMPS
-			courseLag += t.SlowLagS / (1 + float64(v*v))
+// carry computes the carried model's step: the mean of the reported velocities
+// before and now times the time between, put right for a velocity that is late.
+func (f *Filter) carry(s *working, m *measurement) {
+	c := &f.c
+	dt, known, age := m.dt, s.velAgeS >= 0, float64(max(0, s.velAgeS))
+	dt2 := float64(dt * dt)
+	bridge := float64(c.BridgeMPS2*dt2) / bridge12
+	m.stepVar = float64(float64(c.VelocitySD*c.VelocitySD)*dt) + float64(bridge*bridge) + float64(float64(c.JitterShare*float64(s.jitter))*dt)
+	le, ln := float64(s.velE), float64(s.velN)
+	if !m.hasVelocity || !known {
+		m.stepE, m.stepN = float64(dt*le), float64(dt*ln)
+		if m.hasVelocity {
+			m.stepE, m.stepN = float64(dt*m.ve), float64(dt*m.vn)
 		}
-		s.k.updateVelocity(m.ue, m.un, m.speed+float64(float64(s.speedLag.s)*m.accAlong), along)
-		s.k.updateVelocity(-m.un, m.ue, float64(courseLag*m.accAcross), across)
-	case m.hasSpeed:
-		f.takeSpeed(s, m)
-	}
-}
-
-// takeSpeed uses a reported speed without a course, by the second-order
-// extended Kalman filter (Bar-Shalom, Li and Kirubarajan 2001, section 10.3.2):
-// where the direction is uncertain, the speed is more than the length of the
-// mean velocity.
-func (f *Filter) takeSpeed(s *State, m *measurement) {
-	k := &s.k
-	v := k.speed()
-	if v <= 1 || k.p[p22]+k.p[p33] >= float64(v*v) {
+		unknown := float64(c.StartVelSD * c.StartVelSD)
+		if known {
+			unknown = min(unknown, float64(c.CruiseQ*(age+dt)))
+			s.velAgeS += float32(dt)
+		}
+		m.stepVar += float64(unknown * dt2)
+		if m.hasVelocity {
+			s.velE, s.velN, s.velAgeS, s.turnE, s.turnN = float32(m.ve), float32(m.vn), 0, 0, 0
+		}
 		return
 	}
-	ue, un := k.x[2]/v, k.x[3]/v
-	across := float64(float64(un*un)*k.p[p22]) - float64(2*float64(float64(ue*un)*k.p[p23])) + float64(float64(ue*ue)*k.p[p33])
-	longer := max(0, across) / float64(2*v)
-	wheel := f.tune.WheelSD
-	k.updateVelocity(ue, un, m.speed-longer, float64(wheel*wheel)+float64(2*float64(longer*longer)))
-}
-
-// learnLags takes the innovation, its measurement variance and its predicted
-// variance.
-func (f *Filter) learnLags(s *State, in *innovation) {
-	f.learnLag(&s.speedLag, in)
-	f.learnLag(&s.courseLag, in)
-}
-
-// learnLag learns a lag by recursive prediction error (Ljung and Söderström,
-// "Theory and Practice of Recursive Identification", 1983).
-func (f *Filter) learnLag(l *lag, in *innovation) {
-	t := &f.tune
-	le, ln := float64(l.e), float64(l.n)
-	g2 := float64(le*le) + float64(ln*ln)
-	v := in.r + in.prior
-	if g2 > t.LagMinDV {
-		info := float64(float64(l.info)*t.LagForget) + g2/v
-		dot := float64(le*in.e) + float64(ln*in.n)
-		l.info = float32(info)
-		l.s = min(1.2, max(-0.3, l.s+float32(dot/v/(info+t.LagPrior))))
+	de, dn := m.ve-le, m.vn-ln
+	m.stepE, m.stepN = float64(dt*(m.ve+le))/2, float64(dt*(m.vn+ln))/2
+	f.late(s, m, de, dn)
+	share := float64(c.BridgeShare * (dt + age))
+	m.stepVar += float64(float64(share*share)*halfDot(de, dn, de, dn)) + float64(float64(c.CruiseQ*age)*dt2)
+	if age == 0 && dt < c.JitterMaxS {
+		f.learnJitter(s, de, dn)
 	}
-	keep := float32(in.r / v)
-	l.e *= keep
-	l.n *= keep
+	s.turnE, s.turnN = float32(de), float32(dn)
+	s.velE, s.velN, s.velAgeS = float32(m.ve), float32(m.vn), 0
+}
+
+// late puts the step right for speed and course that are each late: by their
+// change, the position would be elsewhere if the lag were a second longer.
+func (f *Filter) late(s *working, m *measurement, de, dn float64) {
+	ue, un := 0.0, 1.0
+	if v2 := dot(m.ve, m.vn, m.ve, m.vn); v2 >= 1 {
+		k := 1 / math.Sqrt(v2)
+		ue, un = float64(k*m.ve), float64(k*m.vn)
+	}
+	along, across := dot(de, dn, ue, un), float64(dn*ue)-float64(de*un)
+	m.alongE, m.alongN = float64(along*ue), float64(along*un)
+	m.acrossE, m.acrossN = -float64(across*un), float64(across*ue)
+	la, lc := s.alongLag.value(), s.acrossLag.value()
+	m.stepE += float64(la*m.alongE) + float64(lc*m.acrossE)
+	m.stepN += float64(la*m.alongN) + float64(lc*m.acrossN)
+}
+
+// learnJitter learns the reported velocity's noise from its second differences.
+func (f *Filter) learnJitter(s *working, de, dn float64) {
+	c := &f.c
+	je, jn := de-float64(s.turnE), dn-float64(s.turnN)
+	j := float64(s.jitter)
+	j += float64(c.JitterRate * (min(dot(je, jn, je, jn)/jitter12, float64(c.Clip*j)+c.SmallVar) - j))
+	s.jitter = float32(j)
+}
+
+// learnLags takes a step's error and its variance per axis. It is the recursive
+// prediction error method (Ljung and Söderström 1983) for a linear model.
+func (f *Filter) learnLags(s *working, m *measurement, ue, un, v float64) {
+	if !m.hasVelocity || dot(ue, un, ue, un) > float64(f.c.LagClip*(v+f.c.SmallVar)) {
+		return
+	}
+	inverse := 1 / (float64(2*v) + m.stepVar)
+	f.learnLag(&s.alongLag, m.alongE, m.alongN, ue, un, inverse)
+	f.learnLag(&s.acrossLag, m.acrossE, m.acrossN, ue, un, inverse)
+}
+
+func (f *Filter) learnLag(l *lag, e, n, ue, un, inverse float64) {
+	c := &f.c
+	now := l.value()
+	ue += float64(now * e)
+	un += float64(now * n)
+	num := float64(c.LagForget*float64(l.num)) + float64(inverse*dot(ue, un, e, n))
+	den := float64(c.LagForget*(float64(l.den)-c.LagPrior)) + float64(inverse*dot(e, n, e, n)) + c.LagPrior
+	most := float64(c.MaxLagS * den)
+	l.num, l.den = float32(min(most, max(-most, num))), float32(den)
 }

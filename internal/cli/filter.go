@@ -21,7 +21,9 @@ func newFilter(world IO) *cobra.Command {
 		Long: `Filter fixes from standard input, in order of arrival (CSV with the columns
 vehicle_id, unix_ms, lat, lon and, as far as there are any, accuracy_m,
 speed_mps, heading_deg; an empty cell was not reported), and write one row for
-each row, in the same order, with the vehicle's live position right after it.
+each row, in the same order, with the vehicle's live position right after it
+(live_lat, live_lon: the best causal estimate) and its display position
+(display_lat, display_lon: calm, for maps and distance).
 
 A row that breaks a rule is written with the verdict "refused" and told on
 standard error; the exit code is then 3.
@@ -29,7 +31,8 @@ standard error; the exit code is then 3.
 With --eval, it compares the live position with a reference trajectory (CSV with
 the columns unix_ms, lat, lon) and prints a table instead, for the drive as it is
 and with injected faults. Given a folder, it does so for all NAME.csv.gz with a
-NAME.truth.csv.gz in it, and reads nothing from standard input.`,
+NAME.truth.csv.gz in it, and reads nothing from standard input; of a folder with
+the folders truth, drives and quirks, for all in them.`,
 		Example: `  starling filter < drive.csv > clean.csv
   zcat drive.csv.gz | starling filter --window 10s
   zcat drive.csv.gz | starling filter --eval drive.truth.csv.gz
@@ -62,19 +65,16 @@ func evaluateFilter(world IO, truth string) error {
 	if err != nil {
 		return err
 	}
-	var streams []filtereval.Stream
 	if info, err := os.Stat(truth); err == nil && info.IsDir() {
-		streams, err = filtereval.LoadDir(truth)
-		if err != nil {
+		if err := filtereval.Folder(world.Out, truth, f, true); err != nil {
 			return fmt.Errorf("evaluate the filter: %w", err)
 		}
-	} else {
-		stream, err := filtereval.LoadDrive("stdin", world.In, truth)
-		if err != nil {
-			return fmt.Errorf("evaluate the filter: %w", err)
-		}
-		streams = []filtereval.Stream{stream}
+		return nil
 	}
-	filtereval.Evaluate(streams, filtereval.Starling(f)).Print(world.Out, true)
+	stream, err := filtereval.LoadDrive("stdin", world.In, truth)
+	if err != nil {
+		return fmt.Errorf("evaluate the filter: %w", err)
+	}
+	filtereval.NewSuite([]filtereval.Stream{stream}, 0).Judge(filtereval.Starling(f)).Print(world.Out, true)
 	return nil
 }

@@ -24,7 +24,7 @@ func TestFilterEvaluatesTheFixesOfItsInput(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(truth.String()), 0o600))
 	out := runCLI(t, context.Background(), fixes.String(), "filter", "--eval", path)
 	require.Zero(t, out.code, out.err)
-	require.Contains(t, out.out, "path length / truth")
+	require.Contains(t, out.out, "display path to truth")
 	require.Contains(t, out.out, "stdin", "the stream's own figures are there")
 
 	out = runCLI(t, context.Background(), "vehicle_id,unix_ms,lat\n", "filter", "--eval", path)

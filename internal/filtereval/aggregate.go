@@ -1,142 +1,178 @@
 package filtereval
 
-// ratios is the geometric mean over the runs that have a positive value.
-func ratios(runs []run, of func(r *run) float64) float64 {
+import (
+	"math"
+	"sort"
+)
+
+func p50raw(r *judged) float64  { return r.live.P50M / r.raw.P50M }
+func p95raw(r *judged) float64  { return r.live.P95M / r.raw.P95M }
+func p50base(r *judged) float64 { return r.live.P50M / r.base.P50M }
+func p95base(r *judged) float64 { return r.live.P95M / r.base.P95M }
+func inside(r *judged) float64  { return float64(r.live.Inside) / float64(r.live.Rows) }
+func accepted(r *judged) float64 {
+	return float64(r.live.Accepted) / float64(r.live.Rows)
+}
+func path(r *judged) float64    { return r.live.PathM / r.live.TruthM }
+func settled(r *judged) float64 { return r.live.SettledPathM / r.live.SettledTruthM }
+
+// kindFigure is one kind's figure.
+type kindFigure struct {
+	kind  string
+	value float64
+}
+
+// byKind is each kind's geometric mean of its runs' figures, by kind.
+func byKind(runs []judged, of func(*judged) float64) []kindFigure {
+	values := map[string][]float64{}
+	for i := range runs {
+		if v := of(&runs[i]); v > 0 && !math.IsInf(v, 0) {
+			values[runs[i].stream.Kind] = append(values[runs[i].stream.Kind], v)
+		}
+	}
+	out := make([]kindFigure, 0, len(values))
+	for kind, v := range values {
+		out = append(out, kindFigure{kind, geometricMean(v)})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].kind < out[j].kind })
+	return out
+}
+
+// total is the geometric mean of the kinds' figures.
+func total(runs []judged, of func(*judged) float64) float64 {
+	var v []float64
+	for _, k := range byKind(runs, of) {
+		v = append(v, k.value)
+	}
+	return geometricMean(v)
+}
+
+// worst and least are the largest and the smallest of the kinds' figures.
+func worst(figures []kindFigure) kindFigure {
+	out := kindFigure{value: math.Inf(-1)}
+	for _, k := range figures {
+		if k.value > out.value {
+			out = k
+		}
+	}
+	return out
+}
+
+func least(figures []kindFigure) kindFigure {
+	out := kindFigure{value: math.Inf(1)}
+	for _, k := range figures {
+		if k.value < out.value {
+			out = k
+		}
+	}
+	return out
+}
+
+// geometric is the geometric mean over runs, whatever their kinds.
+func geometric(runs []judged, of func(*judged) float64) float64 {
 	var v []float64
 	for i := range runs {
-		if x := of(&runs[i]); x > 0 {
+		if x := of(&runs[i]); x > 0 && !math.IsInf(x, 0) {
 			v = append(v, x)
 		}
 	}
 	return geometricMean(v)
 }
 
-func of(runs []run, a, b func(*run) float64) []float64 {
-	return []float64{ratios(runs, a), ratios(runs, b)}
+// share is the part of the runs that hold.
+func share(runs []judged, hold func(*judged) bool) float64 {
+	n := 0
+	for i := range runs {
+		if hold(&runs[i]) {
+			n++
+		}
+	}
+	return float64(n) / float64(len(runs))
 }
 
-func kindOf(runs []run, kind string) []run {
-	var out []run
+func withVelocity(runs []judged) []judged {
+	var out []judged
 	for _, r := range runs {
-		if r.kind == kind {
+		if r.velocity {
 			out = append(out, r)
 		}
 	}
 	return out
 }
 
-func without(runs []run, kind string) []run {
-	var out []run
+// largest returns the largest errors of the filter and of the baseline.
+func largest(runs []judged) (live, base float64) {
 	for _, r := range runs {
-		if r.kind != kind {
-			out = append(out, r)
+		live, base = max(live, r.live.LargestM), max(base, r.base.LargestM)
+	}
+	return live, base
+}
+
+// beyond is the share of runs whose largest error is above both limits.
+func beyond(runs []judged, limitM float64) float64 {
+	return share(runs, func(r *judged) bool { return r.live.LargestM > max(limitM, r.base.LargestM) })
+}
+
+// driftByKind is the kinds' display path at standstill in metres per minute.
+func driftByKind(runs []judged) []kindFigure {
+	type sum struct{ m, s float64 }
+	sums := map[string]*sum{}
+	var order []string
+	for _, r := range runs {
+		s := sums[r.stream.Kind]
+		if s == nil {
+			s = &sum{}
+			sums[r.stream.Kind] = s
+			order = append(order, r.stream.Kind)
+		}
+		s.m, s.s = s.m+r.live.DriftM, s.s+r.live.StandingS
+	}
+	sort.Strings(order)
+	var out []kindFigure
+	for _, k := range order {
+		if s := sums[k]; s.s > 0 {
+			out = append(out, kindFigure{k, s.m / s.s * 60})
 		}
 	}
 	return out
 }
 
-func p50raw(r *run) float64  { return r.starling.P50() / r.raw.P50() }
-func p95raw(r *run) float64  { return r.starling.P95() / r.raw.P95() }
-func p50base(r *run) float64 { return r.starling.P50() / r.base.P50() }
-func p95base(r *run) float64 { return r.starling.P95() / r.base.P95() }
-func length(r *run) float64  { return r.starling.LiveM / r.starling.TruthM }
-
-func settledLength(r *run) float64 { return r.starling.SettledLiveM / r.starling.SettledTruthM }
-
-type named struct {
-	name string
-	runs []run
-}
-
-// byName groups runs of one name that follow each other.
-func byName(runs []run) []named {
-	var out []named
-	for _, r := range runs {
-		if len(out) == 0 || out[len(out)-1].name != r.name {
-			out = append(out, named{name: r.name})
-		}
-		out[len(out)-1].runs = append(out[len(out)-1].runs, r)
-	}
-	return out
-}
-
-func largest(runs []run) float64 {
-	m := 0.0
-	for _, r := range runs {
-		m = max(m, r.starling.LargestM)
-	}
-	return m
-}
-
-func medianLargest(runs []run) float64 {
+// drift is the mean of the kinds' display path at standstill in metres per
+// minute.
+func drift(runs []judged) float64 {
 	var v []float64
-	for _, r := range runs {
-		v = append(v, r.starling.LargestM)
+	for _, k := range driftByKind(runs) {
+		v = append(v, k.value)
 	}
-	return quantile(v, 0.5)
+	return mean(v)
 }
 
-func pooledLength(runs []run) float64 {
-	var a, b float64
-	for _, r := range runs {
-		a, b = a+r.starling.LiveM, b+r.starling.TruthM
-	}
-	return a / b
-}
-
-// drift is in metres per minute.
-func drift(runs []run) float64 {
-	var m, s float64
-	for _, r := range runs {
-		m, s = m+r.starling.DriftM, s+r.starling.StandingS
-	}
-	return m / s * 60
-}
-
-func headings(runs []run) (errs []float64, share float64) {
+// headings returns quantiles of the heading's error over all moving rows, the
+// kinds' mean of the same, and the share of moving rows with a heading.
+func headings(runs []judged) (p50, p95, kinds50, kinds95, have float64) {
+	var all []float64
+	byKind := map[string][]float64{}
 	moving := 0
 	for _, r := range runs {
-		errs = append(errs, r.starling.HeadingErrors...)
-		moving += r.starling.Moving
+		all = append(all, r.live.HeadingErrors...)
+		byKind[r.stream.Kind] = append(byKind[r.stream.Kind], r.live.HeadingErrors...)
+		moving += r.live.Moving
 	}
-	return errs, float64(len(errs)) / float64(moving)
-}
-
-func inside(runs []run) float64 {
-	in, n := 0, 0
-	for _, r := range runs {
-		in, n = in+r.starling.Inside, n+len(r.starling.Errors)
+	var m50, m95 []float64
+	for _, v := range byKind {
+		if len(v) > 0 {
+			m50, m95 = append(m50, quantile(v, .5)), append(m95, quantile(v, .95))
+		}
 	}
-	return float64(in) / float64(n)
+	sort.Float64s(m50)
+	sort.Float64s(m95)
+	return quantile(all, .5), quantile(all, .95), mean(m50), mean(m95), float64(len(all)) / float64(moving)
 }
 
-// percent is the share of one count in another over all runs.
-func percent(runs []run, part, whole func(*Score) int) float64 {
-	p, w := 0, 0
-	for _, r := range runs {
-		p, w = p+part(r.starling), w+whole(r.starling)
+func mean(v []float64) float64 {
+	s := 0.0
+	for _, x := range v {
+		s += x
 	}
-	return 100 * float64(p) / float64(w)
-}
-
-func jumps(runs []run) float64 {
-	return percent(runs, func(s *Score) int { return s.JumpsLeft }, func(s *Score) int { return s.Jumps })
-}
-
-func settledJumps(runs []run) float64 {
-	return percent(runs, func(s *Score) int { return s.SettledJumpsLeft }, func(s *Score) int { return s.Jumps })
-}
-
-func good(s *Score) int { return s.Good }
-
-func displaced(runs []run) float64 {
-	return percent(runs, func(s *Score) int { return s.Displaced }, good)
-}
-
-func refused(runs []run) float64 {
-	return percent(runs, func(s *Score) int { return s.Refused }, good)
-}
-
-func spoilt(runs []run) float64 {
-	return percent(runs, func(s *Score) int { return s.Spoilt }, good)
+	return s / float64(len(v))
 }

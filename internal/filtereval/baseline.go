@@ -13,7 +13,7 @@ func Raw(fixes []gpsfilter.Fix) []gpsfilter.Estimate {
 			TimeMS: f.TimeMS, LatDeg: f.LatDeg, LonDeg: f.LonDeg,
 			SpeedMPS: float64(f.SpeedMPS), HasSpeed: f.Has&gpsfilter.FieldSpeed != 0,
 			HeadingDeg: float64(f.HeadingDeg), HasHeading: f.Has&gpsfilter.FieldHeading != 0,
-			VarEastM2: 25, VarNorthM2: 25,
+			VarEastM2: 25, VarNorthM2: 25, DisplayLatDeg: f.LatDeg, DisplayLonDeg: f.LonDeg,
 		}
 	}
 	return out
@@ -26,26 +26,6 @@ func Starling(f *gpsfilter.Filter) Runner {
 		out := make([]gpsfilter.Estimate, len(fixes))
 		for i, fix := range fixes {
 			out[i] = f.Step(&s, fix)
-		}
-		return out
-	}
-}
-
-// Smoothed runs gpsfilter with a lag: the estimate of a fix is the one that is
-// known lagMS later.
-func Smoothed(f *gpsfilter.Filter, lagMS int64) Runner {
-	return func(fixes []gpsfilter.Fix) []gpsfilter.Estimate {
-		var s gpsfilter.State
-		var window []gpsfilter.Estimate
-		out := make([]gpsfilter.Estimate, len(fixes))
-		end := 0
-		for i, fix := range fixes {
-			for end < len(fixes) && fixes[end].TimeMS <= fix.TimeMS+lagMS {
-				end++
-			}
-			window = f.Smooth(window[:0], s, fixes[i:end])
-			out[i] = window[0]
-			f.Step(&s, fix)
 		}
 		return out
 	}
@@ -102,6 +82,7 @@ func Baseline(fixes []gpsfilter.Fix) []gpsfilter.Estimate {
 		}
 		e := gpsfilter.Estimate{TimeMS: f.TimeMS, VarEastM2: pp, VarNorthM2: pp, SpeedMPS: v.norm(), HasSpeed: true}
 		e.LatDeg, e.LonDeg = fr.degrees(x)
+		e.DisplayLatDeg, e.DisplayLonDeg = e.LatDeg, e.LonDeg
 		if e.SpeedMPS > 1 {
 			e.HeadingDeg, e.HasHeading = courseDeg(v), true
 		}

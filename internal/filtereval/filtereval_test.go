@@ -15,22 +15,29 @@ import (
 	"github.com/starling-fleet/starling/internal/filtereval"
 )
 
-// truthDir returns the folder of drives with truth. Away from the data tests
-// say so and skip; in CI they must run.
-func truthDir(t testing.TB) string {
+// dataDir returns a folder of the development data. Away from it tests say so
+// and skip; in CI they must run.
+func dataDir(t testing.TB, name string) string {
 	t.Helper()
 	data := os.Getenv("STARLING_DATA")
 	if data == "" {
 		data = filepath.Join("..", "..", "..", "shared", "data")
 	}
-	dir := filepath.Join(data, "truth")
+	dir := filepath.Join(data, name)
 	if _, err := os.Stat(dir); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("CI needs the drives: %v", err)
 		}
-		t.Skipf("no drives with truth: %v (set STARLING_DATA)", err)
+		t.Skipf("no development data: %v (set STARLING_DATA)", err)
 	}
 	return dir
+}
+
+func newFilter(t testing.TB) *gpsfilter.Filter {
+	t.Helper()
+	f, err := gpsfilter.New(gpsfilter.DefaultConfig())
+	require.NoError(t, err)
+	return f
 }
 
 // track is a drive north at 10 m/s whose truth is its fixes.
@@ -89,15 +96,59 @@ func TestInjectedFaultsAreWhatTheirTagsSay(t *testing.T) {
 
 func TestFilterThatIsRightScoresPerfectly(t *testing.T) {
 	rows := map[string][]float64{}
-	for _, r := range filtereval.Evaluate([]filtereval.Stream{track(300)}, filtereval.Raw).Table() {
-		rows[r.What] = r.Values
+	for _, r := range filtereval.NewSuite([]filtereval.Stream{track(300)}, 1).Judge(filtereval.Raw).Table() {
+		rows[r.What] = r.Reached
 	}
-	require.InDelta(t, 1, rows["path length / truth, clean, faulted"][0], 1e-9)
-	require.InDelta(t, 0, rows["heading error moving, degrees, p50 p95"][1], 1e-6)
-	require.InDelta(t, 1, rows["truth inside the 95 % ellipse, clean, faulted"][0], 0)
+	require.InDelta(t, 1, rows["display path to truth, clean, faulted"][0], 1e-9)
+	require.InDelta(t, 0, rows["heading moving, degrees, p50 p95"][1], 1e-6)
+	require.InDelta(t, 1, rows["truth inside the 95 % ellipse, least and most of a kind"][0], 0)
 	// It passes every fault through as well.
-	require.InDelta(t, 100, rows["jumps still > 100 m off, 1 Hz, 5 s, %"][0], 0)
-	require.Greater(t, rows["largest error under faults, m"][0], 1000.0)
+	require.Greater(t, rows["largest error under faults, m; the gated filter's"][0], 1000.0)
+}
+
+func TestKindsAndFolds(t *testing.T) {
+	for name, want := range map[string][2]string{
+		"whu_20200807_WH-1-02_HP20":               {"whu_HP20", "WH_20200807_HP20"},
+		"urbannavhk_20210517_TST_ublox":           {"urbannavhk_ublox", "HK_20210517_ublox"},
+		"gsdc_chipset_2020-05-14-US-MTV-1_Pixel4": {"gsdc_chipset", "2020-05-14-US-MTV-1_chipset"},
+		"gsdc_sppwls_2021-04-29-US-SJC-2_phone":   {"gsdc_sppwls", "2021-04-29-US-SJC-2_sppwls"},
+		"ppc_rtkref_nagoya_run1":                  {"ppc", "ppc_rtkref_nagoya_run1"},
+		"navego_ekinox_turin":                     {"navego", "navego_ekinox_turin"},
+	} {
+		s, err := filtereval.LoadStream(name, strings.NewReader("unix_ms,lat,lon\n"), strings.NewReader("unix_ms,lat,lon\n"))
+		require.NoError(t, err)
+		require.Equal(t, want, [2]string{s.Kind, s.Fold}, name)
+	}
+}
+
+// Every kind of quirk, generated at several periods.
+func TestQuirksOfRealDevices(t *testing.T) {
+	f := newFilter(t)
+	siblings := filtereval.Siblings()
+	require.Greater(t, len(siblings), 90)
+	for i := range siblings {
+		require.NoError(t, siblings[i].Check(filtereval.Starling(f)))
+	}
+}
+
+// The checks can fail: passing fixes through is wrong for many of them.
+func TestQuirksAreNotRightByThemselves(t *testing.T) {
+	wrong := 0
+	for _, q := range filtereval.Siblings() {
+		if q.Check(filtereval.Raw) != nil {
+			wrong++
+		}
+	}
+	require.Greater(t, wrong, 20)
+}
+
+func TestQuirksOfTheData(t *testing.T) {
+	quirks, err := filtereval.LoadQuirks(dataDir(t, "quirks"))
+	require.NoError(t, err)
+	f := newFilter(t)
+	for i := range quirks {
+		require.NoError(t, quirks[i].Check(filtereval.Starling(f)))
+	}
 }
 
 func TestLoadStream(t *testing.T) {
@@ -109,7 +160,7 @@ func TestLoadStream(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []gpsfilter.Fix{{TimeMS: 1000, LatDeg: 48, LonDeg: 11, SpeedMPS: 3.5, Has: gpsfilter.FieldSpeed}}, s.Fixes)
 	require.Equal(t, int64(1000), s.Truth[0].TimeMS, "truth is put in order of time")
-	require.Equal(t, []string{"gsdc_spp", "drive"}, []string{s.Kind, s.Drive})
+	require.Equal(t, []string{"gsdc_spp", "drive_spp"}, []string{s.Kind, s.Fold})
 
 	_, err = load("unix_ms,lat,lon\n1000,48,east\n", truth)
 	require.ErrorContains(t, err, "fixes of gsdc_spp_drive_phone: line 2: lon")
@@ -138,19 +189,49 @@ func TestLoadDriveReadsTruthPackedOrNot(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// What the filter shows on all drives must not get worse unnoticed.
+// What the filter shows on all drives must not get worse unnoticed: the bars
+// that it holds.
 func TestFilterOnAllDrives(t *testing.T) {
-	streams, err := filtereval.LoadDir(truthDir(t))
+	suite, err := filtereval.LoadSuite(dataDir(t, "truth"), dataDir(t, "drives"))
 	require.NoError(t, err)
-	f, err := gpsfilter.New(gpsfilter.DefaultConfig())
-	require.NoError(t, err)
-	table := filtereval.Evaluate(streams, filtereval.Starling(f)).Table()
-	for _, row := range table {
-		if row.Guard == nil {
-			continue
+	held := map[string][]float64{
+		"clean, p50 and p95 to raw, all kinds":                  {0.97, 0.88},
+		"worst kind, p50 and p95 to raw":                        {1.03, 1.04},
+		"streams worse than raw at p50 by more than 1, 5, 10 %": {0.06, 0.02, 0.006},
+		"with a reported velocity, p50 and p95 to raw":          {0.85, 0.81},
+		"faulted, p50 and p95 to a gated filter":                {0.92, 0.80},
+		"display path to truth, clean, faulted":                 {1.04, 1.35},
+		"  without the first 10 s":                              {1.04, 1.07},
+		"heading moving, degrees, p50 p95":                      {0.5, 15},
+	}
+	found := 0
+	for _, row := range suite.Judge(filtereval.Starling(newFilter(t))).Table() {
+		for i, most := range held[row.What] {
+			require.LessOrEqual(t, row.Reached[i], most, "%s: %v", row.What, row.Reached)
+			found++
 		}
-		for i, v := range row.Values {
-			require.LessOrEqual(t, v, row.Guard[i], "%s: %v", row.What, row.Values)
+		if strings.HasPrefix(row.What, "accepted") {
+			require.GreaterOrEqual(t, row.Reached[0], 0.80, row.What)
+			found++
 		}
 	}
+	require.Equal(t, 18, found)
+}
+
+// The table of constants in docs is the code's.
+func TestTableOfConstantsIsCurrent(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "gpsfilter-constants.md"))
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(string(doc), filtereval.ConstantsHeader))
+	lines := strings.Split(strings.TrimSpace(strings.TrimPrefix(string(doc), filtereval.ConstantsHeader)), "\n")
+	constants := newFilter(t).Constants()
+	require.Len(t, lines, len(constants))
+	fitted := 0
+	for i, c := range constants {
+		require.True(t, strings.HasPrefix(lines[i], filtereval.ConstantLine(c)), "%s: run go run ./internal/filtereval/filtereval -constants docs/gpsfilter-constants.md", c.Name)
+		if c.Source == "fitted" {
+			fitted++
+		}
+	}
+	require.LessOrEqual(t, fitted, 25, "a model with more fitted constants is fitted to the drives, not to vehicles")
 }

@@ -1,9 +1,11 @@
 // Package filtereval measures gpsfilter on drives with ground truth, clean and
-// with injected faults, and prints the table of what it must show.
+// with injected faults, by kind of stream, and prints the table of what it must
+// show, the share of streams that it harms, and what a fit of its constants is
+// worth on drives that the fit has not seen.
 //
-// All errors are horizontal distances between the live position right after a
-// row and the truth interpolated at the row's time. Everything is a function
-// of the files and fixed seeds, so two runs print the same.
+// All errors are horizontal distances between the position right after a row
+// and the truth interpolated at the row's time. Everything is a function of the
+// files and fixed seeds, so two runs print the same.
 package filtereval
 
 import (
@@ -36,34 +38,37 @@ type TruthPoint struct {
 type Stream struct {
 	// Name is the file's name without its endings.
 	Name string
-	// Kind is the name's part before the first digit or drive name, such as
-	// "gsdc_chipset".
+	// Kind is the collection and the device, such as "gsdc_chipset" or
+	// "whu_HP30". Kinds weigh alike, however many streams they have.
 	Kind string
-	// Drive names the drive: streams of one drive are left out together.
-	Drive string
+	// Fold is the city, day and device. Streams of one fold are left out of a
+	// fit together.
+	Fold string
 	// Fixes are in device order, Truth by time.
 	Fixes []gpsfilter.Fix
 	Truth []TruthPoint
 }
 
-// LoadDir reads every NAME.csv.gz with its NAME.truth.csv.gz in dir, by name.
-func LoadDir(dir string) ([]Stream, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.truth.csv.gz"))
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
-	}
-	if len(paths) == 0 {
-		return nil, fmt.Errorf("no *.truth.csv.gz in %s", dir)
-	}
-	sort.Strings(paths)
-	streams := make([]Stream, 0, len(paths))
-	for _, p := range paths {
-		base := strings.TrimSuffix(p, ".truth.csv.gz")
-		s, err := loadFiles(base+".csv.gz", p)
+// LoadDir reads every NAME.csv.gz with its NAME.truth.csv.gz in the folders, by
+// folder and name.
+func LoadDir(dirs ...string) ([]Stream, error) {
+	var streams []Stream
+	for _, dir := range dirs {
+		paths, err := filepath.Glob(filepath.Join(dir, "*.truth.csv.gz"))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("list %s: %w", dir, err)
 		}
-		streams = append(streams, s)
+		if len(paths) == 0 {
+			return nil, fmt.Errorf("no *.truth.csv.gz in %s", dir)
+		}
+		sort.Strings(paths)
+		for _, p := range paths {
+			s, err := loadFiles(strings.TrimSuffix(p, ".truth.csv.gz")+".csv.gz", p)
+			if err != nil {
+				return nil, err
+			}
+			streams = append(streams, s)
+		}
 	}
 	return streams, nil
 }
@@ -105,11 +110,11 @@ func LoadDrive(name string, fixes io.Reader, truthPath string) (s Stream, err er
 	return s, err
 }
 
-// LoadStream reads one stream of fixes and its truth, both CSV. The name tells
-// the kind and the drive.
+// LoadStream reads one stream of fixes and its truth, both CSV. The name gives
+// the kind and the fold.
 func LoadStream(name string, fixes, truth io.Reader) (Stream, error) {
 	s := Stream{Name: name}
-	s.Kind, s.Drive = kindAndDrive(name)
+	s.Kind, s.Fold = kindAndFold(name)
 	err := eachRow(fixes, []string{"unix_ms", "lat", "lon", "accuracy_m", "speed_mps", "heading_deg"}, func(v []float64) {
 		f := gpsfilter.Fix{TimeMS: int64(v[0]), LatDeg: v[1], LonDeg: v[2]}
 		for i, field := range []gpsfilter.Fields{gpsfilter.FieldAccuracy, gpsfilter.FieldSpeed, gpsfilter.FieldHeading} {
@@ -133,14 +138,19 @@ func LoadStream(name string, fixes, truth io.Reader) (Stream, error) {
 	return s, nil
 }
 
-func kindAndDrive(name string) (kind, drive string) {
-	parts := strings.SplitN(name, "_", 3)
+// kindAndFold reads COLLECTION_DAY_PLACE_DEVICE and its variants. A stretch such
+// as WH-3-02 counts by its city.
+func kindAndFold(name string) (kind, fold string) {
+	parts := strings.Split(name, "_")
+	last := parts[len(parts)-1]
 	switch {
-	case len(parts) == 3 && parts[0] == "gsdc":
-		drive, _, _ = strings.Cut(parts[2], "_")
-		return parts[0] + "_" + parts[1], drive
-	case len(parts) == 3 && parts[0] == "ppc":
-		return "ppc", parts[2]
+	case parts[0] == "whu" && len(parts) == 4:
+		city, _, _ := strings.Cut(parts[2], "-")
+		return "whu_" + last, city + "_" + parts[1] + "_" + last
+	case parts[0] == "urbannavhk" && len(parts) == 4:
+		return "urbannavhk_" + last, "HK_" + parts[1] + "_" + last
+	case parts[0] == "gsdc" && len(parts) >= 3:
+		return "gsdc_" + parts[1], parts[2] + "_" + parts[1]
 	}
 	return parts[0], name
 }

@@ -24,7 +24,7 @@ type Prediction struct {
 // density, whose effect grows with the cube of time (Y. Bar-Shalom et al.,
 // "Estimation with Applications to Tracking and Navigation", 6.2.2).
 const (
-	speedErrorMPS     = 1.0
+	speedErrorMPS     = 2.0
 	accelerationM2PS3 = 2.5
 )
 
