@@ -47,7 +47,14 @@ type call[T any] func(context.Context, starlingv1.FleetServiceClient) (T, error)
 // caller must call end.
 func (f *Fanout) begin(caller context.Context) (ctx context.Context, end func(), err error) {
 	select {
+	case <-f.stopped:
+		return nil, nil, hasStopped()
+	default:
+	}
+	select {
 	case f.calls <- struct{}{}:
+	case <-f.stopped:
+		return nil, nil, hasStopped()
 	default:
 		return nil, nil, statusError(codes.ResourceExhausted, reasonTooManyCalls, "too many calls are being answered", nil)
 	}

@@ -95,8 +95,9 @@ func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.R
 // Register adds the fleet's door to a gRPC server.
 func (f *Fanout) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterFleetServiceServer(r, f) }
 
-// Run keeps connections to all replicas until ctx is done; open watch calls end
-// with it. It must be called once.
+// Run keeps connections to all replicas until ctx is done. Then open watch calls
+// end and further calls are refused; the connections are closed when the calls at
+// work, which have Config.Timeout, have been answered. It must be called once.
 func (f *Fanout) Run(ctx context.Context) error {
 	for _, group := range f.groups {
 		for _, r := range group {
@@ -105,6 +106,9 @@ func (f *Fanout) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	close(f.stopped)
+	for range cap(f.calls) {
+		f.calls <- struct{}{} // one place after another falls free
+	}
 	if err := f.close(); err != nil {
 		return fmt.Errorf("fanout: close connections: %w", err)
 	}

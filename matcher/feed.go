@@ -24,6 +24,7 @@ type feed[T any] struct {
 	oldest  uint64 // number of the oldest change in it
 	turned  time.Time
 	waiters []*waiter
+	now     func() time.Time
 }
 
 // waiter is a call that reads feeds. All but its own call use only rouse and
@@ -117,7 +118,7 @@ func (f *feed[T]) add(change T) {
 // turn begins another round of the ring, which is doubled if the last round
 // took less than feedSpan.
 func (f *feed[T]) turn(n uint64) {
-	now, size := time.Now(), len(f.ring)
+	now, size := f.now(), len(f.ring)
 	fast := now.Sub(f.turned) < feedSpan
 	f.turned = now
 	switch {

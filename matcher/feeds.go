@@ -3,6 +3,7 @@ package matcher
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/liveindex"
@@ -17,6 +18,7 @@ const coverCubes = 64
 // for an update. Nothing is written where nobody watches.
 type feeds struct {
 	max  int64
+	now  func() time.Time
 	open atomic.Int64
 
 	mu     sync.RWMutex
@@ -34,8 +36,8 @@ type areaWatcher struct {
 	read  []uint64        // number of the next change to read, by feed
 }
 
-func newFeeds(limit int) *feeds {
-	return &feeds{max: int64(limit), byCube: map[liveindex.Cube]*feed[string]{}, all: map[*areaWatcher]struct{}{}}
+func newFeeds(limit int, now func() time.Time) *feeds {
+	return &feeds{max: int64(limit), now: now, byCube: map[liveindex.Cube]*feed[string]{}, all: map[*areaWatcher]struct{}{}}
 }
 
 // add opens a watch of an area, or returns nil if there are too many. It reads
@@ -55,7 +57,7 @@ func (f *feeds) add(a *liveindex.Area) *areaWatcher {
 	for i, c := range w.cubes {
 		one := f.byCube[c]
 		if one == nil {
-			one = &feed[string]{}
+			one = &feed[string]{now: f.now}
 			f.byCube[c] = one
 		}
 		w.feeds[i], w.read[i] = one, one.join(&w.waiter)

@@ -81,10 +81,12 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	}
 	m := &Matcher{
 		cfg: cfg, log: log, logger: logger, now: time.Now,
-		watchers: newWatchers(cfg.MaxWatchers), areas: newFeeds(cfg.MaxWatchers), sessions: newSessions(), counts: newCountFeeds(cfg.MaxWatchers), tapes: newTapes(cfg.MaxPlaybackFixes),
+		watchers: newWatchers(cfg.MaxWatchers), sessions: newSessions(), tapes: newTapes(cfg.MaxPlaybackFixes),
 		skew:       newSkew(logger, cfg.StaleAfter),
 		partitions: make([]partition, log.Partitions()), stopped: make(chan struct{}),
 	}
+	now := func() time.Time { return m.now() } // an option may set it
+	m.areas, m.counts = newFeeds(cfg.MaxWatchers, now), newCountFeeds(cfg.MaxWatchers, now)
 	m.supply = supply.New(cfg.SupplyResolution, m.counts.changed)
 	m.index = liveindex.New(func(c *liveindex.Change) {
 		m.supply.Apply(m.resident.residents(c))
@@ -116,8 +118,8 @@ func (m *Matcher) Ready() bool { return m.ready.Load() }
 // stays, so that records are missing. Open watch calls end with it. It must be
 // called once.
 func (m *Matcher) Run(ctx context.Context) error {
-	defer close(m.stopped)
 	defer m.ready.Store(false)
+	defer close(m.stopped)
 	background, stop := context.WithCancel(ctx)
 	var joined sync.WaitGroup
 	joined.Go(func() { m.watchStaleness(background) })

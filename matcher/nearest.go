@@ -87,9 +87,9 @@ func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv
 	if arrival {
 		q.MaxResults = eta.Compared(want, maxResults)
 	}
-	began := time.Now()
+	began := m.now()
 	to.found = m.index.Nearest(q, to.found)
-	m.metrics.searchSeconds.Observe(time.Since(began).Seconds())
+	m.metrics.searchSeconds.Observe(m.now().Sub(began).Seconds())
 	for i := range to.found {
 		to.hits = append(to.hits, hit{Hit: &to.found[i], travel: -1})
 	}

@@ -24,15 +24,15 @@ type pace struct {
 func (p *pace) follow() error {
 	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
-	sent := time.Now()
+	sent := p.m.now()
 	for {
 		if p.wait() {
 			if err := p.sleep(p.wake, p.tick); err != nil {
 				return err
 			}
 		}
-		if rest := p.interval - time.Since(sent); rest > 0 {
-			pause.Reset(rest)
+		if rest := p.interval - p.m.now().Sub(sent); rest > 0 {
+			pause.Reset(min(rest, p.interval)) // a clock that is set back holds nothing up
 			if err := p.sleep(nil, pause.C); err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ func (p *pace) follow() error {
 			return err
 		}
 		if did {
-			sent = time.Now()
+			sent = p.m.now()
 		}
 	}
 }

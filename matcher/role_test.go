@@ -80,10 +80,11 @@ func TestNotServedBeforeCaughtUp(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(runCtx) }()
 
-	unavailable := func() {
+	unavailable := func(reason string) {
 		t.Helper()
 		_, err := client.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: "vehicles/a"})
 		require.Equal(t, codes.Unavailable, status.Code(err))
+		require.Equal(t, reason, detail[*errdetails.ErrorInfo](t, err).Reason)
 		require.Positive(t, detail[*errdetails.RetryInfo](t, err).RetryDelay.AsDuration())
 		_, err = client.SearchNearest(ctx, &starlingv1.SearchNearestRequest{Place: &starlingv1.Place{}})
 		require.Equal(t, codes.Unavailable, status.Code(err))
@@ -94,9 +95,9 @@ func TestNotServedBeforeCaughtUp(t *testing.T) {
 		_, err = stream.Recv()
 		require.Equal(t, codes.Unavailable, status.Code(err))
 	}
-	unavailable()
+	unavailable("REBUILDING")
 	release <- struct{}{} // the first partition's records
-	unavailable()
+	unavailable("REBUILDING")
 	require.False(t, m.Ready())
 	close(release)
 	require.Eventually(t, m.Ready, 10*time.Second, time.Millisecond)
@@ -105,7 +106,7 @@ func TestNotServedBeforeCaughtUp(t *testing.T) {
 
 	stop()
 	require.NoError(t, <-ended)
-	unavailable()
+	unavailable("STOPPED")
 }
 
 func TestEmptyLogServesAtOnce(t *testing.T) {

@@ -45,6 +45,11 @@ func (m *Matcher) serving() error {
 	if m.ready.Load() {
 		return nil
 	}
+	select {
+	case <-m.stopped:
+		return hasStopped()
+	default:
+	}
 	return statusError(codes.Unavailable, reasonRebuilding, "the fleet is being rebuilt from the log", retryInfo())
 }
 

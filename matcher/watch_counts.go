@@ -3,6 +3,7 @@ package matcher
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,7 +27,13 @@ type countFeeds struct {
 	}
 }
 
-func newCountFeeds(limit int) *countFeeds { return &countFeeds{max: int64(limit)} }
+func newCountFeeds(limit int, now func() time.Time) *countFeeds {
+	f := &countFeeds{max: int64(limit)}
+	for i := range f.byResolution {
+		f.byResolution[i].feed.now = now
+	}
+	return f
+}
 
 // changed writes down that a cell's counts are others now, if anybody watches
 // that resolution.

@@ -46,6 +46,7 @@ type Map struct {
 	finest      int                                   // resolution of the finest listed cell
 	rest        int                                   // the region that has what is not listed, or -1
 	parts       [][]part                              // by region
+	resolutions [][]int                               // of the listed cells, as parts
 	fingerprint string
 }
 
@@ -90,7 +91,7 @@ func (m *Map) add(entry string) error {
 	}
 	number := len(m.names)
 	m.names = append(m.names, name)
-	m.parts = append(m.parts, nil)
+	m.parts, m.resolutions = append(m.parts, nil), append(m.resolutions, nil)
 	cells := strings.Fields(text)
 	switch {
 	case len(cells) == 0:
@@ -192,23 +193,59 @@ func (m *Map) complete() error {
 	case m.rest >= 0 && len(missing) == 0:
 		return fmt.Errorf("region %s is empty: the others have all cells", m.names[m.rest])
 	}
+	listed := m.listed()
 	for _, cell := range missing {
-		if err := m.reachFinely(cell); err != nil {
+		if err := m.reachFinely(cell, listed); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// listedPart is the circle of a listed cell.
+type listedPart struct {
+	part
+	resolution int
+}
+
+// listed returns the circles of all listed cells, but those of regions that have
+// so many that their distance is not looked at.
+func (m *Map) listed() (out []listedPart) {
+	for number, parts := range m.parts {
+		if number == m.rest || len(parts) > maxParts {
+			continue
+		}
+		for i, p := range parts {
+			out = append(out, listedPart{p, m.resolutions[number][i]})
+		}
+	}
+	return out
+}
+
+// borderDetail is by how many resolutions the rest is taken finer than a listed
+// cell that it borders on.
+const borderDetail = 2
+
 // reachFinely adds circles that hold a cell to the region that has the rest.
-// Where the cell borders on listed ones it is taken as its descendants: one
-// circle around a continent would say nothing of how far it is from a city.
-func (m *Map) reachFinely(cell h3.Cell) error {
+// Where the cell borders on listed ones that are not much coarser it is taken as
+// its descendants: one circle around a continent would say nothing of how far it
+// is from a city. The listed cells are those that the cell's circle may meet. It
+// holds those of its descendants, so a cell is compared with few, and only some
+// dozens of cells of each resolution border on a listed one: the cost is by the
+// number of these.
+func (m *Map) reachFinely(cell h3.Cell, listed []listedPart) error {
 	p, err := around(cell)
 	if err != nil {
 		return err
 	}
-	if cell.Resolution() == m.finest || !m.bordersOnListed(p) {
+	r := cell.Resolution()
+	var near []listedPart
+	for i := range listed {
+		if one := &listed[i]; one.resolution+borderDetail > r && p.meets(one.part) {
+			near = append(near, *one)
+		}
+	}
+	if r == m.finest || len(near) == 0 {
 		m.parts[m.rest] = append(m.parts[m.rest], p)
 		return nil
 	}
@@ -217,27 +254,16 @@ func (m *Map) reachFinely(cell h3.Cell) error {
 		return err
 	}
 	for _, child := range children {
-		if err := m.reachFinely(child); err != nil {
+		if err := m.reachFinely(child, near); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// bordersOnListed says whether a circle meets that of a listed cell. Where these
-// are very many, it is not worth the time.
-func (m *Map) bordersOnListed(p part) bool {
-	for number, parts := range m.parts {
-		if number == m.rest || len(parts) > maxParts {
-			continue
-		}
-		for i := range parts {
-			if geo.EarthRadiusM*math.Sqrt(geo.Chord2(p.centre, parts[i].centre)) < p.radiusM+parts[i].radiusM {
-				return true
-			}
-		}
-	}
-	return false
+// meets returns whether two circles may have a place in common.
+func (p part) meets(other part) bool {
+	return geo.EarthRadiusM*math.Sqrt(geo.Chord2(p.centre, other.centre)) < p.radiusM+other.radiusM
 }
 
 // reach adds a circle that holds a cell and all its descendants to a region.
@@ -245,6 +271,7 @@ func (m *Map) reach(number int, cell h3.Cell) error {
 	p, err := around(cell)
 	if err == nil {
 		m.parts[number] = append(m.parts[number], p)
+		m.resolutions[number] = append(m.resolutions[number], cell.Resolution())
 	}
 	return err
 }
