@@ -15,6 +15,10 @@ import (
 // Pebble syncs those that wait together.
 const pipelineDepth = 2
 
+// accountDepth is how many groups that are durable in the store wait for the
+// account. Those that wait together share one flush of it.
+const accountDepth = 4
+
 // group is what one commit stores.
 type group struct {
 	parts   []part
@@ -175,42 +179,85 @@ func (l *Log) roll(b *pebble.Batch) error {
 	return nil
 }
 
-// finishLoop makes each group durable, publishes it and completes its appends,
-// in the order of the groups.
-func (l *Log) finishLoop() {
+// syncLoop waits for the sync of each group, in their order, and hands those that
+// are durable in the store to accountLoop. A crash before a group's sync leaves it
+// out or in; after that it leaves it in the store and not in the account: it was
+// not acknowledged, and the next start takes it in.
+func (l *Log) syncLoop() {
+	defer close(l.synced)
 	for g := range l.finish {
-		if err := l.settle(g); err != nil {
-			l.fail(err)
+		if l.Err() != nil {
 			continue // the failure completes this group and those behind it
 		}
-		if l.tell(g) {
+		if l.cfg.Sync {
+			if err := g.batch.SyncWait(); err != nil {
+				l.fail(fmt.Errorf("sync the record store: %w", err))
+				continue
+			}
+		}
+		l.synced <- g // waits while the account is behind
+	}
+}
+
+// accountLoop enters groups in the account, publishes them and completes their
+// appends, in their order. Groups whose sync ended while the account was being
+// written share its next flush.
+func (l *Log) accountLoop() {
+	groups := make([]*group, 0, accountDepth+1)
+	for g := range l.synced {
+		if l.Err() != nil {
+			continue
+		}
+		groups = l.waiting(append(groups[:0], g))
+		if err := l.enter(groups); err != nil {
+			l.fail(err)
+			continue
+		}
+		for _, g := range groups {
+			if !l.tell(g) {
+				break // the log has failed
+			}
 			l.metrics.committed(g)
 			if err := g.batch.Close(); err != nil {
 				l.logger.Warn("a committed batch does not close", "error", err)
 			}
 		}
+		clear(groups) // keeps no chunk alive
 	}
 }
 
-// settle waits until a group is durable in the store, and then enters its ends
-// in the account. A crash before the first leaves it out or in, before the second
-// it leaves it in the store and not in the account: it was not acknowledged, and
-// the next start takes it in. After the second it may be acknowledged.
-func (l *Log) settle(g *group) error {
-	if l.cfg.Sync {
-		if err := g.batch.SyncWait(); err != nil {
-			return fmt.Errorf("sync the record store: %w", err)
+// waiting appends the groups that wait for the account, at most accountDepth.
+func (l *Log) waiting(groups []*group) []*group {
+	for range accountDepth {
+		select {
+		case g, ok := <-l.synced:
+			if !ok {
+				return groups
+			}
+			groups = append(groups, g)
+		default:
+			return groups
 		}
 	}
-	for _, part := range g.parts {
-		l.places[part.partition.index()] = part.end
+	return groups
+}
+
+// enter makes the account hold the ends of groups that are durable in the store.
+// After it they may be acknowledged.
+func (l *Log) enter(groups []*group) error {
+	for _, g := range groups {
+		for _, part := range g.parts {
+			l.places[part.partition.index()] = part.end
+		}
 	}
 	if !l.cfg.Sync {
 		return nil // the account stays that of the start
 	}
 	l.ends.Update(func(a *ends.Account) {
-		for _, part := range g.parts {
-			a.Places[part.partition.index()] = part.end
+		for _, g := range groups {
+			for _, part := range g.parts {
+				a.Places[part.partition.index()] = part.end
+			}
 		}
 	})
 	return l.ends.Flush()

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog/ends"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -135,6 +136,28 @@ func TestFailedDisk(t *testing.T) {
 			require.Equal(t, want, got[:len(want)])
 		})
 	}
+}
+
+// TestOneFailedFlushOfTheAccount lets a single flush fail and those after it
+// succeed. The groups behind it must not be acknowledged: what the account holds
+// on disk is not known.
+func TestOneFailedFlushOfTheAccount(t *testing.T) {
+	cause := errors.New("one sync fails")
+	var fs *faulty
+	mem := vfs.NewCrashableMem()
+	fs = newFaulty(mem, cause, func(op errorfs.Op) bool {
+		return isSync(op.Kind) && strings.HasSuffix(op.Path, "/"+ends.FileName) && fs.on.CompareAndSwap(true, false)
+	})
+	cfg := testConfig()
+	l := openTest(t, cfg, fs)
+	appendValues(t, l, topics.Locations, 2, "before")
+	fs.on.Store(true)
+	appendUntilFailure(t, l)
+	<-l.Failed()
+	require.ErrorIs(t, l.Err(), cause)
+	require.ErrorIs(t, l.Close(), cause)
+	l = openTest(t, cfg, mem.CrashClone(vfs.CrashCloneCfg{}))
+	require.Equal(t, "before", readValues(t, l, topics.Locations, 2)[0])
 }
 
 // appendUntilFailure appends large records until one is told an error, and

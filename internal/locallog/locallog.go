@@ -85,7 +85,7 @@ type Log struct {
 	newestMS atomic.Int64 // newest published stamp
 	commits  commits
 	gaps     gaps
-	places   []ends.Place // where the partitions end; the finisher's
+	places   []ends.Place // where the partitions end; accountLoop's
 	room     room
 	dirty    dirtyList
 	segments segments
@@ -106,8 +106,9 @@ type Log struct {
 	}
 	telling sync.Mutex // held while completions are told, so that they stay in order
 
-	lastTimeMS int64 // append time of the newest group; the committer's
-	finish     chan *group
+	lastTimeMS int64       // append time of the newest group; the committer's
+	finish     chan *group // from the committer to syncLoop
+	synced     chan *group // from syncLoop to accountLoop
 	workers    sync.WaitGroup
 	closeOnce  sync.Once
 	closeErr   error
@@ -161,7 +162,7 @@ func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 	l := &Log{
 		cfg: cfg, env: env, logger: logger, metrics: newMetrics(reg),
 		gone: make(chan struct{}), failed: make(chan struct{}),
-		finish: make(chan *group, pipelineDepth),
+		finish: make(chan *group, pipelineDepth), synced: make(chan *group, accountDepth),
 	}
 	l.wire = &tripwire{FS: env.fs, fail: l.fail}
 	l.room.limit = cfg.MaxBufferBytes
@@ -179,7 +180,8 @@ func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 	l.opened = true
 	l.wire.armed.Store(true)
 	l.workers.Go(l.commitLoop)
-	l.workers.Go(l.finishLoop)
+	l.workers.Go(l.syncLoop)
+	l.workers.Go(l.accountLoop)
 	l.workers.Go(l.watchSpace)
 	l.workers.Go(l.retain)
 	return l, nil
