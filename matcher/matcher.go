@@ -13,7 +13,9 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher/eta"
+	"github.com/starling-fleet/starling/matcher/feed"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/matcher/playout"
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -38,12 +40,12 @@ type Matcher struct {
 	now      func() time.Time
 	index    *liveindex.Index
 	metrics  *metrics
-	watchers *watchers
-	areas    *feeds
-	sessions *sessions
+	watchers *feed.Vehicles
+	areas    *feed.Areas
+	sessions *feed.Sessions
 	supply   *supply.Tree
 	counts   *countFeeds
-	tapes    *tapes
+	playout  *playout.Buffers
 	eta      eta.Estimator
 	resident *residence // nil: all vehicles are kept
 	skew     *skew
@@ -81,17 +83,17 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger, op
 	}
 	m := &Matcher{
 		cfg: cfg, log: log, logger: logger, now: time.Now,
-		watchers: newWatchers(cfg.MaxWatchers), sessions: newSessions(), tapes: newTapes(cfg.MaxPlaybackFixes),
+		watchers: feed.NewVehicles(cfg.MaxWatchers), sessions: feed.NewSessions(), playout: playout.New(cfg.MaxPlaybackFixes),
 		skew:       newSkew(logger, cfg.StaleAfter),
 		partitions: make([]partition, log.Partitions()), stopped: make(chan struct{}),
 	}
 	now := func() time.Time { return m.now() } // an option may set it
-	m.areas, m.counts = newFeeds(cfg.MaxWatchers, now), newCountFeeds(cfg.MaxWatchers, now)
+	m.areas, m.counts = feed.NewAreas(cfg.MaxWatchers, now), newCountFeeds(cfg.MaxWatchers, now)
 	m.supply = supply.New(cfg.SupplyResolution, m.counts.changed)
 	m.index = liveindex.New(func(c *liveindex.Change) {
 		m.supply.Apply(m.resident.residents(c))
-		m.watchers.changed(c.ID)
-		m.areas.changed(c)
+		m.watchers.Changed(c.ID)
+		m.areas.Changed(c)
 	})
 	var err error
 	if m.resident, err = cfg.residence(); err != nil {

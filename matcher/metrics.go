@@ -51,11 +51,11 @@ func newMetrics(reg prometheus.Registerer, m *Matcher) (*metrics, error) {
 			return float64(len(m.stale(m.now().UnixMilli())))
 		}),
 		gauge("clock_skew_seconds", "Smallest time from a record's append to its being applied, in the last minute or two: near 0 when this process' clock agrees with the log's, negative when the log's stamps are in the future.", m.skew.seconds),
-		gauge("watchers", "Open calls that watch a vehicle.", func() float64 { return float64(m.watchers.open.Load()) }),
-		gauge("playback_fixes", "Fixes kept for calls that play vehicles out.", func() float64 { return float64(m.tapes.held.Load()) }),
+		gauge("watchers", "Open calls that watch a vehicle.", func() float64 { return float64(m.watchers.Open()) }),
+		gauge("playback_fixes", "Fixes kept for calls that play vehicles out.", func() float64 { return float64(m.playout.Held()) }),
 		gauge("supply_cells", "H3 cells of all resolutions that have vehicles.", func() float64 { return float64(m.supply.Len()) }),
 		gauge("count_watchers", "Open calls that watch counts.", func() float64 { return float64(m.counts.open.Load()) }),
-		gauge("area_watchers", "Open calls that watch an area.", func() float64 { return float64(m.areas.open.Load()) }),
+		gauge("area_watchers", "Open calls that watch an area.", func() float64 { return float64(m.areas.Open()) }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

@@ -159,8 +159,8 @@ func (m *Matcher) applyRecord(p *partition, number int32, r *eventlog.Stored) er
 
 // record puts the fixes of a report on the vehicle's tape, if it has one.
 func (m *Matcher) record(id string, value []byte) {
-	tape := m.tapes.of(id)
-	if tape == nil {
+	buffer := m.playout.Of(id)
+	if buffer == nil {
 		return
 	}
 	m.whole.Live.VehicleID = ""
@@ -169,7 +169,7 @@ func (m *Matcher) record(id string, value []byte) {
 		m.logger.Error("the points of a record of tracks cannot be decoded and are not played out", "vehicle", id, "error", err)
 		return
 	}
-	m.tapes.record(tape, &m.whole)
+	m.playout.Record(buffer, &m.whole)
 }
 
 // advance moves the partition's position to the record and says whether the

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/fnv"
+
+	"github.com/starling-fleet/starling/matcher/playout"
 )
 
 // Kinds of resume tokens.
@@ -15,10 +17,8 @@ const (
 
 // vehicleToken says how far a call of WatchVehicle has come.
 type vehicleToken struct {
-	seenMS   int64 // when the log took the newest report told
-	tape     uint64
-	rebased  uint64
-	playedMS int64 // device time of the last fix that was played out
+	seenMS int64 // when the log took the newest report sent
+	playout.Position
 }
 
 // areaToken names an update of a call of WatchArea.
@@ -30,10 +30,10 @@ type areaToken struct {
 func (t vehicleToken) encode(vehicle string) string {
 	b := binary.LittleEndian.AppendUint32([]byte{vehicleTokens}, checksum(vehicle))
 	b = binary.AppendVarint(b, t.seenMS)
-	if t.tape != 0 {
-		b = binary.LittleEndian.AppendUint64(b, t.tape)
-		b = binary.AppendUvarint(b, t.rebased)
-		b = binary.AppendVarint(b, t.playedMS)
+	if t.Buffer != 0 {
+		b = binary.LittleEndian.AppendUint64(b, t.Buffer)
+		b = binary.AppendUvarint(b, t.Rebased)
+		b = binary.AppendVarint(b, t.PlayedMS)
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -57,7 +57,7 @@ func decodeVehicleToken(token, vehicle string) (t vehicleToken, err error) {
 	}
 	t.seenMS = r.varint()
 	if len(r.rest) > 0 {
-		t.tape, t.rebased, t.playedMS = r.fixed(8), r.uvarint(), r.varint()
+		t.Buffer, t.Rebased, t.PlayedMS = r.fixed(8), r.uvarint(), r.varint()
 	}
 	return t, r.err()
 }

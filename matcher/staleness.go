@@ -100,7 +100,7 @@ func (m *Matcher) watchStaleness(ctx context.Context) {
 			now = append(now, s.number)
 		}
 		if !slices.Equal(now, last) {
-			m.areas.wakeAll()
+			m.areas.WakeAll()
 			m.counts.wakeAll()
 		}
 		last = now

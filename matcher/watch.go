@@ -9,6 +9,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/matcher/playout"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -35,21 +36,21 @@ func (m *Matcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.
 	if err := f.err(); err != nil {
 		return err
 	}
-	wake := m.watchers.add(id)
+	wake := m.watchers.Add(id)
 	if wake == nil {
 		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
 	}
-	defer m.watchers.remove(wake)
-	w := vehicleWatch{m: m, stream: stream, id: id, number: m.partitionOf(id), wake: wake.wake, resumes: resumes}
+	defer m.watchers.Remove(wake)
+	w := vehicleWatch{m: m, stream: stream, id: id, number: m.partitionOf(id), wake: wake.Wake, resumes: resumes}
 	if resumes {
 		if err := w.catchUp(token.seenMS); err != nil {
 			return err
 		}
 	}
 	if delay > 0 {
-		w.player = &player{delay: delay}
-		m.tapes.join(id, w.player)
-		defer m.tapes.leave(w.player)
+		w.cursor = playout.NewCursor(delay)
+		m.playout.Join(id, w.cursor)
+		defer m.playout.Leave(w.cursor)
 		w.begin(token)
 	}
 	return w.run()
@@ -76,13 +77,13 @@ type vehicleWatch struct {
 
 	last sighting
 
-	// A play-out has a player, the fix that it has sent last, if it has that
-	// from the tape, and where its cell is.
-	player  *player
-	fix     playFix
-	onTape  bool
-	cursor  h3.Cursor
-	nextFix time.Duration
+	// A play-out has a cursor, the fix that it has sent last, if it has that
+	// from the buffer, and where its cell is.
+	cursor     *playout.Cursor
+	fix        playout.Fix
+	fromBuffer bool
+	cell       h3.Cursor
+	nextFix    time.Duration
 }
 
 // sighting is what a watch has sent last: a change is a difference from it.
@@ -118,11 +119,11 @@ func (w *vehicleWatch) begin(token vehicleToken) {
 	live, _ := w.m.index.Get(w.id)
 	nowMS := w.m.now().UnixMilli()
 	if w.resumes {
-		w.fix, w.onTape = w.player.resume(nowMS, token)
-		w.resumes = w.onTape
+		w.fix, w.fromBuffer = w.cursor.Resume(nowMS, token.Position)
+		w.resumes = w.fromBuffer
 	}
 	if !w.resumes {
-		w.fix, w.onTape = w.player.start(nowMS, &live)
+		w.fix, w.fromBuffer = w.cursor.Start(nowMS, &live)
 	}
 }
 
@@ -141,7 +142,7 @@ func (w *vehicleWatch) run() error {
 		seenMS := s.vehicle.SeenTimeMS
 		now.freshen(&s.vehicle)
 		w.nextFix = -1
-		if w.player != nil && s.known {
+		if w.cursor != nil && s.known {
 			w.play(&s, nowMS, first)
 		}
 		if first || s != w.last {
@@ -169,16 +170,16 @@ func (w *vehicleWatch) run() error {
 // no fix says stays as it was sent, lest a report be told before its fixes.
 func (w *vehicleWatch) play(s *sighting, nowMS int64, first bool) {
 	if !first {
-		fix, due, next := w.player.play(nowMS)
+		fix, due, next := w.cursor.Play(nowMS)
 		if w.nextFix = next; due {
-			w.fix, w.onTape = fix, true
+			w.fix, w.fromBuffer = fix, true
 		}
 	} else {
 		w.nextFix = 0
 	}
 	switch last := &w.last.vehicle; {
-	case w.onTape:
-		w.fix.wind(&s.vehicle, &w.cursor)
+	case w.fromBuffer:
+		w.fix.Apply(&s.vehicle, &w.cell)
 	case !first && w.last.known && last.DeviceTimeMS != 0:
 		// The state that the play-out began with stands until a fix is due.
 		began := *last
@@ -201,9 +202,9 @@ func (w *vehicleWatch) send(s *sighting, now *moment, seenMS int64) error {
 		out.Vehicle = &starlingv1.Vehicle{Name: namePrefix + w.id}
 	}
 	token := vehicleToken{seenMS: seenMS}
-	if w.player != nil {
-		out.Playback = w.player.message(now.of(w.id), s.vehicle.DeviceTimeMS)
-		token = w.player.token(seenMS)
+	if w.cursor != nil {
+		out.Playback = w.cursor.Message(now.of(w.id), s.vehicle.DeviceTimeMS)
+		token.Position = w.cursor.Position()
 	}
 	out.ResumeToken = token.encode(w.id)
 	return w.stream.Send(out)

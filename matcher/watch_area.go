@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/starling-fleet/starling/matcher/feed"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -28,19 +29,19 @@ func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.Server
 	a := areaWatch{m: m, req: req, stream: stream, interval: interval}
 	// The feeds are read from here on, so whatever the first look misses comes
 	// with the next.
-	if a.feeds = m.areas.add(area); a.feeds == nil {
+	if a.feeds = m.areas.Add(area); a.feeds == nil {
 		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
 	}
-	defer m.areas.remove(a.feeds)
-	request := m.sessions.hash(req)
+	defer m.areas.Remove(a.feeds)
+	request := m.sessions.Hash(req)
 	if token.session != 0 {
-		a.session, a.turn = m.sessions.resume(token, request)
+		a.session, a.turn = m.sessions.Resume(token.session, request)
 	}
 	if a.session == nil {
 		token.update = 0
-		a.session, a.turn = m.sessions.open(request, m.index.NewView(area))
+		a.session, a.turn = m.sessions.Open(request, m.index.NewView(area))
 	}
-	defer func() { m.sessions.leave(a.session, a.turn) }()
+	defer func() { m.sessions.Leave(a.session, a.turn) }()
 	if err := a.begin(token.update); err != nil {
 		return err
 	}
@@ -53,8 +54,8 @@ type areaWatch struct {
 	req      *starlingv1.WatchAreaRequest
 	stream   grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]
 	interval time.Duration
-	feeds    *areaWatcher
-	session  *session
+	feeds    *feed.AreaWatcher
+	session  *feed.Session
 	turn     uint64
 	stale    []int32 // as sent last
 }
@@ -94,16 +95,15 @@ func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filt
 	var f faults
 	u.now = a.m.moment()
 	filter := f.filter(a.req.GetFilter(), &u.now)
-	a.session.mu.Lock()
-	defer a.session.mu.Unlock()
-	if a.session.turn.Load() != a.turn {
+	vehicles := 0
+	if !a.session.Use(a.turn, func(view *liveindex.View) {
+		use(view, filter)
+		u.number, vehicles = view.Number(), view.Len()
+	}) {
 		return statusError(codes.Aborted, reasonResumed, "another call goes on with this one's resume token")
 	}
-	view := a.session.view
-	use(view, filter)
-	u.number = view.Number()
-	if n := view.Len(); n > a.m.cfg.MaxAreaVehicles {
-		a.m.sessions.discard(a.session)
+	if vehicles > a.m.cfg.MaxAreaVehicles {
+		a.m.sessions.Discard(a.session)
 		return statusError(codes.ResourceExhausted, reasonAreaTooLarge, "more vehicles are inside the area than one call may watch; watch a smaller one")
 	}
 	return nil
@@ -120,7 +120,7 @@ func (a *areaWatch) follow() error {
 	}
 	p := pace{
 		m: a.m, ctx: a.stream.Context(), interval: a.interval,
-		wait: a.feeds.wait, wake: a.feeds.wake, tick: aging, update: a.update,
+		wait: a.feeds.Wait, wake: a.feeds.Wake, tick: aging, update: a.update,
 	}
 	return p.follow()
 }
@@ -128,7 +128,7 @@ func (a *areaWatch) follow() error {
 // update sends what has changed, if anything has.
 func (a *areaWatch) update() (sent bool, err error) {
 	var u areaUpdate
-	ids, lost := a.feeds.changes()
+	ids, lost := a.feeds.Changes()
 	err = a.look(&u, func(v *liveindex.View, f liveindex.Filter) {
 		if lost {
 			a.m.metrics.areaRescans.Inc()
@@ -175,7 +175,7 @@ func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) erro
 		part.More = len(changed) > 0 || len(left) > 0
 		if !part.More {
 			part.StalePartitions = stale
-			part.ResumeToken = areaToken{session: a.session.id, update: u.number}.encode()
+			part.ResumeToken = areaToken{session: a.session.ID, update: u.number}.encode()
 		}
 		if err := a.stream.Send(part); err != nil {
 			return err

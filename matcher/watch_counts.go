@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/starling-fleet/starling/internal/h3"
+	"github.com/starling-fleet/starling/matcher/feed"
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -23,14 +24,14 @@ type countFeeds struct {
 	open         atomic.Int64
 	byResolution [supply.MaxResolution + 1]struct {
 		open atomic.Int64
-		feed feed[h3.Cell]
+		feed *feed.Feed[h3.Cell]
 	}
 }
 
 func newCountFeeds(limit int, now func() time.Time) *countFeeds {
 	f := &countFeeds{max: int64(limit)}
 	for i := range f.byResolution {
-		f.byResolution[i].feed.now = now
+		f.byResolution[i].feed = feed.New[h3.Cell](now)
 	}
 	return f
 }
@@ -39,13 +40,13 @@ func newCountFeeds(limit int, now func() time.Time) *countFeeds {
 // that resolution.
 func (f *countFeeds) changed(resolution int, cell h3.Cell) {
 	if one := &f.byResolution[resolution]; one.open.Load() > 0 {
-		one.feed.add(cell)
+		one.feed.Add(cell)
 	}
 }
 
 func (f *countFeeds) wakeAll() {
 	for i := range f.byResolution {
-		f.byResolution[i].feed.pokeAll()
+		f.byResolution[i].feed.PokeAll()
 	}
 }
 
@@ -55,7 +56,7 @@ func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, 
 		return err
 	}
 	var f faults
-	w := countWatch{m: m, stream: stream, waiter: newWaiter(), held: map[h3.Cell]supply.Counts{}}
+	w := countWatch{m: m, stream: stream, Waiter: feed.NewWaiter(), held: map[h3.Cell]supply.Counts{}}
 	w.selection = f.selection(req.GetSelection(), m.supply.Finest())
 	interval := f.interval(req.GetMinInterval())
 	if err := f.err(); err != nil {
@@ -68,38 +69,38 @@ func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, 
 	source := &m.counts.byResolution[w.resolution]
 	source.open.Add(1)
 	defer source.open.Add(-1)
-	w.feed = &source.feed
-	w.next = w.feed.join(&w.waiter)
-	defer w.feed.leave(&w.waiter)
+	w.feed = source.feed
+	w.next = w.feed.Join(&w.Waiter)
+	defer w.feed.Leave(&w.Waiter)
 	// The feed is read from here on, so whatever the first look misses comes
 	// with the next.
 	if _, err := w.tell(w.recount(), true); err != nil {
 		return err
 	}
-	p := pace{m: m, ctx: stream.Context(), interval: interval, wait: w.wait, wake: w.wake, update: w.update}
+	p := pace{m: m, ctx: stream.Context(), interval: interval, wait: w.wait, wake: w.Wake, update: w.update}
 	return p.follow()
 }
 
 // countWatch is one WatchVehicleCounts call at work.
 type countWatch struct {
-	waiter
+	feed.Waiter
 	selection
 	m      *Matcher
 	stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]
-	feed   *feed[h3.Cell]
+	feed   *feed.Feed[h3.Cell]
 	next   uint64                    // number of the next change to read
 	held   map[h3.Cell]supply.Counts // as told last
 	stale  []int32                   // as told last
 }
 
 func (w *countWatch) wait() bool {
-	return w.arm(func() bool { return w.feed.next.Load() != w.next })
+	return w.Arm(func() bool { return w.feed.Changed(w.next) })
 }
 
 // update sends the counts that are others than were told.
 func (w *countWatch) update() (sent bool, err error) {
-	w.poked.Store(false)
-	cells, all := w.feed.since(&w.next, nil)
+	w.Looked()
+	cells, all := w.feed.Since(&w.next, nil)
 	if !all {
 		return w.tell(w.recount(), false)
 	}

@@ -1,4 +1,7 @@
-package matcher
+// Package playout plays a vehicle's fixes out at the pace at which they were
+// taken. A buffer holds what a vehicle has reported since somebody began to play
+// it out; a cursor goes through it for one call. It is imported by the matcher.
+package playout
 
 import (
 	"cmp"
@@ -13,49 +16,49 @@ import (
 )
 
 const (
-	// tapeLinger is how long a tape is kept after its last player has gone, for
+	// linger is how long a buffer is kept after its last cursor has gone, for
 	// one that comes back.
-	tapeLinger = time.Minute
-	// maxTapeFixes bounds one tape: a quarter of an hour's delay at 5 fixes a
+	linger = time.Minute
+	// maxBufferFixes bounds one buffer: a quarter of an hour's delay at 5 fixes a
 	// second.
-	maxTapeFixes = 10_000
+	maxBufferFixes = 10_000
 	// clockSpan is how long the quickest report counts in the estimate of a
 	// device's clock; up to twice as long.
 	clockSpan = 10 * time.Minute
 )
 
-// tapes hold the fixes of the vehicles that are being played out. They cost
+// Buffers hold the fixes of the vehicles that are being played out. They cost
 // next to nothing while nobody plays.
-type tapes struct {
-	most int64        // fixes on all tapes together
-	open atomic.Int64 // tapes; lets the writer pass without the lock
+type Buffers struct {
+	most int64        // fixes in all buffers together
+	open atomic.Int64 // buffers; lets the writer pass without the lock
 	held atomic.Int64 // fixes
 
 	mu   sync.Mutex
-	byID map[string]*tape
+	byID map[string]*Buffer
 }
 
-// tape is what one vehicle has reported since somebody began to play it out.
-type tape struct {
-	id      uint64 // drawn when the tape was begun; tokens name it
+// Buffer is what one vehicle has reported since somebody began to play it out.
+type Buffer struct {
+	id      uint64 // drawn when the buffer was begun; tokens name it
 	vehicle string
 
 	mu       sync.Mutex
-	fixes    []playFix // by device time, no two alike
-	rebased  uint64    // how often the vehicle was followed to an earlier device time
-	newestMS int64     // device time of the newest fix
-	lostMS   int64     // device time of the newest fix that was dropped for want of room
+	fixes    []Fix  // by device time, no two alike
+	rebased  uint64 // how often the vehicle was followed to an earlier device time
+	newestMS int64  // device time of the newest fix
+	lostMS   int64  // device time of the newest fix that was dropped because there were too many
 	clock    deviceClock
-	longest  time.Duration // delay of any player so far
-	players  map[*player]struct{}
+	longest  time.Duration // delay of any cursor so far
+	cursors  map[*Cursor]struct{}
 
 	closed bool
-	joins  uint64 // how often a player joined; guarded by tapes.mu
+	joins  uint64 // how often a cursor joined; guarded by Buffers.mu
 }
 
-// playFix is a fix on a tape.
-type playFix struct {
-	deviceTimeMS int64
+// Fix is a fix in a buffer.
+type Fix struct {
+	DeviceTimeMS int64
 	wire.Estimate
 }
 
@@ -82,43 +85,47 @@ func (c *deviceClock) note(seenMS, deviceTimeMS int64) {
 
 func (c *deviceClock) behindMS() int64 { return min(c.current, c.previous) }
 
-func newTapes(most int) *tapes { return &tapes{most: int64(most), byID: map[string]*tape{}} }
+// Held returns the number of fixes in all buffers.
+func (t *Buffers) Held() int64 { return t.held.Load() }
 
-// join adds a player to its vehicle's tape, which is begun if there is none.
-func (t *tapes) join(vehicle string, p *player) {
+// New returns no buffers yet, which together hold at most so many fixes.
+func New(most int) *Buffers { return &Buffers{most: int64(most), byID: map[string]*Buffer{}} }
+
+// Join adds a cursor to its vehicle's buffer, which is begun if there is none.
+func (t *Buffers) Join(vehicle string, p *Cursor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := t.byID[vehicle]
 	if one == nil {
-		one = &tape{id: randomID(), vehicle: vehicle, players: map[*player]struct{}{}}
+		one = &Buffer{id: randomID(), vehicle: vehicle, cursors: map[*Cursor]struct{}{}}
 		t.byID[vehicle] = one
 		t.open.Add(1)
 	}
 	one.joins++
 	one.mu.Lock()
 	defer one.mu.Unlock()
-	one.players[p] = struct{}{}
+	one.cursors[p] = struct{}{}
 	one.longest = max(one.longest, p.delay)
-	p.tape, p.rebased = one, one.rebased
+	p.buffer, p.rebased = one, one.rebased
 }
 
-// leave takes a player off its tape, which is kept for tapeLinger after the
+// Leave takes a cursor off its buffer, which is kept for linger after the
 // last one.
-func (t *tapes) leave(p *player) {
+func (t *Buffers) Leave(p *Cursor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	one := p.tape
+	one := p.buffer
 	one.mu.Lock()
-	delete(one.players, p)
-	last := len(one.players) == 0
+	delete(one.cursors, p)
+	last := len(one.cursors) == 0
 	one.mu.Unlock()
 	if joins := one.joins; last {
-		time.AfterFunc(tapeLinger, func() { t.close(one, joins) })
+		time.AfterFunc(linger, func() { t.close(one, joins) })
 	}
 }
 
-// close forgets a tape, unless somebody has joined it since.
-func (t *tapes) close(one *tape, joins uint64) {
+// close forgets a buffer, unless somebody has joined it since.
+func (t *Buffers) close(one *Buffer, joins uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if one.joins != joins {
@@ -133,8 +140,8 @@ func (t *tapes) close(one *tape, joins uint64) {
 	one.fixes = nil
 }
 
-// of returns a vehicle's tape, or nil.
-func (t *tapes) of(vehicle string) *tape {
+// Of returns a vehicle's buffer, or nil.
+func (t *Buffers) Of(vehicle string) *Buffer {
 	if t.open.Load() == 0 {
 		return nil
 	}
@@ -143,8 +150,8 @@ func (t *tapes) of(vehicle string) *tape {
 	return t.byID[vehicle]
 }
 
-// record puts a report's fixes on the vehicle's tape.
-func (t *tapes) record(one *tape, r *wire.Track) {
+// Record puts a report's fixes on the vehicle's buffer.
+func (t *Buffers) Record(one *Buffer, r *wire.Track) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	if one.closed {
@@ -163,7 +170,7 @@ func (t *tapes) record(one *tape, r *wire.Track) {
 		one.clock.note(r.Live.SeenTimeMS, r.Points[n-1].Fix.DeviceTimeMS)
 	}
 	one.drop(one.played(r.Live.SeenTimeMS), false)
-	one.drop(len(one.fixes)-maxTapeFixes, true)
+	one.drop(len(one.fixes)-maxBufferFixes, true)
 	if over := t.held.Load() + int64(len(one.fixes)-before) - t.most; over > 0 {
 		one.drop(int(min(over, int64(len(one.fixes)))), true)
 	}
@@ -171,14 +178,14 @@ func (t *tapes) record(one *tape, r *wire.Track) {
 }
 
 // add puts a fix in its place.
-func (t *tape) add(p *wire.TrackPoint) {
-	f := playFix{p.Fix.DeviceTimeMS, p.Estimate}
-	i, there := t.find(f.deviceTimeMS)
+func (t *Buffer) add(p *wire.TrackPoint) {
+	f := Fix{p.Fix.DeviceTimeMS, p.Estimate}
+	i, there := t.find(f.DeviceTimeMS)
 	if there {
 		return
 	}
-	for p := range t.players {
-		if f.deviceTimeMS <= p.playedMS && p.rebased == t.rebased {
+	for p := range t.cursors {
+		if f.DeviceTimeMS <= p.playedMS && p.rebased == t.rebased {
 			p.skipped++
 		}
 	}
@@ -187,17 +194,17 @@ func (t *tape) add(p *wire.TrackPoint) {
 
 // find returns the place of the first fix that is not before a device time, and
 // whether it is of that time.
-func (t *tape) find(deviceTimeMS int64) (int, bool) {
-	if n := len(t.fixes); n == 0 || t.fixes[n-1].deviceTimeMS < deviceTimeMS {
+func (t *Buffer) find(deviceTimeMS int64) (int, bool) {
+	if n := len(t.fixes); n == 0 || t.fixes[n-1].DeviceTimeMS < deviceTimeMS {
 		return n, false
 	}
-	return slices.BinarySearchFunc(t.fixes, deviceTimeMS, func(f playFix, ms int64) int { return cmp.Compare(f.deviceTimeMS, ms) })
+	return slices.BinarySearchFunc(t.fixes, deviceTimeMS, func(f Fix, ms int64) int { return cmp.Compare(f.DeviceTimeMS, ms) })
 }
 
-// played is how many fixes at the tape's start no player needs any more, not
+// played is how many fixes at the buffer's start no cursor needs any more, not
 // even one that comes back. It is 0 while there are few of them.
-func (t *tape) played(nowMS int64) int {
-	since := nowMS - t.clock.behindMS() - 2*t.longest.Milliseconds() - tapeLinger.Milliseconds()
+func (t *Buffer) played(nowMS int64) int {
+	since := nowMS - t.clock.behindMS() - 2*t.longest.Milliseconds() - linger.Milliseconds()
 	n, _ := t.find(since)
 	if n < len(t.fixes)/4 {
 		return 0
@@ -206,16 +213,16 @@ func (t *tape) played(nowMS int64) int {
 }
 
 // drop removes the first n fixes. Players that had some of them to come count
-// them as skipped. Wanted fixes go for want of room; the others are so old that
+// them as skipped. Wanted fixes go because there were too many; the others are so old that
 // every head has passed them.
-func (t *tape) drop(n int, wanted bool) {
+func (t *Buffer) drop(n int, wanted bool) {
 	if n <= 0 {
 		return
 	}
 	if wanted {
-		t.lostMS = t.fixes[n-1].deviceTimeMS
+		t.lostMS = t.fixes[n-1].DeviceTimeMS
 	}
-	for p := range t.players {
+	for p := range t.cursors {
 		if from, _ := t.find(p.playedMS + 1); from < n && p.rebased == t.rebased {
 			p.skipped += n - from
 		}

@@ -1,4 +1,8 @@
-package matcher
+// Package feed tells calls that watch which vehicles, or counts, have changed. A
+// change is written once, however many watch, and the writer never waits for a
+// watcher. It also keeps what the clients of WatchArea were sent, beyond their
+// calls. It is imported by the matcher.
+package feed
 
 import (
 	"sync"
@@ -14,34 +18,36 @@ const (
 	feedSpan = 2 * time.Second
 )
 
-// feed holds the newest changes of something, by number, in a ring. A change is
+// Feed holds the newest changes of something, by number, in a ring. A change is
 // written once, however many watch; each reads from where it left off.
-type feed[T any] struct {
+type Feed[T any] struct {
 	next atomic.Uint64 // number of the next change; written under mu
 
 	mu      sync.Mutex
 	ring    []T    // its length is 0 or a power of two
 	oldest  uint64 // number of the oldest change in it
 	turned  time.Time
-	waiters []*waiter
+	waiters []*Waiter
 	now     func() time.Time
 }
 
-// waiter is a call that reads feeds. All but its own call use only rouse and
+// Waiter is a call that reads feeds. All but its own call use only rouse and
 // poke.
-type waiter struct {
-	wake chan struct{} // holds at most one wake-up
+type Waiter struct {
+	// Wake holds at most one wake-up.
+	Wake chan struct{}
 	// armed says that the call waits and wants to be woken, once.
 	armed atomic.Bool
 	// poked says that it shall look although nothing has changed.
 	poked atomic.Bool
 }
 
-func newWaiter() waiter { return waiter{wake: make(chan struct{}, 1)} }
+// NewWaiter returns a waiter that has nothing to read.
+func NewWaiter() Waiter { return Waiter{Wake: make(chan struct{}, 1)} }
 
-// arm says whether the call has to wait: it does not if it was poked or changed
+// Arm says whether the call has to wait: it does not if it was poked or changed
 // says that there is something to read.
-func (w *waiter) arm(changed func() bool) bool {
+func (w *Waiter) Arm(changed func() bool) bool {
 	w.armed.Store(true)
 	if w.poked.Load() || changed() {
 		w.armed.Store(false)
@@ -51,23 +57,23 @@ func (w *waiter) arm(changed func() bool) bool {
 }
 
 // rouse wakes a call that waits.
-func (w *waiter) rouse() {
+func (w *Waiter) rouse() {
 	if w.armed.Load() && w.armed.CompareAndSwap(true, false) {
 		select {
-		case w.wake <- struct{}{}:
+		case w.Wake <- struct{}{}:
 		default:
 		}
 	}
 }
 
 // poke has the call look whether or not something has changed for it.
-func (w *waiter) poke() {
+func (w *Waiter) poke() {
 	w.poked.Store(true)
 	w.rouse()
 }
 
-// pokeAll has all readers look.
-func (f *feed[T]) pokeAll() {
+// PokeAll has all readers look.
+func (f *Feed[T]) PokeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.waiters {
@@ -75,16 +81,16 @@ func (f *feed[T]) pokeAll() {
 	}
 }
 
-// join adds a reader and returns the number of the first change that it reads.
-func (f *feed[T]) join(w *waiter) (next uint64) {
+// Join adds a reader and returns the number of the first change that it reads.
+func (f *Feed[T]) Join(w *Waiter) (next uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiters = append(f.waiters, w)
 	return f.next.Load()
 }
 
-// leave takes a reader off and says whether it was the last.
-func (f *feed[T]) leave(w *waiter) (last bool) {
+// Leave takes a reader off and says whether it was the last.
+func (f *Feed[T]) Leave(w *Waiter) (last bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := len(f.waiters) - 1
@@ -99,8 +105,8 @@ func (f *feed[T]) leave(w *waiter) (last bool) {
 	return n == 0
 }
 
-// add writes a change and wakes those who wait for one.
-func (f *feed[T]) add(change T) {
+// Add writes a change and wakes those who wait for one.
+func (f *Feed[T]) Add(change T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.next.Load()
@@ -117,7 +123,7 @@ func (f *feed[T]) add(change T) {
 
 // turn begins another round of the ring, which is doubled if the last round
 // took less than feedSpan.
-func (f *feed[T]) turn(n uint64) {
+func (f *Feed[T]) turn(n uint64) {
 	now, size := f.now(), len(f.ring)
 	fast := now.Sub(f.turned) < feedSpan
 	f.turned = now
@@ -133,9 +139,9 @@ func (f *feed[T]) turn(n uint64) {
 	}
 }
 
-// since appends to dst the changes from a number on, which it moves behind the
+// Since appends to dst the changes from a number on, which it moves behind the
 // last. It is false when some are not remembered any more.
-func (f *feed[T]) since(from *uint64, dst []T) (changes []T, all bool) {
+func (f *Feed[T]) Since(from *uint64, dst []T) (changes []T, all bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := f.next.Load()
@@ -146,3 +152,12 @@ func (f *feed[T]) since(from *uint64, dst []T) (changes []T, all bool) {
 	*from = next
 	return dst, all
 }
+
+// Changed returns whether there are changes from a number on.
+func (f *Feed[T]) Changed(from uint64) bool { return f.next.Load() != from }
+
+// Looked has the waiter wait again after a poke.
+func (w *Waiter) Looked() { w.poked.Store(false) }
+
+// New returns an empty feed that reads a clock.
+func New[T any](now func() time.Time) *Feed[T] { return &Feed[T]{now: now} }
