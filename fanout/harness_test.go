@@ -23,6 +23,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -108,7 +109,7 @@ func (w *world) tell(id string, latDeg, lonDeg float64, change ...func(*wire.Vie
 
 // gate is a log that lets its reader see each partition up to an offset.
 type gate struct {
-	matcher.Log
+	follow.Log
 	mu        sync.Mutex
 	turned    sync.Cond
 	allowed   [partitions]int64 // records below may be read
@@ -116,7 +117,7 @@ type gate struct {
 	idle      bool // the reader waits: what was delivered has been applied
 }
 
-func newGate(l matcher.Log) *gate {
+func newGate(l follow.Log) *gate {
 	g := &gate{Log: l}
 	g.turned.L = &g.mu
 	return g

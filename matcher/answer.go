@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -33,7 +34,7 @@ type wholeMessage struct {
 }
 
 // fill writes a vehicle as of a moment and returns its message.
-func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *moment) *starlingv1.Vehicle {
+func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *follow.Moment) *starlingv1.Vehicle {
 	out := &m.vehicle
 	out.Name = namePrefix + v.ID
 	out.Availability, out.DerivedAvailability, out.Verdict = v.Availability, v.DerivedAvailability, v.Verdict
@@ -52,7 +53,7 @@ func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *moment) *starlingv1.Veh
 	}
 	setTimestamp(&m.deviceTime, v.DeviceTimeMS)
 	out.DeviceTime = &m.deviceTime
-	if ms, known := now.ageMS(v); known {
+	if ms, known := now.AgeMS(v); known {
 		setDuration(&m.age, ms)
 		out.Age = &m.age
 	}
@@ -79,7 +80,7 @@ func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *moment) *starlingv1.Veh
 }
 
 // fillWhole writes also what GetVehicle and ListVehicles alone return.
-func (m *wholeMessage) fillWhole(v *liveindex.Vehicle, now *moment) *starlingv1.Vehicle {
+func (m *wholeMessage) fillWhole(v *liveindex.Vehicle, now *follow.Moment) *starlingv1.Vehicle {
 	out := m.fill(v, now)
 	if v.DeviceTimeMS == 0 {
 		return out
@@ -117,10 +118,10 @@ func setDuration(d *durationpb.Duration, ms int64) {
 // staleMessages names the partitions that are stale at nowMS.
 func (m *Matcher) staleMessages(nowMS int64) []*starlingv1.StalePartition {
 	var out []*starlingv1.StalePartition
-	for _, s := range m.stale(nowMS) {
-		msg := &starlingv1.StalePartition{Partition: s.number}
-		if s.known {
-			msg.Behind = durationpb.New(time.Duration(s.behindMS) * time.Millisecond)
+	for _, s := range m.follower.Stale(nowMS) {
+		msg := &starlingv1.StalePartition{Partition: s.Number}
+		if s.Known {
+			msg.Behind = durationpb.New(time.Duration(s.BehindMS) * time.Millisecond)
 		}
 		out = append(out, msg)
 	}

@@ -3,6 +3,7 @@ package matcher
 import (
 	"context"
 
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -12,7 +13,7 @@ func (m *Matcher) SearchArea(_ context.Context, req *starlingv1.SearchAreaReques
 	if err := m.serving(); err != nil {
 		return nil, err
 	}
-	now := m.moment()
+	now := m.follower.Moment()
 	var f faults
 	area, filter, n := f.area("area", req.GetArea(), true), f.filter(req.GetFilter(), &now), f.areaResults(req.GetMaxResults())
 	if err := f.err(); err != nil {
@@ -20,9 +21,9 @@ func (m *Matcher) SearchArea(_ context.Context, req *starlingv1.SearchAreaReques
 	}
 	found, total := m.index.Within(area, filter, n, nil)
 	found = found[:fitting(found)]
-	now.freshenAll(found)
+	now.FreshenAll(found)
 	return &starlingv1.SearchAreaResponse{
-		Vehicles: vehicleMessages(found, &now), TotalCount: int32(total), StalePartitions: m.staleMessages(now.ms),
+		Vehicles: vehicleMessages(found, &now), TotalCount: int32(total), StalePartitions: m.staleMessages(now.MS),
 	}, nil
 }
 
@@ -37,7 +38,7 @@ func fitting(vs []liveindex.Vehicle) int {
 	return len(vs)
 }
 
-func vehicleMessages(vs []liveindex.Vehicle, now *moment) []*starlingv1.Vehicle {
+func vehicleMessages(vs []liveindex.Vehicle, now *follow.Moment) []*starlingv1.Vehicle {
 	messages, out := make([]vehicleMessage, len(vs)), make([]*starlingv1.Vehicle, len(vs))
 	for i := range vs {
 		out[i] = messages[i].fill(&vs[i], now)

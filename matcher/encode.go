@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/protoappend"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -55,7 +56,7 @@ func (m *Matcher) searchEncoded(ctx context.Context, req *starlingv1.SearchNeare
 	if err != nil {
 		return nil, err
 	}
-	stale, err := encodedStale(m.staleMessages(now.ms))
+	stale, err := encodedStale(m.staleMessages(now.MS))
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func maxNearbyBytes(h *liveindex.Hit) int {
 }
 
 // appendNearby writes one of SearchNearestResponse.results.
-func appendNearby(b []byte, h *hit, now *moment) []byte {
+func appendNearby(b []byte, h *hit, now *follow.Moment) []byte {
 	b, whole := protoappend.Open(b, 1)
 	b, inner := protoappend.Open(b, 1)
 	b = protoappend.Close(appendVehicle(b, &h.Vehicle, now), inner)
@@ -116,7 +117,7 @@ func appendNearby(b []byte, h *hit, now *moment) []byte {
 }
 
 // appendVehicle writes a Vehicle as of a moment.
-func appendVehicle(b []byte, v *liveindex.Vehicle, now *moment) []byte {
+func appendVehicle(b []byte, v *liveindex.Vehicle, now *follow.Moment) []byte {
 	b, inner := protoappend.Open(b, 1)
 	b = protoappend.Close(append(append(b, namePrefix...), v.ID...), inner)
 	if v.DeviceTimeMS != 0 {
@@ -124,7 +125,7 @@ func appendVehicle(b []byte, v *liveindex.Vehicle, now *moment) []byte {
 	}
 	b = appendMillis(b, 3, v.SeenTimeMS)
 	if v.DeviceTimeMS != 0 {
-		if ms, known := now.ageMS(v); known {
+		if ms, known := now.AgeMS(v); known {
 			b = appendMillis(b, 4, ms)
 		}
 		b, inner = protoappend.Open(b, 5)

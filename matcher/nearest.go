@@ -11,6 +11,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/eta"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -53,29 +54,29 @@ func (m *Matcher) SearchNearest(ctx context.Context, req *starlingv1.SearchNeare
 	if err != nil {
 		return nil, err
 	}
-	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, &now), StalePartitions: m.staleMessages(now.ms)}, nil
+	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, &now), StalePartitions: m.staleMessages(now.MS)}, nil
 }
 
 // search finds what a request asks for and returns the moment that it was asked
 // at.
-func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (now moment, err error) {
+func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (now follow.Moment, err error) {
 	if err := m.serving(); err != nil {
 		return now, err
 	}
-	now = m.moment()
+	now = m.follower.Moment()
 	var f faults
 	q := f.query(req, &now)
 	if err := f.err(); err != nil {
 		return now, err
 	}
 	if req.GetPredict() {
-		q.Ahead = &liveindex.Ahead{NowMS: now.ms, LimitMS: m.cfg.PredictLimit.Milliseconds(), Skew: now.skew}
+		q.Ahead = &liveindex.Ahead{NowMS: now.MS, LimitMS: m.cfg.PredictLimit.Milliseconds(), Skew: now.Skew}
 	}
 	if err := m.find(ctx, q, req.GetRanking(), to); err != nil {
 		return now, err
 	}
 	for i := range to.found {
-		now.freshen(&to.found[i].Vehicle)
+		now.Freshen(&to.found[i].Vehicle)
 	}
 	return now, nil
 }
@@ -125,7 +126,7 @@ func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int
 	return nil
 }
 
-func nearbyMessages(hits []hit, now *moment) []*starlingv1.NearbyVehicle {
+func nearbyMessages(hits []hit, now *follow.Moment) []*starlingv1.NearbyVehicle {
 	messages, out := make([]vehicleMessage, len(hits)), make([]*starlingv1.NearbyVehicle, len(hits))
 	for i, h := range hits {
 		near := &messages[i].nearby

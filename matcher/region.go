@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,52 +12,18 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/starling-fleet/starling/fanout/region"
-	"github.com/starling-fleet/starling/internal/geo"
-	"github.com/starling-fleet/starling/internal/h3"
-	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
-	"github.com/starling-fleet/starling/schemas/wire"
 )
-
-// A matcher that is limited to a region reads all of `tracks` and keeps
-//
-//   - the vehicles whose newest view lies in its region or has no position;
-//   - those that have left it, in their newest view wherever that lies, until
-//     the partition's clock has moved on by the grace since they left.
-//
-// What it keeps is thus a function of what it has read. Whoever asks several of
-// them finds a vehicle that crosses a border with at least one, although one may
-// have read further than the other, because the grace is longer than a matcher
-// can be behind without naming the partition as stale; package fanout has the
-// argument.
 
 // graceRoom is how much longer than StaleAfter a vehicle that has left is kept
 // at least: for the longest time that a fan-out waits for its answers, 5 s, and
 // for clocks of machines that disagree.
 const graceRoom = 15 * time.Second
 
-// residence says which vehicles a matcher keeps. A nil residence keeps all.
-type residence struct {
-	regions *region.Map
-	own     int
-	graceMS int64
-}
-
-// departures are the vehicles of one partition that have left the region and are
-// still kept. They belong to Run.
-type departures struct {
-	left  map[string]int64 // the stream time when a vehicle left
-	queue []departure      // by stream time; some have come back since
-}
-
-type departure struct {
-	id     string
-	leftMS int64
-}
-
 // residence returns what the configuration describes, nil if the matcher is not
 // limited.
-func (c Config) residence() (*residence, error) {
+func (c Config) residence() (*follow.Residence, error) {
 	if c.Region == "" {
 		return nil, nil //nolint:nilnil // nil keeps all
 	}
@@ -70,7 +35,7 @@ func (c Config) residence() (*residence, error) {
 	if own < 0 {
 		return nil, fmt.Errorf("region: %q is not one of regions, which has %s", c.Region, strings.Join(regions.Names(), ", "))
 	}
-	return &residence{regions, own, c.RegionGrace.Milliseconds()}, nil
+	return &follow.Residence{Regions: regions, Own: own, Grace: c.RegionGrace}, nil
 }
 
 func (c Config) validateRegion() error {
@@ -92,82 +57,6 @@ func (c Config) validateRegion() error {
 	return errors.Join(errs...)
 }
 
-// wants says whether a view is to be put into the index, and whether it lies in
-// the region.
-func (m *Matcher) wants(p *partition, v *wire.View) (wanted, here bool) {
-	r := m.resident
-	if r == nil || v.DeviceTimeMS == 0 || r.regions.Of(h3.Cell(v.Cell), v.LatDeg, v.LonDeg) == r.own {
-		return true, true
-	}
-	if _, leaving := p.departures.left[v.VehicleID]; leaving {
-		return true, false
-	}
-	return m.index.Has(v.VehicleID), false
-}
-
-// note remembers that a vehicle has left or come back.
-func (d *departures) note(id string, here bool, clockMS int64) {
-	_, leaving := d.left[id]
-	switch {
-	case here && leaving:
-		delete(d.left, id)
-	case !here && !leaving:
-		one := departure{strings.Clone(id), clockMS}
-		if d.left == nil {
-			d.left = map[string]int64{}
-		}
-		d.left[one.id] = one.leftMS
-		d.queue = append(d.queue, one)
-	}
-}
-
-// shift moves all times when the stream time has jumped back.
-func (d *departures) shift(ms int64) {
-	for id := range d.left {
-		d.left[id] += ms
-	}
-	for i := range d.queue {
-		d.queue[i].leftMS += ms
-	}
-}
-
-// dropDeparted forgets the vehicles whose grace is over.
-func (m *Matcher) dropDeparted(p *partition) {
-	d, n := &p.departures, 0
-	for ; n < len(d.queue) && d.queue[n].leftMS+m.resident.graceMS <= p.streamMS.Load(); n++ {
-		one := d.queue[n]
-		if leftMS, leaving := d.left[one.id]; leaving && leftMS == one.leftMS {
-			delete(d.left, one.id)
-			m.index.Remove(one.id)
-		}
-	}
-	if n > 0 {
-		d.queue = slices.Delete(d.queue, 0, n)
-	}
-}
-
-// residents is a change as it counts for the region: who is elsewhere does not.
-func (r *residence) residents(c *liveindex.Change) *liveindex.Change {
-	if r == nil {
-		return c
-	}
-	here := func(at geo.Vec, cell h3.Cell) bool {
-		if at == (geo.Vec{}) {
-			return false
-		}
-		lat, lon := at.Degrees()
-		return r.regions.Of(cell, lat, lon) == r.own
-	}
-	out := *c
-	if !here(c.From, c.Old.Cell) {
-		out.From, out.Old = geo.Vec{}, liveindex.Standing{}
-	}
-	if !here(c.To, c.New.Cell) {
-		out.To, out.New = geo.Vec{}, liveindex.Standing{}
-	}
-	return &out
-}
-
 // RegionOptions are the further options of the gRPC server of a matcher that is
 // limited to a region; nil for others. They refuse callers that do not say which
 // region they take it to keep.
@@ -175,7 +64,7 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 	if m.resident == nil {
 		return nil
 	}
-	label := m.resident.regions.Label(m.resident.own)
+	label := m.resident.Regions.Label(m.resident.Own)
 	fleet := "/" + starlingv1.FleetService_ServiceDesc.ServiceName + "/"
 	check := func(ctx context.Context, method string) error {
 		if !strings.HasPrefix(method, fleet) {
@@ -211,8 +100,8 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 // since, and have been dropped elsewhere.
 func (m *Matcher) unknown(name, id string) error {
 	if m.resident != nil {
-		if s, stale := m.staleness(m.partitionOf(id), m.now().UnixMilli()); stale {
-			return statusError(codes.Unavailable, reasonStale, fmt.Sprintf("%s is not known here, but its partition %d is stale", name, s.number), retryInfo())
+		if s, stale := m.follower.Staleness(m.follower.PartitionOf(id), m.now().UnixMilli()); stale {
+			return statusError(codes.Unavailable, reasonStale, fmt.Sprintf("%s is not known here, but its partition %d is stale", name, s.Number), retryInfo())
 		}
 	}
 	return notFound(name)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -35,7 +36,7 @@ func (f *faults) vehicleID(field, name string) string {
 }
 
 // query turns a search request into the index's form.
-func (f *faults) query(req *starlingv1.SearchNearestRequest, now *moment) liveindex.Query {
+func (f *faults) query(req *starlingv1.SearchNearestRequest, now *follow.Moment) liveindex.Query {
 	q := liveindex.Query{MaxResults: int(req.GetMaxResults()), RadiusM: req.GetRadiusM()}
 	q.LatDeg, q.LonDeg = f.place("place", req.GetPlace())
 	if q.MaxResults == 0 {
@@ -70,10 +71,10 @@ func (f *faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float6
 	return p.GetLatitude(), p.GetLongitude()
 }
 
-func (f *faults) filter(in *starlingv1.VehicleFilter, now *moment) liveindex.Filter {
+func (f *faults) filter(in *starlingv1.VehicleFilter, now *follow.Moment) liveindex.Filter {
 	out := liveindex.Filter{
 		Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable(),
-		Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags(), Skew: now.skew,
+		Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags(), Skew: now.Skew,
 	}
 	for _, a := range out.Availabilities {
 		f.availability("filter.availabilities", a)
@@ -88,10 +89,10 @@ func (f *faults) filter(in *starlingv1.VehicleFilter, now *moment) liveindex.Fil
 			f.add("filter.max_age", "must be a positive duration")
 		}
 		// A part of a millisecond counts for the vehicle: its time has none.
-		out.MinFixTimeMS = max(1, now.ms-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
+		out.MinFixTimeMS = max(1, now.MS-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
 	}
 	if out.Dispatchable {
-		out.MinFixTimeMS = max(1, out.MinFixTimeMS, now.ms-now.dispatchMaxAgeMS)
+		out.MinFixTimeMS = max(1, out.MinFixTimeMS, now.MS-now.DispatchMaxAgeMS)
 	}
 	return out
 }

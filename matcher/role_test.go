@@ -15,6 +15,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -45,7 +46,7 @@ func TestRebuildAtStart(t *testing.T) {
 
 // heldLog lets a test hold back what a reader is given.
 type heldLog struct {
-	matcher.Log
+	follow.Log
 	release chan struct{}
 }
 
@@ -138,9 +139,9 @@ func TestRepeatsAreDropped(t *testing.T) {
 	s.seen("a", startMS+2000)
 }
 
-// TestHoleIsFilled: what was published behind a failed append does not count
+// TestGapIsFilled: what was published behind a failed append does not count
 // until the owner has published the missing record again.
-func TestHoleIsFilled(t *testing.T) {
+func TestGapIsFilled(t *testing.T) {
 	for name, servesBefore := range map[string]bool{"while serving": true, "during the rebuild": false} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -161,7 +162,7 @@ func TestHoleIsFilled(t *testing.T) {
 				s.eventually(func() bool { return s.metric("skipped_total") == 1 })
 				v, err := get(s, other)
 				require.NoError(t, err)
-				require.Equal(t, 1.0, v.Position.Latitude, "the record behind the hole must wait")
+				require.Equal(t, 1.0, v.Position.Latitude, "the record behind the gap must wait")
 			}
 			// The next owner takes long, and begins at its checkpoint.
 			w.pass(10 * time.Minute)
@@ -173,14 +174,14 @@ func TestHoleIsFilled(t *testing.T) {
 			}
 			s.seen(other, startMS+1000)
 			s.seen(id, startMS)
-			require.EqualValues(t, 1, s.metric("holes_total"))
+			require.EqualValues(t, 1, s.metric("gaps_total"))
 			require.EqualValues(t, 1, s.metric("skipped_total"))
 			require.EqualValues(t, 1, s.metric("repeats_total"))
 		})
 	}
 }
 
-func TestHoleThatStaysStops(t *testing.T) {
+func TestGapThatStaysStops(t *testing.T) {
 	w := newWorld(t)
 	w.tell(w.at("a", 1, 1))
 	s := w.startReady()
@@ -196,15 +197,15 @@ func TestHoleThatStaysStops(t *testing.T) {
 	require.True(t, s.role.Ready())
 	w.pass(time.Millisecond)
 	w.tick(p)
-	require.ErrorContains(t, <-s.failed, "hole")
+	require.ErrorContains(t, <-s.failed, "gap")
 	s.failed <- nil
-	require.EqualValues(t, 1, s.metric("holes_total"))
+	require.EqualValues(t, 1, s.metric("gaps_total"))
 	require.False(t, s.role.Ready())
 	_, err := get(s, "a")
 	require.Equal(t, codes.Unavailable, status.Code(err))
 }
 
-func TestHoleThatStaysDuringRebuildStartsOver(t *testing.T) {
+func TestGapThatStaysDuringRebuildStartsOver(t *testing.T) {
 	w := newWorld(t)
 	id := "a"
 	p, other := partitionOf(id), sibling(id)
@@ -217,9 +218,9 @@ func TestHoleThatStaysDuringRebuildStartsOver(t *testing.T) {
 		w.tick(p)
 	}
 	s := w.startReady()
-	require.EqualValues(t, 1, s.metric("holes_total"))
+	require.EqualValues(t, 1, s.metric("gaps_total"))
 	_, err := get(s, id)
-	require.Equal(t, codes.NotFound, status.Code(err), "what was told before the hole may be wrong")
+	require.Equal(t, codes.NotFound, status.Code(err), "what was told before the gap may be wrong")
 	for _, known := range []string{other, stranger(id)} {
 		_, err = get(s, known)
 		require.NoError(t, err, known)

@@ -42,13 +42,11 @@ func (m *Matcher) Register(r grpc.ServiceRegistrar) { r.RegisterService(serviceD
 
 // serving is nil when the fleet can be asked.
 func (m *Matcher) serving() error {
-	if m.ready.Load() {
+	if m.follower.Ready() {
 		return nil
 	}
-	select {
-	case <-m.stopped:
+	if m.follower.Ended() {
 		return hasStopped()
-	default:
 	}
 	return statusError(codes.Unavailable, reasonRebuilding, "the fleet is being rebuilt from the log", retryInfo())
 }
@@ -67,8 +65,8 @@ func (m *Matcher) GetVehicle(_ context.Context, req *starlingv1.GetVehicleReques
 	if !ok {
 		return nil, m.unknown(req.GetName(), id)
 	}
-	now := m.moment()
-	now.freshen(&v)
+	now := m.follower.Moment()
+	now.Freshen(&v)
 	return new(wholeMessage).fillWhole(&v, &now), nil
 }
 
@@ -85,15 +83,15 @@ func (m *Matcher) ListVehicles(_ context.Context, req *starlingv1.ListVehiclesRe
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	now := m.moment()
+	now := m.follower.Moment()
 	page, next := m.index.Page(after, size, nil)
 	if n := fitting(page); n < len(page) {
 		next, page = page[n-1].ID, page[:n]
 	}
-	out := &starlingv1.ListVehiclesResponse{Vehicles: make([]*starlingv1.Vehicle, len(page)), StalePartitions: m.staleMessages(now.ms)}
+	out := &starlingv1.ListVehiclesResponse{Vehicles: make([]*starlingv1.Vehicle, len(page)), StalePartitions: m.staleMessages(now.MS)}
 	messages := make([]wholeMessage, len(page))
 	for i := range page {
-		now.freshen(&page[i])
+		now.Freshen(&page[i])
 		out.Vehicles[i] = messages[i].fillWhole(&page[i], &now)
 	}
 	if next != "" {

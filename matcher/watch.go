@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/internal/h3"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/matcher/playout"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -41,7 +42,7 @@ func (m *Matcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.
 		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
 	}
 	defer m.watchers.Remove(wake)
-	w := vehicleWatch{m: m, stream: stream, id: id, number: m.partitionOf(id), wake: wake.Wake, resumes: resumes}
+	w := vehicleWatch{m: m, stream: stream, id: id, number: m.follower.PartitionOf(id), wake: wake.Wake, resumes: resumes}
 	if resumes {
 		if err := w.catchUp(token.seenMS); err != nil {
 			return err
@@ -129,18 +130,18 @@ func (w *vehicleWatch) begin(token vehicleToken) {
 
 // run sends the vehicle at first and after each change.
 func (w *vehicleWatch) run() error {
-	tick := time.NewTicker(staleCheck)
+	tick := time.NewTicker(follow.StaleCheck)
 	defer tick.Stop()
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
 	for first := true; ; first = false {
 		var s sighting
 		s.vehicle, s.known = w.m.index.Get(w.id)
-		now := w.m.moment()
-		nowMS := now.of(w.id)
-		_, s.stale = w.m.staleness(w.number, now.ms)
+		now := w.m.follower.Moment()
+		nowMS := now.Of(w.id)
+		_, s.stale = w.m.follower.Staleness(w.number, now.MS)
 		seenMS := s.vehicle.SeenTimeMS
-		now.freshen(&s.vehicle)
+		now.Freshen(&s.vehicle)
 		w.nextFix = -1
 		if w.cursor != nil && s.known {
 			w.play(&s, nowMS, first)
@@ -193,7 +194,7 @@ func (w *vehicleWatch) play(s *sighting, nowMS int64, first bool) {
 	}
 }
 
-func (w *vehicleWatch) send(s *sighting, now *moment, seenMS int64) error {
+func (w *vehicleWatch) send(s *sighting, now *follow.Moment, seenMS int64) error {
 	out := &starlingv1.WatchVehicleResponse{Unknown: !s.known, Stale: s.stale, Resumed: w.resumes}
 	w.resumes = false
 	if s.known {
@@ -203,7 +204,7 @@ func (w *vehicleWatch) send(s *sighting, now *moment, seenMS int64) error {
 	}
 	token := vehicleToken{seenMS: seenMS}
 	if w.cursor != nil {
-		out.Playback = w.cursor.Message(now.of(w.id), s.vehicle.DeviceTimeMS)
+		out.Playback = w.cursor.Message(now.Of(w.id), s.vehicle.DeviceTimeMS)
 		token.Position = w.cursor.Position()
 	}
 	out.ResumeToken = token.encode(w.id)

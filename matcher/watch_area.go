@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/starling-fleet/starling/matcher/feed"
+	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -22,7 +23,7 @@ func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.Server
 	}
 	var f faults
 	area, interval, token := f.area("area", req.GetArea(), true), f.interval(req.GetMinInterval()), f.resumeArea(req.GetResumeToken())
-	f.filter(req.GetFilter(), new(moment))
+	f.filter(req.GetFilter(), new(follow.Moment))
 	if err := f.err(); err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ type areaUpdate struct {
 	changed  []liveindex.Vehicle
 	left     []string
 	number   uint32
-	now      moment
+	now      follow.Moment
 }
 
 // begin sends what has changed since an update of the session's, or a snapshot
@@ -85,7 +86,7 @@ func (a *areaWatch) begin(from uint32) error {
 	if err != nil {
 		return err
 	}
-	stale, numbers := a.staleness(u.now.ms)
+	stale, numbers := a.staleness(u.now.MS)
 	a.stale = numbers
 	return a.send(&u, stale)
 }
@@ -93,7 +94,7 @@ func (a *areaWatch) begin(from uint32) error {
 // look uses the session's view, unless another call has taken it over.
 func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filter)) error {
 	var f faults
-	u.now = a.m.moment()
+	u.now = a.m.follower.Moment()
 	filter := f.filter(a.req.GetFilter(), &u.now)
 	vehicles := 0
 	if !a.session.Use(a.turn, func(view *liveindex.View) {
@@ -114,7 +115,7 @@ func (a *areaWatch) follow() error {
 	// Vehicles grow too old without a change.
 	var aging <-chan time.Time
 	if a.req.GetFilter().GetMaxAge() != nil || a.req.GetFilter().GetDispatchable() {
-		tick := time.NewTicker(staleCheck)
+		tick := time.NewTicker(follow.StaleCheck)
 		defer tick.Stop()
 		aging = tick.C
 	}
@@ -140,7 +141,7 @@ func (a *areaWatch) update() (sent bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	stale, numbers := a.staleness(u.now.ms)
+	stale, numbers := a.staleness(u.now.MS)
 	if len(u.changed) == 0 && len(u.left) == 0 && slices.Equal(numbers, a.stale) {
 		return false, nil
 	}
@@ -163,7 +164,7 @@ func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) erro
 		left[i] = namePrefix + id
 	}
 	changed := u.changed
-	u.now.freshenAll(changed)
+	u.now.FreshenAll(changed)
 	for {
 		n := fitting(changed)
 		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: vehicleMessages(changed[:n], &u.now)}

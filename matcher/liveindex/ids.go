@@ -13,13 +13,13 @@ type idTable struct {
 	seed  maphash.Seed
 	words atomic.Pointer[[]uint64] // each word read and written atomically
 	// The writer's:
-	live, graves int
+	live, tombstones int
 }
 
 const (
-	idEmpty = 0
-	idGrave = 1 // was deleted: searches go on behind it
-	idFirst = 2 // word's low half of vehicle number 0
+	idEmpty     = 0
+	idTombstone = 1 // was deleted: searches go on behind it
+	idFirst     = 2 // word's low half of vehicle number 0
 )
 
 func newIDTable() *idTable {
@@ -39,7 +39,7 @@ func (t *idTable) find(id string, vehicles *slab[vehicle]) (number uint32, place
 		switch low := uint32(w); {
 		case low == idEmpty:
 			return 0, 0, false
-		case low != idGrave && w>>32 == hash>>32 && vehicles.at(low-idFirst).id() == id:
+		case low != idTombstone && w>>32 == hash>>32 && vehicles.at(low-idFirst).id() == id:
 			return low - idFirst, i, true
 		}
 		if i++; i == len(words) {
@@ -56,7 +56,7 @@ func home(hash uint64, size int) int {
 
 // insert adds an id that is not in the table. The vehicle's id must be set.
 func (t *idTable) insert(id string, number uint32, vehicles *slab[vehicle]) {
-	if words := *t.words.Load(); (t.live+t.graves+1)*5 > len(words)*4 {
+	if words := *t.words.Load(); (t.live+t.tombstones+1)*5 > len(words)*4 {
 		t.rebuild(max(64, (t.live+1)*3/2), vehicles)
 	}
 	t.put(*t.words.Load(), maphash.String(t.seed, id), number)
@@ -73,7 +73,7 @@ func (t *idTable) put(words []uint64, hash uint64, number uint32) {
 	atomic.StoreUint64(&words[i], hash>>32<<32|uint64(number+idFirst))
 }
 
-// rebuild replaces the table by one of the given size without graves. Readers
+// rebuild replaces the table by one of the given size without tombstones. Readers
 // that still search the old one find in it what was there when they began.
 func (t *idTable) rebuild(size int, vehicles *slab[vehicle]) {
 	fresh := make([]uint64, size)
@@ -82,13 +82,13 @@ func (t *idTable) rebuild(size int, vehicles *slab[vehicle]) {
 			t.put(fresh, maphash.String(t.seed, vehicles.at(low-idFirst).id()), low-idFirst)
 		}
 	}
-	t.graves = 0
+	t.tombstones = 0
 	t.words.Store(&fresh)
 }
 
 // remove deletes the id at a place that find returned.
 func (t *idTable) remove(place int) {
-	atomic.StoreUint64(&(*t.words.Load())[place], idGrave)
+	atomic.StoreUint64(&(*t.words.Load())[place], idTombstone)
 	t.live--
-	t.graves++
+	t.tombstones++
 }

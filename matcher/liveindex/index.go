@@ -19,16 +19,16 @@ type Index struct {
 	ids      *idTable
 	order    *idOrder
 	attrs    *attrTable
-	seats    *seats
+	slots    *readerSlots
 	version  atomic.Uint64 // the newest published
 	count    atomic.Int64  // vehicles
 	topSpeed atomic.Uint32 // bits of the largest speed ever, as float32
 	root     *node
 	changed  func(*Change)
 
-	mu   sync.Mutex // makes one writer of many; guards what follows
-	tree *tree
-	dead deadQueue
+	mu      sync.Mutex // makes one writer of many; guards what follows
+	tree    *tree
+	retired retireQueue
 	// reclaimAt is how many dead there must be before the next look at the
 	// readers.
 	reclaimAt int
@@ -60,7 +60,7 @@ type Standing struct {
 // update that changed a vehicle. It must not block, nor call methods that write,
 // nor keep what it is given.
 func New(changed func(*Change)) *Index {
-	x := &Index{changed: changed, ids: newIDTable(), attrs: newAttrTable(), seats: newSeats()}
+	x := &Index{changed: changed, ids: newIDTable(), attrs: newAttrTable(), slots: newReaderSlots()}
 	x.order = newIDOrder(&x.vehicles)
 	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id() })
 	x.root = x.tree.root
@@ -95,7 +95,7 @@ func (x *Index) Upsert(v *wire.View) error {
 	s := x.states.at(fresh)
 	s.born, s.vehicle = born, number
 	x.fill(s, v, old)
-	if known && s.says(old) {
+	if known && s.sameAs(old) {
 		x.attrs.release(s.attributes)
 		x.states.release(fresh)
 		return nil
@@ -111,7 +111,7 @@ func (x *Index) Upsert(v *wire.View) error {
 	}
 	c.New = s.standing()
 	if known {
-		x.kill(x.vehicles.at(number).current.Load()-1, old, born)
+		x.retire(x.vehicles.at(number).current.Load()-1, old, born)
 	}
 	x.vehicles.at(number).current.Store(fresh + 1)
 	if !known {
@@ -127,8 +127,9 @@ func (x *Index) Upsert(v *wire.View) error {
 	return nil
 }
 
-// says whether a state that has just been filled is as its vehicle's last.
-func (s *state) says(old *state) bool {
+// sameAs returns whether a state that has just been filled is as its vehicle's
+// last.
+func (s *state) sameAs(old *state) bool {
 	if s.deviceTimeMS != old.deviceTimeMS || s.seenTimeMS != old.seenTimeMS {
 		return false // nearly always
 	}
@@ -167,8 +168,8 @@ func (x *Index) Remove(id string) bool {
 	died := x.version.Load() + 1
 	current := v.current.Load() - 1
 	c := Change{ID: v.id(), From: x.whereIs(x.states.at(current)), Old: x.states.at(current).standing()}
-	x.kill(current, x.states.at(current), died)
-	x.dead.last().vehicle = number + 1
+	x.retire(current, x.states.at(current), died)
+	x.retired.last().vehicle = number + 1
 	v.current.Store(0)
 	x.ids.remove(place)
 	x.order.remove(number)
@@ -223,7 +224,7 @@ func (x *Index) addEntry(number uint32, s, old *state) {
 		at = geo.Unit(s.latDeg, s.lonDeg)
 	}
 	p := spotOf(at, x.vehicles.at(s.vehicle).id())
-	leaf := x.tree.room(x.tree.leafFor(near, p), p)
+	leaf := x.tree.spaceFor(x.tree.leafFor(near, p), p)
 	x.tree.stackUnder(leaf, at)
 	place := leaf.takeFree()
 	leaf.live++
@@ -238,14 +239,14 @@ func (x *Index) addEntry(number uint32, s, old *state) {
 	atomic.StoreUint64(&e.death, alive)
 }
 
-// kill marks a state, and its entry if it has one, dead from a version on.
-func (x *Index) kill(number uint32, s *state, died uint64) {
+// retire marks a state, and its entry if it has one, dead from a version on.
+func (x *Index) retire(number uint32, s *state, died uint64) {
 	if s.has&hasPosition != 0 {
 		leaf := x.tree.leaves[s.leaf]
 		leaf.live--
 		atomic.StoreUint64(&leaf.entries[s.place].death, died)
 	}
-	x.dead.push(corpse{died: died, state: number})
+	x.retired.push(retired{died: died, state: number})
 }
 
 // reclaimEvery bounds how often the announcements of all readers are looked at.
@@ -253,12 +254,12 @@ const reclaimEvery = 32
 
 // reclaim frees what died before every reader's version.
 func (x *Index) reclaim() {
-	if x.dead.len() < x.reclaimAt {
+	if x.retired.len() < x.reclaimAt {
 		return
 	}
-	oldest := x.seats.oldest(x.version.Load())
-	for x.dead.len() > 0 && x.dead.first().died <= oldest {
-		c := x.dead.pop()
+	oldest := x.slots.oldest(x.version.Load())
+	for x.retired.len() > 0 && x.retired.first().died <= oldest {
+		c := x.retired.pop()
 		s := x.states.at(c.state)
 		if s.has&hasPosition != 0 {
 			x.tree.freed(x.tree.leaves[s.leaf], s.place)
@@ -270,29 +271,29 @@ func (x *Index) reclaim() {
 			x.vehicles.release(c.vehicle - 1)
 		}
 	}
-	x.reclaimAt = x.dead.len() + reclaimEvery
+	x.reclaimAt = x.retired.len() + reclaimEvery
 }
 
-// corpse is a state that died, and its vehicle's number plus one if that went
+// retired is a state that died, and its vehicle's number plus one if that went
 // with it.
-type corpse struct {
+type retired struct {
 	died           uint64
 	state, vehicle uint32
 }
 
-// deadQueue holds corpses in order of death, in a ring.
-type deadQueue struct {
-	ring        []corpse // its length is a power of two
+// retireQueue holds retired states in order of death, in a ring.
+type retireQueue struct {
+	ring        []retired // its length is a power of two
 	head, count int
 }
 
-func (q *deadQueue) len() int       { return q.count }
-func (q *deadQueue) first() *corpse { return &q.ring[q.head] }
-func (q *deadQueue) last() *corpse  { return &q.ring[(q.head+q.count-1)&(len(q.ring)-1)] }
+func (q *retireQueue) len() int        { return q.count }
+func (q *retireQueue) first() *retired { return &q.ring[q.head] }
+func (q *retireQueue) last() *retired  { return &q.ring[(q.head+q.count-1)&(len(q.ring)-1)] }
 
-func (q *deadQueue) push(c corpse) {
+func (q *retireQueue) push(c retired) {
 	if q.count == len(q.ring) {
-		grown := make([]corpse, max(64, 2*len(q.ring)))
+		grown := make([]retired, max(64, 2*len(q.ring)))
 		for i := range q.count {
 			grown[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
 		}
@@ -302,7 +303,7 @@ func (q *deadQueue) push(c corpse) {
 	*q.last() = c
 }
 
-func (q *deadQueue) pop() corpse {
+func (q *retireQueue) pop() retired {
 	c := q.ring[q.head]
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.count--

@@ -116,7 +116,7 @@ type cube struct {
 	node  *node
 }
 
-// searchScratch is memory that a seat lends to one search after another.
+// searchScratch is memory that a reader slot lends to one search after another.
 type searchScratch struct {
 	cubes []cube
 	best  []candidate

@@ -252,10 +252,10 @@ func (n *node) eachUsed(fn func(*entry)) {
 // for the readers that hold it.
 func (t *tree) replace(by *node) { by.parent.kids[by.slot].Store(by) }
 
-// room returns a leaf with a free entry for a spot in the given leaf. Small
+// spaceFor returns a leaf with a free entry for a spot in the given leaf. Small
 // leaves grow in small steps, which keeps memory low; large ones grow in large
 // steps, which keeps copying low.
-func (t *tree) room(n *node, p spot) *node {
+func (t *tree) spaceFor(n *node, p spot) *node {
 	for n.freeHead == 0 {
 		if t.tooFull(n) {
 			n = t.leafFor(t.split(n), p)

@@ -10,7 +10,7 @@ import (
 
 // eachWithin calls fn for every vehicle inside an area that passes a filter, as
 // of the version that the caller has pinned.
-func (x *Index) eachWithin(r *seat, version uint64, a *Area, f Filter, fn func(*state)) {
+func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn func(*state)) {
 	var filter compiledFilter
 	filter.compile(f, &r.scratch, x.attrs)
 	x.descend(x.root, a.shape, func(n *node) {

@@ -1,4 +1,4 @@
-package matcher
+package follow
 
 import (
 	"log/slog"

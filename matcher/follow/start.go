@@ -1,4 +1,4 @@
-package matcher
+package follow
 
 import (
 	"context"
@@ -53,13 +53,13 @@ func (s *span) found(window int64) bool {
 // searchStop records ahead of one whose stream time is behind the newest
 // record's by RebuildWindow, after which it is not. Such a place is found by
 // halving, all partitions at once, also where the stream time has jumped back.
-func (m *Matcher) startOffsets(ctx context.Context, bounds []eventlog.Bounds) (map[int32]int64, error) {
-	window := m.cfg.RebuildWindow.Milliseconds()
+func (f *Follower) startOffsets(ctx context.Context, bounds []eventlog.Bounds) (map[int32]int64, error) {
+	window := f.cfg.RebuildWindow.Milliseconds()
 	start := make(map[int32]int64, len(bounds))
 	open := map[int32]*span{}
 	for i, b := range bounds {
 		start[int32(i)] = b.First
-		if m.cfg.RebuildWindow > 0 && b.End-b.First > searchStop {
+		if f.cfg.RebuildWindow > 0 && b.End-b.First > searchStop {
 			open[int32(i)] = &span{first: b.First, low: b.First, high: b.End - 1}
 		}
 	}
@@ -67,7 +67,7 @@ func (m *Matcher) startOffsets(ctx context.Context, bounds []eventlog.Bounds) (m
 	for p, s := range open {
 		newest[p] = s.high
 	}
-	clocks, err := m.clocksAt(ctx, newest)
+	clocks, err := f.clocksAt(ctx, newest)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (m *Matcher) startOffsets(ctx context.Context, bounds []eventlog.Bounds) (m
 		for p, s := range open {
 			middles[p] = s.low + (s.high-s.low)/2
 		}
-		if clocks, err = m.clocksAt(ctx, middles); err != nil {
+		if clocks, err = f.clocksAt(ctx, middles); err != nil {
 			return nil, err
 		}
 		for p, s := range open {
@@ -94,12 +94,12 @@ func (m *Matcher) startOffsets(ctx context.Context, bounds []eventlog.Bounds) (m
 
 // clocksAt returns the stream time at the first record at or after each
 // offset. Each partition must have one.
-func (m *Matcher) clocksAt(ctx context.Context, offsets map[int32]int64) (map[int32]int64, error) {
+func (f *Follower) clocksAt(ctx context.Context, offsets map[int32]int64) (map[int32]int64, error) {
 	clocks := make(map[int32]int64, len(offsets))
 	if len(offsets) == 0 {
 		return clocks, nil
 	}
-	reader, err := m.log.NewReader(ctx, topics.Tracks, offsets)
+	reader, err := f.log.NewReader(ctx, topics.Tracks, offsets)
 	if err != nil {
 		return nil, err
 	}

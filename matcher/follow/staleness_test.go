@@ -1,4 +1,4 @@
-package matcher
+package follow
 
 import (
 	"log/slog"
@@ -18,16 +18,17 @@ func TestStalenessIsNotLookedForInEverySearch(t *testing.T) {
 	const partitions, startMS = 64, 1_800_000_000_000
 	log := memlog.Open(memlog.NewStore(partitions, topics.All(), 0), memlog.Options{})
 	defer log.Close()
-	m, err := New(DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	const staleAfter = 5 * time.Second
+	m, err := New(Config{StaleAfter: staleAfter}, Deps{Log: log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	record := func(number int, streamMS int64) {
 		m.partitions[number].empty.Store(false)
 		m.noteStream(&m.partitions[number], streamMS, streamMS)
 	}
 	// slow is what a look at every partition finds.
-	slow := func(nowMS int64) (out []stalePartition) {
+	slow := func(nowMS int64) (out []StalePartition) {
 		for i := range m.partitions {
-			if s, ok := m.staleness(int32(i), nowMS); ok {
+			if s, ok := m.Staleness(int32(i), nowMS); ok {
 				out = append(out, s)
 			}
 		}
@@ -36,10 +37,10 @@ func TestStalenessIsNotLookedForInEverySearch(t *testing.T) {
 	for i := range partitions {
 		record(i, startMS)
 	}
-	require.Empty(t, m.stale(startMS))
+	require.Empty(t, m.Stale(startMS))
 	looked := m.staleCache.Load()
-	for ms := range DefaultConfig().StaleAfter.Milliseconds() {
-		require.Empty(t, m.stale(startMS+ms))
+	for ms := range staleAfter.Milliseconds() {
+		require.Empty(t, m.Stale(startMS+ms))
 	}
 	require.Same(t, looked, m.staleCache.Load(), "all partitions were looked at again")
 
@@ -60,6 +61,6 @@ func TestStalenessIsNotLookedForInEverySearch(t *testing.T) {
 		default:
 			record(i*13%partitions, nowMS-int64(i%10))
 		}
-		require.Equal(t, slow(nowMS), m.stale(nowMS), "step %d", i)
+		require.Equal(t, slow(nowMS), m.Stale(nowMS), "step %d", i)
 	}
 }

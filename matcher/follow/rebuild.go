@@ -1,4 +1,4 @@
-package matcher
+package follow
 
 import (
 	"slices"
@@ -49,15 +49,15 @@ func (s *staged) forget(id string) bool {
 // stages says whether the partition's views wait for the end of its rebuild. A
 // matcher of a region looks at each view as it comes: whether a vehicle has left
 // depends on where it was.
-func (m *Matcher) stages(p *partition) bool { return !p.rebuilt && m.resident == nil }
+func (f *Follower) stages(p *partition) bool { return !p.rebuilt && f.resident == nil }
 
 // unstage puts what has waited into the index.
-func (m *Matcher) unstage(p *partition) {
+func (f *Follower) unstage(p *partition) {
 	views := p.staged.views
 	p.staged = staged{}
 	for i := range views {
 		if views[i].VehicleID != "" {
-			m.upsert(p, &views[i])
+			f.upsert(p, &views[i])
 		}
 	}
 }
