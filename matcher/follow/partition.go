@@ -157,7 +157,7 @@ func (f *Follower) applyRecord(p *partition, number int32, r *eventlog.Stored) e
 	return nil
 }
 
-// record puts the fixes of a report on the vehicle's tape, if it has one.
+// record puts the fixes of a report into the vehicle's buffer, if it has one.
 func (f *Follower) record(id string, value []byte) {
 	buffer := f.playout.Of(id)
 	if buffer == nil {
