@@ -82,6 +82,14 @@ bench-nearest: build ## searches for the nearest of a moving fleet, beside Redis
 bench-watchers: build ## 10,000 calls that watch areas: how long a change takes to them, and memory for each
 	$(GO) run ./loadtest/cmd/bench watchers -starling $(BIN)/starling $(WATCHERS_FLAGS)
 
+.PHONY: drill-clocks
+drill-clocks: build ## a Kafka whose clock is set wrong, devices with wrong clocks and second phones; the account is closed (docs/drills.md)
+	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling -log clocks -rate 1000 -fixes-per-report 2 -partitions 6 -streams 16 -duration 5m $(DRILL_FLAGS)
+
+.PHONY: model-mutations
+model-mutations: ## faults that are put into the tracker's step, each of which the model test must find
+	$(GO) run ./internal/modeltest/mutations
+
 .PHONY: drill
 drill: build ## random kills under load, and a check of the account (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling $(DRILL_FLAGS)

@@ -44,6 +44,28 @@ func TestRolloutDrillKafka(t *testing.T) {
 	}
 }
 
+// TestClockDrillKafka sets the broker's clock wrong for seconds, with devices
+// that stamp ahead and second phones; the long form also lets it be believed.
+func TestClockDrillKafka(t *testing.T) {
+	kafkatest.Need(t)
+	clock, err := kafkatest.NewClock(t.TempDir())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, clock.Close()) }()
+	cluster, err := kafkatest.Start(t.Context(), clock.Options())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, cluster.Stop()) }()
+	o := drillOptions(t)
+	o.KafkaBrokers, o.LogClock = cluster.Brokers(), clock.Set
+	o.Kills, o.Speed, o.FixesPerSecond, o.FixesPerReport, o.Duration = 0, 1, 400, 2, 35*time.Second
+	o.Slack = 4 // how soon a fix is served depends on the machine
+	account, err := drill.Run(t.Context(), o)
+	require.NoError(t, err)
+	t.Log("\n" + account.String())
+	require.True(t, account.OK(), "%s", account)
+	require.Positive(t, account.Totals.SetAside)
+	require.Positive(t, account.Totals.Accepted)
+}
+
 // drillOptions makes a small fleet that reports ten minutes of device time.
 func drillOptions(t *testing.T) drill.Options {
 	t.Helper()

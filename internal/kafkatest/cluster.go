@@ -27,6 +27,8 @@ type Options struct {
 	HeapMB int
 	// Properties override lines of every server.properties.
 	Properties map[string]string
+	// Env is added to every broker's environment, as NAME=value.
+	Env []string
 }
 
 // Cluster is a running Kafka. Its methods are not safe for concurrent use.
@@ -75,7 +77,7 @@ func (c *Cluster) boot(ctx context.Context, libDir string, o Options) error {
 	}
 	var voters []string
 	for i := range o.Nodes {
-		n := &node{id: i + 1, dir: filepath.Join(c.dir, strconv.Itoa(i+1)), brokerPort: ports[2*i], controllerPort: ports[2*i+1], heapMB: o.HeapMB, libDir: libDir}
+		n := &node{id: i + 1, dir: filepath.Join(c.dir, strconv.Itoa(i+1)), brokerPort: ports[2*i], controllerPort: ports[2*i+1], heapMB: o.HeapMB, libDir: libDir, env: o.Env}
 		c.nodes = append(c.nodes, n)
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", n.id, n.controllerPort))
 	}

@@ -21,6 +21,7 @@ type node struct {
 	controllerPort int
 	heapMB         int
 	libDir         string
+	env            []string // of the broker, besides this process's
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the running process has ended
@@ -99,6 +100,7 @@ func (n *node) start() error {
 		return fmt.Errorf("kafkatest: open log of node %d: %w", n.id, err)
 	}
 	cmd := n.java(n.heapMB, "kafka.Kafka", n.configFile())
+	cmd.Env = append(os.Environ(), n.env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	exited := make(chan struct{})

@@ -299,6 +299,9 @@ func (w *world) ask(m *matcher.Matcher) []string {
 			return nil
 		}
 		for _, v := range resp.Vehicles {
+			if v.Age.AsDuration() < 0 || v.Dispatchable && (v.Conflicting || v.Availability != free || v.Position == nil) {
+				w.fail("served as dispatchable, or with a negative age: %v", v)
+			}
 			fleet = append(fleet, servedVehicle(v))
 		}
 		if token = resp.NextPageToken; token == "" {
@@ -311,7 +314,7 @@ func (w *world) ask(m *matcher.Matcher) []string {
 // served is what a reader of the fleet must see of a view.
 func served(v *starlingv1.VehicleView) string {
 	return fmt.Sprint(v.VehicleId, v.DeviceTimeMs, v.SeenTimeMs, v.Latitude, v.Longitude, v.GetSpeedMps(), v.GetHeadingDeg(), v.VarEastM2, v.VarNorthM2,
-		v.Availability, v.Attributes.GetType(), v.Attributes.GetSeats(), v.Attributes.GetTags(), v.FixCounts.GetAccepted(), v.FixCounts.GetLate())
+		v.Availability, v.Attributes.GetType(), v.Attributes.GetSeats(), v.Attributes.GetTags(), v.FixCounts.GetAccepted(), v.FixCounts.GetLate(), v.FixCounts.GetSetAside(), v.Conflicting)
 }
 
 func servedVehicle(v *starlingv1.Vehicle) string {
@@ -321,5 +324,5 @@ func servedVehicle(v *starlingv1.Vehicle) string {
 	}
 	return fmt.Sprint(strings.TrimPrefix(v.Name, "vehicles/"), deviceTimeMS, v.SeenTime.AsTime().UnixMilli(),
 		v.Position.GetLatitude(), v.Position.GetLongitude(), v.GetSpeedMps(), v.GetHeadingDeg(), v.Position.GetVarEastM2(), v.Position.GetVarNorthM2(),
-		v.Availability, v.Attributes.GetType(), v.Attributes.GetSeats(), v.Attributes.GetTags(), v.FixCounts.GetAccepted(), v.FixCounts.GetLate())
+		v.Availability, v.Attributes.GetType(), v.Attributes.GetSeats(), v.Attributes.GetTags(), v.FixCounts.GetAccepted(), v.FixCounts.GetLate(), v.FixCounts.GetSetAside(), v.Conflicting)
 }

@@ -38,6 +38,10 @@ type Account struct {
 	// without its newest report, counted from when that was due.
 	LongestUnseen time.Duration
 	Probes        int64
+	// LongestHeld is the longest time for which an honest vehicle was served
+	// where it no longer was, or where a fix stamped ahead had it; measured only
+	// where clocks are set wrong.
+	LongestHeld time.Duration
 	// Gaps are what the phases of a rollout's plan cost.
 	Gaps []Gap
 }
@@ -50,10 +54,16 @@ func (a *Account) take(f *fleet, k *killer, p *probe, c *check.Checker) {
 	a.Kills, a.Zombies, a.Serving, a.CutShort = k.kills, k.zombies, k.serving, k.cutShort
 	slices.Sort(a.Serving)
 	a.Breaks, a.Resends, a.Copies = f.breaks.Load(), f.resends.Load(), f.copies.Load()
-	a.LongestWithoutAnswer, a.LongestUnseen, a.Probes = p.longest, p.oldest, p.answers
+	a.LongestWithoutAnswer, a.LongestUnseen, a.Probes, a.LongestHeld = p.longest, p.oldest, p.answers, p.oldestFix
 	a.Statuses = fmt.Sprint(f.statuses)
 	if n := a.killed(); n != a.Options.Kills || a.Zombies != a.Options.Zombies {
 		a.Findings.Add("a drill that was cut short", "%d of %d kills, %d of %d zombies", n, a.Options.Kills, a.Zombies, a.Options.Zombies)
+	}
+	if limit := time.Duration(float64(mostHeld) * a.Options.slack()); a.LongestHeld > limit {
+		a.Findings.Add("an honest vehicle that was held", "for %v, limit %v", a.LongestHeld, limit)
+	}
+	if a.Options.LogClock != nil && a.Totals.SetAside == 0 {
+		a.Findings.Add("a drill that shows nothing", "no fix was set aside")
 	}
 	if a.Totals.FixesAcked == 0 || a.Probes == 0 {
 		a.Findings.Add("a drill that shows nothing", "%d fixes acknowledged, %d questions answered", a.Totals.FixesAcked, a.Probes)
@@ -94,10 +104,13 @@ func (a *Account) String() string {
 	}
 	line("longest without", "acknowledgement %v, answer of the matcher %v, a vehicle's new report %v (%d questions)",
 		round(a.LongestWithoutAck), round(a.LongestWithoutAnswer), round(a.LongestUnseen), a.Probes)
+	if a.Options.LogClock != nil {
+		line("honest vehicles held", "at most %v", round(a.LongestHeld))
+	}
 	line("sent", "%d vehicles, %d reports, %d fixes; %d reports again after %d broken streams %s, %d copies", t.Vehicles, t.ReportsSent, t.FixesSent, a.Resends, a.Breaks, a.Statuses, a.Copies)
 	line("acknowledged", "%d reports with %d fixes, %d fixes refused; %.0f fixes/s while reporting (asked for %d)", t.ReportsAcked, t.FixesAcked, t.Refused, float64(a.AckedWhileReporting)/a.Reported.Seconds(), a.Options.FixesPerSecond)
 	line("locations", "%d records (%d ticks, %d copies, %d never acknowledged), %d fixes, %d without copies", t.Locations, t.Ticks, t.CopiesStored, t.UnacknowledgedStored, t.FixesStored, t.DistinctFixes)
-	line("tracks", "%d records, %d repeats and %d behind a gap that was filled; %d fixes accepted, %d duplicate, %d conflict, %d late; %d final points", t.Tracks, t.Repeats, t.Skipped, t.Accepted, t.Duplicate, t.Conflict, t.Late, t.FinalPoints)
+	line("tracks", "%d records, %d repeats and %d behind a gap that was filled; %d fixes accepted, %d duplicate, %d conflict, %d late, %d set aside; %d final points", t.Tracks, t.Repeats, t.Skipped, t.Accepted, t.Duplicate, t.Conflict, t.Late, t.SetAside, t.FinalPoints)
 	if a.OK() {
 		line("result", "nothing lost, nothing twice, tracks and fleet as undisturbed")
 	} else {

@@ -86,6 +86,9 @@ func (d *drill) run(ctx context.Context) (*Account, error) {
 			return err
 		}
 	}
+	if d.opts.LogClock != nil {
+		disturb = func(ctx context.Context) error { return d.jumpClocks(ctx, f) }
+	}
 	if err := d.disturb(ctx, f, k, p, disturb, account); err != nil {
 		return nil, err
 	}

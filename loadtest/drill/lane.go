@@ -58,6 +58,8 @@ type fleet struct {
 	mu       sync.Mutex
 	statuses map[codes.Code]int64
 	findings check.Findings
+	// stampsAhead lets devices whose clocks are wrong show it.
+	stampsAhead atomic.Bool
 }
 
 func newFleet(o Options, ingest []grpc.ClientConnInterface) *fleet {
@@ -71,6 +73,9 @@ func newFleet(o Options, ingest []grpc.ClientConnInterface) *fleet {
 	first := f.started.Add(-f.behind - time.Duration(o.FixesPerReport)*o.FixInterval)
 	for n := range o.vehicles() {
 		l, v := f.lanes[n%o.Streams], newVehicle(n, &o, first)
+		if o.LogClock != nil {
+			v.clock.may = &f.stampsAhead
+		}
 		l.vehicles, l.byID[v.id] = append(l.vehicles, v), v
 	}
 	for _, l := range f.lanes {

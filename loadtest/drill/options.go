@@ -56,6 +56,10 @@ type Options struct {
 	// Cluster, if set, makes trackers and each of its brokers be killed and come
 	// back as well, one after another.
 	Cluster Cluster
+	// LogClock, if set, makes the drill set clocks wrong instead of killing: it
+	// sets that of the machine that stamps the log's records off by so much, and
+	// a part of the fleet has devices whose clocks are off.
+	LogClock func(offset time.Duration) error
 	// Slack multiplies what the plan's phases may cost; 0 means 1.
 	Slack float64
 	// Seed decides what is sent and who is killed.
@@ -100,6 +104,7 @@ func (o *Options) Validate() error {
 	check(!o.Rollout || len(o.KafkaBrokers) > 0, "rollout: needs Kafka")
 	check(!o.Rollout || o.Kills == 0 && o.Zombies == 0, "kills and zombies: %d and %d, the plan of a rollout has its own", o.Kills, o.Zombies)
 	check(o.Cluster == nil || o.Rollout, "cluster: is for the plan of a rollout")
+	check(o.LogClock == nil || !o.Rollout && o.Kills == 0 && o.Zombies == 0 && o.Speed == 1, "log clock: needs a fleet at speed 1 and no kills")
 	check(o.Slack >= 0, "slack: %v, must not be negative", o.Slack)
 	check(o.Zombies == 0 || len(o.KafkaBrokers) > 0, "zombies: %d, the local log has none (its directory belongs to one process)", o.Zombies)
 	if o.FixInterval > 0 && o.Speed > 0 && o.Streams > 0 {

@@ -28,7 +28,12 @@ type probe struct {
 	answers  int64
 	longest  time.Duration // without an answer
 	oldest   time.Duration // age of the newest report of a vehicle, beyond its period
-	period   time.Duration // between two reports of a vehicle
+	// oldestFix is the longest time for which an honest vehicle was served where
+	// a fix that was no longer its newest, or of another device, has it. It is
+	// only measured where clocks are set wrong; seen times may then go back.
+	oldestFix   time.Duration
+	wrongClocks bool
+	period      time.Duration // between two reports of a vehicle
 }
 
 // watchedMatcher is a matcher and what it has served.
@@ -46,7 +51,8 @@ type seen struct {
 func newProbe(o *Options, matchers []grpc.ClientConnInterface) *probe {
 	p := &probe{
 		rng: rand.New(rand.NewPCG(o.Seed, 1<<33)), vehicles: o.vehicles(),
-		period: time.Duration(float64(o.FixInterval) * float64(o.FixesPerReport) / o.Speed),
+		wrongClocks: o.LogClock != nil,
+		period:      time.Duration(float64(o.FixInterval) * float64(o.FixesPerReport) / o.Speed),
 	}
 	for _, m := range matchers {
 		p.matchers = append(p.matchers, &watchedMatcher{starlingv1.NewFleetServiceClient(m), map[string]seen{}})
@@ -70,6 +76,7 @@ func (p *probe) run(ctx context.Context) {
 		v, err := m.fleet.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: limits.VehicleNamePrefix + id})
 		switch status.Code(err) {
 		case codes.OK:
+			p.noteFix(v)
 			p.note(m, id, seen{v.SeenTime.AsTime().UnixMilli(), total(v.FixCounts)})
 		case codes.NotFound:
 			p.note(m, id, seen{})
@@ -90,14 +97,23 @@ func (p *probe) run(ctx context.Context) {
 
 func (p *probe) note(m *watchedMatcher, id string, now seen) {
 	before := m.seen[id]
-	if now.atMS < before.atMS || now.fixes < before.fixes {
+	if now.atMS < before.atMS && !p.wrongClocks || now.fixes < before.fixes {
 		p.findings.Add("a matcher that served a state older than one before", "%s: %d fixes at %d ms after %d fixes at %d ms", id, now.fixes, now.atMS, before.fixes, before.atMS)
 	}
 	m.seen[id] = now
 }
 
+// noteFix measures how old the newest fix of a served vehicle is, by this
+// process's clock, which is right.
+func (p *probe) noteFix(v *starlingv1.Vehicle) {
+	if p.wrongClocks && v.DeviceTime != nil {
+		age := time.Since(v.DeviceTime.AsTime())
+		p.oldestFix = max(p.oldestFix, age-p.period, -age)
+	}
+}
+
 func total(c *starlingv1.FixCounts) int64 {
-	return c.GetAccepted() + c.GetDuplicate() + c.GetConflict() + c.GetLate()
+	return c.GetAccepted() + c.GetDuplicate() + c.GetConflict() + c.GetLate() + c.GetSetAside()
 }
 
 // settled waits until the fleet has consumed everything and returns it: nothing

@@ -33,7 +33,7 @@ func undisturbed(ctx context.Context, records []eventlog.Stored, epoch int64, fn
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	run := &replayed{records: records, fn: fn, finish: cancel}
-	log := memlog.New(1, memlog.Options{Now: run.now, AfterAppend: run.appended})
+	log := memlog.New(1, memlog.Options{Now: run.now, MayStepBack: true, AfterAppend: run.appended})
 	log.Store().SetEpoch(epoch)
 	for i := range records {
 		rec := eventlog.Record{Key: records[i].Key, Value: records[i].Value}

@@ -68,10 +68,11 @@ type vehicle struct {
 	parked    int // turns to come without a report
 	account   []*check.Report
 	beacon    *beacons // nil for a vehicle of the fleet
+	clock     wrongClock
 }
 
 func newVehicle(number int, o *Options, started time.Time) *vehicle {
-	return &vehicle{
+	v := &vehicle{
 		id:        fmt.Sprintf("drill-%05d", number),
 		rng:       rand.New(rand.NewPCG(o.Seed, uint64(number))),
 		number:    number,
@@ -79,6 +80,11 @@ func newVehicle(number int, o *Options, started time.Time) *vehicle {
 		started:   started,
 		interval:  o.FixInterval,
 	}
+	if o.LogClock != nil {
+		v.clock = wrongClockOf(number)
+		v.started = v.started.Add(v.clock.ahead)
+	}
+	return v
 }
 
 func (v *vehicle) chance(share float64) bool { return v.rng.Float64() < share }
@@ -101,6 +107,9 @@ func (v *vehicle) reportInterval() time.Duration { return v.interval * time.Dura
 
 // report makes the vehicle's next report.
 func (v *vehicle) report(fixes int) *entry {
+	if v.clock.intruder != 0 && v.shows(shareIntruded) {
+		return v.intrude()
+	}
 	m := &starlingv1.Report{VehicleId: v.id}
 	if v.session == 0 || v.unacked == 0 && v.chance(shareNewSession) {
 		v.session, v.sequence, v.recent = v.rng.Uint64()|1, 0, nil
@@ -142,6 +151,9 @@ func (v *vehicle) report(fixes int) *entry {
 	if v.chance(shareRefusable) {
 		add(v.refusable())
 	}
+	if v.clock.stray && v.shows(shareStray) {
+		add(v.strayFix(), fine)
+	}
 	if v.chance(shareUnsorted) {
 		v.rng.Shuffle(len(m.Fixes), func(i, j int) {
 			m.Fixes[i], m.Fixes[j] = m.Fixes[j], m.Fixes[i]
@@ -158,7 +170,7 @@ func (v *vehicle) enter(m *starlingv1.Report, expected []starlingv1.RefusalReaso
 	}
 	account := &check.Report{Session: m.SessionId, Sequence: m.Sequence, Availability: m.Availability, Attributes: m.Attributes, Fixes: make([]check.Fix, len(m.Fixes))}
 	for i, f := range m.Fixes {
-		account.Fixes[i] = check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f), Refusable: expected[i]}
+		account.Fixes[i] = check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f), Refusable: expected[i], Ahead: v.isStray(f)}
 	}
 	e := &entry{account: account, message: m}
 	v.account = append(v.account, account)

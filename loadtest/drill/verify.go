@@ -24,6 +24,9 @@ func verify(ctx context.Context, o Options, reports check.Told, fleet map[string
 	}
 	defer func() { _ = log.Close() }()
 	c := check.New(reports, log.Partitions())
+	if o.LogClock != nil {
+		c.MayRebase = isOffAllTheTime
+	}
 	logf("reading locations")
 	if err := readAll(ctx, log, topics.Locations, c.Location); err != nil {
 		return nil, err

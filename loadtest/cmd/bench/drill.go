@@ -18,7 +18,7 @@ func drillCommand(ctx context.Context, args []string) (code int, err error) {
 	o := drill.DefaultOptions()
 	o.Progress = os.Stderr
 	flags := newFlags("drill")
-	log := flags.String("log", "local", "which log: local (starling up), kafka (every role on its own; needs Java and Maven) or kafka3 (likewise on three brokers, with the plan of a rollout instead of random kills)")
+	log := flags.String("log", "local", "which log: local (starling up), kafka (every role on its own; needs Java and Maven) kafka3 (likewise on three brokers, with the plan of a rollout instead of random kills) or clocks (likewise on a broker whose clock is set wrong, with devices whose clocks are wrong, instead of kills; needs a C compiler too)")
 	keep := flags.Bool("keep", false, "keep the folder with the log and the processes' output")
 	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
 	flags.IntVar(&o.Kills, "kills", o.Kills, "how many processes are killed")
@@ -73,8 +73,10 @@ func startLog(ctx context.Context, log string, o *drill.Options) (stop func() er
 	case "kafka3":
 		settings = threeBrokers
 		o.Kills, o.Rollout = 0, true
+	case "clocks":
+		return startWrongClock(ctx, o)
 	default:
-		return nil, fmt.Errorf("-log is %q: must be local, kafka or kafka3", log)
+		return nil, fmt.Errorf("-log is %q: must be local, kafka, kafka3 or clocks", log)
 	}
 	cluster, err := kafkatest.Start(ctx, settings)
 	if err != nil {
@@ -85,4 +87,22 @@ func startLog(ctx context.Context, log string, o *drill.Options) (stop func() er
 		o.Cluster = cluster
 	}
 	return cluster.Stop, nil
+}
+
+// startWrongClock starts a broker whose clock the drill sets.
+func startWrongClock(ctx context.Context, o *drill.Options) (stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "starling-clock-")
+	if err != nil {
+		return nil, err
+	}
+	clock, err := kafkatest.NewClock(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	cluster, err := kafkatest.Start(ctx, clock.Options())
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	o.KafkaBrokers, o.Kills, o.LogClock = cluster.Brokers(), 0, clock.Set
+	return func() error { return errors.Join(cluster.Stop(), clock.Close(), os.RemoveAll(dir)) }, nil
 }

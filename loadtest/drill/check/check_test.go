@@ -29,8 +29,11 @@ type world struct {
 	fleet             map[string]*starlingv1.Vehicle
 }
 
-func (w *world) judge() *check.Checker {
+func (w *world) judge() *check.Checker { return w.judgeWith(nil) }
+
+func (w *world) judgeWith(mayRebase func(string) bool) *check.Checker {
 	c := check.New(w.told, 1)
+	c.MayRebase = mayRebase
 	for _, rec := range w.locations {
 		c.Location(0, rec)
 	}
@@ -190,6 +193,7 @@ func TestWhatIsOffIsFound(t *testing.T) {
 		"a fix is set aside, and counts as well": {func(t *testing.T, w *world) {
 			change(t, w.tracks, 40, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.Points[0].Fix) })
 		}, check.FixNotOnce},
+		"a fix stamped ahead counts": {func(_ *testing.T, w *world) { w.told["v1"][3].Fixes[0].Ahead = true }, check.AheadCounts},
 		"a fix is set aside twice": {func(t *testing.T, w *world) {
 			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.SetAsideFixes[0]) })
 		}, check.FixNotOnce},
@@ -222,6 +226,12 @@ func TestWhatIsOffIsFound(t *testing.T) {
 			require.Positive(t, c.Findings.Count(tc.found), "%s", &c.Findings)
 		})
 	}
+	t.Run("a doubled final point of a vehicle that may be rebased", func(t *testing.T) {
+		w := newWorld(t)
+		change(t, w.tracks, 80, func(m *track) { m.FinalPoints = append(m.FinalPoints, m.FinalPoints[0]) })
+		c := w.judgeWith(func(string) bool { return true })
+		require.Equal(t, int64(1), c.Findings.Count(check.FinalNotOnce), "%s", &c.Findings)
+	})
 	t.Run("an undisturbed run differs", func(t *testing.T) {
 		w := newWorld(t)
 		c := w.judge()

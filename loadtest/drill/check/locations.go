@@ -21,6 +21,8 @@ const (
 // device is what the checker knows of one vehicle.
 type device struct {
 	reports map[reportID]*sent
+	// ahead are the device times of fixes that must be set aside.
+	ahead map[int64]bool
 	// taken are the device times of the fixes in locations, without copies.
 	taken map[int64]struct{}
 	// fixes counts all fixes in locations, copies too.
@@ -72,6 +74,10 @@ type sent struct {
 type Checker struct {
 	Findings Findings
 	Totals   Totals
+	// MayRebase says of which vehicles the clocks are wrong in a way that may
+	// make the tracker follow them at an earlier device time: their final points
+	// need not be in order. nil stands for none.
+	MayRebase func(vehicle string) bool
 
 	partitions []*partition
 	devices    map[string]*device
@@ -117,7 +123,7 @@ func New(told Told, partitions int32) *Checker {
 		c.partitions = append(c.partitions, &partition{last: -1, position: -1, skipped: -1, tracks: map[int64][32]byte{}})
 	}
 	for id, reports := range told {
-		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}, stated: map[uint64]*statement{}}
+		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}, stated: map[uint64]*statement{}, ahead: map[int64]bool{}}
 		for _, r := range reports {
 			d.reports[reportID{r.Session, r.Sequence}] = &sent{Report: r}
 			c.Totals.ReportsSent++
@@ -194,7 +200,12 @@ func (c *Checker) stored(number int32, rec eventlog.Stored, r *starlingv1.Report
 	for _, f := range r.Fixes {
 		d.taken[f.DeviceTimeMs] = struct{}{}
 	}
-	d.describe(r)
+	for i := range was.Fixes {
+		if was.Fixes[i].Ahead {
+			d.ahead[was.Fixes[i].DeviceTimeMS] = true
+		}
+	}
+	d.describe(was.Report, r)
 	return d
 }
 
@@ -219,7 +230,7 @@ func sameContent(was *Report, r *starlingv1.Report) bool {
 // report that has a fix newer than all before, with what it has stated until
 // then, and the one before it counts no more. In a session only what advances
 // counts. A device reports OFFLINE, FREE or BUSY; other states of work are BUSY.
-func (d *device) describe(r *starlingv1.Report) {
+func (d *device) describe(was *Report, r *starlingv1.Report) {
 	s := d.stated[r.SessionId]
 	if s == nil {
 		s = &statement{}
@@ -237,8 +248,10 @@ func (d *device) describe(r *starlingv1.Report) {
 		s.attributes, s.attributesSeq = r.Attributes, r.Sequence
 	}
 	newestMS := d.newestMS
-	for _, f := range r.Fixes {
-		newestMS = max(newestMS, f.DeviceTimeMs)
+	for i := range was.Fixes {
+		if f := &was.Fixes[i]; !f.Ahead && f.Refusable == starlingv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED {
+			newestMS = max(newestMS, f.DeviceTimeMS)
+		}
 	}
 	takesOver := !s.counted && (newestMS > d.newestMS || d.newestMS == 0)
 	d.newestMS = newestMS

@@ -21,6 +21,8 @@ type Fix struct {
 	// Refusable is the reason for which the fix must be refused, or
 	// unspecified for a fix that must be taken.
 	Refusable starlingv1.RefusalReason
+	// Ahead says that the fix is stamped ahead on purpose: it must be set aside.
+	Ahead bool
 }
 
 // Report is one report as a client sent it, and what it was told of it.

@@ -19,6 +19,7 @@ const (
 	NoTrack       = "a record of locations without a track"
 	CountsOff     = "counts that do not add up"
 	FixNotOnce    = "a fix that does not count exactly once"
+	AheadCounts   = "a fix stamped ahead that counts"
 	FinalNotOnce  = "a final point that is missing, doubled or foreign"
 	FleetDiffers  = "a vehicle that the fleet serves otherwise than tracks say"
 	Availability  = "an availability or attributes other than the log's records make it"
@@ -210,7 +211,9 @@ func (c *Checker) checkOnce(id string, d *device) {
 		if _, again := counted[t.ms]; again {
 			c.Findings.Add(FixNotOnce, "%s: fix %d is told twice", id, t.ms)
 		}
-		counted[t.ms] = t.digest
+		if counted[t.ms] = t.digest; d.ahead[t.ms] {
+			c.Findings.Add(AheadCounts, "%s: fix %d", id, t.ms)
+		}
 	}
 	aside := map[told]bool{}
 	asideMS := map[int64]bool{}
@@ -241,11 +244,26 @@ func (c *Checker) checkFinal(id string, d *device) {
 		accepted = append(accepted, t.ms)
 	}
 	slices.Sort(accepted)
+	if c.MayRebase != nil && c.MayRebase(id) {
+		c.checkFinalInAnyOrder(id, d, accepted)
+		return
+	}
 	if !slices.IsSortedFunc(d.final, cmp.Compare[int64]) {
 		c.Findings.Add(FinalNotOnce, "%s: final points are not in the order of device time", id)
 	}
 	if len(d.final) > len(accepted) || !slices.Equal(d.final, accepted[:len(d.final)]) {
 		c.Findings.Add(FinalNotOnce, "%s: %d final points of %d accepted fixes are not the oldest of them", id, len(d.final), len(accepted))
+	}
+}
+
+// checkFinalInAnyOrder checks that the final points are accepted fixes, each once.
+func (c *Checker) checkFinalInAnyOrder(id string, d *device, accepted []int64) {
+	final := slices.Clone(d.final)
+	slices.Sort(final)
+	for i, ms := range final {
+		if _, is := slices.BinarySearch(accepted, ms); !is || i > 0 && final[i-1] == ms {
+			c.Findings.Add(FinalNotOnce, "%s: the final point of %d is foreign or doubled", id, ms)
+		}
 	}
 }
 

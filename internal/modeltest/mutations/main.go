@@ -1,0 +1,158 @@
+// Command mutations puts one fault after another into the tracker's step and
+// shows that the model test finds each: a judge that finds nothing proves
+// nothing. It changes no file; the compiler is given the changed text in the
+// place of the real one.
+//
+//	go run ./internal/modeltest/mutations          # all; make model-mutations
+//	go run ./internal/modeltest/mutations -only recognition
+//
+// It exits with 1 when a fault is not found, or no longer fits the step's text.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+const stepDir = "tracker/step"
+
+// mutation is a fault: in a file of the step, one text in the place of another
+// that stands there once.
+type mutation struct {
+	name, file, old, new string
+}
+
+var mutations = []mutation{
+	{"a jump of the stamps is believed at once", "streamtime.go",
+		"if stampMS-j.sinceMS < p.settings.ClockSettleMS {", "if false {"},
+	{"stamps that come back leave the jump pending", "streamtime.go",
+		"		p.jump = jump{}\n		p.streamMS = max(", "		p.streamMS = max("},
+	{"a believed jump back moves no vehicle's times", "streamtime.go",
+		"			v.shift(shiftMS)\n", ""},
+	{"a believed jump ahead makes those silent that reported", "streamtime.go",
+		"v.seenMS, v.refreshedMS = stampMS, stampMS", "_ = stampMS"},
+	{"no memory over a rebase", "rebase.go",
+		"	v.sessions.fenceAll(report)\n", "	v.sessions.fenceAll(report)\n	v.memory = memory{}\n"},
+	{"a repeated conflict is a conflict again", "judge.go",
+		"			t.Counts.Conflict++\n			p.remember(v, fix, 0)\n", "			t.Counts.Conflict++\n"},
+	{"late fixes are not remembered", "judge.go",
+		"			t.LateFixes = append(t.LateFixes, *fix)\n			p.remember(v, fix, 0)\n", "			t.LateFixes = append(t.LateFixes, *fix)\n"},
+	{"a fix that was set aside takes its time from others", "judge.go",
+		"p.remember(v, fix, setAside)", "p.remember(v, fix, 0)"},
+	{"mocked=false differs from absent", "memory.go",
+		"	x.Has, y.Has = contentHas(a), contentHas(b)\n", ""},
+	{"the other session's fixes count", "judge.go",
+		"outsider := !at.authoritative &&", "outsider := false &&"},
+	{"conflict ignored", "authority.go",
+		"		v.conflictUntilMS = p.streamMS + p.settings.SessionSilenceMS\n", "		_ = v\n"},
+	{"an old session returns at once", "authority.go",
+		"return !s.entered || p.isSilent(authority) ||", "return true || p.isSilent(authority) ||"},
+	{"an old session never returns", "authority.go",
+		"return !s.entered || p.isSilent(authority) || authority.aheadMS > tolerance && newestMS <= now.lowMS+tolerance", "_, _ = authority, tolerance\n	return !s.entered"},
+	{"a copy of a forgotten session takes over", "authority.go",
+		"	return newestMS > v.newestMS || v.newestMS >", "	return true || v.newestMS >"},
+	{"availability returns by itself", "authority.go",
+		"		v.availability = starlingv1.Availability_AVAILABILITY_UNSPECIFIED\n", "		v.availability = s.availability\n"},
+	{"two stamps ahead confirm a clock", "device.go",
+		"const confirmations = 3", "const confirmations = 2"},
+	{"any three stamps ahead confirm a clock", "device.go",
+		"if newestMS <= s.lastFixMS || !p.inLine(aheadMS, s.aheadMS) {", "if newestMS <= s.lastFixMS {"},
+	{"a suspect is adopted by a session without authority", "device.go",
+		"if !at.authoritative || at.recognised || !p.confirms(", "if at.recognised || !p.confirms("},
+	{"what was learned of a clock outlives its device", "authority.go",
+		"		v.clock = deviceClock{}\n", "		_ = learned\n"},
+	{"the clock is learned from a slow report", "device.go",
+		"		c.curMS = max(c.curMS, offsetMS)\n", "		c.curMS = min(c.curMS, offsetMS)\n"},
+	{"a vehicle that is held ahead waits", "rebase.go",
+		"p.agrees(newestMS, now) && !steady {", "p.agrees(newestMS, now) && !steady && false {"},
+	{"a backlog at its recorded pace is a clock set back at once", "rebase.go",
+		"return elapsed >= patience && v.lowWatermarkMS-newestMS > patience", "return v.lowWatermarkMS-newestMS > patience"},
+	{"set-back evidence moves while a jump is pending", "rebase.go",
+		"	case p.jump.pending():\n		return false\n", ""},
+	{"a silent vehicle stays dispatchable", "vehicle.go",
+		"&& age <= p.settings.DispatchMaxAgeMS", "&& age <= p.settings.DispatchMaxAgeMS+100_000"},
+	{"a conflicting vehicle is dispatchable", "vehicle.go",
+		"&& !out.Conflicting &&", "&&"},
+}
+
+func main() {
+	only := flag.String("only", "", "regular expression of the names to try")
+	logs := flag.String("test", "TestLogs|TestNothingHoldsAVehicle", "the tests that must find it")
+	flag.Parse()
+	if err := run(regexp.MustCompile(*only), *logs); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(only *regexp.Regexp, tests string) error {
+	dir, err := os.MkdirTemp("", "starling-mutations-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	var missed error
+	tried := 0
+	for _, m := range mutations {
+		if !only.MatchString(m.name) {
+			continue
+		}
+		tried++
+		began := time.Now()
+		found, err := m.try(dir, tests)
+		if err != nil {
+			missed = errors.Join(missed, fmt.Errorf("%s: %w", m.name, err))
+			found = "NOT FOUND: " + err.Error()
+		}
+		fmt.Printf("%-60s %s (%.0f s)\n", m.name, found, time.Since(began).Seconds())
+	}
+	fmt.Printf("%d faults tried\n", tried)
+	return missed
+}
+
+var errSilent = errors.New("the tests pass")
+
+var foundBy = regexp.MustCompile(`-run (Test\w+) -seed (\d+)`)
+
+// try runs the tests over the step with the fault and returns what found it.
+func (m mutation) try(dir, tests string) (string, error) {
+	path, err := filepath.Abs(filepath.Join(stepDir, m.file))
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(text), m.old); n != 1 {
+		return "", fmt.Errorf("%s has the text %d times, want once: %q", m.file, n, m.old)
+	}
+	changed, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o644); err != nil {
+		return "", err
+	}
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(overlay, replace, 0o644); err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "test", "-count=1", "-failfast", "-overlay", overlay, "./internal/modeltest", "-run", tests).CombinedOutput()
+	if err == nil {
+		return "", errSilent
+	}
+	by := foundBy.FindStringSubmatch(string(out))
+	if by == nil {
+		return "", fmt.Errorf("the tests fail otherwise: %.2000s", out)
+	}
+	return by[1] + " with seed " + by[2], nil
+}
