@@ -15,29 +15,29 @@ import (
 //   - physical: what vehicles, receivers and the contract of the package are;
 //   - numerical: keeps learning and arithmetic within bounds.
 type constants struct {
-	CruiseQ         float64 `value:"0.4" unit:"m²/s³" source:"fitted" meaning:"white acceleration of a vehicle that cruises"`
-	ManoeuvreQ      float64 `value:"36" unit:"m²/s³" source:"fitted" meaning:"white acceleration of a vehicle that brakes, pulls away or turns"`
-	StandQ          float64 `value:"0.04" unit:"m²/s" source:"fitted" meaning:"random walk of the position of a vehicle that stands"`
-	ModeS           float64 `value:"280" unit:"s" source:"fitted" meaning:"mean time for which a model stays the right one"`
-	VelocitySD      float64 `value:"0.18" unit:"m/s" source:"fitted" meaning:"error of a reported velocity that lasts a second, per axis"`
-	BridgeShare     float64 `value:"0.6" unit:"1" source:"fitted" meaning:"error of the way between two reported velocities over their difference times the time between"`
+	CruiseQ         float64 `value:"0.4" unit:"m²/s³" source:"physical" meaning:"white acceleration of a vehicle that cruises"`
+	ManoeuvreQ      float64 `value:"32" unit:"m²/s³" source:"fitted" meaning:"white acceleration of a vehicle that brakes, pulls away or turns"`
+	StandQ          float64 `value:"0.04" unit:"m²/s" source:"physical" meaning:"random walk of the position of a vehicle that stands"`
+	ModeS           float64 `value:"300" unit:"s" source:"physical" meaning:"mean time for which a model stays the right one"`
+	VelocitySD      float64 `value:"0.2" unit:"m/s" source:"physical" meaning:"error of a reported velocity that lasts a second, per axis"`
+	BridgeShare     float64 `value:"0.7" unit:"1" source:"fitted" meaning:"error of the way between two reported velocities over their difference times the time between"`
 	JitterShare     float64 `value:"1.5" unit:"s" source:"fitted" meaning:"random walk of the carried position per variance of the reported velocity's jitter"`
-	BiasTauS        float64 `value:"10.5" unit:"s" source:"fitted" meaning:"time constant of position errors that last"`
-	BiasGain        float64 `value:"0.87" unit:"1" source:"fitted" meaning:"variance of the bias over that of the fixes about a dead-reckoned mean"`
-	SlowMeanS       float64 `value:"12" unit:"s" source:"fitted" meaning:"time constant of that mean"`
-	BiasRateS       float64 `value:"130" unit:"s" source:"fitted" meaning:"memory of the bias's variance"`
-	WhiteRate       float64 `value:"0.42" unit:"1" source:"fitted" meaning:"learning rate of the white noise from the correlation of innovations"`
-	NoiseRate       float64 `value:"0.008" unit:"1" source:"fitted" meaning:"learning rate of the white noise from steps against the reported velocity"`
-	NoiseFraction   float64 `value:"0.075" unit:"1" source:"fitted" meaning:"first guess of the white noise's deviation over the stated accuracy"`
-	LagPrior        float64 `value:"1.7" unit:"1/s²" source:"fitted" meaning:"weight of the first guess that a reported velocity is not late"`
-	TrustS          float64 `value:"40" unit:"s" source:"fitted" meaning:"time after which the fixes are asked whether the bias of then was one"`
-	TrustStart      float64 `value:"0.6" unit:"1" source:"fitted" meaning:"share of the bias that is believed of a new device"`
-	TrustPrior      float64 `value:"3.6" unit:"1" source:"fitted" meaning:"weight of that first guess, in answers"`
-	TrustForget     float64 `value:"0.7" unit:"1" source:"fitted" meaning:"what is kept from answer to answer"`
-	Gate            float64 `value:"25" unit:"1" source:"fitted" meaning:"squared normalised distance beyond which a fix is not used"`
+	BiasTauS        float64 `value:"5.5" unit:"s" source:"fitted" meaning:"time constant of position errors that last"`
+	BiasGain        float64 `value:"0.8" unit:"1" source:"fitted" meaning:"variance of the bias over that of the fixes about a dead-reckoned mean"`
+	SlowMeanS       float64 `value:"12" unit:"s" source:"numerical" meaning:"time constant of that mean"`
+	BiasRateS       float64 `value:"120" unit:"s" source:"numerical" meaning:"memory of the bias's variance"`
+	WhiteRate       float64 `value:"0.4" unit:"1" source:"numerical" meaning:"learning rate of the white noise from the correlation of innovations"`
+	NoiseRate       float64 `value:"0.01" unit:"1" source:"numerical" meaning:"learning rate of the white noise from steps against the reported velocity"`
+	NoiseFraction   float64 `value:"0.07" unit:"1" source:"fitted" meaning:"first guess of the white noise's deviation over the stated accuracy"`
+	LagPrior        float64 `value:"2" unit:"1/s²" source:"numerical" meaning:"weight of the first guess that a reported velocity is not late"`
+	TrustS          float64 `value:"40" unit:"s" source:"physical" meaning:"time after which the fixes are asked whether the bias of then was one"`
+	TrustStart      float64 `value:"0.9" unit:"1" source:"fitted" meaning:"share of the bias that is believed of a new device"`
+	TrustPrior      float64 `value:"4" unit:"1" source:"numerical" meaning:"weight of that first guess, in answers"`
+	TrustForget     float64 `value:"0.7" unit:"1" source:"numerical" meaning:"what is kept from answer to answer"`
+	Gate            float64 `value:"30" unit:"1" source:"fitted" meaning:"squared normalised distance beyond which a fix is not used"`
 	GateM           float64 `value:"72" unit:"m" source:"fitted" meaning:"distance below which a fix is always used"`
 	CoverM          float64 `value:"2.48" unit:"m" source:"fitted" meaning:"deviation of errors that positions alone do not show"`
-	CoverInnovation float64 `value:"30" unit:"1" source:"fitted" meaning:"stated variance per variance of the innovations beyond the expected"`
+	CoverInnovation float64 `value:"40" unit:"1" source:"fitted" meaning:"stated variance per variance of the innovations beyond the expected"`
 	CoverCarried    float64 `value:"4" unit:"1" source:"fitted" meaning:"stated variance of the carried model over what it computes"`
 	CoverCarriedM   float64 `value:"0.25" unit:"m" source:"fitted" meaning:"deviation of errors that the reported velocity does not show"`
 
@@ -64,7 +64,7 @@ type constants struct {
 	UsualUpRate     float64 `value:"0.02" unit:"1" source:"physical" meaning:"rate at which the usual accuracy follows worse ones"`
 	UsualDownRate   float64 `value:"0.3" unit:"1" source:"physical" meaning:"rate at which it follows better ones"`
 	FineRatio       float64 `value:"0.33" unit:"1" source:"physical" meaning:"stated accuracy over the usual one below which all fixes before were coarse"`
-	GuardM          float64 `value:"25" unit:"m" source:"physical" meaning:"safety net: largest distance from the last of three plausible positions, at least"`
+	GuardM          float64 `value:"23" unit:"m" source:"physical" meaning:"safety net: largest distance from the last of three plausible positions, at least; the promise is 25 m"`
 	GuardShare      float64 `value:"0.98" unit:"1" source:"physical" meaning:"part of that which is used, so that rounding cannot break it"`
 	GuardSD         float64 `value:"2.4" unit:"1" source:"physical" meaning:"distance to a used fix over the least stated deviation; the 95 % radius is 2.448"`
 	GuardCount      float64 `value:"3" unit:"fixes" source:"physical" meaning:"plausible positions in a row that the safety net needs, and that always move the track"`
@@ -92,7 +92,8 @@ type constants struct {
 	LagForget     float64 `value:"0.998" unit:"1" source:"numerical" meaning:"what of a lag's evidence is kept from fix to fix"`
 	WhiteClip     float64 `value:"3" unit:"1" source:"numerical" meaning:"normalised innovations count up to that"`
 	WhiteStep     float64 `value:"0.9" unit:"1" source:"numerical" meaning:"largest relative change of the white noise in a step"`
-	StartCount    float64 `value:"10" unit:"fixes" source:"numerical" meaning:"fixes as many as which the first guesses of the bias and of the innovations weigh"`
+	StartCount    float64 `value:"10" unit:"fixes" source:"numerical" meaning:"fixes as many as which the first guess of the bias weighs"`
+	InnovStart    float64 `value:"60" unit:"fixes" source:"numerical" meaning:"fixes as many as which the first guess of the innovations' variance, zero, weighs"`
 	MaxCount      float64 `value:"1000" unit:"fixes" source:"numerical" meaning:"bound of counters"`
 	TrustMaxS     float64 `value:"20" unit:"s" source:"numerical" meaning:"time between fixes beyond which the bias is not asked for"`
 	LeastWeight   float64 `value:"1e-9" unit:"1" source:"numerical" meaning:"least weight of a model"`

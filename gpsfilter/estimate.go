@@ -39,7 +39,8 @@ func (f *Filter) variance(s *working) float64 {
 		own := t.pp + float64(c.CoverM*c.CoverM) + float64(c.CoverInnovation*float64(s.innovVar))
 		if j == carried {
 			own = float64(trust*t.pp) + float64((1-trust)*max(s.biasVar, t.pp)) + float64(c.CoverCarriedM*c.CoverCarriedM)
-			own *= c.CoverCarried
+			own = float64(own * c.CoverCarried)
+			own += float64((1 - f.fade(s)) * float64(c.CoverM*c.CoverM))
 		}
 		de, dn := e-s.liveE, n-s.liveN
 		v += float64(s.weight[j] * (own + halfDot(de, dn, de, dn)))

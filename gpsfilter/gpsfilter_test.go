@@ -155,6 +155,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 		nan[i] = 0xff
 	}
 	require.ErrorContains(t, s.UnmarshalBinary(nan), "not finite")
+	require.ErrorContains(t, s.UnmarshalBinary(append(append([]byte(nil), good[:9]...), make([]byte, len(good)-9)...)), "positive")
 	require.Equal(t, before, s, "a refused encoding leaves the state as it was")
 }
 

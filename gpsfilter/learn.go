@@ -16,7 +16,7 @@ func (f *Filter) learnWhite(s *working, m *measurement, in *innovations) {
 	ye, yn := in.ownE, in.ownN
 	if m.leastVar == 0 {
 		beyond := max(0, halfDot(ye, yn, ye, yn)-in.ownVar-in.r[stand]) / m.factor
-		g := float64(fast * max(m.dt/(c.CoverS+m.dt), s.rate(0, c.StartCount)))
+		g := float64(fast * max(m.dt/(c.CoverS+m.dt), s.rate(0, c.InnovStart)))
 		v := float64(s.innovVar)
 		s.innovVar = float32(v + float64(g*(min(beyond, float64(c.InnovClip*v)+1)-v)))
 	}
@@ -80,8 +80,14 @@ func (f *Filter) trust(s *working) float64 {
 	if s.velAgeS < 0 || float64(s.velAgeS) > 2*f.c.VelocityMemoryS {
 		return 0
 	}
+	return float64(max(0, min(1, float64(s.trustNum)/float64(s.trustDen))) * f.fade(s))
+}
+
+// fade is how far the carried model's knowledge of errors counts at this time
+// between fixes, from 0 to 1.
+func (f *Filter) fade(s *working) float64 {
 	slow := float64(s.gapS) / f.c.BiasTauS
-	return max(0, min(1, float64(s.trustNum)/float64(s.trustDen))) / (1 + float64(slow*slow))
+	return 1 / (1 + float64(slow*slow))
 }
 
 // learnTrust asks, some time later, whether the fixes have come back to where

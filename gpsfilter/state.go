@@ -209,10 +209,22 @@ func (s *State) UnmarshalBinary(b []byte) error {
 		return fmt.Errorf("filter state: a number is not finite")
 	}
 	if d.timeMS != 0 {
+		if !d.positive() {
+			return fmt.Errorf("filter state: a number that is positive in every state is not")
+		}
 		d.anchor = newPlane(d.anchor.latDeg, d.anchor.lonDeg)
 	}
 	*s = d
 	return nil
+}
+
+// positive says whether what Step divides by is positive.
+func (s *State) positive() bool {
+	ok := s.alongLag.den > 0 && s.acrossLag.den > 0 && s.trustDen > 0 && s.whiteVar > 0 && s.stepVar > 0 && s.devVar > 0
+	for j := range s.tracks {
+		ok = ok && s.tracks[j].weight > 0 && s.tracks[j].pp > 0
+	}
+	return ok
 }
 
 // decoder reads little-endian words and notes what is wrong.

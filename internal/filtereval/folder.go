@@ -24,7 +24,7 @@ func Folder(w io.Writer, dir string, f *gpsfilter.Filter, verbose bool) error {
 	if err != nil {
 		return err
 	}
-	PrintQuirks(w, append(q, Siblings()...), Starling(f))
+	PrintQuirks(w, append(q, Siblings(0)...), Starling(f))
 	suite, err := LoadSuite(truth, drives)
 	if err != nil {
 		return err

@@ -85,40 +85,60 @@ func (s *sim) quirk(name string, right func(*Quirk, []gpsfilter.Estimate) error)
 // periodsS are the reporting periods of siblings.
 var periodsS = [...]float64{1, 5, 15}
 
-// Siblings are inputs of every kind of quirk, generated, at several periods.
-func Siblings() []Quirk {
+// Siblings are inputs of every kind of quirk, generated from a seed, at several
+// periods.
+func Siblings(seed uint64) []Quirk {
 	var out []Quirk
 	for _, p := range periodsS {
-		out = append(out, velocityQuirks(p)...)
-		out = append(out, repeatQuirks(p)...)
-		out = append(out, accuracyQuirks(p)...)
-		out = append(out, sourceQuirks(p)...)
+		k := kindsOf{p, 1000 * seed}
+		out = append(out, k.velocity()...)
+		out = append(out, k.repeats()...)
+		out = append(out, k.accuracy()...)
+		out = append(out, k.sources()...)
 	}
 	return out
 }
 
+// kindsOf generates the kinds of quirks at one period.
+type kindsOf struct {
+	periodS float64
+	seed    uint64
+}
+
+// drive is a drive of its own for each n.
+func (k kindsOf) drive(n uint64, fixes int, speedMPS, stopS float64) *sim {
+	return drive(k.seed+n, fixes, k.periodS, speedMPS, stopS)
+}
+
+// rand is a generator of its own for each n.
+func (k kindsOf) rand(n uint64) *rand.Rand { return rand.New(rand.NewPCG(k.seed+n, n)) }
+
+func (k kindsOf) named(name string, s *sim, right func(*Quirk, []gpsfilter.Estimate) error) Quirk {
+	return s.quirk(fmt.Sprintf("%s_%vs", name, k.periodS), right)
+}
+
 func rows(periodS float64) int { return max(60, int(400/periodS)) }
 
-// velocityQuirks are velocities that contradict the positions.
-func velocityQuirks(p float64) []Quirk {
-	n := rows(p)
+// velocity are velocities that contradict the positions.
+func (k kindsOf) velocity() []Quirk {
+	p, n := k.periodS, rows(k.periodS)
 	// A wrong velocity may cost what the vehicle turns in a period, no more.
-	right := near(20, 25, 0.85, 1)
+	right := near(20, 30, 0.85, 1)
 	if p > 1 {
-		right = near(20, 35, 0.85, 1)
+		right = near(20, 35, 0.8, 1)
 	}
-	named := func(name string, s *sim) Quirk { return s.quirk(fmt.Sprintf("%s_%vs", name, p), right) }
-	scaled := func(k float32) *sim {
-		return drive(2, n, p, 14, 0).each(func(_ int, f *gpsfilter.Fix) { f.SpeedMPS *= k })
+	named := func(name string, s *sim) Quirk { return k.named(name, s, right) }
+	scaled := func(by float32) *sim {
+		return k.drive(2, n, 14, 0).each(func(_ int, f *gpsfilter.Fix) { f.SpeedMPS *= by })
 	}
 	turned := func(by float32) *sim {
-		return drive(3, n, p, 12, 0).each(func(_ int, f *gpsfilter.Fix) {
+		return k.drive(3, n, 12, 0).each(func(_ int, f *gpsfilter.Fix) {
 			f.HeadingDeg = float32(math.Mod(float64(f.HeadingDeg+by), 360))
 		})
 	}
-	s := drive(1, n, p, 14, 0)
-	zero := rand.New(rand.NewPCG(5, 5))
-	stale := drive(6, n, p, 13, 0)
+	s := k.drive(1, n, 14, 0)
+	zero := k.rand(5)
+	stale := k.drive(6, n, 13, 0)
 	for i := len(stale.fixes) - 1; i > 0; i-- {
 		stale.fixes[i].HeadingDeg = stale.fixes[max(0, i-max(1, int(10/p)))].HeadingDeg
 	}
@@ -127,27 +147,25 @@ func velocityQuirks(p float64) []Quirk {
 		named("compass_for_course", turned(70)), named("compass_backwards", turned(180)),
 		named("speed_in_knots", scaled(1.944)), named("speed_in_kmh", scaled(3.6)), named("speed_in_mph", scaled(2.237)),
 		named("speed_8_percent_high", scaled(1.08)), named("speed_5_percent_high", scaled(1.05)),
-		named("speed_always_0", drive(4, n, p, 14, 0).each(func(_ int, f *gpsfilter.Fix) {
+		named("speed_always_0", k.drive(4, n, 14, 0).each(func(_ int, f *gpsfilter.Fix) {
 			f.SpeedMPS, f.Has = 0, f.Has&^gpsfilter.FieldHeading
 		})),
-		named("speed_0_in_40_percent", drive(5, n, p, 14, 0).each(func(_ int, f *gpsfilter.Fix) {
+		named("speed_0_in_40_percent", k.drive(5, n, 14, 0).each(func(_ int, f *gpsfilter.Fix) {
 			if zero.Float64() < 0.4 {
 				f.SpeedMPS, f.Has = 0, f.Has&^gpsfilter.FieldHeading
 			}
 		})),
-		named("speed_0_with_heading_0", drive(5, n, p, 14, 0).each(func(_ int, f *gpsfilter.Fix) { f.SpeedMPS, f.HeadingDeg = 0, 0 })),
+		named("speed_0_with_heading_0", k.drive(5, n, 14, 0).each(func(_ int, f *gpsfilter.Fix) { f.SpeedMPS, f.HeadingDeg = 0, 0 })),
 		named("course_10s_old", stale),
 	}
 }
 
-// repeatQuirks are positions that repeat.
-func repeatQuirks(p float64) []Quirk {
-	n := rows(p)
-	named := func(name string, s *sim, right func(*Quirk, []gpsfilter.Estimate) error) Quirk {
-		return s.quirk(fmt.Sprintf("%s_%vs", name, p), right)
-	}
+// repeats are positions that repeat.
+func (k kindsOf) repeats() []Quirk {
+	p, n := k.periodS, rows(k.periodS)
+	named := k.named
 	kept := func(exact bool) *sim {
-		s := drive(7, n, p, 13, 200)
+		s := k.drive(7, n, 13, 200)
 		stop := int(200/p) - 1
 		return s.each(func(i int, f *gpsfilter.Fix) {
 			if i > stop {
@@ -160,12 +178,12 @@ func repeatQuirks(p float64) []Quirk {
 		})
 	}
 	rounded := func(decimals float64, has gpsfilter.Fields) *sim {
-		k := math.Pow(10, decimals)
-		return drive(8, n, p, 12, 0).each(func(_ int, f *gpsfilter.Fix) {
-			f.LatDeg, f.LonDeg, f.Has = math.Round(f.LatDeg*k)/k, math.Round(f.LonDeg*k)/k, has
+		perDeg := math.Pow(10, decimals)
+		return k.drive(8, n, 12, 0).each(func(_ int, f *gpsfilter.Fix) {
+			f.LatDeg, f.LonDeg, f.Has = math.Round(f.LatDeg*perDeg)/perDeg, math.Round(f.LonDeg*perDeg)/perDeg, has
 		})
 	}
-	restamped := drive(9, n, p, 11, 0)
+	restamped := k.drive(9, n, 11, 0)
 	for i := range restamped.fixes {
 		from := &restamped.fixes[i-i%4]
 		restamped.fixes[i].LatDeg, restamped.fixes[i].LonDeg = from.LatDeg, from.LonDeg
@@ -182,14 +200,12 @@ func repeatQuirks(p float64) []Quirk {
 	}
 }
 
-// accuracyQuirks are accuracies that lie.
-func accuracyQuirks(p float64) []Quirk {
-	n := rows(p)
-	named := func(name string, s *sim, right func(*Quirk, []gpsfilter.Estimate) error) Quirk {
-		return s.quirk(fmt.Sprintf("%s_%vs", name, p), right)
-	}
+// accuracy are accuracies that lie.
+func (k kindsOf) accuracy() []Quirk {
+	n := rows(k.periodS)
+	named := k.named
 	coarse := func(accuracy float32, offM float64, count int) *sim {
-		return drive(10, n, p, 8, 0).each(func(i int, f *gpsfilter.Fix) {
+		return k.drive(10, n, 8, 0).each(func(i int, f *gpsfilter.Fix) {
 			f.Has = gpsfilter.FieldAccuracy
 			if i < count {
 				away(f, offM)
@@ -198,10 +214,10 @@ func accuracyQuirks(p float64) []Quirk {
 		})
 	}
 	constant := func(a float32) *sim {
-		return drive(11, n, p, 12, 0).each(func(_ int, f *gpsfilter.Fix) { f.AccuracyM = a })
+		return k.drive(11, n, 12, 0).each(func(_ int, f *gpsfilter.Fix) { f.AccuracyM = a })
 	}
-	mixed := rand.New(rand.NewPCG(12, 12))
-	network := drive(12, n, p, 12, 0).each(func(i int, f *gpsfilter.Fix) {
+	mixed := k.rand(12)
+	network := k.drive(12, n, 12, 0).each(func(i int, f *gpsfilter.Fix) {
 		if i > 5 && mixed.Float64() < 0.2 {
 			*f = moved(*f, 300*mixed.NormFloat64(), 300*mixed.NormFloat64())
 			f.AccuracyM, f.Has = 400, gpsfilter.FieldAccuracy
@@ -215,18 +231,16 @@ func accuracyQuirks(p float64) []Quirk {
 		named("first_fix_coarse_2000", coarse(2000, 1800, 1), coarseStart(3, 50, 20, 50)),
 		named("two_fixes_coarse_1000", coarse(1000, 900, 2), coarseStart(3, 50, 20, 50)),
 		named("first_fix_coarse_claims_5", coarse(5, 1500, 1), coarseStart(4, 50, 20, 50)),
-		named("network_fixes_among_gps", network, near(20, 60, 0.85, 0.95)),
+		named("network_fixes_among_gps", network, near(20, 60, 0.85, 0.9)),
 	}
 }
 
-// sourceQuirks are two sources in turn.
-func sourceQuirks(p float64) []Quirk {
-	n := rows(p)
-	named := func(name string, s *sim, right func(*Quirk, []gpsfilter.Estimate) error) Quirk {
-		return s.quirk(fmt.Sprintf("%s_%vs", name, p), right)
-	}
+// sources are two sources in turn.
+func (k kindsOf) sources() []Quirk {
+	p, n := k.periodS, rows(k.periodS)
+	named := k.named
 	alternating := func(every, phase int, has gpsfilter.Fields) *sim {
-		s := drive(13, n, p, 12, 0)
+		s := k.drive(13, n, 12, 0)
 		old := s.fixes[0]
 		away(&old, 7000)
 		return s.each(func(i int, f *gpsfilter.Fix) {
@@ -237,7 +251,7 @@ func sourceQuirks(p float64) []Quirk {
 		})
 	}
 	bounce := func(accuracy float32) *sim {
-		s := drive(14, n, p, 0, 0)
+		s := k.drive(14, n, 0, 0)
 		tower := s.fixes[0]
 		away(&tower, 2500)
 		return s.each(func(i int, f *gpsfilter.Fix) {
@@ -248,14 +262,14 @@ func sourceQuirks(p float64) []Quirk {
 			}
 		})
 	}
-	s := drive(15, n, p, 13, 0)
+	s := k.drive(15, n, 13, 0)
 	drifting := s.each(func(i int, f *gpsfilter.Fix) {
-		if k := i % 60; i > 60 && k < 30 && k > 0 { // dead reckoning: off by 4 m more each second
-			*f = moved(*f, 4*p*float64(k), 0)
+		if since := i % 60; i > 60 && since < 30 && since > 0 { // dead reckoning: off by 4 m more each second
+			*f = moved(*f, 4*p*float64(since), 0)
 			f.Has = gpsfilter.FieldAccuracy
 		}
 	})
-	right := near(20, 50, 0, 0.9)
+	right := near(20, 40+5*p, 0, 0.9)
 	return []Quirk{
 		named("old_position_alternates", alternating(2, 1, everything), right),
 		named("old_position_first_alternates", alternating(2, 0, everything), right),
