@@ -102,3 +102,7 @@ recovery: build ## how soon a killed fleet of 100,000 is served again
 drill-corruption: ## damage the log of a killed process in every way, and take its file descriptors (make test runs a short form)
 	STARLING_LONG=1 $(GO) test -count=1 -timeout 60m ./internal/locallog/... -run 'Damage|Missing|Older|PowerCut|Repair|Check'
 	STARLING_LONG=1 $(GO) test -count=1 -timeout 60m ./loadtest/corruption
+
+.PHONY: drill-hostile
+drill-hostile: ## hostile clients by raw HTTP/2 frames against the limits of the gRPC server; prints memory and CPU
+	$(GO) test -count=1 -v -run 'Reset|Read|Finished|Back|Headers|WithoutUse|Old|Bounded' ./internal/rpcserver

@@ -130,7 +130,11 @@ func (f *Fanout) Ready() bool {
 	for _, group := range f.groups {
 		connected := false
 		for _, r := range group {
-			connected = connected || r.conn.GetState() == connectivity.Ready
+			state := r.conn.GetState()
+			connected = connected || state == connectivity.Ready
+			if state == connectivity.Idle { // a matcher closes old and unused connections
+				r.conn.Connect()
+			}
 		}
 		if !connected {
 			return false

@@ -226,7 +226,7 @@ func TestServerBudget(t *testing.T) {
 	log := &fakeLog{hold: true}
 	d := open(t, log, func(c *ingest.Config) {
 		c.Limits.ServerBytes = budget
-		c.Limits.AppendWait = 200 * time.Millisecond
+		c.Limits.AppendWait = time.Second
 	})
 	for range 8 {
 		s := d.stream(t)

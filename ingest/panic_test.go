@@ -23,6 +23,7 @@ import (
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // panickyLog panics when it is to take a record of the vehicle "bad".
@@ -51,7 +52,7 @@ func TestAPanicCostsItsOwnStream(t *testing.T) {
 	require.NoError(t, err)
 	group, err := rpcserver.NewGroup(rpcserver.DefaultConfig(), reg, logger)
 	require.NoError(t, err)
-	server := group.New(rpcserver.Role{Name: "ingest", Register: s.Register, Options: s.ServerOptions()})
+	server := group.New(rpcserver.Role{Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Codec: wire.Codec()})
 	l := bufconn.Listen(64 << 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)

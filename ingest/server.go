@@ -107,8 +107,9 @@ func (s *Server) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterIngestSe
 // Flow control windows of HTTP/2. gRPC reads a stream ahead of the handler by
 // at most its window, which so bounds what a stream that is not read can hold.
 const (
-	streamWindowBytes = 64 << 10
-	connWindowBytes   = 1 << 20
+	// WindowBytes is the window of a stream.
+	WindowBytes     = 64 << 10
+	connWindowBytes = 1 << 20
 )
 
 // ServerOptions are the options that a gRPC server with this service needs.
@@ -119,7 +120,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 		// Up to twice the bound a message is read and refused with a reason;
 		// beyond that gRPC itself ends the stream.
 		grpc.MaxRecvMsgSize(2 * l.MaxMessageBytes),
-		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticStreamWindowSize(WindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.ReadBufferSize(16 << 10),
 	}

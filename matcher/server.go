@@ -16,6 +16,9 @@ import (
 // 10,000 cells of 15 characters, and labels.
 const maxRequestBytes = 256 << 10
 
+// WindowBytes is the window of a stream.
+const WindowBytes = maxRequestBytes
+
 // pageBytes is about how large the vehicles of one page may become before it
 // ends early; gRPC clients refuse 4 MiB by default.
 const pageBytes = 3 << 20
@@ -28,7 +31,7 @@ func ServerOptions() []grpc.ServerOption {
 		// Requests are small: windows of a fixed size that one fits into spare the
 		// connection the pings that would measure how large they should be, one
 		// or more for every call.
-		grpc.StaticStreamWindowSize(maxRequestBytes),
+		grpc.StaticStreamWindowSize(WindowBytes),
 		grpc.StaticConnWindowSize(maxRequestBytes),
 		// A goroutine that is used again has the stack that a search needs; a new
 		// one grows it step by step. Watch calls that keep a worker for

@@ -12,6 +12,8 @@ import (
 	"github.com/starling-fleet/starling/internal/httpserver"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker"
 )
 
@@ -136,10 +138,18 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	a.addrs[Matcher] = l.Addr().String()
 	server := a.rpc.New(rpcserver.Role{
 		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: m.Ready,
+		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers,
 	})
 	// The role stops before its server, so that watches end at once and hold
 	// nothing up.
 	return []unit{{"matcher server", a.serving(server, l, inMemory)}, {"matcher", m.Run}}, m.Ready, nil
+}
+
+// largeAnswers are the methods whose answers may be megabytes.
+var largeAnswers = []string{
+	starlingv1.FleetService_ListVehicles_FullMethodName,
+	starlingv1.FleetService_SearchArea_FullMethodName,
+	starlingv1.FleetService_CountVehicles_FullMethodName,
 }
 
 func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, error) {
@@ -160,7 +170,11 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 		return nil, nil, err
 	}
 	a.addrs[Fanout] = l.Addr().String()
-	server := a.rpc.New(rpcserver.Role{Name: "fan-out", Register: f.Register, Options: matcher.ServerOptions(), Ready: f.Ready})
+	server := a.rpc.New(rpcserver.Role{
+		Name: "fan-out", Register: f.Register, Options: matcher.ServerOptions(), Ready: f.Ready,
+		// Its handlers wait for matchers more than they compute.
+		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers, LargeAtWork: 64,
+	})
 	return []unit{{"fan-out server", a.serving(server, l, inMemory)}, {"fan-out", f.Run}}, f.Ready, nil
 }
 
@@ -177,6 +191,7 @@ func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (u
 	limits := a.cfg.Ingest.Limits
 	server := a.rpc.New(rpcserver.Role{
 		Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Ready: s.Ready, Run: s.Run,
+		Codec: wire.Codec(), Window: ingest.WindowBytes,
 		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
 	})
 	return unit{"ingest", a.serving(server, l, inMemory)}, s.Ready, nil

@@ -12,6 +12,17 @@ type Config struct {
 	MaxHeaderBytes   int           `koanf:"max_header_bytes" help:"Largest headers of a call, in bytes."`
 	MaxConnStreams   int           `koanf:"max_conn_streams" help:"Calls that may be open at a time on one connection of a dispatcher or rider; further ones wait in the client. ingest.limits.max_conn_streams is the same for driver apps."`
 	PingInterval     time.Duration `koanf:"ping_interval" help:"Silence of a dispatcher's or rider's connection after which the server asks whether its client is still there. ingest.limits.ping_interval is the same for driver apps."`
+	ReadTimeout      time.Duration `koanf:"read_timeout" help:"How long a call's one request may take to arrive whole; streams of reports are ingest's to bound."`
+	ReadingBytes     int64         `koanf:"reading_bytes" help:"Budget of a server for requests that are being read, each charged with its stream's window (64 KiB at ingest, 256 KiB at a matcher). When it is used up, requests of the connection that holds most give way to new ones."`
+	UnreadBytes      int64         `koanf:"unread_bytes" help:"Budget of a server for answers that clients have not read. While it is used up, large calls are refused and the client with the oldest unread answer is disconnected."`
+	ConnUnreadBytes  int64         `koanf:"conn_unread_bytes" help:"Bytes of answers that one connection may leave unread before its large calls are refused."`
+	SendTimeout      time.Duration `koanf:"send_timeout" help:"How long a client may leave an answer unread before it is disconnected."`
+	MaxConnLarge     int           `koanf:"max_conn_large" help:"Calls for large answers (searches of an area, lists, counts) that one connection may have waiting or at work; further ones are refused."`
+	MaxSideStreams   int           `koanf:"max_side_streams" help:"Streams of health and reflection that may be open at a time."`
+	Reflection       bool          `koanf:"reflection" help:"Offer gRPC reflection, which tools such as grpcurl use."`
+	MaxConnIdle      time.Duration `koanf:"max_conn_idle" help:"How long a connection may be without a call before it is closed."`
+	MaxConnAge       time.Duration `koanf:"max_conn_age" help:"Age at which a client is asked to connect anew, so that load spreads over servers that were added; up to a tenth more or less, at random. 0 means never."`
+	ConnAgeGrace     time.Duration `koanf:"conn_age_grace" help:"How long calls on a connection of that age may go on before they are cut off."`
 	MinPing          time.Duration `koanf:"min_ping" help:"Least time between two pings of a client; one that pings more often is disconnected."`
 }
 
@@ -20,7 +31,18 @@ func DefaultConfig() Config {
 	return Config{
 		HandshakeTimeout: 20 * time.Second,
 		MaxHeaderBytes:   16 << 10,
-		MaxConnStreams:   1000,
+		MaxConnStreams:   8192, // a fan-out has all of its calls on one connection
+		ReadTimeout:      10 * time.Second,
+		ReadingBytes:     64 << 20,
+		UnreadBytes:      64 << 20,
+		ConnUnreadBytes:  16 << 20,
+		SendTimeout:      30 * time.Second,
+		MaxConnLarge:     256,
+		MaxSideStreams:   200,
+		Reflection:       true,
+		MaxConnIdle:      15 * time.Minute,
+		MaxConnAge:       2 * time.Hour,
+		ConnAgeGrace:     time.Minute,
 		PingInterval:     time.Minute,
 		MinPing:          10 * time.Second,
 	}
@@ -38,6 +60,16 @@ func (c Config) Validate() error {
 	need(c.MaxHeaderBytes >= 1<<10 && c.MaxHeaderBytes <= 1<<20, "max_header_bytes", c.MaxHeaderBytes, "between 1024 and 1048576")
 	need(c.MaxConnStreams >= 1, "max_conn_streams", c.MaxConnStreams, "at least 1")
 	need(c.PingInterval >= time.Second, "ping_interval", c.PingInterval, "at least 1s")
+	need(c.ReadTimeout >= 100*time.Millisecond, "read_timeout", c.ReadTimeout, "at least 100ms")
+	need(c.ReadingBytes >= 1<<20, "reading_bytes", c.ReadingBytes, "at least 1048576")
+	need(c.UnreadBytes >= 1<<20, "unread_bytes", c.UnreadBytes, "at least 1048576")
+	need(c.ConnUnreadBytes >= 1<<20, "conn_unread_bytes", c.ConnUnreadBytes, "at least 1048576")
+	need(c.SendTimeout >= 100*time.Millisecond, "send_timeout", c.SendTimeout, "at least 100ms")
+	need(c.MaxConnLarge >= 1, "max_conn_large", c.MaxConnLarge, "at least 1")
+	need(c.MaxSideStreams >= 1, "max_side_streams", c.MaxSideStreams, "at least 1")
+	need(c.MaxConnIdle >= time.Second, "max_conn_idle", c.MaxConnIdle, "at least 1s")
+	need(c.MaxConnAge == 0 || c.MaxConnAge >= time.Second, "max_conn_age", c.MaxConnAge, "0 or at least 1s")
+	need(c.ConnAgeGrace >= time.Second, "conn_age_grace", c.ConnAgeGrace, "at least 1s")
 	need(c.MinPing >= time.Second, "min_ping", c.MinPing, "at least 1s")
 	return errors.Join(faults...)
 }

@@ -17,7 +17,33 @@ type Group struct {
 }
 
 type metrics struct {
-	panics *prometheus.CounterVec
+	panics       *prometheus.CounterVec
+	refused      *prometheus.CounterVec
+	disconnected *prometheus.CounterVec
+	reading      *prometheus.GaugeVec
+	unread       *prometheus.GaugeVec
+	cutReadings  *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rpc_" + name, Help: help}, labels)
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "starling_rpc_" + name, Help: help}, []string{"server"})
+	}
+	return &metrics{
+		panics:       counter("panics_total", "Calls whose handler panicked, by method. Each is logged with its stack and answered INTERNAL.", "method"),
+		refused:      counter("refused_calls_total", "Calls refused with RESOURCE_EXHAUSTED by a limit of the server, by server and reason.", "server", "reason"),
+		disconnected: counter("disconnected_clients_total", "Connections closed because their client did not read its answers, by server and reason: late, an answer was unread for send_timeout; budget, unread_bytes was used up.", "server", "reason"),
+		cutReadings:  counter("unfinished_requests_total", "Calls ended because their request did not arrive whole within read_timeout, or had to give way to new ones.", "server"),
+		reading:      gauge("reading_bytes", "Budget held by requests that are being read."),
+		unread:       gauge("unread_bytes", "Bytes of answers that clients have not read."),
+	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.panics, m.refused, m.disconnected, m.cutReadings, m.reading, m.unread}
 }
 
 // NewGroup prepares a group and registers its metrics.
@@ -31,13 +57,9 @@ func NewGroup(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Grou
 		// apart from calls by their type.
 		calls: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 			grpcprom.WithHistogramBuckets(prometheus.ExponentialBuckets(0.0005, 2, 16)))),
-		metrics: &metrics{
-			panics: prometheus.NewCounterVec(prometheus.CounterOpts{
-				Name: "starling_rpc_panics_total", Help: "Calls whose handler panicked, by method. Each is logged with its stack and answered INTERNAL.",
-			}, []string{"method"}),
-		},
+		metrics: newMetrics(),
 	}
-	for _, c := range []prometheus.Collector{g.calls, g.metrics.panics} {
+	for _, c := range append(g.metrics.all(), g.calls) {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the gRPC servers' metrics: %w", err)
 		}

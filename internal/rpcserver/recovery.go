@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/starling-fleet/starling/internal/rpcstatus"
@@ -16,19 +15,13 @@ import (
 const errorDomain = "server.starling.v1"
 
 // Reasons of google.rpc.ErrorInfo in what the server itself answers.
-const reasonPanic = "PANIC"
-
-// unary is the innermost interceptor of calls with one request and one answer.
-func (g *Group) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
-	defer g.recover(info.FullMethod, &err)
-	return handler(ctx, req)
-}
-
-// stream is unary for calls with streams.
-func (g *Group) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	defer g.recover(info.FullMethod, &err)
-	return handler(srv, stream)
-}
+const (
+	reasonPanic           = "PANIC"
+	reasonTooManyRequests = "TOO_MANY_REQUESTS"
+	reasonTooManyLarge    = "TOO_MANY_LARGE_CALLS"
+	reasonTooManyStreams  = "TOO_MANY_STREAMS"
+	reasonAnswersUnread   = "ANSWERS_UNREAD"
+)
 
 // Panic is what a handler panics with to pass on a panic of another goroutine
 // of its call, or to say what the caller is to get.

@@ -7,13 +7,20 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"runtime"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+
+	"github.com/starling-fleet/starling/internal/budget"
 )
 
 // healthInterval is how often health follows readiness.
@@ -25,9 +32,20 @@ type Role struct {
 	Name string
 	// Register adds the role's services.
 	Register func(grpc.ServiceRegistrar)
-	// Options are what is special about the role's traffic: codec, sizes,
-	// windows. They come after the server's own and win over them.
+	// Options are what is special about the role's traffic: sizes, windows.
+	// They come after the server's own and win over them.
 	Options []grpc.ServerOption
+	// Codec encodes the role's messages; nil means gRPC's own.
+	Codec encoding.CodecV2
+	// Window is what a client may send ahead on one stream, in bytes, as
+	// Options set it; zero means gRPC's 64 KiB.
+	Window int64
+	// Large are the full names of methods whose answers may be large: few are
+	// at work at a time, and none for a client that does not read.
+	Large []string
+	// LargeAtWork is how many of them; zero means two for each CPU, which suits
+	// handlers that compute.
+	LargeAtWork int
 	// MaxConnStreams and PingInterval, when not zero, replace the settings of
 	// the same names.
 	MaxConnStreams int
@@ -47,13 +65,43 @@ type Server struct {
 	// memory serves this process's gateway, over connections in memory.
 	memory *grpc.Server
 	checks *health.Server
+
+	oneRequest map[string]bool // methods whose callers send one message
+	large      map[string]bool
+	readings   *budget.Pool
+	answers    *answers
+	working    *semaphore.Weighted // large calls at work
+	side       *semaphore.Weighted // streams of health and reflection
+	evicted    int64               // of readings, as far as counted; the sweep's
 }
 
 // New builds a server for a role. It opens nothing.
 func (g *Group) New(role Role) *Server {
-	s := &Server{group: g, role: role, checks: health.NewServer()}
-	options := append(g.options(role), role.Options...)
-	s.grpc = grpc.NewServer(options...)
+	c := g.cfg
+	role.Window = cmp.Or(role.Window, 64<<10)
+	if role.Codec == nil {
+		role.Codec = encoding.GetCodecV2(proto.Name)
+	}
+	s := &Server{
+		group: g, role: role, checks: health.NewServer(),
+		oneRequest: map[string]bool{}, large: map[string]bool{},
+		readings: budget.New(c.ReadingBytes, readingGrace), answers: newAnswers(),
+		working: semaphore.NewWeighted(int64(cmp.Or(role.LargeAtWork, 2*runtime.GOMAXPROCS(0)))), side: semaphore.NewWeighted(int64(c.MaxSideStreams)),
+	}
+	for _, method := range role.Large {
+		s.large[method] = true
+	}
+	options := append(s.options(), role.Options...)
+	public := []grpc.ServerOption{
+		grpc.InTapHandle(s.tap),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: cmp.Or(role.PingInterval, c.PingInterval), Timeout: 20 * time.Second,
+			MaxConnectionIdle: c.MaxConnIdle, MaxConnectionAge: c.MaxConnAge, MaxConnectionAgeGrace: c.ConnAgeGrace,
+		}),
+	}
+	// Options of the same kind: the last one counts.
+	options = append(options, grpc.ForceServerCodecV2(chargingCodec{role.Codec}))
+	s.grpc = grpc.NewServer(append(public, options...)...)
 	// Not bounded per connection: the gateway has one for all of its callers,
 	// and bounds them itself.
 	s.memory = grpc.NewServer(append(options, grpc.MaxConcurrentStreams(math.MaxInt32))...)
@@ -61,27 +109,31 @@ func (g *Group) New(role Role) *Server {
 		role.Register(server)
 		healthpb.RegisterHealthServer(server, s.checks)
 	}
-	reflection.Register(s.grpc)
+	if c.Reflection {
+		reflection.Register(s.grpc)
+	}
+	for name, service := range s.grpc.GetServiceInfo() {
+		for _, m := range service.Methods {
+			s.oneRequest["/"+name+"/"+m.Name] = !m.IsClientStream
+		}
+	}
 	g.calls.InitializeMetrics(s.grpc)
 	s.showHealth()
 	return s
 }
 
 // options are those of every gRPC server.
-func (g *Group) options(role Role) []grpc.ServerOption {
-	c := g.cfg
-	c.MaxConnStreams = cmp.Or(role.MaxConnStreams, c.MaxConnStreams)
-	c.PingInterval = cmp.Or(role.PingInterval, c.PingInterval)
+func (s *Server) options() []grpc.ServerOption {
+	g, c := s.group, s.group.cfg
 	return []grpc.ServerOption{
 		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(c.HandshakeTimeout),
 		grpc.MaxHeaderListSize(uint32(c.MaxHeaderBytes)),
-		grpc.MaxConcurrentStreams(uint32(c.MaxConnStreams)),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: c.PingInterval, Timeout: 20 * time.Second}),
+		grpc.MaxConcurrentStreams(uint32(cmp.Or(s.role.MaxConnStreams, c.MaxConnStreams))),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.MinPing, PermitWithoutStream: true}),
 		// The first is the outermost: what a panic becomes is counted by code.
-		grpc.ChainUnaryInterceptor(g.calls.UnaryServerInterceptor(), g.unary),
-		grpc.ChainStreamInterceptor(g.calls.StreamServerInterceptor(), g.stream),
+		grpc.ChainUnaryInterceptor(g.calls.UnaryServerInterceptor(), s.unary),
+		grpc.ChainStreamInterceptor(g.calls.StreamServerInterceptor(), s.stream),
 	}
 }
 
@@ -100,15 +152,18 @@ func (s *Server) Serve(ctx context.Context, listeners, memory []net.Listener, dr
 		served <- err
 	}
 	for _, l := range listeners {
-		go serve(s.grpc, l)
+		go serve(s.grpc, listener{l, s.answers})
 	}
 	for _, l := range memory {
 		go serve(s.memory, l)
 	}
 	roleDone := make(chan error, 1)
 	go func() { roleDone <- s.run(ctx) }()
-	healthDone := make(chan struct{})
-	go func() { defer close(healthDone); s.watchHealth(ctx) }()
+	var watchers sync.WaitGroup
+	watchers.Go(func() { s.watchHealth(ctx) })
+	sweepCtx, stopSweep := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSweep()
+	watchers.Go(func() { s.sweep(sweepCtx) })
 
 	var faults []error
 	ended := 0
@@ -121,8 +176,9 @@ func (s *Server) Serve(ctx context.Context, listeners, memory []net.Listener, dr
 		faults = append(faults, err)
 	}
 	cancel()
-	<-healthDone
 	s.stop(drain)
+	stopSweep()
+	watchers.Wait()
 	for ; ended < cap(served); ended++ {
 		faults = append(faults, <-served)
 	}

@@ -88,7 +88,7 @@ func start(t *testing.T, f *fleet, drain time.Duration, change ...func(*rpcserve
 	group, err := rpcserver.NewGroup(cfg, r.registry, slog.New(slog.NewTextHandler(r.log, nil)))
 	require.NoError(t, err)
 	server := group.New(rpcserver.Role{
-		Name: "fleet", Ready: r.ready.Load,
+		Name: "fleet", Ready: r.ready.Load, Large: []string{listVehicles},
 		Register: func(reg grpc.ServiceRegistrar) { starlingv1.RegisterFleetServiceServer(reg, f) },
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -1,0 +1,204 @@
+package rpcserver
+
+import (
+	"container/list"
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
+)
+
+const (
+	// chargedBytes is the size from which an answer counts: smaller ones are
+	// bounded by how many calls there are.
+	chargedBytes = 1 << 10
+	// answerGrace is how long a client whose answers are unread is safe from
+	// being disconnected when the budget is used up.
+	answerGrace = 2 * time.Second
+	// sweepInterval is how often answers and requests are looked at that take
+	// too long.
+	sweepInterval = 500 * time.Millisecond
+)
+
+// answers knows what was encoded and not yet written to a connection, because
+// its client does not read. It is safe for concurrent use.
+type answers struct {
+	mu     sync.Mutex
+	bytes  int64
+	all    *list.List // of *charge, oldest first
+	byAddr map[net.Addr]*conn
+}
+
+func newAnswers() *answers { return &answers{all: list.New(), byAddr: map[net.Addr]*conn{}} }
+
+// conn is a connection of a client.
+type conn struct {
+	net.Conn
+	answers *answers
+	large   atomic.Int64 // calls for large answers, waiting or at work
+	cutOff  atomic.Bool
+
+	// answers.mu guards these.
+	bytes  int64 // unread
+	unread map[*charge]struct{}
+	closed bool
+}
+
+// Close implements net.Conn. gRPC forgets what it had not written, so that the
+// garbage collector has it.
+func (c *conn) Close() error {
+	c.answers.mu.Lock()
+	delete(c.answers.byAddr, c.RemoteAddr())
+	c.closed = true
+	for ch := range c.unread {
+		ch.releaseLocked()
+	}
+	c.answers.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// listener tells answers of the connections that it accepts.
+type listener struct {
+	net.Listener
+	answers *answers
+}
+
+// Accept implements net.Listener.
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	known := &conn{Conn: c, answers: l.answers, unread: map[*charge]struct{}{}}
+	l.answers.mu.Lock()
+	l.answers.byAddr[c.RemoteAddr()] = known
+	l.answers.mu.Unlock()
+	return known, nil
+}
+
+// caller is the connection of a call, nil for one in memory.
+func (a *answers) caller(ctx context.Context) *conn {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.byAddr[p.Addr]
+}
+
+// unread returns the bytes that all clients, and c's, have not read.
+func (a *answers) unread(c *conn) (all, its int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c != nil {
+		its = c.bytes
+	}
+	return a.bytes, its
+}
+
+// late returns the connections with an answer that is older than age, the
+// oldest first, and none younger; at most the first when one is asked for.
+func (a *answers) late(age time.Duration, one bool) []*conn {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var found []*conn
+	for e := a.all.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*charge)
+		if time.Since(c.since) < age {
+			break
+		}
+		found = append(found, c.to)
+		if one {
+			break
+		}
+	}
+	return found
+}
+
+// charge is an encoded answer on its way. As the pool of its buffer it learns
+// when gRPC has written the answer or given it up.
+type charge struct {
+	answers *answers
+	to      *conn
+	bytes   int64
+	since   time.Time
+	place   *list.Element
+	inner   mem.BufferSlice // what holds the bytes
+}
+
+// Get implements mem.BufferPool; nothing is ever taken from it.
+func (c *charge) Get(length int) *[]byte { b := make([]byte, length); return &b }
+
+// Put implements mem.BufferPool. It is called when nobody holds the answer any
+// more.
+func (c *charge) Put(*[]byte) {
+	c.answers.mu.Lock()
+	c.releaseLocked()
+	c.answers.mu.Unlock()
+	c.inner.Free()
+}
+
+func (c *charge) releaseLocked() {
+	if _, is := c.to.unread[c]; !is {
+		return
+	}
+	delete(c.to.unread, c)
+	c.answers.all.Remove(c.place)
+	c.answers.bytes -= c.bytes
+	c.to.bytes -= c.bytes
+}
+
+// charged is an answer and the connection that it is charged to, nil for none.
+type charged struct {
+	message any
+	to      *conn
+	encoded func() // called when it is encoded; may be nil
+}
+
+// chargingCodec charges *charged messages and hands all others on.
+type chargingCodec struct{ encoding.CodecV2 }
+
+// Marshal implements encoding.CodecV2.
+func (c chargingCodec) Marshal(v any) (mem.BufferSlice, error) {
+	a, ok := v.(*charged)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	if a.encoded != nil {
+		defer a.encoded()
+	}
+	data, err := c.CodecV2.Marshal(a.message)
+	if err != nil || a.to == nil || data.Len() < chargedBytes {
+		return data, err
+	}
+	var whole []byte
+	inner := data
+	if len(data) == 1 {
+		whole = data[0].ReadOnlyData()
+	} else {
+		whole, inner = data.Materialize(), nil
+		data.Free()
+	}
+	return mem.BufferSlice{mem.NewBuffer(&whole, a.to.charge(int64(len(whole)), inner))}, nil
+}
+
+func (c *conn) charge(bytes int64, inner mem.BufferSlice) *charge {
+	a := c.answers
+	ch := &charge{answers: a, to: c, bytes: bytes, since: time.Now(), inner: inner}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c.closed {
+		return ch
+	}
+	ch.place = a.all.PushBack(ch)
+	c.unread[ch] = struct{}{}
+	a.bytes += bytes
+	c.bytes += bytes
+	return ch
+}

@@ -1,0 +1,144 @@
+package rpcserver
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+// unary is the innermost interceptor of calls with one request and one answer.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+	defer s.group.recover(info.FullMethod, &err)
+	if r := readingOf(ctx); r != nil {
+		r.done()
+	}
+	// Who has gone away gets no work done.
+	if ctx.Err() != nil {
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	to := s.answers.caller(ctx)
+	if s.large[info.FullMethod] {
+		return s.largeCall(ctx, to, req, handler)
+	}
+	answer, err = handler(ctx, req)
+	if err == nil && to != nil {
+		answer = &charged{message: answer, to: to}
+	}
+	return answer, err
+}
+
+// largeCall handles a call for a large answer. It counts as being at work until
+// the answer is encoded, and so is charged to its client.
+func (s *Server) largeCall(ctx context.Context, to *conn, req any, handler grpc.UnaryHandler) (answer any, err error) {
+	done, err := s.admitLarge(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	handedOn := false
+	defer func() {
+		if !handedOn {
+			done()
+		}
+	}()
+	if answer, err = handler(ctx, req); err != nil {
+		return nil, err
+	}
+	handedOn = true
+	return &charged{message: answer, to: to, encoded: done}, nil
+}
+
+// stream is unary for calls with streams.
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	defer s.group.recover(info.FullMethod, &err)
+	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health and reflection
+		if !s.side.TryAcquire(1) {
+			return s.busy(reasonTooManyStreams, "too many streams of health and reflection are open")
+		}
+		defer s.side.Release(1)
+	}
+	if info.IsClientStream {
+		return handler(srv, stream)
+	}
+	ctx := stream.Context()
+	return handler(srv, &firstRead{ServerStream: stream, reading: readingOf(ctx), charged: charged{to: s.answers.caller(ctx)}})
+}
+
+// admitLarge waits for its turn to work on a large answer. It refuses clients
+// that do not read what they have asked for.
+func (s *Server) admitLarge(ctx context.Context, to *conn) (done func(), err error) {
+	c := s.group.cfg
+	if err := s.refuseUnread(to); err != nil {
+		return nil, err
+	}
+	leave := func() {}
+	if to != nil {
+		if to.large.Add(1) > int64(c.MaxConnLarge) {
+			to.large.Add(-1)
+			return nil, s.busy(reasonTooManyLarge, "too many calls for large answers on this connection")
+		}
+		leave = func() { to.large.Add(-1) }
+	}
+	if err := s.working.Acquire(ctx, 1); err != nil {
+		leave()
+		return nil, status.FromContextError(err).Err()
+	}
+	done = func() { s.working.Release(1); leave() }
+	if err := s.refuseUnread(to); err != nil { // others have been answered meanwhile
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
+// refuseUnread returns the refusal of a call for a large answer while answers
+// are unread, or nil.
+func (s *Server) refuseUnread(to *conn) error {
+	all, its := s.answers.unread(to)
+	if its > s.group.cfg.ConnUnreadBytes {
+		return s.busy(reasonAnswersUnread, "this connection has answers that its client has not read")
+	}
+	if all > s.group.cfg.UnreadBytes {
+		s.disconnect(s.answers.late(answerGrace, true), "budget")
+		return s.busy(reasonAnswersUnread, "clients have not read their answers")
+	}
+	return nil
+}
+
+// sweep ends what takes too long until ctx is done.
+func (s *Server) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	c, m, name := s.group.cfg, s.group.metrics, s.role.Name
+	for {
+		s.readings.Expire(c.ReadTimeout)
+		used, evicted, _ := s.readings.Stats()
+		m.reading.WithLabelValues(name).Set(float64(used))
+		m.cutReadings.WithLabelValues(name).Add(float64(evicted - s.evicted))
+		s.evicted = evicted
+		s.disconnect(s.answers.late(c.SendTimeout, false), "late")
+		unread, _ := s.answers.unread(nil)
+		if unread > c.UnreadBytes {
+			s.disconnect(s.answers.late(answerGrace, true), "budget")
+		}
+		m.unread.WithLabelValues(name).Set(float64(unread))
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// disconnect closes connections; a connection may come more than once.
+func (s *Server) disconnect(conns []*conn, reason string) {
+	for _, c := range conns {
+		if c.cutOff.Swap(true) {
+			continue
+		}
+		s.group.metrics.disconnected.WithLabelValues(s.role.Name, reason).Inc()
+		_ = c.Close()
+	}
+}

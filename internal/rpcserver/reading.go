@@ -1,0 +1,100 @@
+package rpcserver
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
+
+	"github.com/starling-fleet/starling/internal/budget"
+	"github.com/starling-fleet/starling/internal/rpcstatus"
+)
+
+// readingGrace is how long a request that is being read is safe from giving way
+// to newer ones when the budget is used up.
+const readingGrace = time.Second
+
+// reading is a request that has not arrived whole. It is charged with the window
+// of its stream, which is what gRPC lets its client send ahead.
+type reading struct {
+	lease  *budget.Lease
+	cancel context.CancelFunc
+	stop   func() bool // takes back what happens when the call ends first
+}
+
+type readingKey struct{}
+
+// done says that the request has arrived.
+func (r *reading) done() {
+	r.stop()
+	r.lease.Release()
+}
+
+// readingOf is the reading of a call, nil if it has none.
+func readingOf(ctx context.Context) *reading {
+	r, _ := ctx.Value(readingKey{}).(*reading)
+	return r
+}
+
+// tap is called for every call whose headers have arrived, with the lock of its
+// connection held: it must not block. A call with one request takes a part of
+// the budget until the request is whole; when it takes too long, or has to give
+// way, the call ends with CANCELLED.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if !s.oneRequest[info.FullMethodName] {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &reading{cancel: cancel}
+	var from net.Addr
+	if p, ok := peer.FromContext(ctx); ok {
+		from = p.Addr
+	}
+	if r.lease = s.readings.Take(from, s.role.Window, cancel); r.lease == nil {
+		cancel()
+		return ctx, s.busy(reasonTooManyRequests, "too many requests are being read")
+	}
+	// The call may end before its request is whole.
+	r.stop = context.AfterFunc(ctx, r.lease.Release)
+	return context.WithValue(ctx, readingKey{}, r), nil
+}
+
+// busy asks the client to come back.
+func (s *Server) busy(reason, message string) error {
+	s.group.metrics.refused.WithLabelValues(s.role.Name, reason).Inc()
+	return rpcstatus.Error(codes.ResourceExhausted, rpcstatus.Reason{Domain: errorDomain, Name: reason}, message, rpcstatus.RetryAfter(time.Second))
+}
+
+// firstRead notes when the one request of a call with a stream of answers has
+// arrived, and charges the answers.
+type firstRead struct {
+	grpc.ServerStream
+	reading *reading
+	charged charged
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (f *firstRead) RecvMsg(m any) error {
+	err := f.ServerStream.RecvMsg(m)
+	if f.reading != nil {
+		f.reading.done()
+		f.reading = nil
+	}
+	return err
+}
+
+// SendMsg implements grpc.ServerStream. gRPC encodes a message before it
+// returns, and one goroutine at a time may send.
+func (f *firstRead) SendMsg(m any) error {
+	if f.charged.to == nil {
+		return f.ServerStream.SendMsg(m)
+	}
+	f.charged.message = m
+	err := f.ServerStream.SendMsg(&f.charged)
+	f.charged.message = nil
+	return err
+}
