@@ -22,7 +22,7 @@ type Index struct {
 	slots    *readerSlots
 	version  atomic.Uint64 // the newest published
 	count    atomic.Int64  // vehicles
-	topSpeed atomic.Uint32 // bits of the largest speed ever, as float32
+	speeds   speeds
 	root     *node
 	changed  func(*Change)
 
@@ -65,6 +65,7 @@ func New(changed func(*Change)) *Index {
 	x.tree = newTree(&x.states, func(number uint32) string { return x.vehicles.at(number).id() })
 	x.root = x.tree.root
 	x.version.Store(firstPinned)
+	x.speeds.top.Store(-1)
 	return x
 }
 
@@ -100,7 +101,7 @@ func (x *Index) Upsert(v *wire.View) error {
 		x.states.release(fresh)
 		return nil
 	}
-	x.noteSpeed(s)
+	x.speeds.add(s)
 	var c Change
 	if known {
 		c.From, c.Old = x.whereIs(old), old.standing()
@@ -265,6 +266,7 @@ func (x *Index) reclaim() {
 			x.tree.freed(x.tree.leaves[s.leaf], s.place)
 		}
 		x.attrs.release(s.attributes)
+		x.speeds.remove(s)
 		x.states.release(c.state)
 		if c.vehicle != 0 {
 			x.vehicles.at(c.vehicle - 1).setID("")

@@ -54,15 +54,7 @@ func (x *Index) drive(a *Ahead, s *state) float64 {
 // reachM is how far a vehicle may be from where it was last seen: no
 // prediction goes farther.
 func (x *Index) reachM(a Ahead) float64 {
-	return float64(math.Float32frombits(x.topSpeed.Load())) * float64(max(a.LimitMS, 0)) / 1000
-}
-
-// noteSpeed keeps the largest speed that any state ever had. It is the
-// writer's, and comes before the state is published.
-func (x *Index) noteSpeed(s *state) {
-	if s.has&hasSpeed != 0 && s.speedMPS > math.Float32frombits(x.topSpeed.Load()) && !math.IsInf(float64(s.speedMPS), 0) {
-		x.topSpeed.Store(math.Float32bits(s.speedMPS))
-	}
+	return x.speeds.boundMPS() * float64(max(a.LimitMS, 0)) / 1000
 }
 
 // predicted returns where a vehicle that was at a place is after some seconds.

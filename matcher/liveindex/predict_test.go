@@ -1,6 +1,7 @@
 package liveindex_test
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // TestPredictedRankAgainstBruteForce drives every vehicle on by itself, by
@@ -70,4 +72,36 @@ func TestPredictedRankAgainstBruteForce(t *testing.T) {
 		}
 		require.Len(t, hits, min(len(want), q.MaxResults))
 	})
+}
+
+// One fast reading does not widen every later search: the bound on how far a
+// vehicle may be from where it was seen falls when its vehicle has reported anew.
+func TestTopSpeedFalls(t *testing.T) {
+	x, now := liveindex.New(nil), int64(0)
+	report := func(id string, speedMPS float32) {
+		now++
+		v := wire.View{VehicleID: id, DeviceTimeMS: now, Estimate: wire.Estimate{SpeedMPS: speedMPS, HasSpeed: true, HasHeading: true}}
+		require.NoError(t, x.Upsert(&v))
+	}
+	ahead := liveindex.Ahead{NowMS: 1000, LimitMS: 1000}
+	for i := range 100 {
+		report(fmt.Sprint("v", i), float32(i%20))
+	}
+	slow := x.ReachM(ahead)
+	require.GreaterOrEqual(t, slow, 19.0)
+	require.Less(t, slow, 19*1.25, "classes are a quarter of a power of two wide")
+	report("v7", 340)
+	require.GreaterOrEqual(t, x.ReachM(ahead), 340.0)
+	for i := range 200 { // states are reclaimed some dozens at a time
+		report(fmt.Sprint("v", i%100), float32(i%20))
+	}
+	require.Equal(t, slow, x.ReachM(ahead))
+	for i := range 100 {
+		x.Remove(fmt.Sprint("v", i))
+	}
+	for range 100 {
+		report("v", 0)
+		x.Remove("v")
+	}
+	require.Zero(t, x.ReachM(ahead))
 }

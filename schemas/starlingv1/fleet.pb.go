@@ -1152,13 +1152,13 @@ func (x *NearbyVehicle) GetTravelTime() *durationpb.Duration {
 	return nil
 }
 
-// StalePartition names a partition whose clock is behind.
+// StalePartition names a partition whose tracker is behind.
 type StalePartition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The partition.
 	Partition int32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// How far its clock is behind now; absent when nothing is known of its clock
-	// yet.
+	// How far its stream time and its newest record are behind now; absent when
+	// nothing is known of them yet, or when they are in the future.
 	Behind        *durationpb.Duration `protobuf:"bytes,2,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1545,7 +1545,7 @@ type Playback struct {
 	// Time from the fix to this message, without the error of the device's clock:
 	// the delay asked for, more while the play-out catches up, less when the call
 	// has just begun and nothing older is at hand. The vehicle's own age field
-	// trusts the device's clock.
+	// goes by what the tracker has learned of the device's clock.
 	Age *durationpb.Duration `protobuf:"bytes,1,opt,name=age,proto3" json:"age,omitempty"`
 	// How far the device's clock is taken to be ahead of the server's; negative
 	// when it is behind. The quickest way of a report counts as its being behind.
