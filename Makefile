@@ -48,7 +48,7 @@ proto-check: proto ## fail if what is generated is not current
 
 docs: build ## write the generated parts of docs/ anew
 	$(GO) test ./ingest -run Docs -update
-	$(GO) test ./internal/cli -run Docs -update
+	$(GO) test ./cmd/starling/cli -run Docs -update
 
 fuzz: ## run every fuzz target for FUZZTIME
 	./tools/fuzz.sh $(or $(FUZZTIME),20s)

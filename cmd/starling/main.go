@@ -8,7 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/starling-fleet/starling/internal/cli"
+	"github.com/starling-fleet/starling/cmd/starling/cli"
 )
 
 func main() {

@@ -1,4 +1,4 @@
-// Package archtest holds the rooms to the dependency rule of ARCHITECTURE.md.
+// Package archtest holds the packages to the dependency rule of ARCHITECTURE.md.
 package archtest
 
 import (
@@ -18,15 +18,15 @@ import (
 
 const module = "github.com/starling-fleet/starling/"
 
-// mayImport says, for each room, which other rooms its production code may
-// import. A room is the longest prefix here that a package's folder has; rooms
-// inside one entry may import each other.
+// mayImport lists, for each component, which others its production code may
+// import. A package belongs to the component with the longest prefix of its
+// folder; packages of one component may import each other.
 var mayImport = map[string][]string{
-	"cmd/starling": {"internal/cli"},
-	"internal/cli": {"internal/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
-	"internal/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
-	"ingest":       {"internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
-	"tracker":      {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
+	"cmd/starling":     {"cmd/starling/cli"},
+	"cmd/starling/cli": {"cmd/starling/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
+	"cmd/starling/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
+	"ingest":           {"internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
+	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	// Answers from matchers of regions, whose pages and ranking it shares.
@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/conns", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
-	// Puts the servers together that are measured, as internal/app does.
+	// Puts the servers together that are measured, as cmd/starling/app does.
 	"loadtest/cmd": {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
 	"gpsfilter":    {},
 	"internal/geo": {},
@@ -67,7 +67,7 @@ var mayImport = map[string][]string{
 	"schemas":      {},
 }
 
-// Pure rooms may not import a disk's or a network's world, nor call a clock.
+// Pure components may not import a disk's or a network's world, nor call a clock.
 var (
 	pure          = []string{"gpsfilter", "internal/geo", "internal/h3", "tracker/step"}
 	impureImports = []string{"os", "io/fs", "net", "log", "runtime", "syscall", "math/rand", "google.golang.org", "github.com/prometheus", "github.com/twmb"}
@@ -81,6 +81,77 @@ func TestImportsPointDownward(t *testing.T) {
 		check(t, rel, path)
 	})
 	require.Greater(t, files, 50, "the walk must have found the project")
+}
+
+// layers order the components: what stands in one may import from its own layer
+// and from those before it. What composes roles stands above them, and what they
+// stand on is below, most of it in internal. The driver SDK and the filter are
+// libraries, not roles, so the simulator and other tools of the binary that use
+// them stand in internal too.
+var layers = [][]string{
+	{"schemas", "gpsfilter", "client", "internal", "fanout/region"},
+	{"ingest", "tracker", "matcher", "fanout"},
+	{"cmd/starling"},
+	{"loadtest"},
+}
+
+// layerOf returns the layer of a folder by the longest prefix in layers, or -1.
+func layerOf(folder string) int {
+	layer, longest := -1, 0
+	for i, prefixes := range layers {
+		for _, prefix := range prefixes {
+			if within(folder, prefix) && len(prefix) > longest {
+				layer, longest = i, len(prefix)
+			}
+		}
+	}
+	return layer
+}
+
+// TestNothingRunsBackUp holds imports to the layers, and the table of imports to
+// having no cycle.
+func TestNothingRunsBackUp(t *testing.T) {
+	imports := 0
+	eachSource(t, func(rel, path string) {
+		folder := rel[:strings.LastIndex(rel, "/")]
+		if isTestSupport(folder) {
+			return
+		}
+		from := layerOf(folder)
+		if from < 0 {
+			t.Errorf("%s is in no layer", rel)
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		require.NoError(t, err)
+		for _, spec := range f.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			require.NoError(t, err)
+			imported, ours := strings.CutPrefix(imported, module)
+			if !ours {
+				continue
+			}
+			imports++
+			if layerOf(imported) > from {
+				t.Errorf("%s imports %s, which stands above it", rel, imported)
+			}
+		}
+	})
+	require.Greater(t, imports, 100, "the walk must have found the project's imports")
+	for component := range mayImport {
+		requireNoCycle(t, component, nil)
+	}
+}
+
+// requireNoCycle follows the table from a component; trail is the way to it.
+func requireNoCycle(t *testing.T, component string, trail []string) {
+	t.Helper()
+	require.NotContains(t, trail, component, "the table has a cycle")
+	trail = append(slices.Clip(trail), component)
+	for _, target := range mayImport[component] {
+		if next := componentOf(target); next != component {
+			requireNoCycle(t, next, trail)
+		}
+	}
 }
 
 // eachSource calls fn with every Go file that is no test, by its path from the
@@ -157,14 +228,14 @@ func TestPackagesAreSmall(t *testing.T) {
 func check(t *testing.T, rel, path string) {
 	t.Helper()
 	folder := rel[:max(0, strings.LastIndex(rel, "/"))]
-	room := roomOf(folder)
-	if room == "" {
-		t.Errorf("%s is in no room of the table", rel)
+	component := componentOf(folder)
+	if component == "" {
+		t.Errorf("%s is in no component of the table", rel)
 		return
 	}
 	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 	require.NoError(t, err)
-	if slices.Contains(pure, room) {
+	if slices.Contains(pure, component) {
 		checkPure(t, rel, f)
 	}
 	for _, spec := range f.Imports {
@@ -174,15 +245,15 @@ func check(t *testing.T, rel, path string) {
 			continue
 		}
 		imported = strings.TrimPrefix(imported, module)
-		if within(imported, room) || isTestSupport(folder) {
+		if within(imported, component) || isTestSupport(folder) {
 			continue
 		}
 		allowed := false
-		for _, target := range mayImport[room] {
+		for _, target := range mayImport[component] {
 			allowed = allowed || within(imported, target)
 		}
 		if !allowed {
-			t.Errorf("%s (room %s) imports %s", rel, room, imported)
+			t.Errorf("%s (component %s) imports %s", rel, component, imported)
 		}
 	}
 }
@@ -192,14 +263,14 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 	for _, spec := range f.Imports {
 		for _, banned := range impureImports {
 			if within(strings.Trim(spec.Path.Value, `"`), banned) {
-				t.Errorf("%s is in a pure room and imports %s", rel, spec.Path.Value)
+				t.Errorf("%s is pure and imports %s", rel, spec.Path.Value)
 			}
 		}
 	}
 	ast.Inspect(f, func(n ast.Node) bool {
 		if sel, ok := n.(*ast.SelectorExpr); ok {
 			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "time" && slices.Contains(clockCalls, sel.Sel.Name) {
-				t.Errorf("%s is in a pure room and calls time.%s", rel, sel.Sel.Name)
+				t.Errorf("%s is pure and calls time.%s", rel, sel.Sel.Name)
 			}
 		}
 		return true
@@ -208,14 +279,14 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/e2e") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
+	return within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
 }
 
-func roomOf(folder string) string {
+func componentOf(folder string) string {
 	best := ""
-	for room := range mayImport {
-		if within(folder, room) && len(room) > len(best) {
-			best = room
+	for component := range mayImport {
+		if within(folder, component) && len(component) > len(best) {
+			best = component
 		}
 	}
 	if best == "" && isTestSupport(folder) {
@@ -228,7 +299,7 @@ func within(path, prefix string) bool {
 	return path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
-// A glance at the top folder tells the architecture: nothing else may be there.
+// The top folder shows the architecture: nothing else may be there.
 func TestTopFolder(t *testing.T) {
 	want := map[string]bool{
 		"client": true, "cmd": true, "docs": true, "fanout": true, "gpsfilter": true, "ingest": true, "internal": true,
@@ -239,7 +310,7 @@ func TestTopFolder(t *testing.T) {
 	for _, e := range entries {
 		hidden := strings.HasPrefix(e.Name(), ".") || e.Name() == "bin"
 		if e.IsDir() && !hidden && !want[e.Name()] {
-			t.Errorf("the top folder has an unexpected room %s", e.Name())
+			t.Errorf("the top folder has an unexpected folder %s", e.Name())
 		}
 	}
 }

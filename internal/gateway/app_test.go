@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/schemas/openapi"
 )
 

@@ -2,7 +2,7 @@
 // and the operator's endpoints: timeouts, header sizes, recovery from panics and
 // a stop that drains.
 //
-// Imported by internal/app and internal/gateway; imports nothing of ours.
+// Imported by cmd/starling/app and internal/gateway; imports nothing of ours.
 package httpserver
 
 import (

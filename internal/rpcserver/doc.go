@@ -3,5 +3,5 @@
 // readiness, reflection, and a stop that drains. A role brings its service and
 // what is special about its traffic.
 //
-// Imported by internal/app and by what measures servers; imports no role.
+// Imported by cmd/starling/app and by what measures servers; imports no role.
 package rpcserver

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/internal/cli"
+	"github.com/starling-fleet/starling/cmd/starling/cli"
 )
 
 // serveEnv makes a child serve instead of running tests.

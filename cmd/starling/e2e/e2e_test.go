@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/internal/replay"

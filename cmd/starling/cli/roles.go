@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/internal/config"
 )
 

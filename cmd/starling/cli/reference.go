@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/internal/config"
 )
 

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/internal/freeport"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )

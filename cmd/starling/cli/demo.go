@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/internal/freshness"
 	"github.com/starling-fleet/starling/internal/latency"

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/starling-fleet/starling/internal/app"
-	"github.com/starling-fleet/starling/internal/cli"
+	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/cmd/starling/cli"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/schemas/topics"

@@ -32,7 +32,7 @@ func runCLI(t *testing.T, ctx context.Context, in string, args ...string) outcom
 func TestDocsConfigurationIsCurrent(t *testing.T) {
 	var want bytes.Buffer
 	require.NoError(t, writeReference(&want))
-	path := filepath.Join("..", "..", "docs", "configuration.md")
+	path := filepath.Join("..", "..", "..", "docs", "configuration.md")
 	if *update {
 		require.NoError(t, os.WriteFile(path, want.Bytes(), 0o600))
 	}

@@ -114,7 +114,7 @@ func binary(t *testing.T) string {
 		dir, err := os.MkdirTemp("", "starling-e2e-")
 		require.NoError(t, err)
 		built.path = filepath.Join(dir, "starling")
-		if out, err := exec.Command("go", "build", "-o", built.path, "../../cmd/starling").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", built.path, "..").CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build starling: %w: %s", err, out)
 		}
 	})

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/internal/app"
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/internal/replay"
 )
@@ -19,7 +19,7 @@ func recordedDrives(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("STARLING_DATA")
 	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "data")
+		dir = filepath.Join("..", "..", "..", "..", "shared", "data")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "truth")); err != nil {
 		if os.Getenv("CI") == "true" {
