@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"internal/kafkalog":   {"internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
 	"internal/eventlog":   {"schemas/topics"},
-	"internal/gateway":    {"internal/httpserver", "internal/rpcstatus", "schemas"},
+	"internal/gateway":    {"internal/budget", "internal/httpserver", "internal/rpcstatus", "schemas"},
 	"internal/rpcserver":  {"internal/budget", "internal/rpcstatus"},
 	"internal/budget":     {},
 	"internal/rpcstatus":  {},

@@ -12,6 +12,8 @@ type Config struct {
 	AllowOrigins    []string      `koanf:"allow_origins" help:"Web pages that may call the gateway from a browser (CORS), as scheme://host or scheme://host:port; * means all. Empty turns CORS off."`
 	MaxBodyBytes    int           `koanf:"max_body_bytes" help:"Largest body of a request, in bytes."`
 	MaxOpenRequests int           `koanf:"max_open_requests" help:"Requests and watches that may be open at a time; further ones are answered 429."`
+	BodyBytes       int64         `koanf:"body_bytes" help:"Budget for bodies that are being read, in bytes. When it is used up, those of the client that holds most give way to new ones."`
+	AnswerBytes     int64         `koanf:"answer_bytes" help:"Budget for lists, searches of an area and counts that are being answered, each charged 24 MiB. When it is used up, those of the client that holds most, or the oldest if it is older than a second, give way to new ones."`
 	ReadTimeout     time.Duration `koanf:"read_timeout" help:"How long a client may take to send a request."`
 	CallTimeout     time.Duration `koanf:"call_timeout" help:"How long a call may take, unless the client asks for less with Grpc-Timeout. Watches have no end."`
 	WriteTimeout    time.Duration `koanf:"write_timeout" help:"How long a client may take to make room for a piece of the answer, or for a message of a watch."`
@@ -24,6 +26,8 @@ func DefaultConfig() Config {
 	return Config{
 		MaxBodyBytes:    1 << 20,
 		MaxOpenRequests: 20_000,
+		BodyBytes:       64 << 20,
+		AnswerBytes:     144 << 20,
 		ReadTimeout:     20 * time.Second,
 		CallTimeout:     30 * time.Second,
 		WriteTimeout:    30 * time.Second,
@@ -41,6 +45,8 @@ func (c *Config) Validate() error {
 	}
 	need(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 64<<20, "max_body_bytes", c.MaxBodyBytes, "between 1024 and 67108864")
 	need(c.MaxOpenRequests >= 1, "max_open_requests", c.MaxOpenRequests, "at least 1")
+	need(c.BodyBytes >= int64(2*c.MaxBodyBytes), "body_bytes", c.BodyBytes, "at least twice max_body_bytes")
+	need(c.AnswerBytes >= largeAnswerBytes, "answer_bytes", c.AnswerBytes, "at least 25165824, which is one answer")
 	need(c.ReadTimeout > 0, "read_timeout", c.ReadTimeout, "positive")
 	need(c.CallTimeout > 0, "call_timeout", c.CallTimeout, "positive")
 	need(c.WriteTimeout > 0, "write_timeout", c.WriteTimeout, "positive")

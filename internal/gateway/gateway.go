@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"mime"
 	"net"
@@ -23,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/starling-fleet/starling/internal/budget"
 	handlers "github.com/starling-fleet/starling/internal/gateway/handlers"
 	"github.com/starling-fleet/starling/internal/httpserver"
 	"github.com/starling-fleet/starling/schemas/openapi"
@@ -38,6 +38,8 @@ type Gateway struct {
 	logger  *slog.Logger
 	pipes   []*pipe
 	open    atomic.Int64
+	// What bodies and large answers may hold.
+	bodies, answers *budget.Pool
 }
 
 // New returns a gateway without services. It opens nothing.
@@ -66,7 +68,10 @@ func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Gateway, 
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithDisableChunkedEncoding(),
 	)
-	return &Gateway{cfg: cfg, mux: mux, known: known, metrics: m, logger: logger}, nil
+	return &Gateway{
+		cfg: cfg, mux: mux, known: known, metrics: m, logger: logger,
+		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
+	}, nil
 }
 
 // AddIngest offers the ingest service. The gRPC server that has it must serve
@@ -159,6 +164,11 @@ func (g *Gateway) limit(next http.Handler) http.Handler {
 		if !g.takeBody(w, r) {
 			return
 		}
+		r, done, ok := g.admitLarge(w, r)
+		if !ok {
+			return
+		}
+		defer done()
 		next.ServeHTTP(w, r)
 	})
 }
@@ -187,7 +197,7 @@ func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 	// Where the connection has no deadlines (a test's recorder) there is none.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(g.cfg.ReadTimeout))
-	read, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.MaxBodyBytes)))
+	read, err := g.readBody(w, r, control)
 	if err == nil {
 		_ = control.SetReadDeadline(time.Time{})
 		r.Body = &body{Reader: bytes.NewReader(read)}
@@ -195,6 +205,8 @@ func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 	}
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.Is(err, errBusy):
+		writeStatus(w, http.StatusTooManyRequests, busy("bodies are being read"))
 	case errors.As(err, &tooLarge):
 		writeStatus(w, http.StatusRequestEntityTooLarge, newStatus(codes.InvalidArgument, reasonTooLarge,
 			fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)))

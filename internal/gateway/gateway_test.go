@@ -37,6 +37,8 @@ type fleet struct {
 	starlingv1.UnimplementedFleetServiceServer
 	get   func(ctx context.Context, name string) (*starlingv1.Vehicle, error)
 	watch func(name string, out grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error
+	// listBytes is about how large a list is.
+	listBytes int
 }
 
 func (f *fleet) GetVehicle(ctx context.Context, req *starlingv1.GetVehicleRequest) (*starlingv1.Vehicle, error) {

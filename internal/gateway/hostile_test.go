@@ -1,0 +1,95 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/gateway"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+func (f *fleet) ListVehicles(context.Context, *starlingv1.ListVehiclesRequest) (*starlingv1.ListVehiclesResponse, error) {
+	out := &starlingv1.ListVehiclesResponse{}
+	for range f.listBytes >> 10 {
+		out.Vehicles = append(out.Vehicles, &starlingv1.Vehicle{Name: strings.Repeat("x", 1<<10)})
+	}
+	return out, nil
+}
+
+// peak runs do and returns the most memory in use meanwhile beyond the start's.
+// The test's clients count too.
+func peak(do func()) int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	base, most := m.HeapInuse+m.StackInuse, uint64(0)
+	stop := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		ticker := time.NewTicker(10 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			runtime.ReadMemStats(&m)
+			most = max(most, m.HeapInuse+m.StackInuse)
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	do()
+	close(stop)
+	watching.Wait()
+	return int64(most) - int64(base)
+}
+
+// attack opens n connections, writes text to each, and keeps them open.
+func (p *process) attack(n int, text string) {
+	var writing sync.WaitGroup
+	for range n {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
+		require.NoError(p.t, err)
+		p.t.Cleanup(func() { _ = conn.Close() })
+		require.NoError(p.t, conn.(*net.TCPConn).SetReadBuffer(4<<10))
+		writing.Go(func() {
+			_ = conn.SetWriteDeadline(time.Now().Add(patience))
+			_, _ = conn.Write([]byte(text)) // the server may hang up
+		})
+	}
+	writing.Wait()
+}
+
+func TestBodiesOneByteShortAreBounded(t *testing.T) {
+	p, _ := stand(t, &fleet{}, func(c *gateway.Config) { c.BodyBytes, c.ReadTimeout = 32<<20, 5*time.Second })
+	const size = 1 << 20
+	head := fmt.Sprintf("POST /v1/vehicles:searchNearest HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", size)
+	used := peak(func() {
+		p.attack(300, head+strings.Repeat(" ", size-1))
+		a := p.do("/v1/vehicles:searchNearest", "{}")
+		require.Equal(t, http.StatusNotImplemented, a.status, "an honest body is taken: %s", a.body)
+	})
+	t.Logf("300 bodies of 1 MiB, one byte short: %d MiB", used>>20)
+	require.Less(t, used, int64(200<<20))
+}
+
+func TestLargeAnswersThatAreNotReadAreBounded(t *testing.T) {
+	p, _ := stand(t, &fleet{listBytes: 3 << 20}, func(c *gateway.Config) { c.AnswerBytes = 96 << 20 })
+	used := peak(func() {
+		p.attack(100, "GET /v1/vehicles HTTP/1.1\r\nHost: x\r\n\r\n")
+		// At most four are at work. Among equals only those older than a second
+		// give way, so an honest client may have to come back once.
+		require.Eventually(t, func() bool { return p.do("/v1/vehicles", "").status == http.StatusOK }, patience, 100*time.Millisecond)
+	})
+	t.Logf("100 lists of 3 MiB, not read: %d MiB", used>>20)
+	require.Less(t, used, int64(200<<20))
+}
