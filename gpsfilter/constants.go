@@ -34,8 +34,8 @@ type constants struct {
 	TrustStart      float64 `value:"0.9" unit:"1" source:"fitted" meaning:"share of the bias that is believed of a new device"`
 	TrustPrior      float64 `value:"4" unit:"1" source:"numerical" meaning:"weight of that first guess, in answers"`
 	TrustForget     float64 `value:"0.7" unit:"1" source:"numerical" meaning:"what is kept from answer to answer"`
-	Gate            float64 `value:"30" unit:"1" source:"fitted" meaning:"squared normalised distance beyond which a fix is not used"`
-	GateM           float64 `value:"72" unit:"m" source:"fitted" meaning:"distance below which a fix is always used"`
+	Gate            float64 `value:"20" unit:"1" source:"fitted" meaning:"squared normalised distance beyond which a fix is not used"`
+	GateM           float64 `value:"50" unit:"m" source:"fitted" meaning:"distance below which a fix is always used"`
 	CoverM          float64 `value:"2.48" unit:"m" source:"fitted" meaning:"deviation of errors that positions alone do not show"`
 	CoverInnovation float64 `value:"40" unit:"1" source:"fitted" meaning:"stated variance per variance of the innovations beyond the expected"`
 	CoverCarried    float64 `value:"4" unit:"1" source:"fitted" meaning:"stated variance of the carried model over what it computes"`

@@ -60,8 +60,8 @@ func (f *Filter) Step(s *State, fix Fix) Estimate {
 	f.settle(&w)
 	f.guard(&w, &m, verdict)
 	k := f.know(&w)
-	f.display(&w, &m, &k, verdict)
 	f.reanchor(&w)
+	f.display(&w, &m, &k, verdict)
 	s.pack(&w)
 	return f.estimate(&w, &k, verdict, d)
 }

@@ -319,6 +319,52 @@ func TestAcrossTheAntimeridianAndAtThePoles(t *testing.T) {
 	}
 }
 
+// A vehicle that is shipped across the world is found there, and what it was
+// shipped by is no distance driven.
+func TestTeleportIsFollowedAndNotCounted(t *testing.T) {
+	f := newFilter(t)
+	var s gpsfilter.State
+	for i, fix := range straight(120, 0.5, gpsfilter.FieldAccuracy, 10) {
+		if i >= 60 {
+			fix.LatDeg, fix.LonDeg = -fix.LatDeg, fix.LonDeg+170
+		}
+		e := f.Step(&s, fix)
+		requireSound(t, e)
+		if i >= 63 {
+			require.Less(t, offM(e, fix), 25.0, "fix %d", i)
+			require.Less(t, greatCircleM(e.DisplayLatDeg, e.DisplayLonDeg, fix.LatDeg, fix.LonDeg), 40.0, "fix %d", i)
+		}
+	}
+	require.InDelta(t, 15*118, s.OdometerM(), 150)
+}
+
+func TestDiagnosisTellsDevicesApart(t *testing.T) {
+	f := newFilter(t)
+	learned := func(spoil func(i int, fix *gpsfilter.Fix)) gpsfilter.Diagnosis {
+		var s gpsfilter.State
+		for i, fix := range straight(400, 4, 7, 11) {
+			spoil(i, &fix)
+			f.Step(&s, fix)
+		}
+		return s.Diagnosis()
+	}
+	honest := learned(func(int, *gpsfilter.Fix) {})
+	require.True(t, honest.HasVelocity)
+	require.Greater(t, honest.VelocityCredibility, 0.9)
+	require.Less(t, honest.OutlierShare, 0.02)
+	boasts := learned(func(_ int, fix *gpsfilter.Fix) { fix.AccuracyM = 1 })
+	require.Greater(t, boasts.AccuracyScale, 3*honest.AccuracyScale, "it claims 1 m instead of 6")
+	compass := learned(func(_ int, fix *gpsfilter.Fix) { fix.HeadingDeg = 90 })
+	require.Less(t, compass.VelocityCredibility, 0.2)
+	jumps := learned(func(i int, fix *gpsfilter.Fix) {
+		if i%10 == 5 {
+			fix.LonDeg += 0.02
+		}
+	})
+	require.InDelta(t, 0.1, jumps.OutlierShare, 0.07)
+	require.Zero(t, (&gpsfilter.State{}).Diagnosis())
+}
+
 func TestConfigNamesEveryFault(t *testing.T) {
 	require.NoError(t, gpsfilter.DefaultConfig().Validate())
 	_, err := gpsfilter.New(gpsfilter.Config{DefaultAccuracyM: math.NaN(), MinAccuracyM: -1})

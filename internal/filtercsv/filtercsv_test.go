@@ -2,6 +2,7 @@ package filtercsv_test
 
 import (
 	"encoding/csv"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -120,4 +121,21 @@ func (*diskError) Error() string { return "no space left" }
 func TestWriteFailureIsTold(t *testing.T) {
 	_, err := filtercsv.Run(strings.NewReader(header+"a,1000,52.5,13.4,,,\n"), &failing{}, filtercsv.Options{})
 	require.ErrorIs(t, err, errDisk)
+}
+
+// Both positions are there, and a heading just below 360 is not rounded up to it.
+func TestDisplayPositionAndHeadingColumns(t *testing.T) {
+	input := header
+	for i := range 40 {
+		input += fmt.Sprintf("a,%d,%.7f,13.4,5,10,359.99999\n", 1000*(i+1), 52.5+float64(i)*9e-5)
+	}
+	rows, complaints, _ := filter(t, input)
+	require.Empty(t, complaints)
+	for i, row := range rows {
+		require.NotEmpty(t, row["display_lat"])
+		require.NotEmpty(t, row["display_lon"])
+		require.False(t, strings.HasPrefix(row["live_heading_deg"], "360"), "row %d: %s", i, row["live_heading_deg"])
+	}
+	require.Equal(t, "0.000", rows[39]["live_heading_deg"])
+	require.Less(t, rows[39]["display_lat"], rows[39]["live_lat"], "the display position trails")
 }

@@ -10,8 +10,13 @@ import (
 	"github.com/starling-fleet/starling/gpsfilter"
 )
 
-// foldCount is the number of parts into which folds are dealt.
-const foldCount = 4
+const (
+	// foldCount is the number of parts into which folds are dealt.
+	foldCount = 8
+	// leastGain is the fall of the cost below which a constant is left where it
+	// is: less is chance.
+	leastGain = 0.003
+)
 
 // part says to which part of the cross-validation a stream belongs. Streams of
 // one city, day and device belong to the same.
@@ -123,7 +128,7 @@ func (f *fitRuns) fit(flt *gpsfilter.Filter, names []string, sweeps int, progres
 				if err != nil {
 					return nil, err
 				}
-				if c := f.cost(g); c < best-1e-6 {
+				if c := f.cost(g); c < best-leastGain {
 					best, flt, moved = c, g, true
 					value[n] *= k
 					break
@@ -134,7 +139,7 @@ func (f *fitRuns) fit(flt *gpsfilter.Filter, names []string, sweeps int, progres
 			}
 		}
 		_, _ = fmt.Fprintf(progress, "sweep %d: cost %.4f\n", sweep, best)
-		if before-best < 1e-4 {
+		if before-best < leastGain {
 			break
 		}
 	}
