@@ -4,9 +4,10 @@
 // suite in internal/eventlog/logtest holds both to what is written here.
 //
 // The log is a set of topics, each cut into the same number of partitions. A
-// partition is a sequence of records with offsets that only grow (they may
-// have holes on Kafka). A record becomes visible to readers only when it is
-// durable, and the log itself stamps it with its append time.
+// partition is a sequence of records with offsets that only grow (they may have
+// gaps: on Kafka, and where a repair of a local log has declared records lost).
+// A record becomes visible to readers only when it is durable, and the log
+// itself stamps it with its append time.
 package eventlog
 
 import (

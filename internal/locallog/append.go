@@ -35,6 +35,7 @@ type partition struct {
 	shown   sync.Mutex
 	first   int64    // oldest offset kept
 	end     int64    // one past the newest durable record
+	reach   int64    // largest offset to read from; beyond end while a repair's gap is last
 	tail    []*chunk // the newest chunks, contiguous up to end
 	waiters []*reader
 }

@@ -6,33 +6,61 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
+// patience is the number of ticks for which a read of about a megabyte may take.
+// Ticks that pass while the process stands still do not add up.
+const patience = 10
+
+// errSlowRead fails the log: a disk that does not answer, or a damaged block in
+// which Pebble looks for a flipped bit, which takes a minute for half a megabyte.
+var errSlowRead = errors.New("a read does not end: the disk does not answer, or a large block is damaged (`starling log check` names it)")
+
+// reading is how a read gets on.
+type reading struct {
+	ticks  atomic.Int32 // since it last made progress
+	parked atomic.Bool  // waits for who takes what was read
+}
+
+func (r *reading) park()   { r.parked.Store(true) }
+func (r *reading) unpark() { r.ticks.Store(0); r.parked.Store(false) }
+
 // apart runs a read of a store in a goroutine of its own and waits for it, or
 // for the log's failure: Pebble may stop a goroutine for good, and the caller is
 // to go on then. After an error fn may still run: what it has filled in is not to
-// be used. Damage that it meets fails the log.
-func (l *Log) apart(fn func() error) error {
+// be used. Damage that it meets fails the log, and so does its taking too long.
+func (l *Log) apart(fn func(r *reading) error) error {
 	answer := make(chan error, 1)
+	var r reading
 	go func() {
 		defer l.recoverStore()
-		answer <- fn()
+		answer <- fn(&r)
 	}()
-	select {
-	case err := <-answer:
-		if errors.Is(err, pebble.ErrCorruption) || errors.Is(err, layout.ErrChunk) {
-			l.fail(err)
+	tick := time.NewTicker(l.env.readTick)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-answer:
+			if errors.Is(err, pebble.ErrCorruption) || errors.Is(err, layout.ErrChunk) {
+				l.fail(err)
+			}
+			if err != nil && l.Err() != nil {
+				return errors.Join(l.Err(), err)
+			}
+			return err
+		case <-l.failed:
+			return l.Err()
+		case <-tick.C:
+			if !r.parked.Load() && r.ticks.Add(1) > patience {
+				l.fail(errSlowRead)
+			}
 		}
-		if err != nil && l.Err() != nil {
-			return errors.Join(l.Err(), err)
-		}
-		return err
-	case <-l.failed:
-		return l.Err()
 	}
 }
 
@@ -50,9 +78,9 @@ func (l *Log) values(ctx context.Context, id layout.ClaimID, fn func(key, value 
 	handed := make(chan []pair, 1)
 	read := make(chan error, 1)
 	go func() {
-		read <- l.apart(func() error {
+		read <- l.apart(func(r *reading) error {
 			defer close(handed)
-			return l.readValues(ctx, id, handed)
+			return l.readValues(ctx, id, r, handed)
 		})
 	}()
 	for {
@@ -82,7 +110,7 @@ func (l *Log) stopReading(cancel func(), read <-chan error, reason error) error 
 	return reason
 }
 
-func (l *Log) readValues(ctx context.Context, id layout.ClaimID, handed chan<- []pair) (err error) {
+func (l *Log) readValues(ctx context.Context, id layout.ClaimID, r *reading, handed chan<- []pair) (err error) {
 	prefix := layout.ClaimKey('s', id)
 	it, err := l.state.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: layout.After(prefix)})
 	if err != nil {
@@ -90,6 +118,8 @@ func (l *Log) readValues(ctx context.Context, id layout.ClaimID, handed chan<- [
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	hand := func(pairs []pair) error {
+		r.park()
+		defer r.unpark()
 		select {
 		case handed <- pairs:
 			return nil

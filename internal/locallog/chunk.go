@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// chunkBytes is the size above which a chunk takes no further record.
-	chunkBytes = 1 << 20
+	// chunkBytes is the size above which a chunk takes no further record. A chunk
+	// is a block of a table; the time in which Pebble finds that one is damaged
+	// grows with its size, to a minute for half a megabyte.
+	chunkBytes = 64 << 10
 	// chunkOverhead is about what a chunk costs in memory beside its bytes.
 	chunkOverhead = 100
 )

@@ -245,3 +245,33 @@ func TestFailedTableIsWrittenLater(t *testing.T) {
 	}
 	require.Equal(t, int64(1150), total)
 }
+
+// A read that does not end fails the log, so that the process exits: Pebble looks
+// for a flipped bit in a large damaged block for minutes.
+func TestReadWithoutEnd(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	l := openTest(t, testConfig(), mem)
+	fill(t, l, 1000, 150) // more than the tail cache holds
+	require.NoError(t, l.Close())
+
+	var on atomic.Bool
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if on.Load() && op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") {
+			<-release
+		}
+		return nil
+	}))
+	l, err := open(testConfig(), topics.All(), newRegistry(), quietLogger, environment{fs: fs, now: time.Now, readTick: 2 * time.Millisecond})
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	on.Store(true)
+	r, err := l.NewReader(t.Context(), topics.Locations, map[int32]int64{2: 0})
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = r.Poll(t.Context())
+	require.ErrorIs(t, err, errSlowRead)
+	<-l.Failed()
+	require.ErrorIs(t, l.Err(), errSlowRead)
+}

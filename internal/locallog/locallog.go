@@ -136,6 +136,8 @@ type environment struct {
 	now func() time.Time
 	// elapsed is the monotonic clock; nil means that of now.
 	elapsed func() time.Duration
+	// readTick is a tenth of the patience with a read of a store; 0 means a second.
+	readTick time.Duration
 }
 
 // ErrInUse says that the directory's lock was not to be had.
@@ -154,6 +156,9 @@ func Open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *slog.Logger, env environment) (*Log, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration of the log: %w", err)
+	}
+	if env.readTick == 0 {
+		env.readTick = time.Second
 	}
 	if env.elapsed == nil {
 		began := env.now()

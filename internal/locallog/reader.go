@@ -42,8 +42,8 @@ func (l *Log) NewReader(_ context.Context, topic string, start map[int32]int64) 
 			return nil, err
 		}
 		p := &t.partitions[number]
-		if end := p.bounds().End; offset < 0 || offset > end {
-			return nil, fmt.Errorf("read %s partition %d: offset %d is not between 0 and the end %d", topic, number, offset, end)
+		if !p.readable(offset) {
+			return nil, fmt.Errorf("read %s partition %d: offset %d is not between 0 and the end %d", topic, number, offset, p.bounds().End)
 		}
 		r.places = append(r.places, &readPlace{p, offset})
 	}
@@ -155,7 +155,7 @@ func (l *Log) fetch(p *partition, from, end int64) ([]*chunk, error) {
 		return nil, l.goneErr()
 	}
 	var chunks []*chunk
-	err := l.apart(func() (err error) {
+	err := l.apart(func(*reading) (err error) {
 		defer l.calls.leave()
 		chunks, err = l.scan(p, from, end)
 		return err

@@ -230,16 +230,16 @@ func (l *Log) adopt(found *discovery) error {
 		}
 		l.segments.written = int64(used)
 	}
+	l.gaps.load(found.account.Facts)
 	for _, t := range l.ordered {
 		for i := range t.partitions {
 			// Records lost without fsync may lie between the end and first.
 			p, at := &t.partitions[i], &walk.Places[t.index+i]
 			p.first = walk.Firsts[t.index+i]
 			at.Next = max(at.Next, p.first)
-			p.end, p.next = at.Next, *at
+			p.end, p.reach, p.next = l.gaps.back(p.index(), at.Next), at.Next, *at
 		}
 	}
-	l.gaps.load(found.account.Facts)
 	l.places = slices.Clone(walk.Places)
 	l.commits.newest = found.newest
 	err := l.ends.UpdateFacts(func(a *ends.Account) {

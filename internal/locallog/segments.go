@@ -70,3 +70,13 @@ func (g gaps) skip(index int, offset int64) int64 {
 	}
 	return offset
 }
+
+// back returns the offset, or the one at which the gap before it begins.
+func (g gaps) back(index int, offset int64) int64 {
+	for _, gap := range slices.Backward(g[index]) {
+		if gap.To == offset {
+			offset = gap.From
+		}
+	}
+	return offset
+}

@@ -22,6 +22,7 @@ func (tc *tailCache) publish(p *partition, chunks []*chunk) {
 	p.shown.Lock()
 	p.tail = append(p.tail, chunks...)
 	p.end = chunks[len(chunks)-1].End()
+	p.reach = p.end
 	waiters := p.waiters
 	p.waiters = p.waiters[:0:0]
 	p.shown.Unlock()
@@ -51,10 +52,20 @@ func (p *partition) dropOldest() int64 {
 	return c.cached()
 }
 
+// bounds returns what is there. Offsets at the end that a repair has declared lost
+// do not count until something is appended behind them: whoever reads up to the
+// end, or looks at the record before it, would wait for ever.
 func (p *partition) bounds() eventlog.Bounds {
 	p.shown.Lock()
 	defer p.shown.Unlock()
-	return eventlog.Bounds{First: p.first, End: p.end}
+	return eventlog.Bounds{First: p.first, End: max(p.end, p.first)}
+}
+
+// readable returns whether an offset is one to read from.
+func (p *partition) readable(offset int64) bool {
+	p.shown.Lock()
+	defer p.shown.Unlock()
+	return offset >= 0 && offset <= max(p.reach, p.first)
 }
 
 // pollRecords and pollBytes bound what one Poll returns, but for a single
@@ -78,9 +89,9 @@ func (p *partition) look(from int64, r *reader) glance {
 	defer p.shown.Unlock()
 	g := glance{first: p.first, end: p.end}
 	switch {
-	case from < p.first, from > p.end:
+	case from < p.first:
 		return g
-	case from == p.end:
+	case from >= p.end:
 		if !slices.Contains(p.waiters, r) {
 			p.waiters = append(p.waiters, r)
 		}

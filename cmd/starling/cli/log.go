@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func newLog(world IO) *cobra.Command {
 
 // dataFlag adds --data, which must be set.
 func dataFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("data", "", "Directory of the log (local.directory of `starling up`).")
+	return cmd.Flags().String("data", "", "Directory of the log (local.directory of starling up).")
 }
 
 // checkLog checks a log's directory and turns wrong use into its exit code.
@@ -80,18 +81,25 @@ that the check could not be made.`,
 	return cmd
 }
 
+func offsetOrUnknown(offset int64) string {
+	if offset < 0 {
+		return "unknown"
+	}
+	return strconv.FormatInt(offset, 10)
+}
+
 func printLogReport(w io.Writer, r *repair.Report) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "TOPIC\tPARTITION\tFIRST\tEND\tACKNOWLEDGED\tSTATE")
 	for _, p := range r.Partitions {
-		state, acknowledged := "whole", fmt.Sprint(p.Acknowledged)
-		if p.Damaged {
+		state := "whole"
+		switch {
+		case p.Damaged:
 			state = "DAMAGED"
+		case p.End < 0:
+			state = "NOT READ"
 		}
-		if p.Acknowledged < 0 {
-			acknowledged = "unknown"
-		}
-		_, _ = fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%s\t%s\n", p.Topic, p.Partition, p.First, p.End, acknowledged, state)
+		_, _ = fmt.Fprintf(tw, "%s\t%d\t%d\t%s\t%s\t%s\n", p.Topic, p.Partition, p.First, offsetOrUnknown(p.End), offsetOrUnknown(p.Acknowledged), state)
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -144,7 +152,7 @@ Without --yes it only shows what was found. The log must not be in use.`,
 			if err := printLogReport(world.Out, report); err != nil || len(report.Findings) == 0 {
 				return err
 			}
-			_, err = fmt.Fprintf(world.Out, "With --yes: what is damaged or missing above is written anew from what can be read, at most these offsets are declared lost, the epoch is raised from %d, and what is replaced is kept beside it.\n", report.Epoch)
+			_, err = fmt.Fprintf(world.Out, "With --yes: what is damaged or missing above is written anew from what can be read, at most these offsets are declared lost (in a store that can't be opened, what the repair can't read), the epoch is raised from %d, and what is replaced is kept beside it.\n", report.Epoch)
 			return err
 		}
 		if *dir == "" {

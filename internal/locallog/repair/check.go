@@ -27,8 +27,9 @@ var ErrInUse = errors.New("the log is in use by another process, or its director
 type Partition struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
-	// First is the oldest offset kept, End the one behind the last in the store,
-	// Acknowledged the one up to which was acknowledged, -1 if that is not known.
+	// First is the oldest offset kept, End the one behind the last in the store, -1
+	// if the store can't be opened, Acknowledged the one up to which was
+	// acknowledged, -1 if that is not known.
 	First        int64 `json:"first"`
 	End          int64 `json:"end"`
 	Acknowledged int64 `json:"acknowledged"`
@@ -288,8 +289,11 @@ func (d *directory) fillIn() {
 		if d.firsts != nil {
 			p.First = d.firsts[i]
 		}
-		if i < len(d.walk.Places) {
+		switch {
+		case i < len(d.walk.Places):
 			p.End = d.walk.Places[i].Next
+		case d.loaded == nil || !d.loaded.New:
+			p.End = -1
 		}
 		if d.loaded != nil && i < len(d.loaded.Places) {
 			p.Acknowledged = d.loaded.Places[i].Next

@@ -49,13 +49,28 @@ type done chan error
 
 func (d done) Done(_ int64, err error) { d <- err }
 
+// behind wants every record at a new offset.
+type behind chan error
+
+func (b behind) Done(offset int64, err error) {
+	if err == nil && offset < perPartition {
+		err = fmt.Errorf("offset %d is used again", offset)
+	}
+	b <- err
+}
+
 const perPartition = 600
 
 // fill appends to both partitions of two topics.
 func fill(t *testing.T, l *locallog.Log, from, to int) {
 	t.Helper()
+	d := make(done, 200)
+	fillWith(t, l, from, to, d, d)
+}
+
+func fillWith(t *testing.T, l *locallog.Log, from, to int, d eventlog.Completion, errs <-chan error) {
+	t.Helper()
 	for i := from; i < to; i += 50 {
-		d := make(done, 200)
 		for n := i; n < i+50; n++ {
 			for _, topic := range []string{topics.Locations, topics.Tracks} {
 				for p := range int32(2) {
@@ -64,7 +79,7 @@ func fill(t *testing.T, l *locallog.Log, from, to int) {
 			}
 		}
 		for range 200 {
-			require.NoError(t, <-d)
+			require.NoError(t, <-errs)
 		}
 	}
 }
@@ -310,7 +325,8 @@ func repairAndVerify(t *testing.T, dir string, someLost *bool, stateLost bool) {
 				require.Contains(t, []int64{500, 555}, resume, "partition %d", p)
 			}
 		}
-		fill(t, l, 0, 50) // it takes more, at new offsets
+		more := make(behind, 200)
+		fillWith(t, l, 0, 50, more, more) // it takes more, at new offsets
 		require.NoError(t, l.Close())
 		report, err = Check(t.Context(), dir, quietLogger)
 		require.NoError(t, err)
@@ -326,15 +342,12 @@ func verify(t *testing.T, l *locallog.Log, topic string, p int32, lost map[int64
 	defer cancel()
 	bounds, err := l.Bounds(ctx, topic)
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, bounds[p].End, int64(perPartition), "no acknowledged offset is used again")
 	r, err := l.NewReader(ctx, topic, map[int32]int64{p: 0})
 	require.NoError(t, err)
 	defer r.Close()
 	got := make(map[int64]bool)
-	for next := int64(0); next < bounds[p].End; {
-		if allLostFrom(lost, next) {
-			break // up to the acknowledged end there is no more
-		}
+	last := bounds[p].First - 1
+	for next := bounds[p].First; next < bounds[p].End; { // never waits: the record before the end is there
 		b, err := r.Poll(ctx)
 		require.NoError(t, err)
 		for _, s := range b.Records {
@@ -342,21 +355,16 @@ func verify(t *testing.T, l *locallog.Log, topic string, p int32, lost map[int64
 				require.Equal(t, string(value(topic, p, int(s.Offset))), string(s.Value), "%s partition %d offset %d", topic, p, s.Offset)
 				got[s.Offset] = true
 			}
-			next = s.Offset + 1
+			next, last = s.Offset+1, s.Offset
 		}
 	}
+	require.Equal(t, bounds[p].End-1, last, "the record before the end can be read")
+	at, err := l.NewReader(ctx, topic, map[int32]int64{p: max(bounds[p].End, perPartition)})
+	require.NoError(t, err, "where the partition goes on can be read from")
+	require.NoError(t, at.Close())
 	for o := range int64(perPartition) {
 		require.NotEqual(t, lost[o], got[o], "%s partition %d offset %d: lost %v, read %v", topic, p, o, lost[o], got[o])
 	}
-}
-
-func allLostFrom(lost map[int64]bool, from int64) bool {
-	for o := from; o < perPartition; o++ {
-		if !lost[o] {
-			return false
-		}
-	}
-	return true
 }
 
 // A log whose repair was interrupted does not open; the next repair finishes it.
@@ -375,4 +383,18 @@ func TestInterruptedRepair(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, report.Findings)
 	repairAndVerify(t, dir, nil, false)
+}
+
+// Of a record store that can't be opened nothing was read, so no partition is
+// called whole.
+func TestCheckOfAStoreThatDoesNotOpen(t *testing.T) {
+	dir := damagedLog(t, func(t *testing.T, dir string) { edit(t, newestLog(t, dir, "records"), flip(0)) })
+	report, err := Check(t.Context(), dir, quietLogger)
+	require.NoError(t, err)
+	require.NotEmpty(t, report.Findings)
+	require.Len(t, report.Partitions, 2*len(topics.All()))
+	for _, p := range report.Partitions {
+		require.True(t, p.End == -1 || p.End == p.Acknowledged || p.Damaged, "%+v", p)
+	}
+	require.Equal(t, int64(-1), report.Partitions[0].End)
 }
