@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -24,6 +25,7 @@ type owner struct {
 	metrics *metrics
 	gauges  *partitionMetrics
 	logger  *slog.Logger
+	loaded  *atomic.Int32 // counts the partitions that have been loaded
 
 	state       *step.Partition
 	tracks      *publisher
@@ -53,6 +55,8 @@ func (o *owner) run(ctx context.Context) error {
 		}
 		return err
 	}
+	o.loaded.Add(1)
+	defer o.loaded.Add(-1)
 	readCtx, stopReading := context.WithCancel(ctx)
 	defer o.running.Wait()
 	defer stopReading()

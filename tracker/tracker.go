@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -30,6 +32,31 @@ type Tracker struct {
 	carried step.Versions
 	metrics *metrics
 	logger  *slog.Logger
+
+	assigned eventlog.Assignment // to the present Own call
+	loaded   atomic.Int32        // partitions that are served and have been loaded
+	latch    sync.Mutex
+	ready    bool // under latch
+}
+
+// Ready reports whether the tracker has joined its group and has loaded every
+// partition that fell to it, none included. Once it has, it stays ready while
+// partitions come and go, until it gives all of them up or Run ends.
+func (t *Tracker) Ready() bool {
+	t.latch.Lock()
+	defer t.latch.Unlock()
+	if share, joined := t.assigned.Partitions(); joined && int(t.loaded.Load()) >= share {
+		t.ready = true
+	}
+	return t.ready
+}
+
+// notReady takes back what Ready has found.
+func (t *Tracker) notReady() {
+	t.latch.Lock()
+	defer t.latch.Unlock()
+	t.assigned.Reset()
+	t.ready = false
 }
 
 // New returns a tracker that does nothing yet. It fails when cfg breaks a rule
@@ -52,9 +79,10 @@ func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger) (*
 // (a log that was truncated, a version that this binary does not know) ends Run
 // with an error.
 func (t *Tracker) Run(ctx context.Context) error {
-	spec := eventlog.OwnSpec{Group: t.cfg.Group, Source: topics.Locations, State: topics.TrackerState}
+	spec := eventlog.OwnSpec{Group: t.cfg.Group, Source: topics.Locations, State: topics.TrackerState, Assigned: &t.assigned}
 	for {
 		err := t.log.Own(ctx, spec, t.serve)
+		t.notReady()
 		switch {
 		case ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())):
 			return nil
@@ -86,6 +114,7 @@ func (t *Tracker) serve(ctx context.Context, claim eventlog.Claim) error {
 		tracks:      newPublisher(t.log, claim.Partition(), t.cfg.MaxInFlightBytes),
 		deadLetters: newAppends(t.log, topics.DeadLetters, claim.Partition()),
 		ticks:       &ticker{log: t.log, partition: claim.Partition()},
+		loaded:      &t.loaded,
 	}
 	err := o.run(ctx)
 	switch {

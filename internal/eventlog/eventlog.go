@@ -127,6 +127,15 @@ type OwnSpec struct {
 	Source string
 	// State is the compacted topic that holds the owners' state.
 	State string
+	// Assigned, if not nil, follows what the group assigns to this Own call. It is
+	// not part of what is owned.
+	Assigned *Assignment
+}
+
+// Owned returns what is owned, without what follows one call.
+func (s OwnSpec) Owned() OwnSpec {
+	s.Assigned = nil
+	return s
 }
 
 // Log is the whole contract.

@@ -200,6 +200,7 @@ func (m *membership) give(cl *kgo.Client, partitions []int32) {
 		m.log.logger.Info("partition assigned", "group", m.group, "partition", p)
 		go m.hold(c, before, done)
 	}
+	m.spec.Assigned.Set(len(m.claims))
 }
 
 // hold serves one claim, once this process's earlier holder of the partition
@@ -283,6 +284,7 @@ func (m *membership) take(partitions []int32) []*claim {
 			taken = append(taken, c)
 		}
 	}
+	m.spec.Assigned.Set(len(m.claims))
 	return taken
 }
 

@@ -120,7 +120,7 @@ func (l *Log) Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Ser
 	if l.isGone() {
 		return l.goneErr()
 	}
-	err = l.ownersOf(spec).Join(ctx, l.gone, func(ctx context.Context, h *owners.Holding) error {
+	err = l.ownersOf(spec).Join(ctx, l.gone, spec.Assigned, func(ctx context.Context, h *owners.Holding) error {
 		id := layout.ClaimID{Group: spec.Group, Source: l.topics[spec.Source].id, State: t.id, Partition: uint16(h.Partition)}
 		return serve(ctx, &claim{log: l, spec: spec, id: id, holding: h, state: l.stateOf(id)})
 	})

@@ -314,10 +314,10 @@ func (l *Log) recoverOrFail(decls []topics.Topic) error {
 func (l *Log) ownersOf(spec eventlog.OwnSpec) *owners.Group {
 	l.claims.Lock()
 	defer l.claims.Unlock()
-	g := l.claims.groups[spec]
+	g := l.claims.groups[spec.Owned()]
 	if g == nil {
 		g = owners.New(l.Partitions(), l.cfg.HandoverTimeout)
-		l.claims.groups[spec] = g
+		l.claims.groups[spec.Owned()] = g
 	}
 	return g
 }

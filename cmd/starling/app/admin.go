@@ -33,7 +33,7 @@ func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, cfg
 			return
 		}
 		if !ready() {
-			http.Error(w, "not ready: still catching up, or the clock of this server is in doubt", http.StatusServiceUnavailable)
+			http.Error(w, "not ready: still joining or catching up, or the clock of this server is in doubt", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n"))

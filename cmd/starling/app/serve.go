@@ -104,6 +104,8 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		if err != nil {
 			return nil, nil, fmt.Errorf("set up the tracker: %w", err)
 		}
+		others := ready
+		ready = func() bool { return others() && t.Ready() }
 		units = append(units, unit{"tracker", t.Run})
 	}
 	if a.has(Ingest) {
@@ -204,8 +206,8 @@ func (a *App) serving(server *rpcserver.Server, l net.Listener, inMemory []net.L
 	}
 }
 
-// announce closes ready when the matcher has caught up, or the fan-out is
-// connected.
+// announce closes ready when the matcher has caught up, the tracker has loaded its
+// partitions and ingest takes reports, or when the fan-out is connected.
 func (a *App) announce(ctx context.Context, ready func() bool) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -17,6 +17,7 @@ import (
 
 var ownCases = []testCase{
 	{"own/every partition exactly once", nil, ownsEachOnce},
+	{"own/assignment follows the group", nil, assignmentFollows},
 	{"own/shutdown lets the holder checkpoint", nil, shutdownCheckpoints},
 	{"own/load and checkpoint", nil, loadAndCheckpoint},
 	{"own/partitions and groups have their own resume offsets", nil, resumeApart},
@@ -419,4 +420,30 @@ func deposedIsFenced(t *testing.T, h *Harness) {
 			t.Errorf("found %v and %d", state, resume)
 		}
 	})
+}
+
+// assignmentFollows holds what a group assigns to an Own call to what it serves.
+func assignmentFollows(t *testing.T, h *Harness) {
+	assigned := &eventlog.Assignment{}
+	followed := spec
+	followed.Assigned = assigned
+	_, joined := assigned.Partitions()
+	require.False(t, joined)
+	served := make(chan int32, Partitions)
+	ctx, cancel := context.WithCancel(context.Background())
+	o := &owning{cancel: cancel, ended: make(chan error, 1)}
+	go func() {
+		o.ended <- h.Log.Own(ctx, followed, func(ctx context.Context, c eventlog.Claim) error {
+			served <- c.Partition()
+			return untilRevoked(ctx, c)
+		})
+	}()
+	for range Partitions {
+		receive(t, h, served, "a claim of every partition")
+	}
+	require.Eventually(t, func() bool {
+		share, joined := assigned.Partitions()
+		return joined && share == Partitions
+	}, timeout+h.Patience, 5*time.Millisecond)
+	o.stop(t, h)
 }

@@ -23,9 +23,11 @@ func (l *Log) Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Ser
 		return l.closedErr()
 	}
 	l.store.mu.Lock()
+	assigned := spec.Assigned
+	spec = spec.Owned()
 	g := l.store.group(spec)
 	l.store.mu.Unlock()
-	err := g.Join(ctx, l.gone, func(ctx context.Context, h *owners.Holding) error {
+	err := g.Join(ctx, l.gone, assigned, func(ctx context.Context, h *owners.Holding) error {
 		return serve(ctx, &claim{log: l, spec: spec, group: g, holding: h})
 	})
 	if failure := l.Err(); failure != nil && errors.Is(err, eventlog.ErrClosed) {

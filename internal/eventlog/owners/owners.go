@@ -61,11 +61,12 @@ type Group struct {
 
 // member is one Join call. Its group's mutex guards it.
 type member struct {
-	serve   Serve
-	ctx     context.Context // ends never by itself: claims outlast the caller's ctx
-	running sync.WaitGroup
-	err     error
-	failed  chan struct{} // closed at the first error
+	serve    Serve
+	assigned *eventlog.Assignment
+	ctx      context.Context // ends never by itself: claims outlast the caller's ctx
+	running  sync.WaitGroup
+	err      error
+	failed   chan struct{} // closed at the first error
 }
 
 // New returns a group over n partitions. A holder that has been asked to hand
@@ -77,9 +78,10 @@ func New(n int32, handover time.Duration) *Group {
 // Join takes part in the group and calls serve, in a goroutine of its own, for
 // every partition that falls to this member. It returns when all of those have
 // returned: nil after ctx is done, eventlog.ErrClosed after gone is closed
-// (every holding is lost then), or the first error of serve.
-func (g *Group) Join(ctx context.Context, gone <-chan struct{}, serve Serve) error {
-	m := &member{serve: serve, ctx: context.WithoutCancel(ctx), failed: make(chan struct{})}
+// (every holding is lost then), or the first error of serve. It sets assigned
+// whenever the member's share changes.
+func (g *Group) Join(ctx context.Context, gone <-chan struct{}, assigned *eventlog.Assignment, serve Serve) error {
+	m := &member{serve: serve, assigned: assigned, ctx: context.WithoutCancel(ctx), failed: make(chan struct{})}
 	g.mu.Lock()
 	g.members = append(g.members, m)
 	g.balance()
@@ -157,6 +159,15 @@ func (g *Group) balance() {
 			close(h.revoked)
 			h.loseTimer = time.AfterFunc(g.handover, func() { g.expire(h) })
 		}
+	}
+	for _, m := range g.members {
+		share := 0
+		for _, h := range g.holders {
+			if h != nil && h.owner == m && !h.revoking {
+				share++
+			}
+		}
+		m.assigned.Set(share)
 	}
 }
 
