@@ -73,10 +73,6 @@ type Estimate struct {
 	// was new, without the steps by which the filter found out that it had been
 	// elsewhere.
 	OdometerM float64
-
-	// trackVarM2 is the variance per axis of the track without the receiver's
-	// bias; Smooth weighs by it.
-	trackVarM2 float64
 }
 
 // Diagnosis is what the filter has learned of the device that reports.

@@ -67,14 +67,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for i := range unknownRules {
 		m.fieldsAbsent[unknownRules[i].field] = absent.WithLabelValues(unknownRules[i].field)
 	}
-	skew := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "starling_ingest_clock_skew_seconds", Help: "By how much the log's append times, or the clock that most vehicles' devices share, are ahead of this server's wall clock; 0 while unknown.",
-	}, []string{"against"})
-	doubt := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "starling_ingest_clock_in_doubt", Help: "1 while the log's append times, or most vehicles' devices, contradict this server's wall clock.",
-	}, []string{"by"})
-	m.logSkew, m.deviceSkew = skew.WithLabelValues("log"), skew.WithLabelValues("devices")
-	m.doubtByLog, m.doubtByDevices = doubt.WithLabelValues("log"), doubt.WithLabelValues("devices")
+	skew, doubt := m.clockGauges()
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starling_ingest_append_failures_total", Help: "Reports that found no room, or that the log refused or did not confirm, by reason.",
 	}, []string{"reason"})
@@ -104,6 +97,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// clockGauges makes the gauges of the server's clock against the log's and the
+// devices'.
+func (m *metrics) clockGauges() (skew, doubt *prometheus.GaugeVec) {
+	skew = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "starling_ingest_clock_skew_seconds", Help: "By how much the log's append times, or the clock that most vehicles' devices share, are ahead of this server's wall clock; 0 while unknown.",
+	}, []string{"against"})
+	doubt = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "starling_ingest_clock_in_doubt", Help: "1 while the log's append times, or most vehicles' devices, contradict this server's wall clock.",
+	}, []string{"by"})
+	m.logSkew, m.deviceSkew = skew.WithLabelValues("log"), skew.WithLabelValues("devices")
+	m.doubtByLog, m.doubtByDevices = doubt.WithLabelValues("log"), doubt.WithLabelValues("devices")
+	return skew, doubt
 }
 
 // reasonLabel is a refusal reason as a metric's label.

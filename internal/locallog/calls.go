@@ -106,7 +106,7 @@ func (l *Log) values(ctx context.Context, id layout.ClaimID, fn func(key, value 
 // it, unless the log has failed.
 func (l *Log) stopReading(cancel func(), read <-chan error, reason error) error {
 	cancel()
-	<-read // apart does not outlast the log's failure
+	_ = <-read // apart does not outlast the log's failure; its error is not the caller's
 	return reason
 }
 

@@ -130,23 +130,31 @@ func (v *View) merge(b []byte, old *viewStrings) error {
 			s.invalid(v.Counts.merge(s.data))
 		case 15<<3 | typeVarint:
 			v.Verdict = starlingv1.Verdict(int32(s.num))
-		case 16<<3 | typeVarint:
-			v.DerivedAvailability = starlingv1.Availability(int32(s.num))
-		case 17<<3 | typeVarint:
-			v.Dispatchable = s.num != 0
-		case 18<<3 | typeVarint:
-			v.Conflicting = s.num != 0
-		case 19<<3 | typeVarint:
-			v.DeviceClockAheadMS = protowire.DecodeZigZag(s.num)
-		case 20<<3 | typeFixed64:
-			v.DisplayLatDeg = math.Float64frombits(s.num)
-		case 21<<3 | typeFixed64:
-			v.DisplayLonDeg = math.Float64frombits(s.num)
-		case 22<<3 | typeFixed64:
-			v.OdometerM = math.Float64frombits(s.num)
-		case 23<<3 | typeBytes:
-			s.invalid(v.Diagnosis.merge(s.data))
+		default:
+			v.mergeDerived(&s)
 		}
 	}
 	return s.err
+}
+
+// mergeDerived takes the current field if it is one of what the step derives.
+func (v *View) mergeDerived(s *scanner) {
+	switch s.tag {
+	case 16<<3 | typeVarint:
+		v.DerivedAvailability = starlingv1.Availability(int32(s.num))
+	case 17<<3 | typeVarint:
+		v.Dispatchable = s.num != 0
+	case 18<<3 | typeVarint:
+		v.Conflicting = s.num != 0
+	case 19<<3 | typeVarint:
+		v.DeviceClockAheadMS = protowire.DecodeZigZag(s.num)
+	case 20<<3 | typeFixed64:
+		v.DisplayLatDeg = math.Float64frombits(s.num)
+	case 21<<3 | typeFixed64:
+		v.DisplayLonDeg = math.Float64frombits(s.num)
+	case 22<<3 | typeFixed64:
+		v.OdometerM = math.Float64frombits(s.num)
+	case 23<<3 | typeBytes:
+		s.invalid(v.Diagnosis.merge(s.data))
+	}
 }

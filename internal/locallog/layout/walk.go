@@ -107,7 +107,7 @@ func (w *Walk) headersFrom(it *pebble.Iterator, from uint64) (uint64, error) {
 			}
 			w.Segments = append(w.Segments, s)
 			w.NewestMS = max(w.NewestMS, s.TimeMS)
-		} else if from = number; !w.Deep {
+		} else if !w.Deep {
 			w.find("", 0, 0, 0, fmt.Sprintf("segment %d has no header", number))
 		}
 		from = number + 1

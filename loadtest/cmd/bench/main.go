@@ -71,19 +71,19 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		}
 		code, err := c.run(ctx, args[1:])
 		if err != nil {
-			fmt.Fprintf(stderr, "bench %s: %v\n", c.name, err)
+			_, _ = fmt.Fprintf(stderr, "bench %s: %v\n", c.name, err)
 		}
 		return code
 	}
-	fmt.Fprintf(stderr, "bench: unknown subcommand %q\n", args[0])
+	_, _ = fmt.Fprintf(stderr, "bench: unknown subcommand %q\n", args[0])
 	usage(stderr)
 	return exitUsage
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "usage: bench SUBCOMMAND [flags]; bench SUBCOMMAND -h lists the flags\n\n")
+	_, _ = fmt.Fprint(w, "usage: bench SUBCOMMAND [flags]; bench SUBCOMMAND -h lists the flags\n\n")
 	for _, c := range subcommands() {
-		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
+		_, _ = fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
 	}
 }
 
