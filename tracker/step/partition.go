@@ -39,6 +39,11 @@ type Partition struct {
 	changed   []*vehicle
 	forgotten []string
 
+	// savepoints are those of the vehicles that have any, and nextSavepoints the
+	// index of those that are taken next once there are most.
+	savepoints     []*savepoints
+	nextSavepoints int
+
 	// Scratch of one step.
 	stampMS  int64 // the record's append time
 	location wire.Location

@@ -35,7 +35,7 @@ func seedVehicle(t testing.TB) *vehicle {
 func state(v *vehicle) vehicle {
 	c := *v
 	c.live, c.liveValid, c.dirty, c.timerSlot = c.base, false, false, noSlot
-	c.cell = (&vehicle{}).cell
+	c.cell, c.savepoints = (&vehicle{}).cell, nil
 	return c
 }
 

@@ -74,6 +74,7 @@ func (u *undo) restore(v *vehicle) {
 	sessions := append(u.vehicle.sessions[:0], u.sessions...)
 	*v = u.vehicle
 	v.window, v.sessions = window, sessions
+	v.savepoints = nil // the step has changed them
 	// Of what was replaced, only so much was there before the step.
 	n := len(v.memory.entries)
 	for i, entry := range u.forgotten[:min(n, len(u.forgotten))] {

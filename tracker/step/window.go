@@ -23,6 +23,9 @@ type track struct {
 	// state: with liveValid false it is made again when it is needed.
 	live      gpsfilter.State
 	liveValid bool
+	// savepoints lets live be made again from within the window; nil for most
+	// vehicles, and not part of the state.
+	savepoints *savepoints
 	// window holds the open fixes by device time.
 	window []wire.Fix
 	// newestMS is the device time of the newest fix, 0 for none.
@@ -76,29 +79,46 @@ func (p *Partition) append(v *vehicle, fixes []wire.Fix, watermark int64, out *w
 		if i == closed-1 {
 			t.base = t.live
 		}
+		if i >= closed {
+			t.savepoints.passed(fixes[i].DeviceTimeMS, &t.live, len(t.window)+len(fixes)-closed)
+		}
 	}
 	t.last = out.Points[len(out.Points)-1].Estimate
 	t.window = append(grow(t.window, len(fixes)-closed), fixes[closed:]...)
 }
 
 // merge is insert for fixes of which some come before the newest: the filter
-// goes through the window again.
+// goes through the window again, from the latest savepoint that still holds.
 func (p *Partition) merge(v *vehicle, fixes []wire.Fix, watermark int64, out *wire.Track) {
 	t := &v.track
+	outOfOrder := t.liveValid
+	if !outOfOrder {
+		t.savepoints = nil
+	}
+	if fixes[0].DeviceTimeMS >= watermark {
+		out.FinalPoints = p.close(v, countBefore(t.window, watermark), out.FinalPoints)
+	} else {
+		t.savepoints.rewind(0) // all that closes needs its final point
+	}
 	t.window = mergeByTime(grow(t.window, len(fixes)), fixes)
+	if outOfOrder && t.savepoints == nil && len(t.window) > minSavepointFixes {
+		p.keepSavepoints(v)
+	}
 	closed := countBefore(t.window, watermark)
-	t.live, t.liveValid = t.base, true
 	var point wire.TrackPoint
-	for i := range t.window {
+	for i := t.rewind(fixes[0].DeviceTimeMS); i < len(t.window); i++ {
 		fix := &t.window[i]
 		p.step(&t.live, fix, &point)
 		if len(fixes) > 0 && fixes[0].DeviceTimeMS == fix.DeviceTimeMS {
 			*extend(&out.Points) = point
 			fixes = fixes[1:]
 		}
-		if i < closed {
+		switch {
+		case i < closed:
 			*extend(&out.FinalPoints) = point
 			p.remember(v, fix, 0)
+		default:
+			t.savepoints.passed(fix.DeviceTimeMS, &t.live, len(t.window)-closed)
 		}
 		if i == closed-1 {
 			t.base = t.live
@@ -108,11 +128,26 @@ func (p *Partition) merge(v *vehicle, fixes []wire.Fix, watermark int64, out *wi
 	t.window = slices.Delete(t.window, 0, closed)
 }
 
+// rewind makes live what it was before a fix of the device time, or earlier, and
+// returns the index of the open fix with which it goes on.
+func (t *track) rewind(deviceTimeMS int64) int {
+	t.liveValid = true
+	if s := t.savepoints.rewind(deviceTimeMS); s != nil {
+		t.live = s.state
+		return countBefore(t.window, s.timeMS+1)
+	}
+	t.live = t.base
+	return 0
+}
+
 // close closes the first n open fixes and adds their final points.
 func (p *Partition) close(v *vehicle, n int, final []wire.TrackPoint) []wire.TrackPoint {
 	for i := range v.window[:n] {
 		p.step(&v.base, &v.window[i], extend(&final))
 		p.remember(v, &v.window[i], 0)
+	}
+	if n > 0 {
+		v.savepoints.closed(v.window[n-1].DeviceTimeMS)
 	}
 	v.window = slices.Delete(v.window, 0, n)
 	return final
