@@ -3,6 +3,7 @@ package step
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -84,6 +85,62 @@ func TestPanicLeavesTheVehicleAsItWas(t *testing.T) {
 			require.Equal(t, want.Track.Append(nil), after.Track.Append(nil))
 			require.Equal(t, whole.Snapshot(nil, nil).Changes, hurt.Snapshot(nil, nil).Changes)
 		})
+	}
+}
+
+// fuse is a filter that panics once, after so many steps.
+type fuse struct {
+	Filter
+	left int
+}
+
+func (f *fuse) Step(s *gpsfilter.State, fix gpsfilter.Fix) gpsfilter.Estimate {
+	if f.left--; f.left == 0 {
+		panic("blown")
+	}
+	return f.Filter.Step(s, fix)
+}
+
+// The same wherever the window is: closing, growing or merged into.
+func TestPanicsAnywhereLeaveTheVehicleAsItWas(t *testing.T) {
+	const streamMS = 1_000_000
+	tick := Record{AppendTimeMS: streamMS, Value: tickValue}
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		s := DefaultSettings()
+		s.WindowMS, s.WindowMaxFixes, s.RememberFixes = 10_000, 5+rng.IntN(50), rng.IntN(20)
+		hurt, err := NewPartition(s, 1)
+		require.NoError(t, err)
+		whole, err := NewPartition(s, 1)
+		require.NoError(t, err)
+		blown := &fuse{Filter: hurt.filter}
+		hurt.filter = blown
+		panics, clock := 0, int64(streamMS-110_000)
+		for i := int64(0); clock < streamMS; i++ {
+			clock += int64(rng.IntN(3)) * 500
+			var times []int64
+			for range 1 + rng.IntN(8) {
+				times = append(times, clock-int64(rng.IntN(2)*rng.IntN(40))*250)
+			}
+			rec := report(i, streamMS, "a", i+1, times...)
+			blown.left = rng.IntN(25)
+			r, err := hurt.Step(rec)
+			require.NoError(t, err)
+			same := rec
+			if r.Poison != nil {
+				panics++
+				same = tick
+				same.Offset = i
+			}
+			want := requireStep(t, whole, same)
+			if r.Poison == nil {
+				require.Equal(t, want.Track.Append(nil), r.Track.Append(nil), "seed %d, record %d", seed, i)
+			}
+			if v := whole.vehicles["a"]; v != nil {
+				require.Equal(t, appendVehicle(nil, v), appendVehicle(nil, hurt.vehicles["a"]), "seed %d, record %d", seed, i)
+			}
+		}
+		require.Greater(t, panics, 10, "seed %d", seed)
 	}
 }
 

@@ -134,6 +134,7 @@ func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
 // vehicle as it was. A panic in an index or the filter is a fault of the
 // program, but one record must not stop a partition for good.
 func (p *Partition) stepReportSafely(v *vehicle, known bool, t *wire.Track) (err error) {
+	p.undo.reset()
 	if known {
 		p.undo.save(v)
 	}

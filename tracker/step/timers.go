@@ -90,6 +90,7 @@ func (p *Partition) nextExpired() *vehicle {
 // is dropped, because its window could never close.
 func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
 	p.markChanged(v)
+	p.undo.reset()
 	p.undo.save(v)
 	defer func() {
 		if r := recover(); r != nil {

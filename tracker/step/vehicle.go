@@ -56,21 +56,39 @@ func (v *vehicle) forget() {
 // undo is what a vehicle was before the step, in case the step panics.
 type undo struct {
 	vehicle  vehicle
-	window   []wire.Fix
 	sessions sessions
+	// closed are the open fixes that were taken from the front of the window.
+	closed []wire.Fix
+	// window is what was left of it when fixes were merged into it, and merged is
+	// true then. Otherwise fixes were only added at its end.
+	window []wire.Fix
+	merged bool
 	// forgotten are the entries of the memory's ring that pushes replaced.
 	forgotten []uint64
 }
 
+func (u *undo) reset() {
+	u.closed, u.merged, u.forgotten = u.closed[:0], false, u.forgotten[:0]
+}
+
 func (u *undo) save(v *vehicle) {
 	u.vehicle = *v
-	u.window = append(u.window[:0], v.window...)
 	u.sessions = append(u.sessions[:0], v.sessions...)
-	u.forgotten = u.forgotten[:0]
+}
+
+// willMerge is called before fixes are merged into the window.
+func (u *undo) willMerge(v *vehicle) {
+	u.window, u.merged = append(u.window[:0], v.window...), true
 }
 
 func (u *undo) restore(v *vehicle) {
-	window := append(u.vehicle.window[:0], u.window...)
+	window, closed := u.vehicle.window, len(u.closed)
+	if u.merged {
+		copy(window[closed:], u.window)
+	} else {
+		copy(window[closed:], window) // closing has moved it to the front
+	}
+	copy(window, u.closed)
 	sessions := append(u.vehicle.sessions[:0], u.sessions...)
 	*v = u.vehicle
 	v.window, v.sessions = window, sessions

@@ -100,6 +100,7 @@ func (p *Partition) merge(v *vehicle, fixes []wire.Fix, watermark int64, out *wi
 	} else {
 		t.savepoints.rewind(0) // all that closes needs its final point
 	}
+	p.undo.willMerge(v)
 	t.window = mergeByTime(grow(t.window, len(fixes)), fixes)
 	if outOfOrder && t.savepoints == nil && len(t.window) > minSavepointFixes {
 		p.keepSavepoints(v)
@@ -149,6 +150,7 @@ func (p *Partition) close(v *vehicle, n int, final []wire.TrackPoint) []wire.Tra
 	if n > 0 {
 		v.savepoints.closed(v.window[n-1].DeviceTimeMS)
 	}
+	p.undo.closed = append(p.undo.closed, v.window[:n]...)
 	v.window = slices.Delete(v.window, 0, n)
 	return final
 }
