@@ -91,7 +91,7 @@ func askRegion[T any](ctx context.Context, f *Fanout, number int, ask call[T]) (
 		answer, err = ask(attempt, r.client)
 		cancel()
 		f.metrics.asked[number].Inc()
-		if err == nil || !another(err) {
+		if err == nil || !retryable(err) {
 			return answer, err
 		}
 		if ctx.Err() == context.Canceled {
@@ -112,8 +112,8 @@ func (f *Fanout) attempt(ctx context.Context, number, n int) (context.Context, c
 	return context.WithCancel(ctx)
 }
 
-// another says whether another replica may answer where one failed so.
-func another(err error) bool {
+// retryable reports whether another replica may answer where one failed so.
+func retryable(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.FailedPrecondition:
 		return true
@@ -145,7 +145,7 @@ func (f *Fanout) all() []int {
 	return out
 }
 
-// newer says whether a is a later view of the vehicle than b. A vehicle's
+// newer reports whether a is a later view of the vehicle than b. A vehicle's
 // reports are in the order of their seen times, and every fix is counted.
 func newer(a, b *starlingv1.Vehicle) bool {
 	if x, y := a.GetSeenTime(), b.GetSeenTime(); x.GetSeconds() != y.GetSeconds() || x.GetNanos() != y.GetNanos() {
@@ -158,11 +158,11 @@ func newer(a, b *starlingv1.Vehicle) bool {
 	return fixes(a) > fixes(b)
 }
 
-// staleness gathers stale partitions: each once, as far behind as anybody says.
+// staleness gathers stale partitions: each once, with the largest lag that any matcher reports.
 type staleness map[int32]*starlingv1.StalePartition
 
-func (s *staleness) add(told []*starlingv1.StalePartition) {
-	for _, one := range told {
+func (s *staleness) add(partitions []*starlingv1.StalePartition) {
+	for _, one := range partitions {
 		if *s == nil {
 			*s = staleness{}
 		}

@@ -34,7 +34,7 @@ func BenchmarkSearchNearest(b *testing.B) {
 	// Matchers start on an empty log, because their gates are closed.
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range 5000 {
-		w.tell(fmt.Sprintf("vehicle-%05d", i), middle.Lat+rng.NormFloat64()*0.05, middle.Lng+rng.NormFloat64()*0.07)
+		w.report(fmt.Sprintf("vehicle-%05d", i), middle.Lat+rng.NormFloat64()*0.05, middle.Lng+rng.NormFloat64()*0.07)
 	}
 	w.tick()
 	for _, g := range []*gate{whole, west, east} {

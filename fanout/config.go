@@ -10,13 +10,13 @@ import (
 	"github.com/starling-fleet/starling/fanout/region"
 )
 
-// maxTimeout is what matcher.Config.RegionGrace has room for.
+// maxTimeout is what matcher.Config.RegionGrace allows for.
 const maxTimeout = 5 * time.Second
 
 // Config sets the fan-out.
 type Config struct {
 	Replicas    []string      `koanf:"replicas" help:"Matchers that are limited to regions, each as REGION=HOST:PORT; several of one region stand in for each other. Every region of matcher.regions needs one."`
-	Timeout     time.Duration `koanf:"timeout" help:"Longest time that a search waits for the matchers it asks; at most 5s, which matcher.region_grace has room for."`
+	Timeout     time.Duration `koanf:"timeout" help:"Longest time that a search waits for the matchers it asks; at most 5s, which matcher.region_grace allows for."`
 	MaxCalls    int           `koanf:"max_calls" help:"Largest number of searches and other calls that are answered at the same time; more are refused."`
 	MaxWatchers int           `koanf:"max_watchers" help:"Largest number of watch calls at the same time; one of an area holds what it shows, about 1 kB for each vehicle."`
 }

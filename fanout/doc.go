@@ -29,24 +29,24 @@
 // So where no partition is named as stale, an answer counts every vehicle at one
 // of the views that it has had between what the slowest matcher asked has read
 // and what the fastest has. A single matcher that lags as the slowest does could
-// say no more. When all have read the same, the answer is that of a matcher that
+// return no more. When all have read the same, the answer is that of a matcher that
 // knows the whole fleet. What a matcher is stale in, the answer names; and it
 // fails with UNAVAILABLE, naming the region, when no matcher of a region that it
 // needs can be asked.
 //
 // # The nearest
 //
-// Each matcher's answer has its k nearest. A vehicle that several tell counts in
-// the newest view told. The k nearest of all that were told are then the truth if
-// none of them is further than the last of any answer that was cut off at k:
-// whatever was not told is further still. They nearly always are. If not, because
-// a newer view took a vehicle further away than what its other matcher has told
-// of, every vehicle counts where it is told nearest, which is always complete:
-// each answer cut off at k has k vehicles no further than its last.
+// Each matcher's answer has its k nearest. A vehicle that several return counts in
+// the newest view returned. The k nearest of all that were returned are then the truth if
+// none of them is further than the last of any answer that was truncated at k:
+// whatever was not returned is further still. They nearly always are. If not, because
+// a newer view took a vehicle further away than what its other matcher has returned
+// every vehicle counts where it is returned as nearest, which is always complete:
+// each answer truncated at k has k vehicles no further than its last.
 //
 // Regions at a distance are not asked: first those whose lower bound
 // (region.Map.DistanceM) is zero, then those whose bound is within the radius and
-// not beyond the k-th vehicle told so far. By the claim a vehicle that none of
+// not beyond the k-th vehicle returned so far. By the claim a vehicle that none of
 // those asked holds was, in the slowest one's view, in a region whose vehicles
 // are all further away. Where positions are predicted, all are asked, because a
 // vehicle is not where its region is.

@@ -20,7 +20,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// Fanout is the role. Register its door with a gRPC server and call Run once.
+// Fanout is the role. Register its service with a gRPC server and call Run once.
 type Fanout struct {
 	starlingv1.UnimplementedFleetServiceServer
 
@@ -92,7 +92,7 @@ func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.R
 	return f, nil
 }
 
-// Register adds the fleet's door to a gRPC server.
+// Register adds FleetService to a gRPC server.
 func (f *Fanout) Register(r grpc.ServiceRegistrar) { starlingv1.RegisterFleetServiceServer(r, f) }
 
 // Run keeps connections to all replicas until ctx is done. Then open watch calls
@@ -125,7 +125,7 @@ func (f *Fanout) close() error {
 	return errors.Join(errs...)
 }
 
-// Ready says whether every region has a replica that is connected.
+// Ready reports whether every region has a replica that is connected.
 func (f *Fanout) Ready() bool {
 	for _, group := range f.groups {
 		connected := false

@@ -74,11 +74,11 @@ func reason(t *testing.T, err error) *errdetails.ErrorInfo {
 	return nil
 }
 
-// What a matcher is behind with is named, and a vehicle is not said to be
-// unknown on its word.
+// What a matcher is behind with is named, and a vehicle is not answered as
+// unknown because of it.
 func TestASlowMatcherIsNamed(t *testing.T) {
 	p := newPair(t)
-	p.tell("van", lat, atWest)
+	p.report("van", lat, atWest)
 	p.tick()
 	p.read(p.west, p.east)
 	answer, err := p.fan.SearchNearest(ctx, nearest(atWest))
@@ -86,7 +86,7 @@ func TestASlowMatcherIsNamed(t *testing.T) {
 	require.Len(t, answer.Results, 1)
 	require.Empty(t, answer.StalePartitions)
 
-	p.tell("van", lat, atEast)
+	p.report("van", lat, atEast)
 	for range 40 { // longer than the grace
 		p.pass(time.Second)
 		p.tick()
@@ -125,24 +125,24 @@ func TestWhatAMatcherKeeps(t *testing.T) {
 		}
 		return names
 	}
-	p.tell("east", lat, atEast)
-	p.tell("west", lat, atWest)
-	p.tell("nowhere", lat, atWest, func(v *wire.View) { v.DeviceTimeMS = 0 })
+	p.report("east", lat, atEast)
+	p.report("west", lat, atWest)
+	p.report("nowhere", lat, atWest, func(v *wire.View) { v.DeviceTimeMS = 0 })
 	require.Equal(t, []string{"nowhere", "west"}, keeps(westAddress, 0))
 	require.Equal(t, []string{"east", "nowhere"}, keeps(eastAddress, 1))
-	p.tell("west", lat, atEast)
-	p.tell("nowhere", lat, atEast)
+	p.report("west", lat, atEast)
+	p.report("nowhere", lat, atEast)
 	p.pass(29 * time.Second)
-	p.tell("west", lat, atEast+0.1) // followed, which does not make the grace longer
+	p.report("west", lat, atEast+0.1) // followed, which does not make the grace longer
 	p.tick()
 	require.Equal(t, []string{"nowhere", "west"}, keeps(westAddress, 0))
 	require.Equal(t, []string{"east", "nowhere", "west"}, keeps(eastAddress, 1))
 	p.pass(time.Second)
 	p.tick()
 	require.Empty(t, keeps(westAddress, 0))
-	p.tell("west", lat, atWest)
-	p.tell("east", lat, atWest)
-	p.tell("east", lat, atEast) // back before its grace is over: it stays
+	p.report("west", lat, atWest)
+	p.report("east", lat, atWest)
+	p.report("east", lat, atEast) // back before its grace is over: it stays
 	p.pass(31 * time.Second)
 	p.tick()
 	require.Equal(t, []string{"west"}, keeps(westAddress, 0))
@@ -152,12 +152,12 @@ func TestWhatAMatcherKeeps(t *testing.T) {
 // A matcher that starts keeps those who left its region shortly before, too.
 func TestAMatcherThatStartsKnowsWhoHasLeft(t *testing.T) {
 	p := newPair(t)
-	p.tell("van", lat, atWest)
-	p.tell("car", lat, atWest)
+	p.report("van", lat, atWest)
+	p.report("car", lat, atWest)
 	p.pass(10 * time.Second)
-	p.tell("car", lat, atEast)
+	p.report("car", lat, atEast)
 	p.pass(25 * time.Second)
-	p.tell("van", lat, atEast)
+	p.report("van", lat, atEast)
 	p.pass(10 * time.Second)
 	p.tick()
 	p.stopWest()
@@ -171,7 +171,7 @@ func TestAMatcherThatStartsKnowsWhoHasLeft(t *testing.T) {
 	require.Equal(t, "vehicles/van", answer.Vehicles[0].Name)
 }
 
-// Only who says which region it is asks a matcher of one.
+// Only a caller that names the region it is asks a matcher of one.
 func TestARegionIsNotMistakenForTheFleet(t *testing.T) {
 	p := newPair(t)
 	direct := p.n.client(t, westAddress)
@@ -196,8 +196,8 @@ func TestARegionIsNotMistakenForTheFleet(t *testing.T) {
 // with another replica none.
 func TestAMissingMatcherIsNamed(t *testing.T) {
 	p := newPair(t)
-	p.tell("van", lat, atEast)
-	p.tell("car", lat, atWest)
+	p.report("van", lat, atEast)
+	p.report("car", lat, atWest)
 	p.read(p.west, p.east)
 	p.stopWest()
 	_, err := p.fan.SearchNearest(ctx, nearest(atWest))
@@ -238,7 +238,7 @@ func TestReplicasStandInForEachOther(t *testing.T) {
 	p := newPair(t)
 	second, _ := p.matcher(p.n, "127.0.0.1:4", "west", p.regions)
 	fan := p.fanout(p.n, p.regions, "west=127.0.0.1:3", "west="+westAddress, "west=127.0.0.1:4", "east="+eastAddress) // the first is not there
-	p.tell("van", lat, atWest)
+	p.report("van", lat, atWest)
 	p.read(p.west, p.east, second)
 	p.stopWest()
 	for range 6 { // whichever comes first
@@ -304,7 +304,7 @@ func TestWatchVehicleAcrossTheBorder(t *testing.T) {
 	lons := []float64{atWest, atWest + 0.01, atEast, atEast + 0.01, atWest, atEast}
 	for i, lon := range lons {
 		p.pass(10 * time.Second)
-		p.tell("van", lat, lon)
+		p.report("van", lat, lon)
 		p.tick()
 		order := []*gate{p.west, p.east}
 		if i%2 == 0 {
@@ -320,7 +320,7 @@ func TestWatchVehicleAcrossTheBorder(t *testing.T) {
 			}
 		}
 	}
-	// A resume token is honoured by whoever knows the vehicle.
+	// A resume token is honoured by a matcher that knows the vehicle.
 	again, err := p.fan.WatchVehicle(ctx, &starlingv1.WatchVehicleRequest{Name: "vehicles/van"})
 	require.NoError(t, err)
 	first, err := again.Recv()
@@ -337,7 +337,7 @@ func TestWatchVehicleAcrossTheBorder(t *testing.T) {
 func TestWatchAreaAcrossTheBorder(t *testing.T) {
 	p := newPair(t)
 	for i := range 30 {
-		p.tell(fmt.Sprint("v", i), lat, atWest+float64(i%3))
+		p.report(fmt.Sprint("v", i), lat, atWest+float64(i%3))
 	}
 	p.read(p.west, p.east)
 	area := &starlingv1.Area{Shape: &starlingv1.Area_Viewport{Viewport: &starlingv1.Viewport{
@@ -367,7 +367,7 @@ func TestWatchAreaAcrossTheBorder(t *testing.T) {
 	for round := range 4 {
 		for i := range 30 {
 			p.pass(100 * time.Millisecond)
-			p.tell(fmt.Sprint("v", i), lat, atWest+float64((i+round)%3)+0.001*float64(round))
+			p.report(fmt.Sprint("v", i), lat, atWest+float64((i+round)%3)+0.001*float64(round))
 		}
 		p.read(p.west)
 		p.read(p.east)

@@ -34,8 +34,8 @@ const (
 	startMS    = 1_800_000_000_000
 )
 
-// told is a vehicle's view and the offset of the record that told it.
-type told struct {
+// published is a vehicle's view and the offset of the record with it.
+type published struct {
 	offset int64
 	view   wire.View
 }
@@ -46,12 +46,12 @@ type world struct {
 	nowMS atomic.Int64
 	log   *memlog.Log
 	next  [partitions]int64 // offset of the next record, of the source too
-	views map[string][]told
+	views map[string][]published
 	last  map[string]wire.View
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, views: map[string][]told{}, last: map[string]wire.View{}}
+	w := &world{t: t, views: map[string][]published{}, last: map[string]wire.View{}}
 	w.nowMS.Store(startMS)
 	w.log = memlog.Open(memlog.NewStore(partitions, topics.All(), 0), memlog.Options{Now: w.now})
 	t.Cleanup(func() { w.log.Close() })
@@ -89,8 +89,8 @@ func (w *world) tick() {
 
 func partitionOf(id string) int32 { return eventlog.PartitionOf([]byte(id), partitions) }
 
-// tell writes what a vehicle reports now.
-func (w *world) tell(id string, latDeg, lonDeg float64, change ...func(*wire.View)) {
+// report writes what a vehicle reports now.
+func (w *world) report(id string, latDeg, lonDeg float64, change ...func(*wire.View)) {
 	cell, err := h3.LatLngToCell(h3.LatLng{Lat: latDeg, Lng: lonDeg}, 9)
 	require.NoError(w.t, err)
 	v := w.last[id]
@@ -102,7 +102,7 @@ func (w *world) tell(id string, latDeg, lonDeg float64, change ...func(*wire.Vie
 		c(&v)
 	}
 	p := partitionOf(id)
-	w.views[id] = append(w.views[id], told{w.next[p], v})
+	w.views[id] = append(w.views[id], published{w.next[p], v})
 	w.last[id] = v
 	w.append(p, func(t *wire.Track) { t.HasLive, t.Live = true, v })
 }
@@ -204,33 +204,33 @@ func (r *gatedReader) deliver() (eventlog.Batch, bool) {
 
 // network connects by address in memory.
 type network struct {
-	mu    sync.Mutex
-	doors map[string]*bufconn.Listener
+	mu        sync.Mutex
+	listeners map[string]*bufconn.Listener
 }
 
 func (n *network) dial(ctx context.Context, address string) (net.Conn, error) {
 	n.mu.Lock()
-	door := n.doors[address]
+	listener := n.listeners[address]
 	n.mu.Unlock()
-	if door == nil {
+	if listener == nil {
 		return nil, errors.New("nobody listens at " + address)
 	}
-	return door.DialContext(ctx)
+	return listener.DialContext(ctx)
 }
 
-// serve opens a door until stop is called or the test ends.
+// serve opens a listener until stop is called or the test ends.
 func (n *network) serve(t testing.TB, address string, server *grpc.Server) (stop func()) {
-	door := bufconn.Listen(1 << 20)
+	listener := bufconn.Listen(1 << 20)
 	n.mu.Lock()
-	if n.doors == nil {
-		n.doors = map[string]*bufconn.Listener{}
+	if n.listeners == nil {
+		n.listeners = map[string]*bufconn.Listener{}
 	}
-	n.doors[address] = door
+	n.listeners[address] = listener
 	n.mu.Unlock()
-	go server.Serve(door)
+	go server.Serve(listener)
 	stop = sync.OnceFunc(func() {
 		n.mu.Lock()
-		delete(n.doors, address)
+		delete(n.listeners, address)
 		n.mu.Unlock()
 		server.Stop()
 	})
@@ -285,7 +285,7 @@ func (w *world) fanout(n *network, regions []string, replicas ...string) starlin
 	w.run(f.Run)
 	server := grpc.NewServer(matcher.ServerOptions()...)
 	f.Register(server)
-	address := fmt.Sprint("fanout", len(n.doors)) // a test opens its doors one by one
+	address := fmt.Sprint("fanout", len(n.listeners)) // a test opens its listeners one by one
 	n.serve(w.t, address, server)
 	return n.client(w.t, address)
 }

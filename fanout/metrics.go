@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the room's resolved handles, by region where there are several.
+// metrics are the resolved handles, by region where there are several.
 type metrics struct {
 	asked, failed []prometheus.Counter
 	older         prometheus.Counter
@@ -26,7 +26,7 @@ func newMetrics(reg prometheus.Registerer, f *Fanout) (*metrics, error) {
 	}
 	m := &metrics{older: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "starling_fanout_older_views_total",
-		Help: "Nearest searches in which vehicles counted where they were told nearest, not in the newest view told, because matchers were not equally far.",
+		Help: "Nearest searches in which vehicles counted where they were returned as nearest, not in the newest view returned, because matchers were not equally far.",
 	})}
 	var asked, failed *prometheus.CounterVec
 	asked, m.asked = byRegion("asked_total", "Calls to matchers.")

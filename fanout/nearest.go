@@ -32,7 +32,7 @@ func (f *Fanout) SearchNearest(caller context.Context, req *starlingv1.SearchNea
 	if want == 0 {
 		want = defaultResults
 	}
-	// A number that breaks the rule goes to the matchers, who say so.
+	// A number that breaks the rule goes to the matchers, who refuse it.
 	arrival := req.GetRanking() == starlingv1.Ranking_RANKING_ARRIVAL && want > 0 && want <= maxResults
 	s := nearestSearch{f: f, req: req, k: want}
 	if arrival {
@@ -134,7 +134,7 @@ func closer(a, b *starlingv1.NearbyVehicle) bool { return a.GetDistanceM() < b.G
 
 func newest(a, b *starlingv1.NearbyVehicle) bool { return newer(a.GetVehicle(), b.GetVehicle()) }
 
-// merge returns the k nearest of all that was told. Of a vehicle that was told
+// merge returns the k nearest of all that was returned. Of a vehicle that was returned
 // more than once, that counts which is better.
 func (s *nearestSearch) merge(better func(a, b *starlingv1.NearbyVehicle) bool) []*starlingv1.NearbyVehicle {
 	if len(s.answers) == 1 {
@@ -157,12 +157,12 @@ func (s *nearestSearch) merge(better func(a, b *starlingv1.NearbyVehicle) bool) 
 	return out[:min(s.k, len(out))]
 }
 
-// complete says whether nothing that was not told can be among the k nearest:
-// neither behind the end of an answer that was cut off, nor in a region that was
+// complete reports whether nothing that was not returned can be among the k nearest:
+// neither behind the end of an answer that was truncated, nor in a region that was
 // not asked.
 func (s *nearestSearch) complete(near []*starlingv1.NearbyVehicle, bounds []float64) bool {
 	if len(near) < s.k {
-		return true // no answer was cut off
+		return true // no answer was truncated
 	}
 	last := near[s.k-1]
 	for _, answer := range s.answers {

@@ -19,17 +19,17 @@ const pageBytes = 3 << 20
 
 const namePrefix = limits.VehicleNamePrefix
 
-// part is what one matcher told of something that has a key by which all parts
+// part is what one matcher returned of something that has a key by which all parts
 // are sorted.
 type part[T any] struct {
 	items []T
-	// more says that there is more behind the key upTo.
+	// more is true if there is more behind the key upTo.
 	more bool
 	upTo string
 }
 
 // zip puts parts into one list in the order of the keys, as far as all parts
-// have been told. Of two with the same key join makes one. If there may be more,
+// have been returned. Of two with the same key join makes one. If there may be more,
 // next is the key to go on behind.
 func zip[T any](parts []part[T], key func(T) string, join func(a, b T) T) (items []T, next string) {
 	more := false
@@ -57,9 +57,9 @@ func zip[T any](parts []part[T], key func(T) string, join func(a, b T) T) (items
 	return items, next
 }
 
-// cut shortens a list to n items of at most pageBytes, and says where it ends if
+// truncate shortens a list to n items of at most pageBytes, and returns where it ends if
 // it had to.
-func cut[T any](items []T, next string, n int, key func(T) string, size func(T) int) ([]T, string) {
+func truncate[T any](items []T, next string, n int, key func(T) string, size func(T) int) ([]T, string) {
 	bytes := 0
 	for i := range items {
 		if bytes += size(items[i]); i == n || i > 0 && bytes > pageBytes {
@@ -81,7 +81,7 @@ func later(a, b *starlingv1.Vehicle) *starlingv1.Vehicle {
 }
 
 // SearchArea implements starlingv1.FleetServiceServer. Where matchers had more
-// to tell than fits, the total may count a vehicle twice that is crossing a
+// to return than fits, the total may count a vehicle twice that is crossing a
 // border.
 func (f *Fanout) SearchArea(caller context.Context, req *starlingv1.SearchAreaRequest) (*starlingv1.SearchAreaResponse, error) {
 	ctx, end, err := f.begin(caller)
@@ -97,35 +97,35 @@ func (f *Fanout) SearchArea(caller context.Context, req *starlingv1.SearchAreaRe
 	}
 	var stale staleness
 	parts := make([]part[*starlingv1.Vehicle], len(answers))
-	told, total := 0, 0
+	returned, total := 0, 0
 	for i, a := range answers {
 		stale.add(a.GetStalePartitions())
 		n := len(a.GetVehicles())
-		told, total = told+n, total+int(a.GetTotalCount())
+		returned, total = returned+n, total+int(a.GetTotalCount())
 		parts[i] = part[*starlingv1.Vehicle]{items: a.GetVehicles(), more: n < int(a.GetTotalCount())}
 		if parts[i].more && n > 0 {
 			parts[i].upTo = vehicleKey(a.GetVehicles()[n-1])
 		}
 	}
 	vehicles, _ := zip(parts, vehicleKey, later)
-	total -= doubles(answers, told)
+	total -= doubles(answers, returned)
 	want := int(req.GetMaxResults())
 	if want == 0 {
-		want = 1000 // as fleet.proto says
+		want = 1000 // as fleet.proto states
 	}
-	vehicles, _ = cut(vehicles, "", want, vehicleKey, vehicleSize)
+	vehicles, _ = truncate(vehicles, "", want, vehicleKey, vehicleSize)
 	return &starlingv1.SearchAreaResponse{Vehicles: vehicles, TotalCount: int32(total), StalePartitions: stale.list()}, nil
 }
 
-// doubles is how many of the vehicles told were told before.
-func doubles(answers []*starlingv1.SearchAreaResponse, told int) int {
-	names := make(map[string]struct{}, told)
+// doubles is how many of the returned vehicles were returned before.
+func doubles(answers []*starlingv1.SearchAreaResponse, returned int) int {
+	names := make(map[string]struct{}, returned)
 	for _, a := range answers {
 		for _, v := range a.GetVehicles() {
 			names[v.GetName()] = struct{}{}
 		}
 	}
-	return told - len(names)
+	return returned - len(names)
 }
 
 // ListVehicles implements starlingv1.FleetServiceServer. A vehicle that crosses
@@ -154,7 +154,7 @@ func (f *Fanout) ListVehicles(caller context.Context, req *starlingv1.ListVehicl
 	if size == 0 {
 		size = 1000
 	}
-	vehicles, next = cut(vehicles, next, size, vehicleKey, vehicleSize)
+	vehicles, next = truncate(vehicles, next, size, vehicleKey, vehicleSize)
 	out := &starlingv1.ListVehiclesResponse{Vehicles: vehicles, StalePartitions: stale.list()}
 	if next != "" {
 		out.NextPageToken = matcher.PageToken(next)
@@ -190,7 +190,7 @@ func (f *Fanout) CountVehicles(caller context.Context, req *starlingv1.CountVehi
 	if size == 0 {
 		size = 1000
 	}
-	cells, next = cut(cells, next, size, key, func(c *starlingv1.CellCount) int { return proto.Size(c) + 4 })
+	cells, next = truncate(cells, next, size, key, func(c *starlingv1.CellCount) int { return proto.Size(c) + 4 })
 	out := &starlingv1.CountVehiclesResponse{Cells: cells, StalePartitions: stale.list()}
 	if next != "" {
 		out.NextPageToken = matcher.CountPageToken(next)

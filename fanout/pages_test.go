@@ -47,7 +47,7 @@ func TestZip(t *testing.T) {
 				parts = append(parts, p)
 			}
 			items, next := zip(parts, key, func(a, b string) string { require.Equal(t, a, b); return a })
-			items, next = cut(items, next, n, key, func(string) int { return 1 })
+			items, next = truncate(items, next, n, key, func(string) int { return 1 })
 			require.LessOrEqual(t, len(items), n)
 			got = append(got, items...)
 			after, more = next, next != ""
@@ -59,9 +59,9 @@ func TestZip(t *testing.T) {
 
 func TestCutByBytes(t *testing.T) {
 	key, size := func(s string) string { return s }, func(string) int { return pageBytes / 2 }
-	items, next := cut([]string{"a", "b", "c"}, "", 10, key, size)
+	items, next := truncate([]string{"a", "b", "c"}, "", 10, key, size)
 	require.Equal(t, []string{"a", "b"}, items)
 	require.Equal(t, "b", next)
-	items, _ = cut([]string{"a", "b"}, "", 10, key, func(string) int { return 2 * pageBytes })
+	items, _ = truncate([]string{"a", "b"}, "", 10, key, func(string) int { return 2 * pageBytes })
 	require.Equal(t, []string{"a"}, items, "one at least")
 }

@@ -91,7 +91,7 @@ func (r *trial) step() {
 		if last, known := r.last[id]; known && r.rng.IntN(3) > 0 {
 			lat, lon = geo.Destination(last.LatDeg, last.LonDeg, r.rng.Float64()*360, r.rng.ExpFloat64()*3000)
 		}
-		r.tell(id, lat, lon, func(v *wire.View) {
+		r.report(id, lat, lon, func(v *wire.View) {
 			v.SpeedMPS, v.HasSpeed, v.HeadingDeg, v.HasHeading = 20, true, float32(r.rng.IntN(360)), true
 			if r.rng.IntN(20) == 0 {
 				v.Availability = starlingv1.Availability_AVAILABILITY_OFFLINE
@@ -193,7 +193,7 @@ func (r *trial) checkNearest(least, most [partitions]int64) {
 }
 
 // checkKnown asks for single vehicles, a list and an area while matchers are not
-// equally far: whoever is known all the while is found.
+// equally far: a vehicle that is known all the while is found.
 func (r *trial) checkKnown(least, most [partitions]int64) {
 	listed, areas := map[string]bool{}, map[string]bool{}
 	req := &starlingv1.ListVehiclesRequest{PageSize: 1 + r.rng.Int32N(30)}

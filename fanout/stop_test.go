@@ -33,7 +33,7 @@ func (s slowMatcher) SearchNearest(_ context.Context, req *starlingv1.SearchNear
 }
 
 // A search that is open when the fan-out stops is answered; those that come
-// later are told that it has stopped.
+// later are answered that it has stopped.
 func TestOpenSearchesAreAnsweredAtAStop(t *testing.T) {
 	n, slow := &network{}, slowMatcher{asked: make(chan struct{}), release: make(chan struct{})}
 	one := grpc.NewServer()

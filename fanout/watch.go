@@ -15,10 +15,10 @@ import (
 // may take: a matcher that resumes one first catches up for up to 5 s.
 const firstWait = 6 * time.Second
 
-// heard is what the matcher of a region said.
-type heard[T any] struct {
+// message is what the matcher of a region sent.
+type message[T any] struct {
 	number int
-	said   *T
+	body   *T
 }
 
 // opener opens a watch at a matcher.
@@ -34,41 +34,41 @@ func (f *Fanout) beginWatch() (end func(), err error) {
 	}
 }
 
-// listen watches at all regions until ctx is done, and hands out what they say,
+// watchAll watches at all regions until ctx is done, and passes on what they send,
 // of each region in order. Nothing is buffered: who does not read makes the
 // matchers wait, and they merge what changes meanwhile. One error is sent when a
 // region cannot be watched any more.
-func listen[T any](ctx context.Context, f *Fanout, open opener[T]) (said <-chan heard[T], failed <-chan error) {
-	out, errs := make(chan heard[T]), make(chan error, len(f.groups))
+func watchAll[T any](ctx context.Context, f *Fanout, open opener[T]) (messages <-chan message[T], failed <-chan error) {
+	out, errs := make(chan message[T]), make(chan error, len(f.groups))
 	for number := range f.groups {
 		go func() { errs <- follow(ctx, f, number, open, out) }()
 	}
 	return out, errs
 }
 
-// follow watches at one of a region's replicas: the first that says something.
-func follow[T any](ctx context.Context, f *Fanout, number int, open opener[T], out chan<- heard[T]) (err error) {
+// follow watches at one of a region's replicas: the first that sends something.
+func follow[T any](ctx context.Context, f *Fanout, number int, open opener[T], out chan<- message[T]) (err error) {
 	group := f.groups[number]
 	first := int(f.turn.Add(1) % uint32(len(group)))
 	for i := range group {
 		r := &group[(first+i)%len(group)]
 		f.metrics.asked[number].Inc()
-		var spoke bool
-		if spoke, err = followReplica(ctx, f, number, r, open, out); ctx.Err() != nil {
+		var began bool
+		if began, err = followReplica(ctx, f, number, r, open, out); ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !another(err) {
+		if !retryable(err) {
 			return err
 		}
 		f.metrics.failed[number].Inc()
-		if err = f.unavailable(number, r, err); spoke {
+		if err = f.unavailable(number, r, err); began {
 			return err
 		}
 	}
 	return err
 }
 
-func followReplica[T any](ctx context.Context, f *Fanout, number int, r *replica, open opener[T], out chan<- heard[T]) (spoke bool, err error) {
+func followReplica[T any](ctx context.Context, f *Fanout, number int, r *replica, open opener[T], out chan<- message[T]) (began bool, err error) {
 	ctx, cancel := f.attempt(ctx, number, 1)
 	defer cancel()
 	late := time.AfterFunc(f.cfg.Timeout+firstWait, cancel)
@@ -77,14 +77,14 @@ func followReplica[T any](ctx context.Context, f *Fanout, number int, r *replica
 	if err != nil {
 		return false, err
 	}
-	for ; ; spoke = true {
+	for ; ; began = true {
 		msg, err := stream.Recv()
 		if err != nil {
-			return spoke, status.Convert(err).Err()
+			return began, status.Convert(err).Err()
 		}
 		late.Stop()
 		select {
-		case out <- heard[T]{number, msg}:
+		case out <- message[T]{number, msg}:
 		case <-ctx.Done():
 			return true, status.FromContextError(ctx.Err()).Err()
 		}

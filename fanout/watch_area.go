@@ -18,7 +18,7 @@ const (
 )
 
 // WatchArea implements starlingv1.FleetServiceServer: it watches at all regions,
-// merges what they say, and sends it on, not sooner after another update than
+// merges what they send, and sends it on, not sooner after another update than
 // the client chose. A change that has waited for its matcher's interval may thus
 // wait once more. A call never resumes: it begins with a snapshot, as fleet.proto
 // allows.
@@ -31,7 +31,7 @@ func (f *Fanout) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.ServerS
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	request := &starlingv1.WatchAreaRequest{Area: req.GetArea(), Filter: req.GetFilter(), MinInterval: req.GetMinInterval()}
-	said, failures := listen(ctx, f, func(ctx context.Context, c starlingv1.FleetServiceClient) (grpc.ServerStreamingClient[starlingv1.WatchAreaResponse], error) {
+	messages, failures := watchAll(ctx, f, func(ctx context.Context, c starlingv1.FleetServiceClient) (grpc.ServerStreamingClient[starlingv1.WatchAreaResponse], error) {
 		return c.WatchArea(ctx, request)
 	})
 	interval := defaultInterval
@@ -49,8 +49,8 @@ func (f *Fanout) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.ServerS
 			return hasStopped()
 		case err := <-failures:
 			return failed(stream.Context(), err)
-		case h := <-said:
-			m.take(h.number, h.said)
+		case h := <-messages:
+			m.take(h.number, h.body)
 		case <-pause.C:
 			paused = false
 		}
@@ -68,10 +68,10 @@ func (f *Fanout) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.ServerS
 	}
 }
 
-// areaMerge is the state of a WatchArea call: what each matcher has told, and
+// areaMerge is the state of a WatchArea call: what each matcher has sent, and
 // what the client has been.
 type areaMerge struct {
-	told   []map[string]*starlingv1.Vehicle // by region and name
+	views  []map[string]*starlingv1.Vehicle // by region and name
 	parts  []bool                           // by region: in the middle of an update
 	began  []bool                           // by region: the snapshot is complete
 	stale  [][]*starlingv1.StalePartition
@@ -83,31 +83,31 @@ type areaMerge struct {
 
 func newAreaMerge(regions int) *areaMerge {
 	m := &areaMerge{
-		told: make([]map[string]*starlingv1.Vehicle, regions), parts: make([]bool, regions), began: make([]bool, regions),
+		views: make([]map[string]*starlingv1.Vehicle, regions), parts: make([]bool, regions), began: make([]bool, regions),
 		stale: make([][]*starlingv1.StalePartition, regions),
 		dirty: map[string]struct{}{}, sent: map[string]*starlingv1.Vehicle{},
 	}
-	for i := range m.told {
-		m.told[i] = map[string]*starlingv1.Vehicle{}
+	for i := range m.views {
+		m.views[i] = map[string]*starlingv1.Vehicle{}
 	}
 	return m
 }
 
 // take takes in a part of a matcher's update.
 func (m *areaMerge) take(number int, r *starlingv1.WatchAreaResponse) {
-	told := m.told[number]
+	views := m.views[number]
 	if r.GetSnapshot() && !m.parts[number] {
-		for name := range told {
+		for name := range views {
 			m.dirty[name] = struct{}{}
 		}
-		clear(told)
+		clear(views)
 	}
 	for _, v := range r.GetChanged() {
-		told[v.GetName()] = v
+		views[v.GetName()] = v
 		m.dirty[v.GetName()] = struct{}{}
 	}
 	for _, name := range r.GetLeft() {
-		delete(told, name)
+		delete(views, name)
 		m.dirty[name] = struct{}{}
 	}
 	if m.parts[number] = r.GetMore(); !r.GetMore() {
@@ -115,15 +115,15 @@ func (m *areaMerge) take(number int, r *starlingv1.WatchAreaResponse) {
 	}
 }
 
-// whole says whether every matcher has told a whole state.
+// whole reports whether every matcher has sent a whole state.
 func (m *areaMerge) whole() bool {
 	return !slices.Contains(m.began, false) && !slices.Contains(m.parts, true)
 }
 
-// newest is the newest view told of a vehicle, nil if nobody has it inside.
+// newest is the newest view received of a vehicle, nil if nobody has it inside.
 func (m *areaMerge) newest(name string) (out *starlingv1.Vehicle) {
-	for _, told := range m.told {
-		if v := told[name]; v != nil && (out == nil || newer(v, out)) {
+	for _, views := range m.views {
+		if v := views[name]; v != nil && (out == nil || newer(v, out)) {
 			out = v
 		}
 	}
@@ -133,8 +133,8 @@ func (m *areaMerge) newest(name string) (out *starlingv1.Vehicle) {
 // send sends an update, in as many parts as it needs, if there is one.
 func (m *areaMerge) send(send func(*starlingv1.WatchAreaResponse) error) (sent bool, err error) {
 	var stale staleness
-	for _, told := range m.stale {
-		stale.add(told)
+	for _, partitions := range m.stale {
+		stale.add(partitions)
 	}
 	list := stale.list()
 	var named []int32
@@ -149,7 +149,7 @@ func (m *areaMerge) send(send func(*starlingv1.WatchAreaResponse) error) (sent b
 	m.named, m.opened = named, true
 	for more := true; more; {
 		part := &starlingv1.WatchAreaResponse{Snapshot: snapshot}
-		part.Changed, _ = cut(changed, "", maxResults*10, vehicleKey, vehicleSize)
+		part.Changed, _ = truncate(changed, "", maxResults*10, vehicleKey, vehicleSize)
 		if changed = changed[len(part.Changed):]; len(changed) == 0 {
 			n := min(len(left), maxLeftPerPart)
 			part.Left, left = left[:n], left[n:]
@@ -165,8 +165,8 @@ func (m *areaMerge) send(send func(*starlingv1.WatchAreaResponse) error) (sent b
 	return true, nil
 }
 
-// changes is how what the client knows differs from what has been told. An older
-// view does not replace the one sent: its matcher is about to tell what became of
+// changes is how what the client knows differs from what has been received. An older
+// view does not replace the one sent: its matcher is about to send what became of
 // the vehicle.
 func (m *areaMerge) changes() (changed []*starlingv1.Vehicle, left []string) {
 	for name := range m.dirty {

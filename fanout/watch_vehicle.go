@@ -25,7 +25,7 @@ func (f *Fanout) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.S
 	defer end()
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	said, failures := listen(ctx, f, func(ctx context.Context, c starlingv1.FleetServiceClient) (grpc.ServerStreamingClient[starlingv1.WatchVehicleResponse], error) {
+	messages, failures := watchAll(ctx, f, func(ctx context.Context, c starlingv1.FleetServiceClient) (grpc.ServerStreamingClient[starlingv1.WatchVehicleResponse], error) {
 		return c.WatchVehicle(ctx, req)
 	})
 	w := vehicleWatch{last: make([]*starlingv1.WatchVehicleResponse, len(f.groups))}
@@ -35,8 +35,8 @@ func (f *Fanout) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.S
 			return hasStopped()
 		case err := <-failures:
 			return failed(stream.Context(), err)
-		case h := <-said:
-			w.last[h.number] = h.said
+		case h := <-messages:
+			w.last[h.number] = h.body
 			if msg := w.next(); msg != nil {
 				if err := stream.Send(msg); err != nil {
 					return err
@@ -46,14 +46,14 @@ func (f *Fanout) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.S
 	}
 }
 
-// vehicleWatch is what the matchers have said last, and what was passed on.
+// vehicleWatch is what the matchers have sent last, and what was passed on.
 type vehicleWatch struct {
 	last []*starlingv1.WatchVehicleResponse
 	sent *starlingv1.WatchVehicleResponse
 }
 
-// next is the message that is due, nil if none is. A vehicle is unknown when no
-// region knows it, and stale when the region that says what is passed on is.
+// next is the message that is to be sent, nil if none is. A vehicle is unknown when no
+// region knows it, and stale when the region whose messages are passed on is.
 func (w *vehicleWatch) next() *starlingv1.WatchVehicleResponse {
 	var best *starlingv1.WatchVehicleResponse
 	unknown, all, stale := (*starlingv1.WatchVehicleResponse)(nil), true, false
@@ -86,7 +86,7 @@ func (w *vehicleWatch) next() *starlingv1.WatchVehicleResponse {
 	return w.sent
 }
 
-// sameVehicle says whether two views tell the same, apart from their age.
+// sameVehicle reports whether two views are the same, apart from their age.
 func sameVehicle(a, b *starlingv1.Vehicle) bool {
 	if newer(a, b) || newer(b, a) {
 		return false

@@ -31,7 +31,7 @@ func TestAgeIsWithoutTheDevicesClock(t *testing.T) {
 		v.DeviceTimeMS = startMS - takenAgoMS + aheadMS
 		v.DeviceClockAheadMS = aheadMS
 		v.SpeedMPS, v.HasSpeed, v.HeadingDeg, v.HasHeading = 10, true, 90, true
-		w.tell(v)
+		w.report(v)
 	}
 	at("ahead", 2000, 100_000)
 	at("behind", 2000, -40_000)
@@ -61,7 +61,7 @@ func TestAgeOfAFixFromTheFuture(t *testing.T) {
 	w := newWorld(t)
 	v := w.at("a", 1, 1)
 	v.DeviceTimeMS += 50_000
-	w.tell(v)
+	w.report(v)
 	s := w.startReady()
 	for _, wait := range []time.Duration{0, 3 * time.Second, 90 * time.Second} {
 		w.pass(wait)
@@ -78,8 +78,8 @@ func TestAgeByStreamTimeWhereTheWallClockIsBehind(t *testing.T) {
 	w := newWorld(t)
 	late, other := "a", stranger("a")
 	p := partitionOf(late)
-	w.tell(w.at(late, 1, 1))
-	w.tell(w.at(other, 1, 1))
+	w.report(w.at(late, 1, 1))
+	w.report(w.at(other, 1, 1))
 	tick := w.next(p)
 	tick.ClockMS += 600_000
 	w.append(p, tick)
@@ -108,18 +108,18 @@ func TestAgeByStreamTimeWhereTheWallClockIsBehind(t *testing.T) {
 func dispatchable(v wire.View) wire.View { v.Dispatchable = true; return v }
 
 // Dispatchable is the tracker's judgement as long as the newest fix is fresh
-// for the reader too: a tracker that is behind says nothing new.
+// for the reader too: a tracker that is behind publishes nothing new.
 func TestDispatchable(t *testing.T) {
 	w := newWorld(t)
-	w.tell(dispatchable(w.inCell(t, "yes", 1, 1, free)))
-	w.tell(w.inCell(t, "old", 1, 1, free))
+	w.report(dispatchable(w.inCell(t, "yes", 1, 1, free)))
+	w.report(w.inCell(t, "old", 1, 1, free))
 	conflicting := w.inCell(t, "conflicting", 1, 1, free)
 	conflicting.Conflicting = true
-	w.tell(conflicting)
+	w.report(conflicting)
 	reserved := w.inCell(t, "reserved", 1, 1, free)
 	reserved.DerivedAvailability = starlingv1.Availability_AVAILABILITY_RESERVED
-	w.tell(reserved)
-	w.tell(w.inCell(t, "busy", 1, 1, starlingv1.Availability_AVAILABILITY_BUSY))
+	w.report(reserved)
+	w.report(w.inCell(t, "busy", 1, 1, starlingv1.Availability_AVAILABILITY_BUSY))
 	w.tickAll()
 	s := w.startReady()
 
@@ -159,7 +159,7 @@ func TestDispatchable(t *testing.T) {
 	require.Empty(t, nearest(s, only))
 	v, err = get(s, "yes")
 	require.NoError(t, err)
-	require.False(t, v.Dispatchable, "though the tracker has not said so")
+	require.False(t, v.Dispatchable, "though the tracker has not published it")
 	hits, err := s.SearchNearest(ctx, &starlingv1.SearchNearestRequest{Place: &starlingv1.Place{Latitude: 1, Longitude: 1}})
 	require.NoError(t, err)
 	for _, h := range hits.Results {
@@ -170,18 +170,18 @@ func TestDispatchable(t *testing.T) {
 // Calls that watch are sent that a vehicle is not dispatchable any more although
 // no record reports it.
 func TestWatchersSeeDispatchableEnd(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
-		area := th.desk(t, th.role, 50*time.Millisecond, "", func(r *starlingv1.WatchAreaRequest) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
+		area := th.areaClient(t, th.role, 50*time.Millisecond, "", func(r *starlingv1.WatchAreaRequest) {
 			r.Filter = &starlingv1.VehicleFilter{Dispatchable: true}
 		})
-		th.tell(dispatchable(th.at("a", 1, 1)))
+		th.report(dispatchable(th.at("a", 1, 1)))
 		one := th.watch(th.role, 0, "")
 		time.Sleep(59 * time.Second)
-		heard := one.heard()
-		require.True(t, heard[len(heard)-1].Vehicle.Dispatchable)
+		received := one.received()
+		require.True(t, received[len(received)-1].Vehicle.Dispatchable)
 		time.Sleep(3 * time.Second)
-		heard = one.heard()
-		require.False(t, heard[len(heard)-1].Vehicle.Dispatchable)
+		received = one.received()
+		require.False(t, received[len(received)-1].Vehicle.Dispatchable)
 		updates, _ := area.messages()
 		require.Equal(t, []string{"vehicles/a"}, updates[len(updates)-1].Left)
 		one.end()
@@ -196,8 +196,8 @@ func TestWhatIsLearnedOfADevice(t *testing.T) {
 	v.DisplayLatDeg, v.DisplayLonDeg, v.OdometerM = 1.25, -2.5, 1234.5
 	v.Counts.SetAside = 7
 	v.Diagnosis = wire.Diagnosis{AccuracyScale: 4, HasAccuracyScale: true, VelocityCredibility: 1, HasVelocityCredibility: true, BiasM: 3.5, OutlierShare: 0}
-	w.tell(v)
-	w.tell(w.at("b", 1, 1))
+	w.report(v)
+	w.report(w.at("b", 1, 1))
 	s := w.startReady()
 	got, err := get(s, "a")
 	require.NoError(t, err)
@@ -216,7 +216,7 @@ func TestWhatIsLearnedOfADevice(t *testing.T) {
 // hide that a tracker has stopped.
 func TestStampsFromTheFutureDoNotHideStaleness(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	p := partitionOf("a")
 	s := w.startReady()
 	stale := func() (behind []time.Duration) {
@@ -244,7 +244,7 @@ func TestStampsFromTheFutureDoNotHideStaleness(t *testing.T) {
 	w.pass(6 * time.Second)
 	require.Equal(t, []time.Duration{6 * time.Second}, stale())
 	send(week, week) // a jump that the tracker believes
-	require.Equal(t, []time.Duration{0}, stale(), "how far it is behind can't be said")
+	require.Equal(t, []time.Duration{0}, stale(), "how far it is behind is not known")
 	send(0, 0)
 	require.Empty(t, stale())
 	// While a jump of all clocks is not yet believed the stream time stands
@@ -310,7 +310,7 @@ func TestRebuildStartsBeforeAJump(t *testing.T) {
 		w.pass(100 * time.Millisecond)
 		w.tick(p)
 	}
-	w.tell(w.at("a", 1, 1)) // reports while the jump is pending
+	w.report(w.at("a", 1, 1)) // reports while the jump is pending
 	for range records {
 		tick := w.next(p)
 		w.append(p, tick)

@@ -51,12 +51,12 @@ func TestSearchArea(t *testing.T) {
 	w := newWorld(t)
 	sf := w.at("sf", 37.7749, -122.4194)
 	sf.Cell = 0x89283082803ffff
-	w.tell(sf)
-	w.tell(w.at("date", 10, 179.5))
-	w.tell(w.at("line", 10, -179.5))
+	w.report(sf)
+	w.report(w.at("date", 10, 179.5))
+	w.report(w.at("line", 10, -179.5))
 	busy := w.at("busy", 37.7, -122.4)
 	busy.Availability = starlingv1.Availability_AVAILABILITY_ON_RIDE
-	w.tell(busy)
+	w.report(busy)
 	s := w.startReady()
 	for _, c := range []struct {
 		area *starlingv1.Area
@@ -125,25 +125,25 @@ func TestBadAreas(t *testing.T) {
 	}
 }
 
-// screen is a client of WatchArea: what it shows after the updates so far.
-type screen struct {
+// areaStream is a client of WatchArea: what it shows after the updates so far.
+type areaStream struct {
 	t      *testing.T
 	stream starlingv1.FleetService_WatchAreaClient
 	shown  map[string]*starlingv1.Vehicle
 	stale  int
 }
 
-func watchArea(s *service, t *testing.T, req *starlingv1.WatchAreaRequest) *screen {
+func watchArea(s *service, t *testing.T, req *starlingv1.WatchAreaRequest) *areaStream {
 	req.MinInterval = durationpb.New(50 * time.Millisecond)
 	soon, cancel := context.WithTimeout(ctx, time.Minute)
 	t.Cleanup(cancel)
 	stream, err := s.WatchArea(soon, req)
 	require.NoError(t, err)
-	return &screen{t: t, stream: stream, shown: map[string]*starlingv1.Vehicle{}}
+	return &areaStream{t: t, stream: stream, shown: map[string]*starlingv1.Vehicle{}}
 }
 
 // update receives one update, in all its parts.
-func (c *screen) update() (snapshot bool) {
+func (c *areaStream) update() (snapshot bool) {
 	c.t.Helper()
 	for {
 		r, err := c.stream.Recv()
@@ -162,7 +162,7 @@ func (c *screen) update() (snapshot bool) {
 	}
 }
 
-func (c *screen) names() []string {
+func (c *areaStream) names() []string {
 	out := []string{}
 	for n := range c.shown {
 		out = append(out, strings.TrimPrefix(n, "vehicles/"))
@@ -172,7 +172,7 @@ func (c *screen) names() []string {
 }
 
 // until receives updates until the screen shows what it should.
-func (c *screen) until(ok func() bool) {
+func (c *areaStream) until(ok func() bool) {
 	c.t.Helper()
 	for !ok() {
 		require.False(c.t, c.update(), "a second snapshot")
@@ -181,8 +181,8 @@ func (c *screen) until(ok func() bool) {
 
 func TestWatchArea(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("in", 1, 1))
-	w.tell(w.at("out", 20, 20))
+	w.report(w.at("in", 1, 1))
+	w.report(w.at("out", 20, 20))
 	w.tickAll()
 	s := w.startReady()
 	free := &starlingv1.VehicleFilter{
@@ -196,18 +196,18 @@ func TestWatchArea(t *testing.T) {
 	shows := func(names ...string) func() bool {
 		return func() bool { return slices.Equal(c.names(), names) }
 	}
-	w.tell(w.at("out", 5, 5))
+	w.report(w.at("out", 5, 5))
 	c.until(shows("in", "out"))
-	w.tell(w.at("out", 6, 6))
+	w.report(w.at("out", 6, 6))
 	c.until(func() bool { return c.shown["vehicles/out"].Position.Latitude == 6 })
-	w.tell(w.at("out", 50, 50))
+	w.report(w.at("out", 50, 50))
 	c.until(shows("in"))
 	busy := w.at("in", 1, 1)
 	busy.Availability = starlingv1.Availability_AVAILABILITY_RESERVED
-	w.tell(busy)
+	w.report(busy)
 	c.until(shows())
-	w.tell(w.at("in", 1, 1))
-	w.tell(w.at("new", 2, 2))
+	w.report(w.at("in", 1, 1))
+	w.report(w.at("new", 2, 2))
 	c.until(shows("in", "new"))
 	due := w.next(partitionOf("new"))
 	due.Dues = []wire.Due{{VehicleID: "new", Forgotten: true}}
@@ -235,7 +235,7 @@ func TestWatchAreaFollowsEveryChange(t *testing.T) {
 	const vehicles, rounds = 200, 20
 	for round := range rounds {
 		for i := range vehicles {
-			w.tell(w.at(fmt.Sprint("v", i), float64((i*7+round*3)%20), float64((i+round)%12)))
+			w.report(w.at(fmt.Sprint("v", i), float64((i*7+round*3)%20), float64((i+round)%12)))
 		}
 		w.pass(time.Millisecond)
 	}
@@ -274,7 +274,7 @@ func TestWatchAreaInParts(t *testing.T) {
 	for i := range n {
 		v := w.at(fmt.Sprint("v", i), 1, 1)
 		v.HasAttributes, v.Attributes = true, wire.Attributes{Tags: tags}
-		w.tell(v)
+		w.report(v)
 	}
 	s := w.startReady()
 	c := watchArea(s, t, &starlingv1.WatchAreaRequest{Area: box(0, 0, 2, 2)})
@@ -285,7 +285,7 @@ func TestWatchAreaInParts(t *testing.T) {
 func TestWatchAreaLimits(t *testing.T) {
 	w := newWorld(t)
 	for i := range 3 {
-		w.tell(w.at(fmt.Sprint("v", i), 1, 1))
+		w.report(w.at(fmt.Sprint("v", i), 1, 1))
 	}
 	s := w.startReady(func(c *matcher.Config) { c.MaxWatchers, c.MaxAreaVehicles = 1, 2 })
 	stream, err := s.WatchArea(ctx, &starlingv1.WatchAreaRequest{Area: box(0, 0, 2, 2)})

@@ -39,13 +39,13 @@ const (
 
 func TestCountVehicles(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.inCell(t, "a", 48.2, 16.37, free))
-	w.tell(w.inCell(t, "b", 48.2, 16.37, onRide))
-	w.tell(w.inCell(t, "c", 48.21, 16.37, free))
-	w.tell(w.inCell(t, "far", -33, 151, free))
+	w.report(w.inCell(t, "a", 48.2, 16.37, free))
+	w.report(w.inCell(t, "b", 48.2, 16.37, onRide))
+	w.report(w.inCell(t, "c", 48.21, 16.37, free))
+	w.report(w.inCell(t, "far", -33, 151, free))
 	nowhere := w.at("nowhere", 0, 0)
 	nowhere.DeviceTimeMS = 0
-	w.tell(nowhere)
+	w.report(nowhere)
 	w.tickAll()
 	s := w.startReady()
 	count := func(req *starlingv1.CountVehiclesRequest) (cells []*starlingv1.CellCount) {
@@ -103,8 +103,8 @@ func numbers(c *starlingv1.CellCount) counted {
 	return counted{c.TotalCount, c.FreeCount, c.ReservedCount, c.OnRideCount, c.OfflineCount, c.UnstatedCount}
 }
 
-// board is the client of one WatchVehicleCounts call.
-type board struct {
+// countClient is the client of one WatchVehicleCounts call.
+type countClient struct {
 	grpc.ServerStream
 	ctx   context.Context
 	ended chan error
@@ -115,9 +115,9 @@ type board struct {
 	counts  map[string]counted
 }
 
-func (b *board) Context() context.Context { return b.ctx }
+func (b *countClient) Context() context.Context { return b.ctx }
 
-func (b *board) Send(r *starlingv1.WatchVehicleCountsResponse) error {
+func (b *countClient) Send(r *starlingv1.WatchVehicleCountsResponse) error {
 	b.mu.Lock()
 	busy := b.busy
 	b.mu.Unlock()
@@ -134,7 +134,7 @@ func (b *board) Send(r *starlingv1.WatchVehicleCountsResponse) error {
 	}
 	for _, c := range r.Cells {
 		if b.counts[c.H3Cell] == numbers(c) {
-			return fmt.Errorf("%s is told again", c.H3Cell)
+			return fmt.Errorf("%s is sent again", c.H3Cell)
 		}
 		if b.counts[c.H3Cell] = numbers(c); c.TotalCount == 0 {
 			delete(b.counts, c.H3Cell)
@@ -143,8 +143,8 @@ func (b *board) Send(r *starlingv1.WatchVehicleCountsResponse) error {
 	return b.ctx.Err()
 }
 
-func (th *theatre) board(t *testing.T, selection *starlingv1.CellSelection) *board {
-	b := &board{counts: map[string]counted{}, ended: make(chan error, 1)}
+func (th *watchWorld) countClient(t *testing.T, selection *starlingv1.CellSelection) *countClient {
+	b := &countClient{counts: map[string]counted{}, ended: make(chan error, 1)}
 	watching, leave := context.WithCancel(ctx)
 	b.ctx = watching
 	go func() {
@@ -155,7 +155,7 @@ func (th *theatre) board(t *testing.T, selection *starlingv1.CellSelection) *boa
 	return b
 }
 
-func (b *board) shows() map[string]counted {
+func (b *countClient) shows() map[string]counted {
 	synctest.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -163,7 +163,7 @@ func (b *board) shows() map[string]counted {
 }
 
 // count asks for the same counts at once.
-func (th *theatre) count(t *testing.T, selection *starlingv1.CellSelection) map[string]counted {
+func (th *watchWorld) count(t *testing.T, selection *starlingv1.CellSelection) map[string]counted {
 	r, err := th.role.CountVehicles(ctx, &starlingv1.CountVehiclesRequest{Selection: selection, PageSize: 10_000})
 	require.NoError(t, err)
 	out := map[string]counted{}
@@ -174,7 +174,7 @@ func (th *theatre) count(t *testing.T, selection *starlingv1.CellSelection) map[
 }
 
 func TestWatchVehicleCounts(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		churn := func(n int) {
 			for range n {
@@ -185,7 +185,7 @@ func TestWatchVehicleCounts(t *testing.T) {
 					th.append(partitionOf(id), due)
 					continue
 				}
-				th.tell(th.inCell(t, id, 48+rng.Float64()/2, 16+rng.Float64()/2, starlingv1.Availability(rng.IntN(5))))
+				th.report(th.inCell(t, id, 48+rng.Float64()/2, 16+rng.Float64()/2, starlingv1.Availability(rng.IntN(5))))
 			}
 			synctest.Wait()
 		}
@@ -196,9 +196,9 @@ func TestWatchVehicleCounts(t *testing.T) {
 			{Resolution: 9}, {Resolution: 5}, {Resolution: 7, WithinH3Cells: []string{region.String()}},
 			{Resolution: 6, Availabilities: []starlingv1.Availability{free}},
 		}
-		var boards []*board
+		var boards []*countClient
 		for _, s := range selections {
-			boards = append(boards, th.board(t, s))
+			boards = append(boards, th.countClient(t, s))
 			require.Equal(t, th.count(t, s), boards[len(boards)-1].shows())
 		}
 		for range 20 {
@@ -238,7 +238,7 @@ func TestWatchVehicleCounts(t *testing.T) {
 func TestWatchVehicleCountsLimits(t *testing.T) {
 	w := newWorld(t)
 	for i := range 3 {
-		w.tell(w.inCell(t, "v"+strconv.Itoa(i), 48+float64(i), 16, free))
+		w.report(w.inCell(t, "v"+strconv.Itoa(i), 48+float64(i), 16, free))
 	}
 	s := w.startReady(func(c *matcher.Config) { c.MaxWatchers, c.MaxAreaVehicles = 1, 2 })
 	open := func(resolution int32) (grpc.ServerStreamingClient[starlingv1.WatchVehicleCountsResponse], error) {

@@ -2,9 +2,9 @@
 // reads all partitions of `tracks`, keeps the newest view of every vehicle in a
 // liveindex.Index and serves starling.v1.FleetService from there.
 //
-// The package follow reads the log and says how current the index is; liveindex
+// The package follow reads the log and knows how current the index is; liveindex
 // finds, supply counts by cell, eta ranks by arrival; playout plays fixes out and
-// feed tells calls what has changed. What is left here are the calls of the
+// feed notifies calls of what has changed. What is left here are the calls of the
 // service: their rules, their answers, and how they watch.
 //
 // # Watching

@@ -20,7 +20,7 @@ import (
 // the index's hits, in the bytes that nearbyMessages and protobuf's own encoder
 // give (which the tests hold them to), at a fraction of the cost.
 
-// serviceDesc is the fleet's door with SearchNearest answered in encoded form.
+// serviceDesc is FleetService with SearchNearest answered in encoded form.
 func serviceDesc() *grpc.ServiceDesc {
 	desc := starlingv1.FleetService_ServiceDesc
 	desc.Methods = append([]grpc.MethodDesc(nil), desc.Methods...)
@@ -74,7 +74,7 @@ func (m *Matcher) searchEncoded(ctx context.Context, req *starlingv1.SearchNeare
 	return &wire.Encoded{Data: mem.BufferSlice{mem.NewBuffer(buf, pool)}}, nil
 }
 
-// encodedStale is what an answer says of stale partitions, which is seldom
+// encodedStale is the stale partitions of an answer, which is seldom
 // anything.
 func encodedStale(stale []*starlingv1.StalePartition) ([]byte, error) {
 	if len(stale) == 0 {

@@ -17,19 +17,19 @@ import (
 )
 
 // Over gRPC the answer is encoded by hand; in the process it is built of the
-// generated types. Both must say the same, whatever vehicles and requests look
+// generated types. Both must be the same, whatever vehicles and requests look
 // like.
 func TestEncodedAnswerIsTheTypedOne(t *testing.T) {
 	w := newWorld(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range 200 {
-		w.tell(oddVehicle(w, rng, i))
+		w.report(oddVehicle(w, rng, i))
 	}
 	w.tickAll()
 	s := w.startWith(matcher.WithEstimator(backwards{}))
 	last := oddVehicle(w, rng, 200)
 	last.DeviceTimeMS = startMS
-	w.tell(last)
+	w.report(last)
 	s.seen(last.VehicleID, startMS)
 	for _, late := range []time.Duration{0, 3 * time.Second, time.Minute} { // after a minute the partitions are stale
 		w.pass(late)

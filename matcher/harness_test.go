@@ -100,8 +100,8 @@ func (w *world) at(id string, latDeg, lonDeg float64) wire.View {
 	return v
 }
 
-// tell writes the record with which a vehicle reports v.
-func (w *world) tell(v wire.View) {
+// report writes the record with which a vehicle reports v.
+func (w *world) report(v wire.View) {
 	p := partitionOf(v.VehicleID)
 	t := w.next(p)
 	t.HasLive, t.Live = true, v
@@ -110,7 +110,7 @@ func (w *world) tell(v wire.View) {
 
 func partitionOf(id string) int32 { return eventlog.PartitionOf([]byte(id), partitions) }
 
-// service is a running matcher and a client of its door.
+// service is a running matcher and a client of its server.
 type service struct {
 	role *matcher.Matcher
 	starlingv1.FleetServiceClient

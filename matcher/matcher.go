@@ -17,7 +17,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// Matcher is the role. Register its door with a gRPC server and call Run once.
+// Matcher is the role. Register its service with a gRPC server and call Run once.
 type Matcher struct {
 	starlingv1.UnimplementedFleetServiceServer
 

@@ -11,12 +11,12 @@ type pace struct {
 	m        *Matcher
 	ctx      context.Context
 	interval time.Duration
-	// wait says whether there is nothing to read and the call has to wait for
+	// wait reports whether there is nothing to read and the call has to wait for
 	// wake or tick, which may be nil.
 	wait func() bool
 	wake <-chan struct{}
 	tick <-chan time.Time
-	// update looks and says whether there was something to send.
+	// update looks and reports whether there was something to send.
 	update func() (sent bool, err error)
 }
 

@@ -19,10 +19,10 @@ import (
 )
 
 func TestPlaybackIsSmoothOverBatches(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(seconds(60, time.Now())...)
 		a := th.watch(th.role, 61*time.Second, "")
-		require.Len(t, a.heard(), 1, "the newest state, which stands until its time comes")
+		require.Len(t, a.received(), 1, "the newest state, which stands until its time comes")
 		begun := time.Now()
 		for range 5 {
 			time.Sleep(time.Minute)
@@ -30,16 +30,16 @@ func TestPlaybackIsSmoothOverBatches(t *testing.T) {
 		}
 		time.Sleep(61 * time.Second)
 		synctest.Wait()
-		require.Len(t, a.heard(), 301)
-		for i, h := range a.heard()[1:] {
+		require.Len(t, a.received(), 301)
+		for i, h := range a.received()[1:] {
 			require.Equal(t, begun.Add(time.Duration(i+1)*time.Second).UTC(), h.Vehicle.DeviceTime.AsTime())
 			require.Equal(t, 61*time.Second, h.at.Sub(h.Vehicle.DeviceTime.AsTime()))
 			require.Equal(t, 61*time.Second, h.Playback.Age.AsDuration())
 		}
 		a.fixes()
 		require.Zero(t, a.skipped())
-		require.Zero(t, a.heard()[300].Playback.BufferedFixes)
-		require.EqualValues(t, 59, a.heard()[1].Playback.BufferedFixes, "played a second after the upload that brought it")
+		require.Zero(t, a.received()[300].Playback.BufferedFixes)
+		require.EqualValues(t, 59, a.received()[1].Playback.BufferedFixes, "played a second after the upload that brought it")
 		a.end()
 	})
 }
@@ -47,7 +47,7 @@ func TestPlaybackIsSmoothOverBatches(t *testing.T) {
 // TestPlaybackOfALateBatch: the next upload comes half a minute late. Nothing is
 // left out; the play-out catches up at double pace.
 func TestPlaybackOfALateBatch(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(time.Now())
 		a := th.watch(th.role, time.Minute, "")
 		time.Sleep(time.Minute)
@@ -56,11 +56,11 @@ func TestPlaybackOfALateBatch(t *testing.T) {
 		th.upload(seconds(90, time.Now())...)
 		time.Sleep(61 * time.Second)
 		synctest.Wait()
-		require.Len(t, a.heard(), 1+150)
+		require.Len(t, a.received(), 1+150)
 		require.Zero(t, a.skipped())
 		oldest := time.Duration(0)
-		for i, h := range a.heard()[2:] {
-			before := a.heard()[i+1]
+		for i, h := range a.received()[2:] {
+			before := a.received()[i+1]
 			require.Equal(t, time.Second, h.Vehicle.DeviceTime.AsTime().Sub(before.Vehicle.DeviceTime.AsTime()))
 			if gap := h.at.Sub(before.at); gap < 5*time.Second {
 				require.GreaterOrEqual(t, gap, 500*time.Millisecond, "faster than double pace")
@@ -68,15 +68,15 @@ func TestPlaybackOfALateBatch(t *testing.T) {
 			oldest = max(oldest, h.Playback.Age.AsDuration())
 		}
 		require.InDelta(t, 89.5, oldest.Seconds(), 1)
-		require.Equal(t, time.Minute, a.heard()[150].Playback.Age.AsDuration(), "it has caught up")
+		require.Equal(t, time.Minute, a.received()[150].Playback.Age.AsDuration(), "it has caught up")
 		a.end()
 	})
 }
 
 // TestPlaybackWithTooShortADelay leaves out what would be older than twice the
-// delay, and says how much.
+// delay, and reports by how much.
 func TestPlaybackWithTooShortADelay(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(time.Now())
 		a := th.watch(th.role, 10*time.Second, "")
 		for range 3 {
@@ -85,9 +85,9 @@ func TestPlaybackWithTooShortADelay(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.Equal(t, 180, a.skipped()+len(a.heard())-1)
+		require.Equal(t, 180, a.skipped()+len(a.received())-1)
 		require.InDelta(t, 3*40, a.skipped(), 6)
-		for _, h := range a.heard() {
+		for _, h := range a.received() {
 			require.LessOrEqual(t, h.Playback.Age.AsDuration(), 20*time.Second)
 		}
 		a.end()
@@ -96,7 +96,7 @@ func TestPlaybackWithTooShortADelay(t *testing.T) {
 
 // TestPlaybackOnADevicesClock: it is an hour ahead, then is set right.
 func TestPlaybackOnADevicesClock(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		ahead := time.Hour
 		th.upload(time.Now().Add(ahead))
 		a := th.watch(th.role, 5*time.Second, "")
@@ -107,13 +107,13 @@ func TestPlaybackOnADevicesClock(t *testing.T) {
 			}
 		}
 		drive(20)
-		last := a.heard()[len(a.heard())-1]
+		last := a.received()[len(a.received())-1]
 		require.Equal(t, time.Hour, last.Playback.DeviceClockAhead.AsDuration())
 		require.Equal(t, 5*time.Second, last.Playback.Age.AsDuration())
 		require.Equal(t, 5*time.Second, last.at.Add(ahead).Sub(last.Vehicle.DeviceTime.AsTime()))
 		ahead = 0
 		drive(20)
-		last = a.heard()[len(a.heard())-1]
+		last = a.received()[len(a.received())-1]
 		require.Zero(t, last.Playback.DeviceClockAhead.AsDuration())
 		require.Equal(t, 5*time.Second, last.at.Sub(last.Vehicle.DeviceTime.AsTime()))
 		a.end()
@@ -121,7 +121,7 @@ func TestPlaybackOnADevicesClock(t *testing.T) {
 }
 
 func TestPlaybackResumes(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(time.Now())
 		first := th.watch(th.role, 30*time.Second, "")
 		drive := func(d time.Duration) {
@@ -132,29 +132,29 @@ func TestPlaybackResumes(t *testing.T) {
 		}
 		drive(time.Minute)
 		token := first.end()
-		heard := first.fixes()
+		received := first.fixes()
 		drive(20 * time.Second)
 		second := th.watch(th.role, 30*time.Second, token)
-		require.True(t, second.heard()[0].Resumed)
-		require.Equal(t, heard[len(heard)-1], second.fixes()[0], "it stands where it stood")
+		require.True(t, second.received()[0].Resumed)
+		require.Equal(t, received[len(received)-1], second.fixes()[0], "it stands where it stood")
 		drive(time.Minute)
-		require.False(t, second.heard()[1].Resumed)
-		heard = append(heard, second.fixes()[1:]...)
-		for i := range heard[1:] {
-			require.Equal(t, time.Second, heard[i+1].Sub(heard[i]), "nothing is missing and nothing comes twice")
+		require.False(t, second.received()[1].Resumed)
+		received = append(received, second.fixes()[1:]...)
+		for i := range received[1:] {
+			require.Equal(t, time.Second, received[i+1].Sub(received[i]), "nothing is missing and nothing comes twice")
 		}
-		require.Equal(t, 30*time.Second, second.heard()[len(second.heard())-1].Playback.Age.AsDuration())
+		require.Equal(t, 30*time.Second, second.received()[len(second.received())-1].Playback.Age.AsDuration())
 
-		// Another replica has no tape, and a tape does not wait for ever.
+		// Another replica has no playout buffer, and a buffer does not wait for ever.
 		token = second.end()
 		other := th.run(t, matcher.DefaultConfig())
 		third := th.watch(other, 30*time.Second, token)
-		require.False(t, third.heard()[0].Resumed)
-		require.Equal(t, time.Now().UTC(), third.heard()[0].Vehicle.DeviceTime.AsTime(), "the newest state")
+		require.False(t, third.received()[0].Resumed)
+		require.Equal(t, time.Now().UTC(), third.received()[0].Vehicle.DeviceTime.AsTime(), "the newest state")
 		third.end()
 		drive(61 * time.Second)
 		fourth := th.watch(th.role, 30*time.Second, token)
-		require.False(t, fourth.heard()[0].Resumed)
+		require.False(t, fourth.received()[0].Resumed)
 		fourth.end()
 	})
 }
@@ -162,7 +162,7 @@ func TestPlaybackResumes(t *testing.T) {
 // TestPlaybackToASlowClient: one that takes nothing for half a minute is then
 // sent what is due, not a queue.
 func TestPlaybackToASlowClient(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(time.Now())
 		a := th.watch(th.role, 5*time.Second, "")
 		a.away = make(chan struct{})
@@ -172,8 +172,8 @@ func TestPlaybackToASlowClient(t *testing.T) {
 		}
 		close(a.away)
 		synctest.Wait()
-		require.Len(t, a.heard(), 3, "the one at the door and the newest")
-		last := a.heard()[2]
+		require.Len(t, a.received(), 3, "the one at the start and the newest")
+		last := a.received()[2]
 		require.LessOrEqual(t, last.Playback.Age.AsDuration(), 10*time.Second)
 		require.Positive(t, last.Playback.SkippedFixes)
 		a.end()
@@ -181,39 +181,39 @@ func TestPlaybackToASlowClient(t *testing.T) {
 }
 
 // TestPlaybackOfASilentVehicle: it stays where its last fix was. What is no fix
-// is told at once.
+// is sent at once.
 func TestPlaybackOfASilentVehicle(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		a := th.watch(th.role, 10*time.Second, "")
-		require.True(t, a.heard()[0].Unknown)
+		require.True(t, a.received()[0].Unknown)
 		th.upload(seconds(5, time.Now())...)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		a.forget(1)
 		require.Len(t, a.fixes(), 5)
 		require.Zero(t, a.skipped())
-		require.Zero(t, a.heard()[4].Playback.BufferedFixes)
+		require.Zero(t, a.received()[4].Playback.BufferedFixes)
 		busy := th.at("a", 1, 1)
 		busy.DeviceTimeMS, busy.Availability = a.fixes()[4].UnixMilli(), starlingv1.Availability_AVAILABILITY_ON_RIDE
-		th.tell(busy)
+		th.report(busy)
 		synctest.Wait()
-		require.Len(t, a.heard(), 6)
-		require.Equal(t, starlingv1.Availability_AVAILABILITY_ON_RIDE, a.heard()[5].Vehicle.Availability)
-		require.Equal(t, a.heard()[4].Vehicle.Position.Latitude, a.heard()[5].Vehicle.Position.Latitude)
-		require.Equal(t, 70*time.Second-10*time.Second, a.heard()[5].Playback.Age.AsDuration())
+		require.Len(t, a.received(), 6)
+		require.Equal(t, starlingv1.Availability_AVAILABILITY_ON_RIDE, a.received()[5].Vehicle.Availability)
+		require.Equal(t, a.received()[4].Vehicle.Position.Latitude, a.received()[5].Vehicle.Position.Latitude)
+		require.Equal(t, 70*time.Second-10*time.Second, a.received()[5].Playback.Age.AsDuration())
 		due := th.next(partitionOf("a"))
 		due.Dues = []wire.Due{{VehicleID: "a", Forgotten: true}}
 		th.append(partitionOf("a"), due)
 		synctest.Wait()
-		require.True(t, a.heard()[6].Unknown)
+		require.True(t, a.received()[6].Unknown)
 		a.end()
 	})
 }
 
-// TestPlaybackIsBounded: when there is no room for a vehicle's fixes its oldest
+// TestPlaybackIsBounded: when there is no capacity for a vehicle's fixes its oldest
 // go, and are counted.
 func TestPlaybackIsBounded(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(time.Now())
 		a := th.watch(th.role, 15*time.Minute, "")
 		start := time.Now()
@@ -229,7 +229,7 @@ func TestPlaybackIsBounded(t *testing.T) {
 		synctest.Wait()
 		const all = 14 * 240
 		require.Equal(t, all-1000, a.skipped())
-		require.Len(t, a.heard(), 1+1000)
+		require.Len(t, a.received(), 1+1000)
 		require.Equal(t, start.Add(14*time.Minute).UTC(), a.fixes()[1000])
 		a.end()
 	}, func(c *matcher.Config) { c.MaxPlaybackFixes = 1000 })
@@ -239,7 +239,7 @@ func TestPlaybackIsBounded(t *testing.T) {
 // counted as skipped, none too old and none before its time.
 func TestPlaybackKeepsItsPromises(t *testing.T) {
 	for seed := range uint64(60) {
-		inTheatre(t, func(t *testing.T, th *theatre) {
+		inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 			rng := rand.New(rand.NewPCG(seed, 4))
 			delay := time.Duration(1+rng.IntN(90)) * time.Second
 			clock := time.Duration(rng.IntN(3)-1) * time.Duration(rng.IntN(100)) * time.Minute
@@ -275,7 +275,7 @@ func TestPlaybackKeepsItsPromises(t *testing.T) {
 			synctest.Wait()
 			fixes := a.fixes()
 			require.Equal(t, taken, a.skipped()+len(fixes)-1, "seed %d", seed)
-			for i, h := range a.heard()[1:] {
+			for i, h := range a.received()[1:] {
 				require.True(t, fixes[i+1].After(fixes[i]), "seed %d: back in time", seed)
 				age := h.Playback.Age.AsDuration()
 				require.GreaterOrEqual(t, age, delay, "seed %d", seed)
@@ -287,14 +287,14 @@ func TestPlaybackKeepsItsPromises(t *testing.T) {
 }
 
 // lastLive is the device time of a vehicle's newest fix.
-func (th *theatre) lastLive(id string) int64 {
+func (th *watchWorld) lastLive(id string) int64 {
 	v, err := th.role.GetVehicle(ctx, &starlingv1.GetVehicleRequest{Name: "vehicles/" + id})
 	require.NoError(th.t, err)
 	return v.DeviceTime.AsTime().UnixMilli()
 }
 
 // uploadOld reports fixes that do not move the live state.
-func (th *theatre) uploadOld(liveMS int64, deviceTimes ...time.Time) {
+func (th *watchWorld) uploadOld(liveMS int64, deviceTimes ...time.Time) {
 	p := partitionOf("a")
 	r := th.next(p)
 	for _, at := range deviceTimes {
@@ -309,39 +309,39 @@ func (th *theatre) uploadOld(liveMS int64, deviceTimes ...time.Time) {
 // TestWatchVehicleDoesNotGoBack: a matcher that is behind what the client knows
 // waits, but not for ever.
 func TestWatchVehicleDoesNotGoBack(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 		th.upload(time.Now())
 		a := th.watch(th.role, 0, "")
 		time.Sleep(time.Second)
 		th.upload(time.Now())
 		token := a.end()
-		require.Len(t, a.heard(), 2)
+		require.Len(t, a.received(), 2)
 		same := th.watch(th.role, 0, token)
-		require.True(t, same.heard()[0].Resumed)
+		require.True(t, same.received()[0].Resumed)
 		same.end()
 
 		behind := newWorld(t) // a replica that has only the first report
 		behind.clock = time.Now
 		first := behind.at("a", 1, 1)
 		first.SeenTimeMS -= 1000
-		behind.tell(first)
+		behind.report(first)
 		replica := behind.run(t, matcher.DefaultConfig())
 		waits := th.watch(replica, 0, token)
-		require.Empty(t, waits.heard())
+		require.Empty(t, waits.received())
 		time.Sleep(time.Second)
-		behind.tell(behind.at("a", 2, 2))
+		behind.report(behind.at("a", 2, 2))
 		synctest.Wait()
-		require.True(t, waits.heard()[0].Resumed)
-		require.Equal(t, 2.0, waits.heard()[0].Vehicle.Position.Latitude)
+		require.True(t, waits.received()[0].Resumed)
+		require.Equal(t, 2.0, waits.received()[0].Vehicle.Position.Latitude)
 		newest := waits.end()
 
 		stays := newWorld(t)
 		stays.clock = time.Now
-		stays.tell(first)
+		stays.report(first)
 		gives := th.watch(stays.run(t, matcher.DefaultConfig()), 0, newest)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		require.False(t, gives.heard()[0].Resumed)
+		require.False(t, gives.received()[0].Resumed)
 		gives.end()
 	})
 }

@@ -21,11 +21,11 @@ import (
 func TestPredictedRanking(t *testing.T) {
 	w := newWorld(t)
 	still := w.at("still", 0, 0.002) // 222 m east
-	w.tell(still)
+	w.report(still)
 	coming := w.at("coming", 0, 0.004) // 445 m east, 15 m/s west for 20 s
 	coming.SpeedMPS, coming.HasSpeed, coming.HeadingDeg, coming.HasHeading = 15, true, 270, true
 	coming.VarEastM2, coming.VarNorthM2 = 25, 25
-	w.tell(coming)
+	w.report(coming)
 	s := w.startReady()
 	w.pass(20 * time.Second)
 	place := &starlingv1.Place{}
@@ -68,7 +68,7 @@ func (b backwards) Arrivals(_ context.Context, from []eta.Place, to eta.Place) (
 func TestRankingByArrival(t *testing.T) {
 	w := newWorld(t)
 	for i := range 60 {
-		w.tell(w.at(fmt.Sprint("v", i), 0, float64(i)/1000))
+		w.report(w.at(fmt.Sprint("v", i), 0, float64(i)/1000))
 	}
 	arrival := &starlingv1.SearchNearestRequest{Place: &starlingv1.Place{}, MaxResults: 3, Ranking: starlingv1.Ranking_RANKING_ARRIVAL}
 

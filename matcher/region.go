@@ -58,7 +58,7 @@ func (c Config) validateRegion() error {
 }
 
 // RegionOptions are the further options of the gRPC server of a matcher that is
-// limited to a region; nil for others. They refuse callers that do not say which
+// limited to a region; nil for others. They refuse callers that do not state which
 // region they take it to keep.
 func (m *Matcher) RegionOptions() []grpc.ServerOption {
 	if m.resident == nil {
@@ -70,12 +70,12 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 		if !strings.HasPrefix(method, fleet) {
 			return nil
 		}
-		said := metadata.ValueFromIncomingContext(ctx, region.Header)
+		labels := metadata.ValueFromIncomingContext(ctx, region.Header)
 		switch {
-		case len(said) == 0:
+		case len(labels) == 0:
 			return statusError(codes.FailedPrecondition, reasonRegionMismatch, "this matcher knows region "+label+" only: ask the fan-out, which knows the fleet")
-		case said[0] != label:
-			return statusError(codes.FailedPrecondition, reasonRegionMismatch, "this matcher keeps region "+label+", the caller takes it for "+said[0]+": let all processes have the same matcher.regions")
+		case labels[0] != label:
+			return statusError(codes.FailedPrecondition, reasonRegionMismatch, "this matcher keeps region "+label+", the caller takes it for "+labels[0]+": let all processes have the same matcher.regions")
 		}
 		return nil
 	}
@@ -95,7 +95,7 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 	}
 }
 
-// unknown says that a vehicle is not known. Where the matcher keeps a region and
+// unknown is the error for a vehicle that is not known. Where the matcher keeps a region and
 // the vehicle's partition is stale, that proves nothing: it may have come in
 // since, and have been dropped elsewhere.
 func (m *Matcher) unknown(name, id string) error {

@@ -9,7 +9,7 @@ import (
 )
 
 // BenchmarkApplyRegion takes in records of so many fixes each, with as many final
-// points, and says how large they are: of vehicles that are not in the matcher's
+// points, and reports how large they are: of vehicles that are not in the matcher's
 // region, which all replicas of all regions pay for, and of vehicles that are.
 func BenchmarkApplyRegion(b *testing.B) {
 	for _, c := range []struct {

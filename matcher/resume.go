@@ -15,7 +15,7 @@ const (
 	areaTokens    = 2
 )
 
-// vehicleToken says how far a call of WatchVehicle has come.
+// vehicleToken is how far a call of WatchVehicle has come.
 type vehicleToken struct {
 	seenMS int64 // when the log took the newest report sent
 	playout.Position

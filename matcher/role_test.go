@@ -30,7 +30,7 @@ func get(s *service, id string) (*starlingv1.Vehicle, error) {
 func TestRebuildAtStart(t *testing.T) {
 	w := newWorld(t)
 	for i := range 500 {
-		w.tell(w.at(fmt.Sprint("v", i%100), float64(i)/100, 1))
+		w.report(w.at(fmt.Sprint("v", i%100), float64(i)/100, 1))
 	}
 	s := w.startReady()
 	require.EqualValues(t, 100, s.metric("vehicles"))
@@ -40,7 +40,7 @@ func TestRebuildAtStart(t *testing.T) {
 		require.Equal(t, float64(400+i)/100, v.Position.Latitude)
 	}
 	w.pass(time.Second)
-	w.tell(w.at("v7", 50, 2))
+	w.report(w.at("v7", 50, 2))
 	s.seen("v7", startMS+1000)
 }
 
@@ -71,8 +71,8 @@ func (r heldReader) Poll(ctx context.Context) (eventlog.Batch, error) {
 
 func TestNotServedBeforeCaughtUp(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
-	w.tell(w.at(stranger("a"), 1, 1))
+	w.report(w.at("a", 1, 1))
+	w.report(w.at(stranger("a"), 1, 1))
 	release := make(chan struct{})
 	m, err := matcher.New(matcher.DefaultConfig(), heldLog{w.log, release}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), matcher.WithClock(w.now))
 	require.NoError(t, err)
@@ -115,16 +115,16 @@ func TestEmptyLogServesAtOnce(t *testing.T) {
 	s := w.startReady()
 	_, err := get(s, "a")
 	require.Equal(t, codes.NotFound, status.Code(err))
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	s.seen("a", startMS)
 }
 
 func TestRepeatsAreDropped(t *testing.T) {
 	w := newWorld(t)
 	first, p := w.at("a", 1, 1), partitionOf("a")
-	w.tell(first)
+	w.report(first)
 	w.pass(time.Second)
-	w.tell(w.at("a", 2, 2))
+	w.report(w.at("a", 2, 2))
 	s := w.startReady()
 	// A tracker that restarts publishes both again, and goes on.
 	repeat := &wire.Track{Epoch: w.epoch, SourceOffset: 0, PreviousSourceOffset: -1, ClockMS: startMS, HasLive: true, Live: first}
@@ -135,7 +135,7 @@ func TestRepeatsAreDropped(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2.0, v.Position.Latitude, "a repeat took the vehicle back")
 	w.pass(time.Second)
-	w.tell(w.at("a", 3, 3))
+	w.report(w.at("a", 3, 3))
 	s.seen("a", startMS+2000)
 }
 
@@ -147,7 +147,7 @@ func TestGapIsFilled(t *testing.T) {
 			w := newWorld(t)
 			id, other := "a", sibling("a")
 			p := partitionOf(id)
-			w.tell(w.at(other, 1, 1))
+			w.report(w.at(other, 1, 1))
 			var s *service
 			if servesBefore {
 				s = w.startReady()
@@ -183,11 +183,11 @@ func TestGapIsFilled(t *testing.T) {
 
 func TestGapThatStaysStops(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	s := w.startReady()
 	p := partitionOf("a")
 	w.next(p) // never published
-	w.tell(w.at("a", 2, 2))
+	w.report(w.at("a", 2, 2))
 	w.pass(time.Hour) // in which no tracker runs
 	for range 12 {
 		w.tick(p)
@@ -209,10 +209,10 @@ func TestGapThatStaysDuringRebuildStartsOver(t *testing.T) {
 	w := newWorld(t)
 	id := "a"
 	p, other := partitionOf(id), sibling(id)
-	w.tell(w.at(id, 1, 1))
+	w.report(w.at(id, 1, 1))
 	w.next(p) // lost
-	w.tell(w.at(other, 2, 2))
-	w.tell(w.at(stranger(id), 3, 3))
+	w.report(w.at(other, 2, 2))
+	w.report(w.at(stranger(id), 3, 3))
 	for range 13 {
 		w.pass(5 * time.Second)
 		w.tick(p)
@@ -220,13 +220,13 @@ func TestGapThatStaysDuringRebuildStartsOver(t *testing.T) {
 	s := w.startReady()
 	require.EqualValues(t, 1, s.metric("gaps_total"))
 	_, err := get(s, id)
-	require.Equal(t, codes.NotFound, status.Code(err), "what was told before the gap may be wrong")
+	require.Equal(t, codes.NotFound, status.Code(err), "what was read before the gap may be wrong")
 	for _, known := range []string{other, stranger(id)} {
 		_, err = get(s, known)
 		require.NoError(t, err, known)
 	}
 	w.pass(time.Second)
-	w.tell(w.at(id, 4, 4))
+	w.report(w.at(id, 4, 4))
 	s.seen(id, w.nowMS.Load())
 }
 
@@ -250,8 +250,8 @@ func stranger(id string) string {
 
 func TestStartBehindWhatWasDeleted(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
-	w.tell(w.at(sibling("a"), 2, 2))
+	w.report(w.at("a", 1, 1))
+	w.report(w.at(sibling("a"), 2, 2))
 	w.store.Truncate(topics.Tracks, partitionOf("a"), 1)
 	s := w.startReady()
 	_, err := get(s, "a")
@@ -264,14 +264,14 @@ func TestRebuildWindowBoundsTheStart(t *testing.T) {
 	w := newWorld(t)
 	// One vehicle long ago, then enough ticks over 100,000 s that the start is
 	// looked for.
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	p := partitionOf("a")
 	const ticks = 50_000
 	for range ticks {
 		w.pass(2 * time.Second)
 		w.tick(p)
 	}
-	w.tell(w.at(sibling("a"), 2, 2))
+	w.report(w.at(sibling("a"), 2, 2))
 	s := w.startReady(func(c *matcher.Config) { c.RebuildWindow = 10 * time.Minute })
 	_, err := get(s, "a")
 	require.Equal(t, codes.NotFound, status.Code(err))
@@ -289,8 +289,8 @@ func TestNewEpochForgetsThePartition(t *testing.T) {
 	w := newWorld(t)
 	id, other := "a", sibling("a")
 	p := partitionOf(id)
-	w.tell(w.at(id, 1, 1))
-	w.tell(w.at(stranger(id), 1, 1))
+	w.report(w.at(id, 1, 1))
+	w.report(w.at(stranger(id), 1, 1))
 	s := w.startReady()
 	w.epoch++
 	t2 := &wire.Track{Epoch: w.epoch, SourceOffset: 0, PreviousSourceOffset: -1, ClockMS: startMS, HasLive: true, Live: w.at(other, 2, 2)}
@@ -309,7 +309,7 @@ func TestNewEpochForgetsThePartition(t *testing.T) {
 
 func TestRecordsOfAnOlderEpochDoNotCount(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	w.store.SetEpoch(w.epoch + 1)
 	s := w.startReady()
 	_, err := get(s, "a")
@@ -318,14 +318,14 @@ func TestRecordsOfAnOlderEpochDoNotCount(t *testing.T) {
 
 func TestDues(t *testing.T) {
 	w := newWorld(t)
-	id, told := "a", sibling("a")
+	id, other := "a", sibling("a")
 	p := partitionOf(id)
-	w.tell(w.at(id, 1, 1))
+	w.report(w.at(id, 1, 1))
 	s := w.startReady()
 	due := w.next(p)
-	due.Dues = []wire.Due{{VehicleID: told, HasLive: true, Live: w.at(told, 5, 5)}, {VehicleID: id, Forgotten: true}}
+	due.Dues = []wire.Due{{VehicleID: other, HasLive: true, Live: w.at(other, 5, 5)}, {VehicleID: id, Forgotten: true}}
 	w.append(p, due)
-	s.seen(told, startMS)
+	s.seen(other, startMS)
 	_, err := get(s, id)
 	require.Equal(t, codes.NotFound, status.Code(err))
 	require.EqualValues(t, 1, s.metric("vehicles"))
@@ -333,17 +333,17 @@ func TestDues(t *testing.T) {
 	// A vehicle that is forgotten and reports in the same record is known.
 	w.pass(time.Second)
 	both := w.next(p)
-	both.HasLive, both.Live = true, w.at(told, 6, 6)
-	both.Dues = []wire.Due{{VehicleID: told, Forgotten: true}}
+	both.HasLive, both.Live = true, w.at(other, 6, 6)
+	both.Dues = []wire.Due{{VehicleID: other, Forgotten: true}}
 	w.append(p, both)
-	s.seen(told, startMS+1000)
+	s.seen(other, startMS+1000)
 }
 
 func TestViewsThatBreakARule(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	s := w.startReady()
-	w.tell(w.at("a", 91, 1))
+	w.report(w.at("a", 91, 1))
 	s.eventually(func() bool { return s.metric("invalid_views_total") == 1 })
 	v, err := get(s, "a")
 	require.NoError(t, err)

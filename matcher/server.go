@@ -40,7 +40,7 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Register adds the fleet's door to a gRPC server.
+// Register adds FleetService to a gRPC server.
 func (m *Matcher) Register(r grpc.ServiceRegistrar) { r.RegisterService(serviceDesc(), m) }
 
 // serving is nil when the fleet can be asked.

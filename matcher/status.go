@@ -44,7 +44,7 @@ func hasStopped() error {
 	return statusError(codes.Unavailable, reasonStopped, "the matcher has stopped", retryInfo())
 }
 
-// notFound says that the fleet does not know a vehicle.
+// notFound is the error for a vehicle that the fleet does not know.
 func notFound(name string) error {
 	return statusError(codes.NotFound, reasonVehicleNotFound, name+" is not known",
 		&errdetails.ResourceInfo{ResourceType: "starling.v1.Vehicle", ResourceName: name, Description: "The vehicle has not reported, or was silent for so long that it was forgotten."})

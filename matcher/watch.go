@@ -16,7 +16,7 @@ import (
 
 const (
 	// catchUpWait is how long a watch that resumes waits for a matcher that has
-	// not yet read what the client was told elsewhere.
+	// not yet read what the client received elsewhere.
 	catchUpWait = 5 * time.Second
 )
 
@@ -168,7 +168,7 @@ func (w *vehicleWatch) run() error {
 }
 
 // play puts the fix that is due into a sighting. What every report changes and
-// no fix says stays as it was sent, lest a report be told before its fixes.
+// no fix carries stays as it was sent, lest a report be sent before its fixes.
 func (w *vehicleWatch) play(s *sighting, nowMS int64, first bool) {
 	if !first {
 		fix, due, next := w.cursor.Play(nowMS)

@@ -61,7 +61,7 @@ type areaWatch struct {
 	stale    []int32 // as sent last
 }
 
-// areaUpdate is what an update tells.
+// areaUpdate is the content of an update.
 type areaUpdate struct {
 	snapshot bool
 	changed  []liveindex.Vehicle

@@ -20,23 +20,23 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// desk is the client of one WatchArea call. It shows what it was told.
-type desk struct {
+// areaClient is the client of one WatchArea call. It shows what it received.
+type areaClient struct {
 	grpc.ServerStream
 	t     *testing.T
 	ctx   context.Context
 	leave func()
 	ended chan error
 
-	mu     sync.Mutex
-	busy   chan struct{} // while set, nothing is taken until it is closed
-	told   []*starlingv1.WatchAreaResponse
-	toldAt []time.Time
+	mu        sync.Mutex
+	busy      chan struct{} // while set, nothing is taken until it is closed
+	updates   []*starlingv1.WatchAreaResponse
+	updatedAt []time.Time
 }
 
-func (d *desk) Context() context.Context { return d.ctx }
+func (d *areaClient) Context() context.Context { return d.ctx }
 
-func (d *desk) Send(r *starlingv1.WatchAreaResponse) error {
+func (d *areaClient) Send(r *starlingv1.WatchAreaResponse) error {
 	d.mu.Lock()
 	busy := d.busy
 	d.mu.Unlock()
@@ -45,12 +45,12 @@ func (d *desk) Send(r *starlingv1.WatchAreaResponse) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.told, d.toldAt = append(d.told, r), append(d.toldAt, time.Now())
+	d.updates, d.updatedAt = append(d.updates, r), append(d.updatedAt, time.Now())
 	return d.ctx.Err()
 }
 
-func (th *theatre) desk(t *testing.T, role *matcher.Matcher, interval time.Duration, token string, change ...func(*starlingv1.WatchAreaRequest)) *desk {
-	d := &desk{t: t, ended: make(chan error, 1)}
+func (th *watchWorld) areaClient(t *testing.T, role *matcher.Matcher, interval time.Duration, token string, change ...func(*starlingv1.WatchAreaRequest)) *areaClient {
+	d := &areaClient{t: t, ended: make(chan error, 1)}
 	d.ctx, d.leave = context.WithCancel(ctx)
 	req := &starlingv1.WatchAreaRequest{Area: box(0, 0, 10, 10), MinInterval: durationpb.New(interval), ResumeToken: token}
 	for _, c := range change {
@@ -63,7 +63,7 @@ func (th *theatre) desk(t *testing.T, role *matcher.Matcher, interval time.Durat
 }
 
 // hold makes the client take nothing until the returned function is called.
-func (d *desk) hold() (release func()) {
+func (d *areaClient) hold() (release func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	busy := make(chan struct{})
@@ -77,14 +77,14 @@ func (d *desk) hold() (release func()) {
 	}
 }
 
-func (d *desk) messages() ([]*starlingv1.WatchAreaResponse, []time.Time) {
+func (d *areaClient) messages() ([]*starlingv1.WatchAreaResponse, []time.Time) {
 	synctest.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.told, d.toldAt
+	return d.updates, d.updatedAt
 }
 
-func (d *desk) end() {
+func (d *areaClient) end() {
 	d.leave()
 	require.ErrorIs(d.t, <-d.ended, context.Canceled)
 }
@@ -106,8 +106,8 @@ func (s shown) take(messages []*starlingv1.WatchAreaResponse) {
 	}
 }
 
-// truth is what a search says is inside.
-func (th *theatre) truth(t *testing.T) shown {
+// truth is what a search finds inside.
+func (th *watchWorld) truth(t *testing.T) shown {
 	r, err := th.role.SearchArea(ctx, &starlingv1.SearchAreaRequest{Area: box(0, 0, 10, 10)})
 	require.NoError(t, err)
 	out := shown{}
@@ -117,20 +117,20 @@ func (th *theatre) truth(t *testing.T) shown {
 	return out
 }
 
-// TestWatchAreaPace: a change after a quiet time is told at once, and in a busy
+// TestWatchAreaPace: a change after a quiet time is sent at once, and in a busy
 // time updates come at the rate that the client chose.
 func TestWatchAreaPace(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
-		d := th.desk(t, th.role, time.Second, "")
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
+		d := th.areaClient(t, th.role, time.Second, "")
 		time.Sleep(10 * time.Second)
-		th.tell(th.at("a", 1, 1))
+		th.report(th.at("a", 1, 1))
 		_, at := d.messages()
 		require.Len(t, at, 2)
 		require.Equal(t, time.Now(), at[1])
 		time.Sleep(7 * time.Millisecond) // off the beat of the updates
 		for range 100 {
 			time.Sleep(50 * time.Millisecond)
-			th.tell(th.at("a", 1, 1))
+			th.report(th.at("a", 1, 1))
 		}
 		_, at = d.messages()
 		require.Len(t, at, 2+5)
@@ -138,10 +138,10 @@ func TestWatchAreaPace(t *testing.T) {
 			require.Equal(t, time.Second, at[i+2].Sub(at[i+1]))
 		}
 		time.Sleep(time.Minute)
-		told, _ := d.messages()
-		require.Len(t, told, 2+5+1, "the last change; then nothing changes and nothing is told")
-		for i := range told {
-			require.Equal(t, i == 0, told[i].Snapshot)
+		updates, _ := d.messages()
+		require.Len(t, updates, 2+5+1, "the last change; then nothing changes and nothing is sent")
+		for i := range updates {
+			require.Equal(t, i == 0, updates[i].Snapshot)
 		}
 		d.end()
 	})
@@ -152,7 +152,7 @@ func TestWatchAreaPace(t *testing.T) {
 // search.
 func TestWatchAreaResumes(t *testing.T) {
 	for seed := range uint64(10) {
-		inTheatre(t, func(t *testing.T, th *theatre) {
+		inWatchWorld(t, func(t *testing.T, th *watchWorld) {
 			rng := rand.New(rand.NewPCG(seed, 6))
 			churn := func() {
 				for range 1 + rng.IntN(60) {
@@ -163,19 +163,19 @@ func TestWatchAreaResumes(t *testing.T) {
 						th.append(partitionOf(id), due)
 						continue
 					}
-					th.tell(th.at(id, rng.Float64()*15, rng.Float64()*12))
+					th.report(th.at(id, rng.Float64()*15, rng.Float64()*12))
 				}
 				time.Sleep(time.Duration(rng.IntN(200)) * time.Millisecond)
 			}
 			churn()
-			d, screen := th.desk(t, th.role, 50*time.Millisecond, ""), shown{}
+			d, screen := th.areaClient(t, th.role, 50*time.Millisecond, ""), shown{}
 			for range 15 {
 				for range 1 + rng.IntN(5) {
 					churn()
 				}
-				told, _ := d.messages()
+				updates, _ := d.messages()
 				// The last ones were on their way when the network went.
-				got := told[:1+rng.IntN(len(told))]
+				got := updates[:1+rng.IntN(len(updates))]
 				screen.take(got)
 				old, token := d, got[len(got)-1].ResumeToken
 				zombie := rng.IntN(2) == 0 // the server has not noticed yet
@@ -185,21 +185,21 @@ func TestWatchAreaResumes(t *testing.T) {
 				for range rng.IntN(3) {
 					churn()
 				}
-				d = th.desk(t, th.role, 50*time.Millisecond, token)
-				told, _ = d.messages()
-				require.False(t, told[0].Snapshot, "seed %d", seed)
+				d = th.areaClient(t, th.role, 50*time.Millisecond, token)
+				updates, _ = d.messages()
+				require.False(t, updates[0].Snapshot, "seed %d", seed)
 				time.Sleep(time.Second)
 				if zombie {
-					th.tell(th.at("v0", 5, 5))
+					th.report(th.at("v0", 5, 5))
 					require.Equal(t, codes.Aborted, status.Code(<-old.ended))
 					time.Sleep(time.Second)
 				}
-				told, _ = d.messages()
+				updates, _ = d.messages()
 				check := shown{}
 				for k, v := range screen {
 					check[k] = v
 				}
-				check.take(told)
+				check.take(updates)
 				require.Equal(t, th.truth(t), check, "seed %d", seed)
 			}
 			d.end()
@@ -209,19 +209,19 @@ func TestWatchAreaResumes(t *testing.T) {
 
 // TestWatchAreaTokensThatDoNotCount: the client is sent a snapshot.
 func TestWatchAreaTokensThatDoNotCount(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
-		th.tell(th.at("a", 1, 1))
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
+		th.report(th.at("a", 1, 1))
 		synctest.Wait()
-		first := th.desk(t, th.role, time.Second, "")
-		told, _ := first.messages()
-		token := told[0].ResumeToken
+		first := th.areaClient(t, th.role, time.Second, "")
+		updates, _ := first.messages()
+		token := updates[0].ResumeToken
 		first.end()
 		snapshot := func(role *matcher.Matcher, token string, change ...func(*starlingv1.WatchAreaRequest)) bool {
-			d := th.desk(t, role, time.Second, token, change...)
-			told, _ := d.messages()
+			d := th.areaClient(t, role, time.Second, token, change...)
+			updates, _ := d.messages()
 			d.end()
-			require.Equal(t, told[0].Snapshot, len(told[0].Changed) == 1)
-			return told[0].Snapshot
+			require.Equal(t, updates[0].Snapshot, len(updates[0].Changed) == 1)
+			return updates[0].Snapshot
 		}
 		require.True(t, snapshot(th.run(t, matcher.DefaultConfig()), token), "another replica")
 		require.True(t, snapshot(th.role, token, func(r *starlingv1.WatchAreaRequest) { r.Area = box(0, 0, 10, 11) }), "another area")
@@ -233,7 +233,7 @@ func TestWatchAreaTokensThatDoNotCount(t *testing.T) {
 		require.False(t, snapshot(th.role, token), "each call keeps it for another minute")
 		time.Sleep(61 * time.Second)
 		require.True(t, snapshot(th.role, token), "too long ago")
-		bad := th.desk(t, th.role, time.Second, token[1:])
+		bad := th.areaClient(t, th.role, time.Second, token[1:])
 		require.Equal(t, codes.InvalidArgument, status.Code(<-bad.ended))
 	})
 }
@@ -241,8 +241,8 @@ func TestWatchAreaTokensThatDoNotCount(t *testing.T) {
 // TestWatchAreaOfASlowClient: while it takes nothing there are more changes than
 // are remembered. It is then sent the newest state.
 func TestWatchAreaOfASlowClient(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
-		d := th.desk(t, th.role, 50*time.Millisecond, "")
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
+		d := th.areaClient(t, th.role, 50*time.Millisecond, "")
 		release := d.hold()
 		for i := range 20_000 {
 			// Slowly at first: a feed grows with the pace of the changes.
@@ -251,17 +251,17 @@ func TestWatchAreaOfASlowClient(t *testing.T) {
 				v.LatDeg = float64(i % 12)
 			}
 			v.SeenTimeMS += int64(i)
-			th.tell(v)
+			th.report(v)
 			if i%100 == 0 {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}
 		release()
 		time.Sleep(time.Second)
-		told, _ := d.messages()
-		require.LessOrEqual(t, len(told), 4)
+		updates, _ := d.messages()
+		require.LessOrEqual(t, len(updates), 4)
 		screen := shown{}
-		screen.take(told)
+		screen.take(updates)
 		require.Equal(t, th.truth(t), screen)
 		require.Positive(t, th.metric("area_rescans_total"), "the whole area was looked at")
 		d.end()
@@ -270,18 +270,18 @@ func TestWatchAreaOfASlowClient(t *testing.T) {
 
 // TestWatchAreaAges: vehicles leave without a change.
 func TestWatchAreaAges(t *testing.T) {
-	inTheatre(t, func(t *testing.T, th *theatre) {
-		d := th.desk(t, th.role, 50*time.Millisecond, "", func(r *starlingv1.WatchAreaRequest) {
+	inWatchWorld(t, func(t *testing.T, th *watchWorld) {
+		d := th.areaClient(t, th.role, 50*time.Millisecond, "", func(r *starlingv1.WatchAreaRequest) {
 			r.Filter = &starlingv1.VehicleFilter{MaxAge: durationpb.New(10 * time.Second)}
 		})
-		th.tell(th.at("a", 1, 1))
+		th.report(th.at("a", 1, 1))
 		time.Sleep(5 * time.Second)
-		th.tell(th.at("b", 1, 1))
+		th.report(th.at("b", 1, 1))
 		time.Sleep(3 * time.Second)
-		th.tell(th.at("a", 2, 2))
+		th.report(th.at("a", 2, 2))
 		left := func() (names []string) {
-			told, _ := d.messages()
-			for _, r := range told {
+			updates, _ := d.messages()
+			for _, r := range updates {
 				names = append(names, r.Left...)
 			}
 			return names

@@ -18,7 +18,7 @@ import (
 // which the writer waits for.
 const cellsPerPart = 10_000
 
-// countFeeds tell calls that watch counts which cells changed, by resolution.
+// countFeeds notify calls that watch counts which cells changed, by resolution.
 type countFeeds struct {
 	max          int64
 	open         atomic.Int64
@@ -74,7 +74,7 @@ func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, 
 	defer w.feed.Leave(&w.Waiter)
 	// The feed is read from here on, so whatever the first look misses comes
 	// with the next.
-	if _, err := w.tell(w.recount(), true); err != nil {
+	if _, err := w.send(w.recount(), true); err != nil {
 		return err
 	}
 	p := pace{m: m, ctx: stream.Context(), interval: interval, wait: w.wait, wake: w.Wake, update: w.update}
@@ -89,20 +89,20 @@ type countWatch struct {
 	stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]
 	feed   *feed.Feed[h3.Cell]
 	next   uint64                    // number of the next change to read
-	held   map[h3.Cell]supply.Counts // as told last
-	stale  []int32                   // as told last
+	held   map[h3.Cell]supply.Counts // as sent last
+	stale  []int32                   // as sent last
 }
 
 func (w *countWatch) wait() bool {
 	return w.Arm(func() bool { return w.feed.Changed(w.next) })
 }
 
-// update sends the counts that are others than were told.
+// update sends the counts that differ from those sent.
 func (w *countWatch) update() (sent bool, err error) {
 	w.Looked()
 	cells, all := w.feed.Since(&w.next, nil)
 	if !all {
-		return w.tell(w.recount(), false)
+		return w.send(w.recount(), false)
 	}
 	slices.Sort(cells)
 	var changed []supply.Cell
@@ -112,7 +112,7 @@ func (w *countWatch) update() (sent bool, err error) {
 		}
 		changed = w.note(cell, w.choice.Of(w.m.supply.At(cell)), changed)
 	}
-	return w.tell(changed, false)
+	return w.send(changed, false)
 }
 
 // recount looks at all cells and returns those whose counts have changed.
@@ -129,7 +129,7 @@ func (w *countWatch) recount() (changed []supply.Cell) {
 			changed = w.note(c.Cell, c.Counts, changed)
 		}
 		if len(w.held) > w.m.cfg.MaxAreaVehicles {
-			break // which tell refuses
+			break // which send refuses
 		}
 	}
 	for cell := range gone {
@@ -144,7 +144,7 @@ func (w *countWatch) recount() (changed []supply.Cell) {
 	return changed
 }
 
-// note remembers a cell's counts and appends them if they are news.
+// note remembers a cell's counts and appends them if they changed.
 func (w *countWatch) note(cell h3.Cell, counts supply.Counts, to []supply.Cell) []supply.Cell {
 	if w.held[cell] == counts {
 		return to
@@ -155,8 +155,8 @@ func (w *countWatch) note(cell h3.Cell, counts supply.Counts, to []supply.Cell) 
 	return append(to, supply.Cell{Cell: cell, Counts: counts})
 }
 
-// tell sends an update in as many parts as it needs, if there is one.
-func (w *countWatch) tell(cells []supply.Cell, snapshot bool) (sent bool, err error) {
+// send sends an update in as many parts as it needs, if there is one.
+func (w *countWatch) send(cells []supply.Cell, snapshot bool) (sent bool, err error) {
 	if len(w.held) > w.m.cfg.MaxAreaVehicles {
 		return false, statusError(codes.ResourceExhausted, reasonAreaTooLarge, "more cells have vehicles than one call may watch; watch fewer, or coarser ones")
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // A map that mixes a continent's cell with a neighbourhood's is as large as the
-// number of its cells says: it took minutes and gigabytes at the start.
+// number of its cells suggests: it took minutes and gigabytes at the start.
 func TestCoarseBesideFineCellsAreFewParts(t *testing.T) {
 	for _, entries := range [][]string{
 		{"a=8001fffffffffff 881e15b701fffff", "else=rest"},

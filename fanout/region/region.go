@@ -38,7 +38,7 @@ const (
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
-// Map says which region each place is in. It does not change and may be used by
+// Map is which region each place is in. It does not change and may be used by
 // many goroutines.
 type Map struct {
 	names       []string
@@ -228,7 +228,7 @@ const borderDetail = 2
 
 // reachFinely adds circles that hold a cell to the region that has the rest.
 // Where the cell borders on listed ones that are not much coarser it is taken as
-// its descendants: one circle around a continent would say nothing of how far it
+// its descendants: one circle around a continent would not show how far it
 // is from a city. The listed cells are those that the cell's circle may meet. It
 // holds those of its descendants, so a cell is compared with few, and only some
 // dozens of cells of each resolution border on a listed one: the cost is by the
@@ -307,7 +307,7 @@ func (m *Map) Names() []string { return slices.Clone(m.names) }
 func (m *Map) Number(name string) int { return slices.Index(m.names, name) }
 
 // Label names a region together with the fingerprint of the map that it is a
-// region of: two processes that say the same label mean the same places.
+// region of: two processes with the same label mean the same places.
 func (m *Map) Label(number int) string { return m.names[number] + "/" + m.fingerprint }
 
 // Of returns the number of the region that a position is in: that of the cell

@@ -74,7 +74,7 @@ func (o *OSRM) table(ctx context.Context, from []Place, to Place) ([]time.Durati
 	}
 	resp, err := o.client.Do(req)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return nil, failed.Err // without the URL, which is long and tells where the fleet is
+		return nil, failed.Err // without the URL, which is long and shows where the fleet is
 	} else if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 // coverCubes is how many cubes the area of a watch may be covered with.
 const coverCubes = 64
 
-// Areas tell calls that watch areas which vehicles changed in the cubes that
+// Areas notify calls that watch areas which vehicles changed in the cubes that
 // cover these. A change is written once for each level of cubes in use, however
 // many watch, and each call reads the feeds of its own cubes when it is ready
 // for an update. Nothing is written where nobody watches.
@@ -80,7 +80,7 @@ func (f *Areas) Remove(w *AreaWatcher) {
 	f.open.Add(-1)
 }
 
-// Changed tells a vehicle's change to whoever watches where it was or is. It
+// Changed notifies those of a vehicle's change who watch where it was or is. It
 // never waits for them.
 func (f *Areas) Changed(c *liveindex.Change) {
 	if f.open.Load() == 0 {
@@ -120,7 +120,7 @@ func (f *Areas) WakeAll() {
 	}
 }
 
-// Wait arms the watcher and says whether it has to be waited for: it is false
+// Wait arms the watcher and reports whether it has to be waited for: it is false
 // when there are changes to be read already.
 func (w *AreaWatcher) Wait() bool {
 	return w.Arm(func() bool {
@@ -134,7 +134,7 @@ func (w *AreaWatcher) Wait() bool {
 }
 
 // Changes returns the ids of all vehicles that have changed in the area's cubes
-// since it was called last, some more than once, or says that they were too
+// since it was called last, some more than once, or reports that they were too
 // many to be remembered.
 func (w *AreaWatcher) Changes() (ids []string, lost bool) {
 	w.poked.Store(false)

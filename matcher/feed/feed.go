@@ -1,4 +1,4 @@
-// Package feed tells calls that watch which vehicles, or counts, have changed. A
+// Package feed notifies calls that watch which vehicles, or counts, have changed. A
 // change is written once, however many watch, and the writer never waits for a
 // watcher. It also keeps what the clients of WatchArea were sent, beyond their
 // calls. It is imported by the matcher.
@@ -36,17 +36,17 @@ type Feed[T any] struct {
 type Waiter struct {
 	// Wake holds at most one wake-up.
 	Wake chan struct{}
-	// armed says that the call waits and wants to be woken, once.
+	// armed is true while the call waits and wants to be woken, once.
 	armed atomic.Bool
-	// poked says that it shall look although nothing has changed.
+	// poked is true when it shall look although nothing has changed.
 	poked atomic.Bool
 }
 
 // NewWaiter returns a waiter that has nothing to read.
 func NewWaiter() Waiter { return Waiter{Wake: make(chan struct{}, 1)} }
 
-// Arm says whether the call has to wait: it does not if it was poked or changed
-// says that there is something to read.
+// Arm reports whether the call has to wait: it does not if it was poked or changed
+// returns that there is something to read.
 func (w *Waiter) Arm(changed func() bool) bool {
 	w.armed.Store(true)
 	if w.poked.Load() || changed() {
@@ -89,7 +89,7 @@ func (f *Feed[T]) Join(w *Waiter) (next uint64) {
 	return f.next.Load()
 }
 
-// Leave takes a reader off and says whether it was the last.
+// Leave takes a reader off and reports whether it was the last.
 func (f *Feed[T]) Leave(w *Waiter) (last bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 	maxLingering = 1_000_000
 )
 
-// Sessions keep what the clients of WatchArea were told, beyond their calls.
+// Sessions keep what the clients of WatchArea were sent, beyond their calls.
 type Sessions struct {
 	seed maphash.Seed
 
@@ -33,7 +33,7 @@ type Sessions struct {
 	vehicles  int       // in the views of those
 }
 
-// Session is what one client was told of one area, over one call after another.
+// Session is what one client was sent of one area, over one call after another.
 type Session struct {
 	// ID is drawn at random: tokens name it.
 	ID      uint64
@@ -56,7 +56,7 @@ func NewSessions() *Sessions {
 	return &Sessions{seed: maphash.MakeSeed(), byID: map[uint64]*Session{}}
 }
 
-// Hash tells requests apart by what they watch.
+// Hash distinguishes requests by what they watch.
 func (s *Sessions) Hash(req *starlingv1.WatchAreaRequest) uint64 {
 	what := &starlingv1.WatchAreaRequest{Area: req.GetArea(), Filter: req.GetFilter()}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(what)

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Vehicles are the open watch calls, by vehicle id. Telling them of a change
+// Vehicles are the open watch calls, by vehicle id. Notifying them of a change
 // costs next to nothing while nobody watches.
 type Vehicles struct {
 	max    int64
@@ -22,13 +22,13 @@ type watcherShard struct {
 }
 
 // VehicleWatcher is one watch call. Its channel holds at most one wake-up: the call
-// then looks at the newest state, so that a slow one skips what lies between.
+// then looks at the newest state, so that a slow one skips what is between.
 type VehicleWatcher struct {
 	id   string
 	Wake chan struct{}
 }
 
-// NewVehicles returns room for at most so many watch calls.
+// NewVehicles returns Vehicles for at most so many watch calls.
 func NewVehicles(limit int) *Vehicles {
 	w := &Vehicles{max: int64(limit), seed: maphash.MakeSeed()}
 	for i := range w.shards {

@@ -35,7 +35,7 @@ type Config struct {
 	RebuildWindow time.Duration
 	// DispatchMaxAge is how old the newest fix of a dispatchable vehicle may be.
 	DispatchMaxAge time.Duration
-	// Residence says which vehicles are kept; nil keeps all.
+	// Residence decides which vehicles are kept; nil keeps all.
 	Residence *Residence
 }
 
@@ -124,7 +124,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		return fmt.Errorf("ask for the bounds of tracks: %w", err)
 	}
 	if len(bounds) != len(f.partitions) {
-		return fmt.Errorf("tracks has %d partitions, the log says %d", len(bounds), len(f.partitions))
+		return fmt.Errorf("tracks has %d partitions, the log has %d", len(bounds), len(f.partitions))
 	}
 	start, err := f.startOffsets(ctx, bounds)
 	if err != nil {
@@ -173,7 +173,7 @@ func (f *Follower) follow(ctx context.Context) error {
 	}
 }
 
-// noteRebuilt opens the door when the last partition has caught up with what
+// noteRebuilt makes the role ready when the last partition has caught up with what
 // was in the log at the start.
 func (f *Follower) noteRebuilt(p *partition, began time.Time) {
 	if p.rebuilt || p.next < p.rebuiltAt {

@@ -46,7 +46,7 @@ type gap struct {
 
 // gapPatience is how long, in append time, the records that are missing may be
 // overtaken by later ones. A tracker whose log refuses a record stops at it,
-// but may have handed over a few more by then, which are stored; whoever takes
+// but may have handed over a few more by then, which are stored; the owner that takes
 // the partition up publishes all of them again, in order.
 const gapPatience = time.Minute
 
@@ -55,7 +55,7 @@ const gapPatience = time.Minute
 // publishes a tick every second.
 const gapStep = 5 * time.Second
 
-// gapError says that a gap was not filled in time.
+// gapError is the error for a gap that was not filled in time.
 type gapError struct {
 	partition      int32
 	gap            gap
@@ -104,7 +104,7 @@ const (
 	warmFrom = 5000
 )
 
-// warm tells the index whose views come next: a record's key is its vehicle.
+// warm prepares the index for the views that come next: a record's key is its vehicle.
 func (f *Follower) warm(records []eventlog.Stored) {
 	f.nextIDs = f.nextIDs[:0]
 	for i := range min(len(records), warmRun) {
@@ -172,7 +172,7 @@ func (f *Follower) record(id string, value []byte) {
 	f.playout.Record(buffer, &f.whole)
 }
 
-// advance moves the partition's position to the record and says whether the
+// advance moves the partition's position to the record and reports whether the
 // record counts.
 func (f *Follower) advance(p *partition, number int32, t *wire.Track, r *eventlog.Stored) (counts bool, err error) {
 	switch {

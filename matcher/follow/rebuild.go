@@ -36,7 +36,7 @@ func (s *staged) put(v *wire.View) {
 	kept.VehicleID, kept.Attributes.Tags = id, tags
 }
 
-// forget drops the vehicle's view and says whether there was one.
+// forget drops the vehicle's view and reports whether there was one.
 func (s *staged) forget(id string) bool {
 	at, known := s.places[id]
 	if known {
@@ -46,7 +46,7 @@ func (s *staged) forget(id string) bool {
 	return known
 }
 
-// stages says whether the partition's views wait for the end of its rebuild. A
+// stages reports whether the partition's views wait for the end of its rebuild. A
 // matcher of a region looks at each view as it comes: whether a vehicle has left
 // depends on where it was.
 func (f *Follower) stages(p *partition) bool { return !p.rebuilt && f.resident == nil }

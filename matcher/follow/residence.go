@@ -24,7 +24,7 @@ import (
 // can be behind without naming the partition as stale; package fanout has the
 // argument.
 
-// Residence says which vehicles a matcher keeps. A nil Residence keeps all.
+// Residence decides which vehicles a matcher keeps. A nil Residence keeps all.
 type Residence struct {
 	Regions *region.Map
 	Own     int // the number of the region
@@ -43,7 +43,7 @@ type departure struct {
 	leftMS int64
 }
 
-// wants says whether a view is to be put into the index, and whether it lies in
+// wants reports whether a view is to be put into the index, and whether it lies in
 // the region.
 func (f *Follower) wants(p *partition, v *wire.View) (wanted, here bool) {
 	r := f.resident

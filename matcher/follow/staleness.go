@@ -54,7 +54,7 @@ func (f *Follower) findStale(nowMS int64) *staleCandidates {
 			out.numbers = append(out.numbers, s.Number)
 		case s.Known:
 			out.untilMS = min(out.untilMS, nowMS-s.BehindMS+f.cfg.StaleAfter.Milliseconds()+1)
-		default: // it has no record yet; the first one tells
+		default: // it has no record yet; the first one shows it
 			out.numbers = append(out.numbers, s.Number)
 		}
 	}

@@ -17,7 +17,7 @@ type shape interface {
 	// mayHold is false only if the box between two corners certainly has no
 	// place of the area in it.
 	mayHold(lo, hi geo.Vec) bool
-	// holds says whether a vehicle is inside.
+	// holds reports whether a vehicle is inside.
 	holds(at geo.Vec, s *state) bool
 }
 

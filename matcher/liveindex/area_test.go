@@ -165,7 +165,7 @@ func TestAreasAgainstBruteForce(t *testing.T) {
 
 			changed, left := follow.Rescan(liveindex.Filter{})
 			for _, v := range changed {
-				require.NotEqual(t, held[v.ID], int64(v.Counts.Accepted), "told without a change")
+				require.NotEqual(t, held[v.ID], int64(v.Counts.Accepted), "sent without a change")
 				held[v.ID] = int64(v.Counts.Accepted)
 			}
 			for _, id := range left {
@@ -227,17 +227,17 @@ func TestDescendantsReach(t *testing.T) {
 			area, err := liveindex.NewCells([]ourh3.Cell{ourh3.Cell(cell)})
 			require.NoError(t, err)
 			x := liveindex.New(nil)
-			kids, err := cell.Children(resolution + 3)
+			children, err := cell.Children(resolution + 3)
 			require.NoError(t, err)
-			for _, kid := range kids {
-				at, err := kid.LatLng()
+			for _, child := range children {
+				at, err := child.LatLng()
 				require.NoError(t, err)
-				v := wire.View{VehicleID: kid.String(), DeviceTimeMS: 1, Cell: uint64(kid)}
+				v := wire.View{VehicleID: child.String(), DeviceTimeMS: 1, Cell: uint64(child)}
 				v.LatDeg, v.LonDeg = at.Lat, at.Lng
 				require.NoError(t, x.Upsert(&v))
 			}
 			_, total := x.Within(area, liveindex.Filter{}, 0, nil)
-			require.Equal(t, len(kids), total, "cell %v at %v", cell, hub)
+			require.Equal(t, len(children), total, "cell %v at %v", cell, hub)
 		}
 	}
 }

@@ -131,7 +131,7 @@ func appendID(b []byte, number int) []byte {
 }
 
 // cpuTime is what the process has used of all cores: on a machine that others
-// use too, it says more than the clock on the wall.
+// use too, it is a better measure than the wall clock.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

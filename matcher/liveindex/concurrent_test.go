@@ -82,7 +82,7 @@ func TestOneMomentUnderMovement(t *testing.T) {
 	wg.Wait()
 }
 
-// oneMoment says what is wrong with the answer to a search for the whole fleet.
+// oneMoment returns what is wrong with the answer to a search for the whole fleet.
 func oneMoment(hits []liveindex.Hit, vehicles int) error {
 	if len(hits) != vehicles {
 		return fmt.Errorf("%d vehicles found of %d", len(hits), vehicles)

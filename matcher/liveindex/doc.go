@@ -32,10 +32,10 @@
 //     vehicle in it, as computed in floating point (geo.BoxChord2), nor the
 //     bound of any cube inside it. So every vehicle not yet scanned has a
 //     Chord2 at or above the bound of the cube where the search stops.
-//  3. Whoever belongs in the answer has a distance of at most the worst kept
+//  3. A vehicle that belongs in the answer has a distance of at most the worst kept
 //     and at most the radius, hence a Chord2 of at most limit
 //     (geo.Chord2Bound). Vehicles not scanned have more.
-//  4. Ties in distance are not cut off, because the search goes on while the
+//  4. Ties in distance are not dropped, because the search goes on while the
 //     bound equals limit; among them the heap orders by id.
 //  5. In a pile the leaves are visited in the order of ids. If all vehicles of
 //     the pile stand on exactly one spot, all have one distance; when a leaf has

@@ -64,7 +64,7 @@ func (x *Index) passesState(c *compiledFilter, scratch *searchScratch, s *state)
 	return c.passes(scratch, x.attrs, &e) && x.passesSkew(c, s)
 }
 
-// pass says whether the numbered attributes pass. It looks at each number once
+// pass reports whether the numbered attributes pass. It looks at each number once
 // in a search: many vehicles share few sets.
 func (c *compiledFilter) pass(scratch *searchScratch, attrs *attrTable, number uint32) bool {
 	if int(number) >= len(scratch.memo) {

@@ -73,7 +73,7 @@ func New(changed func(*Change)) *Index {
 func (x *Index) Len() int { return int(x.count.Load()) }
 
 // Upsert makes a view the newest state of its vehicle. It keeps nothing of the
-// view's memory. A view that says nothing new changes nothing. One that breaks
+// view's memory. A view without anything new changes nothing. One that breaks
 // a rule is refused with an error that names the field, and changes nothing.
 func (x *Index) Upsert(v *wire.View) error {
 	if err := check(v); err != nil {
@@ -156,7 +156,7 @@ func (x *Index) whereIs(s *state) geo.Vec {
 	return x.tree.leaves[s.leaf].entries[s.place].at
 }
 
-// Remove forgets a vehicle and says whether it was known.
+// Remove forgets a vehicle and reports whether it was known.
 func (x *Index) Remove(id string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

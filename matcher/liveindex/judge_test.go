@@ -310,7 +310,7 @@ func TestUpsertKeepsEveryField(t *testing.T) {
 }
 
 // A fix is not younger than the report that brought it, whatever the device's
-// clock says: its age is never negative, and its clock's error is known.
+// clock shows: its age is never negative, and its clock's error is known.
 func TestFixIsNotTakenAfterItsReport(t *testing.T) {
 	x := liveindex.New(nil)
 	v := wire.View{VehicleID: "a", DeviceTimeMS: 50_000, SeenTimeMS: 10_000, DeviceClockAheadMS: 1000}

@@ -151,7 +151,7 @@ type search struct {
 	lastDistanceM float64
 }
 
-// run visits cubes by lower bound until the bound says that no better vehicle
+// run visits cubes by lower bound until the bound shows that no better vehicle
 // is left; the package comment has the argument.
 func (s *search) run() {
 	s.lastAt = geo.Vec{X: math.NaN()}
@@ -162,21 +162,21 @@ func (s *search) run() {
 			return
 		}
 		switch {
-		case c.node.kids == nil:
+		case c.node.children == nil:
 			s.scan(c.node)
 			continue
 		case c.node.pile != nil:
 			s.walkPile(c.node, c.node.pile)
 			continue
 		}
-		for i := range c.node.kids {
-			kid := c.node.kids[i].Load()
-			if kid == nil {
+		for i := range c.node.children {
+			child := c.node.children[i].Load()
+			if child == nil {
 				continue
 			}
-			lo, hi := c.node.kidBounds(i)
+			lo, hi := c.node.childBounds(i)
 			if bound := geo.BoxChord2(s.place, lo, hi); bound <= s.limit && (s.within == nil || s.within.mayHold(lo, hi)) {
-				s.push(cube{bound, kid})
+				s.push(cube{bound, child})
 			}
 		}
 	}
@@ -186,19 +186,19 @@ func (s *search) run() {
 // stand on one spot and are not predicted elsewhere, the first leaf with an id above the worst kept ends it:
 // the others have the same distance and higher ids.
 func (s *search) walkPile(n *node, p *pile) (done bool) {
-	if n.kids == nil {
+	if n.children == nil {
 		s.scan(n)
 		return len(s.best) == s.want && s.reachM == 0 && !p.mixed.Load() && s.idsBehind(n, geo.Distance(s.place, p.at), s.best[0])
 	}
-	for i := range n.kids {
-		if kid := n.kids[i].Load(); kid != nil && s.walkPile(kid, p) {
+	for i := range n.children {
+		if child := n.children[i].Load(); child != nil && s.walkPile(child, p) {
 			return true
 		}
 	}
 	return false
 }
 
-// idsBehind says whether a leaf has an id that comes behind c at a distance.
+// idsBehind reports whether a leaf has an id that comes behind c at a distance.
 // Whose id it is does not matter: one not yet born will do.
 func (s *search) idsBehind(leaf *node, distanceM float64, c candidate) bool {
 	for i := range leaf.entries {
@@ -307,18 +307,18 @@ func (s *search) siftUp(i int) {
 
 func (s *search) siftDown() {
 	for i := 0; ; {
-		kid := 2*i + 1
-		if kid >= len(s.best) {
+		child := 2*i + 1
+		if child >= len(s.best) {
 			return
 		}
-		if kid+1 < len(s.best) && s.compare(s.best[kid+1], s.best[kid]) > 0 {
-			kid++
+		if child+1 < len(s.best) && s.compare(s.best[child+1], s.best[child]) > 0 {
+			child++
 		}
-		if s.compare(s.best[i], s.best[kid]) >= 0 {
+		if s.compare(s.best[i], s.best[child]) >= 0 {
 			return
 		}
-		s.best[i], s.best[kid] = s.best[kid], s.best[i]
-		i = kid
+		s.best[i], s.best[child] = s.best[child], s.best[i]
+		i = child
 	}
 }
 
@@ -349,18 +349,18 @@ func (s *search) pop() cube {
 	}
 	i := 0
 	for {
-		kid := 2*i + 1
-		if kid >= len(h) {
+		child := 2*i + 1
+		if child >= len(h) {
 			break
 		}
-		if kid+1 < len(h) && h[kid+1].bound < h[kid].bound {
-			kid++
+		if child+1 < len(h) && h[child+1].bound < h[child].bound {
+			child++
 		}
-		if last.bound <= h[kid].bound {
+		if last.bound <= h[child].bound {
 			break
 		}
-		h[i] = h[kid]
-		i = kid
+		h[i] = h[child]
+		i = child
 	}
 	h[i] = last
 	return top

@@ -79,7 +79,7 @@ func TestPagesOfALargeFleet(t *testing.T) {
 	}
 }
 
-// Whoever is there all the while is on exactly one page of a walk, though others
+// A vehicle that is there all the while is on exactly one page of a walk, though others
 // come and go around them.
 func TestPagesWhileVehiclesComeAndGo(t *testing.T) {
 	x := liveindex.New(nil)

@@ -72,7 +72,7 @@ func crookedDrive(n int, has gpsfilter.Fields) []gpsfilter.Fix {
 	return fixes
 }
 
-// predictedBy is what an index says of a vehicle that was published so.
+// predictedBy is what an index returns for a vehicle that was published so.
 func predictedBy(t *testing.T, x *liveindex.Index, e gpsfilter.Estimate, aheadMS int64) liveindex.Hit {
 	v := wire.View{VehicleID: "v", DeviceTimeMS: e.TimeMS}
 	v.LatDeg, v.LonDeg = e.LatDeg, e.LonDeg

@@ -16,7 +16,7 @@ import (
 
 // TestPredictedRankAgainstBruteForce drives every vehicle on by itself, by
 // geo.Destination, and compares.
-// onPole says whether a place is so near to a pole (6 mm) that a heading there
+// onPole reports whether a place is so near to a pole (6 mm) that a heading there
 // means nothing: such a vehicle is not driven on.
 func onPole(latDeg float64) bool { return math.Cos(latDeg*math.Pi/180) < 1e-9 }
 

@@ -12,7 +12,7 @@ const (
 	// 2^(1-maxLevel) earth radii, 12 mm. What is still too many for a leaf is a
 	// pile and is split by id.
 	maxLevel = 30
-	// idLevels is how many levels of a pile three bits of the id each can tell
+	// idLevels is how many levels of a pile three bits of the id each can distinguish
 	// apart: 64 characters of it.
 	idLevels = 64 * 8 / 3
 	// leafMax is how many live entries a leaf holds before it is split.
@@ -50,15 +50,15 @@ const (
 // node is a cube of the octree. A node that readers may see never changes its
 // kind: a leaf that is split, grown or merged is replaced.
 type node struct {
-	parent  *node // the writer's
-	kids    *[8]atomic.Pointer[node]
-	entries []entry
+	parent   *node // the writer's
+	children *[8]atomic.Pointer[node]
+	entries  []entry
 	// lastBorn is the latest birth among the entries, or later. It is read and
 	// written atomically.
 	lastBorn   uint64
 	ix, iy, iz uint32 // the cube's place on the grid of its level, or of maxLevel if that is above
 	level      uint8
-	slot       uint8 // which of its parent's kids it is
+	slot       uint8 // which of its parent's children it is
 	// pile is set in an inner node of maxLevel.
 	pile *pile
 	// What follows is the writer's, and a leaf's.
@@ -68,7 +68,7 @@ type node struct {
 	freeHead uint32 // place of the first free entry plus one, 0 if there is none
 }
 
-// pile says whether all vehicles in one of the smallest cubes stand on one spot.
+// pile reports whether all vehicles in one of the smallest cubes stand on one spot.
 type pile struct {
 	at    geo.Vec
 	mixed atomic.Bool // someone has stood elsewhere
@@ -91,25 +91,25 @@ func grid(v float64) uint32 {
 	return uint32(min(i, cells-1))
 }
 
-// kidBounds returns two corners of the cube of an inner node's i-th eighth,
+// childBounds returns two corners of the cube of an inner node's i-th eighth,
 // which need not have a node. All the arithmetic is exact.
-func (n *node) kidBounds(i int) (lo, hi geo.Vec) {
+func (n *node) childBounds(i int) (lo, hi geo.Vec) {
 	side := math.Float64frombits(uint64(1023-int(n.level)) << 52) // 2^(-level)
 	edge := func(parent uint32, bit int) float64 { return float64(float64(parent<<1|uint32(bit&1))*side) - 1 }
 	lo = geo.Vec{X: edge(n.ix, i), Y: edge(n.iy, i>>1), Z: edge(n.iz, i>>2)}
 	return lo, geo.Vec{X: lo.X + side, Y: lo.Y + side, Z: lo.Z + side}
 }
 
-// holds says whether a spot lies in the node's cube. In a pile it answers for
+// holds reports whether a spot lies in the node's cube. In a pile it answers for
 // any id, which is enough for a vehicle that was in it before.
 func (n *node) holds(p spot) bool {
 	s := maxLevel - min(n.level, maxLevel)
 	return p.x>>s == n.ix && p.y>>s == n.iy && p.z>>s == n.iz
 }
 
-// kidIndex says which kid of an inner node a spot belongs to. The kids of a
+// childIndex returns which child of an inner node a spot belongs to. The children of a
 // pile's nodes are in the order of their ids.
-func (n *node) kidIndex(p spot) int {
+func (n *node) childIndex(p spot) int {
 	if n.level >= maxLevel {
 		return idBits(p.id, int(n.level-maxLevel))
 	}
@@ -141,7 +141,7 @@ type tree struct {
 }
 
 func newTree(states *slab[state], idOf func(uint32) string) *tree {
-	return &tree{root: &node{kids: new([8]atomic.Pointer[node])}, states: states, idOf: idOf}
+	return &tree{root: &node{children: new([8]atomic.Pointer[node])}, states: states, idOf: idOf}
 }
 
 // leafFor returns the leaf for a spot, making one if there is none. It looks from a node on, which is best near by: a
@@ -151,13 +151,13 @@ func (t *tree) leafFor(from *node, p spot) *node {
 	for n != t.root && !n.holds(p) {
 		n = n.parent
 	}
-	for n.kids != nil {
+	for n.children != nil {
 		n = t.leafBelow(n, p)
 	}
 	return n
 }
 
-// become makes a new node the i-th kid of parent, but does not link it.
+// become makes a new node the i-th child of parent, but does not link it.
 func (n *node) become(parent *node, i int) {
 	n.parent, n.level, n.slot = parent, parent.level+1, uint8(i)
 	n.ix, n.iy, n.iz = parent.ix, parent.iy, parent.iz
@@ -198,7 +198,7 @@ func (t *tree) dropNumber(n *node) {
 	t.free = append(t.free, n.number)
 }
 
-// resize gives an unpublished leaf room for at least capacity entries, all free.
+// resize gives an unpublished leaf space for at least capacity entries, all free.
 func (n *node) resize(capacity int) {
 	// append rounds up to what the allocator hands out anyway.
 	n.entries = append([]entry(nil), make([]entry, capacity)...)
@@ -219,7 +219,7 @@ func (n *node) takeFree() uint32 {
 }
 
 // copyFrom moves an entry that is in use from another leaf into one that is not
-// yet published, and tells its state where it went.
+// yet published, and stores in its state where it went.
 func (t *tree) copyFrom(n *node, e *entry) {
 	i := n.takeFree()
 	n.entries[i] = *e
@@ -232,7 +232,7 @@ func (t *tree) copyFrom(n *node, e *entry) {
 }
 
 // eachUsed calls fn for each entry of a leaf that is not free. Which are free
-// is what the list of free ones says: their death alone does not tell.
+// is known from the list of free ones only, not from their being dead.
 func (n *node) eachUsed(fn func(*entry)) {
 	if n.used == 0 {
 		return
@@ -250,7 +250,7 @@ func (n *node) eachUsed(fn func(*entry)) {
 
 // replace links a node that was made in place of another, which stays as it is
 // for the readers that hold it.
-func (t *tree) replace(by *node) { by.parent.kids[by.slot].Store(by) }
+func (t *tree) replace(by *node) { by.parent.children[by.slot].Store(by) }
 
 // spaceFor returns a leaf with a free entry for a spot in the given leaf. Small
 // leaves grow in small steps, which keeps memory low; large ones grow in large
@@ -270,24 +270,24 @@ func (t *tree) spaceFor(n *node, p spot) *node {
 	return n
 }
 
-// tooFull says whether a leaf is better split than grown.
+// tooFull reports whether a leaf is better split than grown.
 func (t *tree) tooFull(leaf *node) bool {
 	return leaf.live >= leafMax && leaf.level < maxLevel+idLevels
 }
 
-// leafBelow returns the kid of an inner node for a spot, making an empty leaf
+// leafBelow returns the child of an inner node for a spot, making an empty leaf
 // if there is none.
 func (t *tree) leafBelow(n *node, p spot) *node {
-	i := n.kidIndex(p)
-	if kid := n.kids[i].Load(); kid != nil {
-		return kid
+	i := n.childIndex(p)
+	if child := n.children[i].Load(); child != nil {
+		return child
 	}
-	kid := t.newLeaf(n, i, 2)
-	n.kids[i].Store(kid)
-	return kid
+	child := t.newLeaf(n, i, 2)
+	n.children[i].Store(child)
+	return child
 }
 
-// resized replaces a leaf by one with room for capacity entries.
+// resized replaces a leaf by one with space for capacity entries.
 func (t *tree) resized(old *node, capacity int) *node {
 	n := inPlaceOf(old)
 	n.number = old.number
@@ -301,8 +301,8 @@ func (t *tree) resized(old *node, capacity int) *node {
 // split replaces a leaf by an inner node with its entries in new leaves.
 func (t *tree) split(old *node) *node {
 	n := inPlaceOf(old)
-	n.kids = new([8]atomic.Pointer[node])
-	kidOf := func(e *entry) int { return n.kidIndex(spotOf(e.at, t.idOf(t.states.at(e.state).vehicle))) }
+	n.children = new([8]atomic.Pointer[node])
+	kidOf := func(e *entry) int { return n.childIndex(spotOf(e.at, t.idOf(t.states.at(e.state).vehicle))) }
 	var counts [8]int
 	old.eachUsed(func(e *entry) {
 		counts[kidOf(e)]++
@@ -312,14 +312,14 @@ func (t *tree) split(old *node) *node {
 	})
 	for i, count := range counts {
 		if count > 0 {
-			n.kids[i].Store(t.newLeaf(n, i, count+2))
+			n.children[i].Store(t.newLeaf(n, i, count+2))
 		}
 	}
-	old.eachUsed(func(e *entry) { t.copyFrom(n.kids[kidOf(e)].Load(), e) })
+	old.eachUsed(func(e *entry) { t.copyFrom(n.children[kidOf(e)].Load(), e) })
 	t.dropNumber(old)
-	for i := range n.kids {
-		if kid := n.kids[i].Load(); kid != nil && t.tooFull(kid) {
-			t.split(kid)
+	for i := range n.children {
+		if child := n.children[i].Load(); child != nil && t.tooFull(child) {
+			t.split(child)
 		}
 	}
 	t.replace(n)
@@ -363,13 +363,13 @@ func (t *tree) freed(n *node, place uint32) {
 	}
 }
 
-// unlink removes an empty leaf and the inner nodes that it leaves without kids.
+// unlink removes an empty leaf and the inner nodes that it leaves without children.
 func (t *tree) unlink(n *node) {
 	t.dropNumber(n)
 	for n != t.root {
-		n.parent.kids[n.slot].Store(nil)
-		for i := range n.parent.kids {
-			if n.parent.kids[i].Load() != nil {
+		n.parent.children[n.slot].Store(nil)
+		for i := range n.parent.children {
+			if n.parent.children[i].Load() != nil {
 				return
 			}
 		}
@@ -377,16 +377,16 @@ func (t *tree) unlink(n *node) {
 	}
 }
 
-// merge replaces an inner node by a leaf if its kids are leaves with few
-// entries, and says whether it did.
+// merge replaces an inner node by a leaf if its children are leaves with few
+// entries, and reports whether it did.
 func (t *tree) merge(n *node) bool {
 	if n == t.root {
 		return false
 	}
 	used := 0
-	for i := range n.kids {
-		if kid := n.kids[i].Load(); kid != nil {
-			if used += int(kid.used); kid.kids != nil || used > leafMerge {
+	for i := range n.children {
+		if child := n.children[i].Load(); child != nil {
+			if used += int(child.used); child.children != nil || used > leafMerge {
 				return false
 			}
 		}
@@ -394,10 +394,10 @@ func (t *tree) merge(n *node) bool {
 	leaf := inPlaceOf(n)
 	t.number(leaf)
 	leaf.resize(used + 2)
-	for i := range n.kids {
-		if kid := n.kids[i].Load(); kid != nil {
-			kid.eachUsed(func(e *entry) { t.copyFrom(leaf, e) })
-			t.dropNumber(kid)
+	for i := range n.children {
+		if child := n.children[i].Load(); child != nil {
+			child.eachUsed(func(e *entry) { t.copyFrom(leaf, e) })
+			t.dropNumber(child)
 		}
 	}
 	t.replace(leaf)

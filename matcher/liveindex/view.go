@@ -9,7 +9,7 @@ import (
 )
 
 // View follows the vehicles inside an area for one watcher. One goroutine at a
-// time may use it. It remembers whom it told of, in about 80 bytes and the id
+// time may use it. It remembers which vehicles it sent, in about 80 bytes and the id
 // for each, and about as many that have left.
 type View struct {
 	index *Index
@@ -17,7 +17,7 @@ type View struct {
 	// aging is set if the filter has a MinFixTimeMS, so that vehicles leave
 	// by growing old.
 	aging  bool
-	held   map[string]told
+	held   map[string]sent
 	number uint32 // of the last update
 
 	// departed are those who left, in order. Who left in the updates up to
@@ -28,8 +28,8 @@ type View struct {
 	ages ages // all who are held are in it, if aging
 }
 
-// told is what a View last told of a vehicle.
-type told struct {
+// sent is what a View last sent of a vehicle.
+type sent struct {
 	born uint64
 	at   uint32 // the number of that update
 	seen uint32 // the number of the last Rescan that met it
@@ -43,18 +43,18 @@ type departure struct {
 // minDeparted is how many departures a View remembers at least.
 const minDeparted = 256
 
-// NewView returns a view of an area that has told nothing yet.
+// NewView returns a view of an area that has sent nothing yet.
 func (x *Index) NewView(a *Area) *View {
-	return &View{index: x, area: a, held: map[string]told{}}
+	return &View{index: x, area: a, held: map[string]sent{}}
 }
 
 // Len is the number of vehicles that were inside at the last update.
 func (v *View) Len() int { return len(v.held) }
 
-// Reset has the view forget what it has told, as if it were new; only the
+// Reset has the view forget what it has sent, as if it were new; only the
 // numbers of its updates go on.
 func (v *View) Reset() {
-	v.held, v.departed, v.ages = map[string]told{}, nil, ages{}
+	v.held, v.departed, v.ages = map[string]sent{}, nil, ages{}
 	v.forgotten = v.number + 1
 }
 
@@ -73,10 +73,10 @@ func (v *View) Rescan(f Filter) (changed []Vehicle, left []string) {
 	x.eachWithin(r, version, v.area, f, func(s *state) {
 		id := x.vehicles.at(s.vehicle).id()
 		if last, ok := v.held[id]; ok && last.born == s.born {
-			v.held[id] = told{s.born, last.at, v.number}
+			v.held[id] = sent{s.born, last.at, v.number}
 			return
 		}
-		changed = v.tell(s, changed)
+		changed = v.include(s, changed)
 	})
 	r.unpin()
 	for id, t := range v.held {
@@ -113,7 +113,7 @@ func (v *View) Touch(ids []string, f Filter) (changed []Vehicle, left []string) 
 			v.area.shape.holds(geo.Unit(s.latDeg, s.lonDeg), s)
 		switch {
 		case inside && (!held || last.born != s.born):
-			changed = v.tell(s, changed)
+			changed = v.include(s, changed)
 		case !inside && held:
 			left = append(left, id)
 		}
@@ -133,7 +133,7 @@ func (v *View) Touch(ids []string, f Filter) (changed []Vehicle, left []string) 
 }
 
 // Resume returns what has changed since an earlier update of that number, and
-// may name vehicles that left after they entered since. It is false, and tells
+// may name vehicles that left after they entered since. It is false, and reports
 // nothing, when the view does not remember.
 func (v *View) Resume(from uint32, f Filter) (changed []Vehicle, left []string, ok bool) {
 	if from == 0 || from > v.number || from < v.forgotten {
@@ -146,7 +146,7 @@ func (v *View) Resume(from uint32, f Filter) (changed []Vehicle, left []string, 
 		if t.at <= from {
 			continue
 		}
-		// One that was removed since is told to have left next time.
+		// One that was removed since is reported to have left next time.
 		if s := v.index.newest(id); s != nil {
 			changed = append(changed, Vehicle{})
 			v.index.read(s, &changed[len(changed)-1])
@@ -162,10 +162,10 @@ func (v *View) Resume(from uint32, f Filter) (changed []Vehicle, left []string, 
 	return changed, slices.Compact(left), true
 }
 
-// tell notes that a vehicle is told in this update and appends its state.
-func (v *View) tell(s *state, to []Vehicle) []Vehicle {
+// include notes that a vehicle is sent in this update and appends its state.
+func (v *View) include(s *state, to []Vehicle) []Vehicle {
 	id := v.index.vehicles.at(s.vehicle).id()
-	v.held[id] = told{s.born, v.number, v.number}
+	v.held[id] = sent{s.born, v.number, v.number}
 	if v.aging {
 		v.ages.add(s.fixTimeMS(), id)
 	}

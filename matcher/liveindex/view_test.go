@@ -134,7 +134,7 @@ func TestViewForgetsDepartures(t *testing.T) {
 	require.NoError(t, err)
 	view := x.NewView(world)
 	_, _, ok := view.Resume(0, liveindex.Filter{})
-	require.False(t, ok, "it has told nothing yet")
+	require.False(t, ok, "it has sent nothing yet")
 	view.Rescan(liveindex.Filter{})
 	remembers := func(from uint32) bool {
 		_, _, ok := view.Resume(from, liveindex.Filter{})
@@ -154,7 +154,7 @@ func TestViewForgetsDepartures(t *testing.T) {
 	require.True(t, remembers(view.Number()-100))
 	require.Zero(t, view.Len())
 	view.Reset()
-	require.False(t, remembers(view.Number()), "it has told nothing again")
+	require.False(t, remembers(view.Number()), "it has sent nothing again")
 	view.Rescan(liveindex.Filter{})
 	require.True(t, remembers(view.Number()))
 }

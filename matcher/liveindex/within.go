@@ -28,26 +28,26 @@ func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn 
 
 // descend calls fn for every leaf that may have something of a shape in it.
 func (x *Index) descend(n *node, within shape, fn func(leaf *node)) {
-	if n.kids == nil {
+	if n.children == nil {
 		fn(n)
 		return
 	}
-	for i := range n.kids {
-		kid := n.kids[i].Load()
-		if kid == nil {
+	for i := range n.children {
+		child := n.children[i].Load()
+		if child == nil {
 			continue
 		}
 		if n.level < maxLevel {
-			if lo, hi := n.kidBounds(i); !within.mayHold(lo, hi) {
+			if lo, hi := n.childBounds(i); !within.mayHold(lo, hi) {
 				continue
 			}
 		}
-		x.descend(kid, within, fn)
+		x.descend(child, within, fn)
 	}
 }
 
 // Within appends to dst the first n vehicles by id that are inside an area and
-// pass a filter, and says how many there are in all, as of one moment.
+// pass a filter, and how many there are in all, as of one moment.
 func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle, total int) {
 	r, version := x.pin()
 	defer r.unpin()
@@ -104,13 +104,13 @@ func (a *Area) cover(n *node, level, most int, out *[]Cube) bool {
 		return len(*out) <= most
 	}
 	for i := range 8 {
-		lo, hi := n.kidBounds(i)
+		lo, hi := n.childBounds(i)
 		if !geo.MeetsSphere(lo, hi) || !a.shape.mayHold(lo, hi) {
 			continue
 		}
-		var kid node
-		kid.become(n, i)
-		if !a.cover(&kid, level, most, out) {
+		var child node
+		child.become(n, i)
+		if !a.cover(&child, level, most, out) {
 			return false
 		}
 	}

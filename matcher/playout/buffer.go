@@ -212,7 +212,7 @@ func (t *Buffer) played(nowMS int64) int {
 	return n
 }
 
-// drop removes the first n fixes. Players that had some of them to come count
+// drop removes the first n fixes. Cursors that had some of them to come count
 // them as skipped. Wanted fixes go because there were too many; the others are so old that
 // every head has passed them.
 func (t *Buffer) drop(n int, wanted bool) {

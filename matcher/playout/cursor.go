@@ -69,7 +69,7 @@ func (p *Cursor) begin(nowMS int64) (fix Fix, ok bool) {
 }
 
 // Resume sets the head behind the last fix that an earlier call sent and
-// returns that fix, or says that the buffer does not hold what followed.
+// returns that fix, or reports that the buffer does not hold what followed.
 func (p *Cursor) Resume(nowMS int64, from Position) (fix Fix, ok bool) {
 	t := p.buffer
 	t.mu.Lock()
@@ -137,7 +137,7 @@ func (p *Cursor) until(deviceTimeMS, target int64) time.Duration {
 	return time.Duration(deviceTimeMS-target) * time.Millisecond
 }
 
-// Message says where the play-out stands with a fix, and what was skipped since
+// Message is where the play-out stands with a fix, and what was skipped since
 // the last time.
 func (p *Cursor) Message(nowMS, deviceTimeMS int64) *starlingv1.Playback {
 	t := p.buffer
@@ -175,7 +175,7 @@ type Position struct {
 // NewCursor returns a cursor that is so far behind. It must join a buffer.
 func NewCursor(delay time.Duration) *Cursor { return &Cursor{delay: delay} }
 
-// Apply makes a vehicle's state that of a fix, in what a fix says.
+// Apply makes a vehicle's state that of a fix, in what a fix carries.
 func (f *Fix) Apply(v *liveindex.Vehicle, cursor *h3.Cursor) {
 	if v.Cell != 0 {
 		// A position that was published is inside H3's domain.

@@ -44,7 +44,7 @@ func (c *Counts) Total() (n int32) {
 	return n
 }
 
-// Choice says which vehicles count. The zero value means all.
+// Choice is which vehicles count. The zero value means all.
 type Choice struct {
 	// Availabilities are those that count; empty means all.
 	Availabilities []starlingv1.Availability
@@ -88,9 +88,9 @@ type Tree struct {
 
 // node is a cell that has vehicles.
 type node struct {
-	cell   h3.Cell
-	counts Counts
-	kids   [7]*node
+	cell     h3.Cell
+	counts   Counts
+	children [7]*node
 }
 
 // New returns the counts of an empty fleet at resolutions 0 to finest. If
@@ -144,7 +144,7 @@ func (t *Tree) Apply(c *liveindex.Change) {
 	}
 }
 
-// published says whether the cell that a vehicle was published with is fine
+// published reports whether the cell that a vehicle was published with is fine
 // enough to count by.
 func (t *Tree) published(cell h3.Cell) bool { return cell != 0 && cell.Resolution() >= t.finest }
 
@@ -175,7 +175,7 @@ func (t *Tree) add(cell h3.Cell, first int, v *liveindex.Standing, n int32) {
 	at := &t.roots[cell.Base()]
 	for r := 0; r <= t.finest; r++ {
 		if r > 0 {
-			at = &(*at).kids[cell.Digit(r)]
+			at = &(*at).children[cell.Digit(r)]
 		}
 		if r < first {
 			continue
@@ -211,7 +211,7 @@ func (t *Tree) At(cell h3.Cell) Counts {
 func (t *Tree) find(cell h3.Cell) *node {
 	n := t.roots[cell.Base()]
 	for r := 1; n != nil && r <= cell.Resolution(); r++ {
-		n = n.kids[cell.Digit(r)]
+		n = n.children[cell.Digit(r)]
 	}
 	return n
 }
@@ -223,7 +223,7 @@ func (t *Tree) find(cell h3.Cell) *node {
 func (t *Tree) Page(resolution int, after h3.Cell, within Area, choice Choice, n int, dst []Cell) (page []Cell, next h3.Cell) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	p := pager{resolution: resolution, after: after, choice: choice, room: n, cells: dst}
+	p := pager{resolution: resolution, after: after, choice: choice, capacity: n, cells: dst}
 	if len(within) == 0 {
 		for _, root := range t.roots {
 			p.visit(root)
@@ -244,8 +244,8 @@ type pager struct {
 	resolution int
 	after      h3.Cell
 	choice     Choice
-	room       int
-	full       bool // there is one more than there is room for
+	capacity   int
+	full       bool // there is one more than fits
 	cells      []Cell
 }
 
@@ -258,16 +258,16 @@ func (p *pager) visit(n *node) {
 		return
 	}
 	if n.cell.Resolution() < p.resolution {
-		for _, kid := range n.kids {
-			p.visit(kid)
+		for _, child := range n.children {
+			p.visit(child)
 		}
 		return
 	}
-	if p.room == 0 {
+	if p.capacity == 0 {
 		p.full = true
 		return
 	}
-	p.room--
+	p.capacity--
 	p.cells = append(p.cells, Cell{n.cell, counts})
 }
 

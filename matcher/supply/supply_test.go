@@ -37,7 +37,7 @@ func ancestor(t require.TestingT, cell ourh3.Cell, resolution int) ourh3.Cell {
 
 type judge map[string]wire.View
 
-// count is what a look at every vehicle says.
+// count is what a look at every vehicle finds.
 func (j judge) count(t require.TestingT, resolution, finest int, within []ourh3.Cell, choice supply.Choice) []supply.Cell {
 	counts := map[ourh3.Cell]supply.Counts{}
 	for _, v := range j {
@@ -92,15 +92,15 @@ func places() *rapid.Generator[[2]float64] {
 
 // TestCountsAgainstBruteForce moves a fleet, changes what vehicles are, forgets
 // some, and compares the counts of random areas with a look at every vehicle,
-// and the changes told with the differences.
+// and the changes reported with the differences.
 func TestCountsAgainstBruteForce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		finest := rapid.IntRange(0, 10).Draw(t, "finest")
 		published := rapid.IntRange(0, 12).Draw(t, "published")
-		told := map[ourh3.Cell]bool{}
+		reported := map[ourh3.Cell]bool{}
 		tree := supply.New(finest, func(r int, cell ourh3.Cell) {
 			require.Equal(t, r, h3.Cell(cell).Resolution())
-			told[cell] = true
+			reported[cell] = true
 		})
 		index, fleet := liveindex.New(tree.Apply), judge{}
 		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
@@ -108,7 +108,7 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 			for r := range before {
 				before[r] = fleet.count(t, r, finest, nil, supply.Choice{})
 			}
-			clear(told)
+			clear(reported)
 			for range rapid.IntRange(1, 25).Draw(t, "changes") {
 				id := fmt.Sprint("v", rapid.IntRange(0, 30).Draw(t, "id"))
 				if rapid.IntRange(0, 7).Draw(t, "forget") == 0 {
@@ -136,7 +136,7 @@ func TestCountsAgainstBruteForce(t *testing.T) {
 				require.Equal(t, want, got)
 				nodes += len(want)
 				for _, c := range differences(before[r], want) {
-					require.True(t, told[c], "%x changed unsaid", c)
+					require.True(t, reported[c], "%x changed unreported", c)
 				}
 			}
 			require.Equal(t, nodes, tree.Len())

@@ -38,12 +38,12 @@ func TestSearchNearest(t *testing.T) {
 	v.Verdict, v.Cell = starlingv1.Verdict_VERDICT_ACCEPTED, 0x8928308280fffff
 	v.HasAttributes, v.Attributes = true, wire.Attributes{Type: "van", Seats: 8, Tags: []string{"pets"}}
 	v.Counts = wire.FixCounts{Accepted: 9, Duplicate: 1, Conflict: 2, Late: 3}
-	w.tell(v)
-	w.tell(w.at("near", 10.001, 20))
-	w.tell(w.at("far", -80, 20))
+	w.report(v)
+	w.report(w.at("near", 10.001, 20))
+	w.report(w.at("far", -80, 20))
 	silent := w.at("silent", 10, 20)
 	silent.DeviceTimeMS = 0 // has no position
-	w.tell(silent)
+	w.report(silent)
 	w.tickAll()
 	s := w.startReady()
 
@@ -85,7 +85,7 @@ func TestSearchBounds(t *testing.T) {
 	w := newWorld(t)
 	for i := range 30 {
 		lat, lon := geo.Destination(10, 20, 90, float64(i)*100)
-		w.tell(w.at(fmt.Sprintf("v%02d", i), lat, lon))
+		w.report(w.at(fmt.Sprintf("v%02d", i), lat, lon))
 	}
 	s := w.startReady()
 	place := &starlingv1.Place{Latitude: 10, Longitude: 20}
@@ -103,7 +103,7 @@ func TestSearchFilters(t *testing.T) {
 		v := w.at(id, 1, 1)
 		v.Availability, v.DeviceTimeMS = a, v.DeviceTimeMS-ageMS
 		v.HasAttributes, v.Attributes = true, wire.Attributes{Type: kind, Seats: seats, Tags: tags}
-		w.tell(v)
+		w.report(v)
 	}
 	const free, ride = starlingv1.Availability_AVAILABILITY_FREE, starlingv1.Availability_AVAILABILITY_ON_RIDE
 	add("a", free, "van", 8, 0, "pets", "quiet")
@@ -137,7 +137,7 @@ func TestSearchFilters(t *testing.T) {
 
 func TestStalePartitionsAreNamed(t *testing.T) {
 	w := newWorld(t)
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	p := partitionOf("a")
 	s := w.startReady()
 	stale := func() []int32 {
@@ -277,7 +277,7 @@ func TestListVehicles(t *testing.T) {
 	var want []string
 	for i := range 95 {
 		id := fmt.Sprint("v", i)
-		w.tell(w.at(id, float64(i)/2, 1))
+		w.report(w.at(id, float64(i)/2, 1))
 		want = append(want, "vehicles/"+id)
 	}
 	slices.Sort(want)
@@ -290,8 +290,8 @@ func TestListVehicles(t *testing.T) {
 	n := 0
 	got := walk(t, s, 10, func() {
 		n++
-		w.tell(w.at("v5", 50, 50))
-		w.tell(w.at(fmt.Sprint("new", n), 1, 1))
+		w.report(w.at("v5", 50, 50))
+		w.report(w.at(fmt.Sprint("new", n), 1, 1))
 		due := w.next(partitionOf("v94"))
 		due.Dues = []wire.Due{{VehicleID: "v94", Forgotten: true}}
 		w.append(partitionOf("v94"), due)
@@ -311,7 +311,7 @@ func TestListVehiclesKeepsPagesSmall(t *testing.T) {
 	for i := range n {
 		v := w.at(fmt.Sprintf("v%04d", i), 1, 1)
 		v.HasAttributes, v.Attributes = true, wire.Attributes{Tags: tags}
-		w.tell(v)
+		w.report(v)
 	}
 	s := w.startReady()
 	require.Len(t, walk(t, s, 10_000, func() {}), n)
@@ -332,13 +332,13 @@ func TestWatchVehicle(t *testing.T) {
 		return r
 	}
 	require.True(t, recv().Unknown)
-	w.tell(w.at("a", 1, 1))
+	w.report(w.at("a", 1, 1))
 	r := recv()
 	require.False(t, r.Unknown)
 	require.Equal(t, 1.0, r.Vehicle.Position.Latitude)
 	require.False(t, r.Stale)
-	w.tell(w.at(sibling("a"), 3, 3)) // not watched
-	w.tell(w.at("a", 2, 2))
+	w.report(w.at(sibling("a"), 3, 3)) // not watched
+	w.report(w.at("a", 2, 2))
 	require.Equal(t, 2.0, recv().Vehicle.Position.Latitude)
 	w.pass(time.Minute)
 	require.True(t, recv().Stale)
@@ -348,7 +348,7 @@ func TestWatchVehicle(t *testing.T) {
 	due.Dues = []wire.Due{{VehicleID: "a", Forgotten: true}}
 	w.append(partitionOf("a"), due)
 	require.True(t, recv().Unknown)
-	w.tell(w.at("a", 4, 4))
+	w.report(w.at("a", 4, 4))
 	require.Equal(t, 4.0, recv().Vehicle.Position.Latitude)
 
 	s.stop()
@@ -366,7 +366,7 @@ func TestSlowWatcherGetsTheNewest(t *testing.T) {
 		tags[i] = strings.Repeat("x", 2000) // fills the windows sooner
 	}
 	v.HasAttributes, v.Attributes = true, wire.Attributes{Tags: tags}
-	w.tell(v)
+	w.report(v)
 	s := w.startReady()
 	soon, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -376,7 +376,7 @@ func TestSlowWatcherGetsTheNewest(t *testing.T) {
 	for i := 1; i <= changes; i++ {
 		v.LatDeg = float64(i) / changes
 		v.DeviceTimeMS++
-		w.tell(v)
+		w.report(v)
 	}
 	s.seen("a", v.DeviceTimeMS)
 	last, received := -1.0, 0

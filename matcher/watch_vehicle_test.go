@@ -18,31 +18,31 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// theatre is a matcher in a bubble of fake time, whose watchers are called
+// watchWorld is a matcher in a bubble of fake time, whose watchers are called
 // without a network between.
-type theatre struct {
+type watchWorld struct {
 	*world
 	t    *testing.T
 	role *matcher.Matcher
 }
 
 // metric is one of the first matcher's.
-func (th *theatre) metric(name string) float64 {
+func (th *watchWorld) metric(name string) float64 {
 	s := &service{t: th.t, registry: th.registries[th.role]}
 	return s.metric(name)
 }
 
-// inTheatre runs a test with time that passes only when all wait.
-func inTheatre(t *testing.T, test func(*testing.T, *theatre), change ...func(*matcher.Config)) {
+// inWatchWorld runs a test with time that passes only when all wait.
+func inWatchWorld(t *testing.T, test func(*testing.T, *watchWorld), change ...func(*matcher.Config)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.clock = time.Now
 		cfg := matcher.DefaultConfig()
-		cfg.StaleAfter = time.Hour // tests of staleness say otherwise
+		cfg.StaleAfter = time.Hour // tests of staleness set their own
 		for _, c := range change {
 			c(&cfg)
 		}
-		test(t, &theatre{world: w, t: t, role: w.run(t, cfg)})
+		test(t, &watchWorld{world: w, t: t, role: w.run(t, cfg)})
 	})
 }
 
@@ -64,57 +64,57 @@ func (w *world) run(t *testing.T, cfg matcher.Config) *matcher.Matcher {
 	return role
 }
 
-// audience is the client of one WatchVehicle call.
-type audience struct {
+// watchClient is the client of one WatchVehicle call.
+type watchClient struct {
 	grpc.ServerStream
 	t     *testing.T
 	ctx   context.Context
 	leave func()
 
-	mu   sync.Mutex
-	said []heard
+	mu        sync.Mutex
+	responses []received
 
 	// away makes the client take messages only when it is back.
 	away  chan struct{}
 	ended chan error
 }
 
-type heard struct {
+type received struct {
 	at time.Time
 	*starlingv1.WatchVehicleResponse
 }
 
-func (a *audience) Context() context.Context { return a.ctx }
+func (a *watchClient) Context() context.Context { return a.ctx }
 
-func (a *audience) Send(r *starlingv1.WatchVehicleResponse) error {
+func (a *watchClient) Send(r *starlingv1.WatchVehicleResponse) error {
 	if a.away != nil {
 		<-a.away
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.said = append(a.said, heard{time.Now(), r})
+	a.responses = append(a.responses, received{time.Now(), r})
 	return a.ctx.Err()
 }
 
-// heard is what came so far.
-func (a *audience) heard() []heard {
+// received is what came so far.
+func (a *watchClient) received() []received {
 	synctest.Wait()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.said
+	return a.responses
 }
 
 // forget drops the first messages.
-func (a *audience) forget(n int) {
-	heard := a.heard()
+func (a *watchClient) forget(n int) {
+	received := a.received()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.said = heard[n:]
+	a.responses = received[n:]
 }
 
 // watch opens a call and waits for its first message.
-func (th *theatre) watch(role *matcher.Matcher, delay time.Duration, token string) *audience {
-	a := &audience{t: th.t, ended: make(chan error, 1)}
+func (th *watchWorld) watch(role *matcher.Matcher, delay time.Duration, token string) *watchClient {
+	a := &watchClient{t: th.t, ended: make(chan error, 1)}
 	a.ctx, a.leave = context.WithCancel(ctx)
 	req := &starlingv1.WatchVehicleRequest{Name: "vehicles/a", ResumeToken: token}
 	if delay > 0 {
@@ -127,15 +127,15 @@ func (th *theatre) watch(role *matcher.Matcher, delay time.Duration, token strin
 }
 
 // end leaves the call and returns the token of its last message.
-func (a *audience) end() string {
+func (a *watchClient) end() string {
 	a.leave()
 	require.ErrorIs(a.t, <-a.ended, context.Canceled)
-	return a.heard()[len(a.heard())-1].ResumeToken
+	return a.received()[len(a.received())-1].ResumeToken
 }
 
 // upload reports fixes taken at device times, the last of which becomes the
-// live state. A fix's latitude tells its device time.
-func (th *theatre) upload(deviceTimes ...time.Time) {
+// live state. A fix's latitude encodes its device time.
+func (th *watchWorld) upload(deviceTimes ...time.Time) {
 	p := partitionOf("a")
 	r := th.next(p)
 	for _, at := range deviceTimes {
@@ -160,9 +160,9 @@ func seconds(n int, last time.Time) (out []time.Time) {
 	return out
 }
 
-// fixes are the device times heard, each checked to come with its own place.
-func (a *audience) fixes() (out []time.Time) {
-	for i, h := range a.heard() {
+// fixes are the device times received, each checked to come with its own position.
+func (a *watchClient) fixes() (out []time.Time) {
+	for i, h := range a.received() {
 		at := h.Vehicle.DeviceTime.AsTime()
 		require.Equal(a.t, latitude(at), h.Vehicle.Position.Latitude)
 		if i > 0 {
@@ -173,8 +173,8 @@ func (a *audience) fixes() (out []time.Time) {
 	return out
 }
 
-func (a *audience) skipped() (n int) {
-	for _, h := range a.heard() {
+func (a *watchClient) skipped() (n int) {
+	for _, h := range a.received() {
 		n += int(h.Playback.SkippedFixes)
 	}
 	return n
