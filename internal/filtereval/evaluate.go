@@ -75,7 +75,7 @@ func NewSuite(streams []Stream, nTruth int) *Suite {
 			}
 		}
 		for n := range uint64(Seeds) {
-			fixes, _ := Inject(at1, AllFaults(), 1_000_000+n+Seeds*uint64(i))
+			fixes, _ := Inject(at1, AllFaults(), 9_000_000+n+Seeds*uint64(i))
 			su.faulty = append(su.faulty, newRun(s, fixes))
 		}
 	}

@@ -202,7 +202,7 @@ func TestFilterOnAllDrives(t *testing.T) {
 		"streams worse than raw at p50 by more than 1, 5, 10 %": {0.06, 0.01, 0},
 		"with a reported velocity, p50 and p95 to raw":          {0.83, 0.80},
 		"faulted, p50 and p95 to a gated filter":                {0.92, 0.80},
-		"display path to truth, clean, faulted":                 {1.04, 1.35},
+		"display path to truth, clean, faulted":                 {1.04, 1.45},
 		"  without the first 10 s":                              {1.04, 1.07},
 		"heading moving, degrees, p50 p95":                      {0.5, 15},
 	}
