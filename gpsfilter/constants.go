@@ -10,7 +10,7 @@ import (
 // constants holds the numbers that the result depends on, one a line: value,
 // unit, source, meaning. A test keeps numbers out of the other files. Sources:
 //
-//   - fitted: chosen together on drives with truth; docs/gpsfilter.md says how,
+//   - fitted: chosen together on drives with truth; docs/gpsfilter.md describes how,
 //     and what half and one and a half of each does;
 //   - physical: what vehicles, receivers and the contract of the package are;
 //   - numerical: keeps learning and arithmetic within bounds.
@@ -100,7 +100,7 @@ type constants struct {
 	LeastMix      float64 `value:"1e-6" unit:"1" source:"numerical" meaning:"least share that is mixed"`
 	GridTolerance float64 `value:"1e-6" unit:"steps" source:"numerical" meaning:"how far from a grid a rounded coordinate may be"`
 	ReanchorM     float64 `value:"5000" unit:"m" source:"numerical" meaning:"distance at which the plane is moved under the vehicle"`
-	MaxAccuracyM  float64 `value:"1000000" unit:"m" source:"numerical" meaning:"largest accuracy that is told from a larger one"`
+	MaxAccuracyM  float64 `value:"1000000" unit:"m" source:"numerical" meaning:"accuracies beyond it are alike"`
 	MaxVar        float64 `value:"1e12" unit:"m²" source:"numerical" meaning:"largest variance"`
 }
 

@@ -7,7 +7,7 @@ package gpsfilter
 // Outputs of two versions may differ.
 const StateVersion = 4
 
-// Fields says which optional fields of a Fix were reported.
+// Fields marks which optional fields of a Fix were reported.
 type Fields uint8
 
 // Optional fields of a Fix.
@@ -83,7 +83,7 @@ type Diagnosis struct {
 	// accuracy that the device reports: 1 for an honest device, more for one
 	// that claims too much; 0 when it reports none.
 	AccuracyScale float64
-	// HasVelocity says whether the device has reported speed with heading
+	// HasVelocity reports whether the device has reported speed with heading
 	// lately; VelocityCredibility, from 0 to 1, is how far that predicts where
 	// the next positions are.
 	HasVelocity         bool

@@ -2,7 +2,7 @@ package gpsfilter
 
 import "math"
 
-// judge says whether a fix is used and, if it is, uses it. before is the mixture
+// judge reports whether a fix is used and, if it is, uses it. before is the mixture
 // of the models at the fix before. It returns the verdict and the normalised
 // distance.
 func (f *Filter) judge(s *working, m *measurement, before *mixture) (Verdict, float64) {
@@ -44,7 +44,7 @@ func (f *Filter) judge(s *working, m *measurement, before *mixture) (Verdict, fl
 	return VerdictAccepted, d
 }
 
-// isAlone says whether the fix is from a far coarser source than those before
+// isAlone reports whether the fix is from a far coarser source than those before
 // it, such as a cell among fixes of GPS. Until enough have come in a row, the
 // vehicle is better known without.
 func (f *Filter) isAlone(s *working, m *measurement) bool {
@@ -62,7 +62,7 @@ func (f *Filter) skip(s *working, m *measurement) {
 	f.carrySnap(s, m)
 }
 
-// isStale says whether the fix repeats a position although the vehicle drives.
+// isStale reports whether the fix repeats a position although the vehicle drives.
 // That is believed for StaleS at most, and not of rounded coordinates.
 func (f *Filter) isStale(s *working, m *measurement, before *mixture) bool {
 	if !m.repeated {
@@ -85,7 +85,7 @@ func (f *Filter) isStale(s *working, m *measurement, before *mixture) bool {
 
 // alternative counts the fixes in a row that disagree with the track and are
 // plausible together, and moves the track to them when there are enough: one
-// when next to nothing speaks for the track, more when more does. It says
+// when next to nothing speaks for the track, more when more does. It reports
 // whether it moved.
 func (f *Filter) alternative(s *working, m *measurement) bool {
 	c := &f.c
@@ -153,5 +153,5 @@ func (f *Filter) guard(s *working, m *measurement, v Verdict) {
 	}
 }
 
-// isFar says whether a place is too far from the anchor for its plane.
+// isFar reports whether a place is too far from the anchor for its plane.
 func (f *Filter) isFar(e, n float64) bool { return math.Abs(e)+math.Abs(n) > f.c.ReanchorM }

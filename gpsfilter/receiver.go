@@ -135,7 +135,7 @@ func (f *Filter) grid(s *working, fix *Fix) float64 {
 	return float64(step*step) / uniform12
 }
 
-// onGrid says whether both coordinates are whole numbers of steps, of which
+// onGrid reports whether both coordinates are whole numbers of steps, of which
 // there are perDeg in a degree.
 func onGrid(fix *Fix, perDeg, tolerance float64) bool {
 	a, b := float64(fix.LatDeg*perDeg), float64(fix.LonDeg*perDeg)

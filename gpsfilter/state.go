@@ -116,7 +116,7 @@ func (s *common) TimeMS() int64 { return s.timeMS }
 // OdometerM returns the length of the display track so far, in metres.
 func (s *common) OdometerM() float64 { return s.odometerM }
 
-// known says whether the state has a position.
+// known reports whether the state has a position.
 func (s *common) known() bool { return s.anchor.cosLat != 0 }
 
 // doubles lists the float64 fields in the order of the encoding.
@@ -218,7 +218,7 @@ func (s *State) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// positive says whether what Step divides by is positive.
+// positive reports whether what Step divides by is positive.
 func (s *State) positive() bool {
 	ok := s.alongLag.den > 0 && s.acrossLag.den > 0 && s.trustDen > 0 && s.whiteVar > 0 && s.stepVar > 0 && s.devVar > 0
 	for j := range s.tracks {

@@ -31,7 +31,7 @@ const (
 	maxAccuracyM    = 1e7
 )
 
-// columns says where the named columns are; math.MaxInt where one is not.
+// columns is where the named columns are; math.MaxInt where one is not.
 type columns struct{ index [columnCount]int }
 
 func findColumns(header []string) (columns, error) {

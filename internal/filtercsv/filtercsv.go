@@ -17,14 +17,14 @@ import (
 // DefaultWindow is the reorder window when none is set.
 const DefaultWindow = 30 * time.Second
 
-// Options says how rows are filtered.
+// Options is how rows are filtered.
 type Options struct {
 	// Filter does the work; nil means one with the default configuration.
 	Filter *gpsfilter.Filter
 	// Window is how far, in device time, a row may be behind its vehicle's
 	// newest and still count; 0 means DefaultWindow.
 	Window time.Duration
-	// Errors is told of every refused row with line, column and rule; nil
+	// Errors gets every refused row with line, column and rule; nil
 	// means nobody.
 	Errors io.Writer
 }
@@ -58,7 +58,7 @@ var Header = []string{
 // A row whose device time its vehicle has shown before changes nothing, nor
 // does one that is further than the window behind the vehicle's newest; any
 // other row counts as if it had come in order. A row that breaks a rule is
-// written with the verdict "refused" and told to Options.Errors. Cells that are
+// written with the verdict "refused" and reported to Options.Errors. Cells that are
 // not known are empty.
 //
 // Run fails when the header lacks a column, or when reading or writing fails.

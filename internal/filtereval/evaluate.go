@@ -24,7 +24,7 @@ type run struct {
 	ref    *reference
 	// raw and base are the scores of the fixes themselves and of the baseline.
 	raw, base *Score
-	// velocity says whether the stream reports speed with heading.
+	// velocity reports whether the stream reports speed with heading.
 	velocity bool
 }
 
@@ -82,7 +82,7 @@ func NewSuite(streams []Stream, nTruth int) *Suite {
 	return su
 }
 
-// samplesAt says whether the device itself reports at least that often.
+// samplesAt reports whether the device itself reports at least that often.
 func samplesAt(fixes []gpsfilter.Fix, periodMS int64) bool {
 	n := len(fixes)
 	return n > 1 && (fixes[n-1].TimeMS-fixes[0].TimeMS)/int64(n-1) <= 2*periodMS

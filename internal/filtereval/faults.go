@@ -7,7 +7,7 @@ import (
 	"github.com/starling-fleet/starling/gpsfilter"
 )
 
-// Tag says what was done to one fix.
+// Tag is what was done to one fix.
 type Tag uint8
 
 // Tags of fixes.
@@ -18,7 +18,7 @@ const (
 	TagBadFirst
 )
 
-// Faults says what Inject does. Chances are per fix, lengths are uniform.
+// Faults is what Inject does. Chances are per fix, lengths are uniform.
 type Faults struct {
 	JumpChance float64
 	// MaxJumpRows is the largest number of fixes that share one jump.

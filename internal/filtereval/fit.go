@@ -18,7 +18,7 @@ const (
 	leastGain = 0.003
 )
 
-// part says to which part of the cross-validation a stream belongs. Streams of
+// part returns to which part of the cross-validation a stream belongs. Streams of
 // one city, day and device belong to the same.
 func part(s *Stream) int {
 	h := fnv.New32a()

@@ -11,7 +11,7 @@ const at1 = 1
 
 // Row is one line of the table.
 type Row struct {
-	// What says what was measured, Bar and Moonshot what is wanted.
+	// What is what was measured, Bar and Moonshot what is wanted.
 	What, Bar, Moonshot string
 	// Reached is what was measured.
 	Reached []float64
