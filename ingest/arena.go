@@ -15,8 +15,8 @@ const (
 	busyChunk = 100 * time.Millisecond
 )
 
-// arena cuts records out of chunks, so that most reports cost no allocation.
-// Cut bytes are never written again: the log may keep them. A chunk grows with
+// arena allocates records in chunks, so that most reports cost no allocation.
+// A record's bytes are never written again: the log may keep them. A chunk grows with
 // the stream's rate, so that a phone's stream holds little. It belongs to one
 // goroutine.
 type arena struct {

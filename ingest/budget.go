@@ -10,17 +10,17 @@ import (
 // budget bounds the bytes that all streams and calls have in flight. Waiters
 // are served in order. It is safe for concurrent use.
 type budget struct {
-	room  *semaphore.Weighted
+	free  *semaphore.Weighted
 	gauge prometheus.Gauge
 }
 
 func newBudget(bytes int64, gauge prometheus.Gauge) *budget {
-	return &budget{room: semaphore.NewWeighted(bytes), gauge: gauge}
+	return &budget{free: semaphore.NewWeighted(bytes), gauge: gauge}
 }
 
-// acquire waits for room until ctx is done; its error is ctx's cause.
+// acquire waits for bytes until ctx is done; its error is ctx's cause.
 func (b *budget) acquire(ctx context.Context, bytes int64) error {
-	if err := b.room.Acquire(ctx, bytes); err != nil {
+	if err := b.free.Acquire(ctx, bytes); err != nil {
 		return context.Cause(ctx)
 	}
 	b.gauge.Add(float64(bytes))
@@ -32,5 +32,5 @@ func (b *budget) release(bytes int64) {
 		return
 	}
 	b.gauge.Sub(float64(bytes))
-	b.room.Release(bytes)
+	b.free.Release(bytes)
 }

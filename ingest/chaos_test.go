@@ -120,7 +120,7 @@ func TestAcknowledgedIsDurable(t *testing.T) {
 
 func chaosVehicle(k int, i int64) string { return fmt.Sprintf("v-%d-%d", k, i%5) }
 
-func chaosClient(t *testing.T, d *door, log *chaosLog, k int, total int64, random *rand.Rand) {
+func chaosClient(t *testing.T, d *endpoint, log *chaosLog, k int, total int64, random *rand.Rand) {
 	acked := int64(0) // of all reports
 	for acked < total {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -142,12 +142,12 @@ func hashOf(id string) int64 {
 	return int64(max(h, 1))
 }
 
-// verdict says what is to be thought of the server's clock.
+// verdict is what the evidence shows of the server's clock.
 type verdict struct {
-	// byLog and byDevices say that the log's stamps, or most vehicles' devices,
+	// byLog and byDevices are true when the log's stamps, or most vehicles' devices,
 	// contradict it.
 	byLog, byDevices bool
-	// unconfirmed says that nothing is known of the log's clock, and that more
+	// unconfirmed is true when nothing is known of the log's clock, and that more
 	// vehicles share a clock which is further ahead than the bound than confirm
 	// the server's: too few to doubt it, enough to keep back a refusal.
 	unconfirmed bool
@@ -156,10 +156,10 @@ type verdict struct {
 	logSkewMS, deviceSkewMS int64
 }
 
-// inDoubt says that the server's clock is contradicted.
+// inDoubt returns whether the server's clock is contradicted.
 func (v verdict) inDoubt() bool { return v.byLog || v.byDevices }
 
-// keepsBack says whether a refusal for a device time that is too far ahead, or
+// keepsBack returns whether a refusal for a device time that is too far ahead, or
 // too old, may be the server's own fault.
 func (v verdict) keepsBack(ahead bool) bool { return v.inDoubt() || ahead && v.unconfirmed }
 

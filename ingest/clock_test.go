@@ -79,7 +79,7 @@ func reportOf(vehicle string, sequence int64, off time.Duration) *starlingv1.Rep
 
 // tell sends a report by a stream of its own and returns its acknowledgement or
 // the stream's end.
-func (d *door) tell(t *testing.T, r *starlingv1.Report) (*starlingv1.StreamReportsResponse, error) {
+func (d *endpoint) tell(t *testing.T, r *starlingv1.Report) (*starlingv1.StreamReportsResponse, error) {
 	t.Helper()
 	s := d.stream(t)
 	send(t, s, r)

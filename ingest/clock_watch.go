@@ -35,9 +35,9 @@ const (
 // Reader is what ingest needs of the log to see its stamps; eventlog.Log has
 // it. A log without it leaves only the devices to compare the clock with.
 type Reader interface {
-	// Bounds returns the ends of all partitions of a topic, as eventlog.Log says.
+	// Bounds returns the ends of all partitions of a topic, as in eventlog.Log.
 	Bounds(ctx context.Context, topic string) ([]eventlog.Bounds, error)
-	// NewReader reads partitions of a topic, as eventlog.Log says.
+	// NewReader reads partitions of a topic, as in eventlog.Log.
 	NewReader(ctx context.Context, topic string, start map[int32]int64) (eventlog.Reader, error)
 }
 
@@ -161,6 +161,6 @@ func oneIf(is bool) float64 {
 	return 0
 }
 
-// Ready says whether clients should be sent here: not while the server's clock
+// Ready returns whether clients should be sent here: not while the server's clock
 // is in doubt.
 func (s *Server) Ready() bool { return !s.clocks.judge().inDoubt() }

@@ -8,7 +8,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
-// Config sets the door.
+// Config configures the ingest server.
 type Config struct {
 	Validation ValidationConfig `koanf:"validation" help:"-"`
 	Limits     LimitsConfig     `koanf:"limits" help:"-"`
@@ -34,7 +34,7 @@ type LimitsConfig struct {
 	StreamReports       int           `koanf:"stream_reports" help:"Reports of one stream that may be in flight, read but not acknowledged, before the server stops reading it."`
 	StreamBytes         int64         `koanf:"stream_bytes" help:"Bytes of one stream that may be in flight before the server stops reading it."`
 	ServerBytes         int64         `koanf:"server_bytes" help:"Bytes of all streams and calls that may be in flight before the server stops reading."`
-	AppendWait          time.Duration `koanf:"append_wait" help:"How long one report may wait for room, in the server or in the log, before its stream or call ends with RESOURCE_EXHAUSTED; a unary call also waits no longer for the log to confirm its report."`
+	AppendWait          time.Duration `koanf:"append_wait" help:"How long one report may wait for capacity, in the server or in the log, before its stream or call ends with RESOURCE_EXHAUSTED; a unary call also waits no longer for the log to confirm its report."`
 	SendWait            time.Duration `koanf:"send_wait" help:"How long a client may leave its acknowledgements unread while one is being sent, before its stream ends."`
 	FlushWait           time.Duration `koanf:"flush_wait" help:"How long the end of a stream waits for the log to settle what is in flight, so that it can still be acknowledged."`
 	StreamIdleTimeout   time.Duration `koanf:"stream_idle_timeout" help:"Silence after which a stream with nothing in flight ends with DEADLINE_EXCEEDED."`

@@ -1,4 +1,4 @@
-// Package ingest is the door for driver apps: a gRPC server that validates
+// Package ingest is the gRPC server for driver apps: it validates
 // reports, appends what is good to the log and acknowledges what the log holds.
 //
 // It keeps no state of its own. What it has read and not yet acknowledged is in

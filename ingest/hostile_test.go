@@ -34,7 +34,7 @@ func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // raw opens a stream that sends bytes and receives acknowledgements.
-func (d *door) raw(t *testing.T) grpc.ClientStream {
+func (d *endpoint) raw(t *testing.T) grpc.ClientStream {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -60,7 +60,7 @@ func padded(t *testing.T, bytes int) []byte {
 }
 
 // honest says that a well-behaved client on a connection of its own is served.
-func (d *door) honest(t *testing.T) {
+func (d *endpoint) honest(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -114,7 +114,7 @@ func TestMessagesThatAreNoReports(t *testing.T) {
 			default:
 				require.Len(t, log.records(), 1)
 			}
-			if len(c.message) > limit { // the unary door has the same bounds
+			if len(c.message) > limit { // the unary endpoint has the same bounds
 				var resp starlingv1.SendReportResponse
 				err := d.conn.Invoke(context.Background(), starlingv1.IngestService_SendReport_FullMethodName, c.message, &resp,
 					grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}))
@@ -183,7 +183,7 @@ func TestBackpressure(t *testing.T) {
 
 // honestUnlessHeld checks that another client's report still reaches a log that
 // holds everything.
-func (d *door) honestUnlessHeld(t *testing.T, log *fakeLog) {
+func (d *endpoint) honestUnlessHeld(t *testing.T, log *fakeLog) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

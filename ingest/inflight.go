@@ -12,7 +12,7 @@ const (
 	refusalBytes = 320
 )
 
-// keptRefusals is how many refusals' room a sender keeps for the next
+// keptRefusals is the capacity for refusals that a sender keeps for the next
 // acknowledgement.
 const keptRefusals = 64
 
@@ -30,7 +30,7 @@ type slot struct {
 	next     *slot         // in the list of free slots
 }
 
-// push puts a report in flight, or returns nil, with its bytes given back, when
+// push puts a report in flight, or returns nil, with its bytes released, when
 // the stream takes no more.
 func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, pending bool) *slot {
 	s.mu.Lock()
@@ -123,7 +123,7 @@ func (sl *slot) Done(_ int64, err error) {
 	}
 }
 
-// wakeSender says whether the sender must be woken now that sl is done. Only
+// wakeSender returns whether the sender must be woken now that sl is done. Only
 // the oldest report in flight can move the acknowledgement on.
 func (s *stream) wakeSender(sl *slot) bool {
 	if s.woken || sl.number != s.taken+1 {
@@ -208,7 +208,7 @@ func (s *stream) sendAll() {
 	}
 }
 
-// acknowledged gives back what the reports of a sent acknowledgement held.
+// acknowledged releases what the reports of a sent acknowledgement held.
 func (s *stream) acknowledged(b batch) {
 	s.mu.Lock()
 	if s.closed {
@@ -217,10 +217,10 @@ func (s *stream) acknowledged(b batch) {
 	}
 	s.inFlight -= b.reports
 	s.inFlightBytes -= b.bytes
-	wantsRoom := s.wantsRoom
+	wantsCapacity := s.wantsCapacity
 	s.mu.Unlock()
-	if wantsRoom {
-		notify(s.room)
+	if wantsCapacity {
+		notify(s.capacity)
 	}
 	s.srv.budget.release(b.bytes)
 	m := s.srv.metrics
@@ -266,7 +266,7 @@ func (s *stream) abort(result error) {
 	s.end()
 }
 
-// shrink gives back the room of a burst when nothing is in flight.
+// shrink releases the memory of a burst when nothing is in flight.
 func (s *stream) shrink() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,8 +286,8 @@ func (s *stream) end() {
 	}
 }
 
-// close gives back what the stream holds, except for what the log has not
-// settled: that is given back when it is. It returns the stream's result.
+// close releases what the stream holds, except for what the log has not
+// settled: that is released when it is. It returns the stream's result.
 func (s *stream) close() error {
 	s.stopReceive(nil)
 	s.mu.Lock()

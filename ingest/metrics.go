@@ -9,7 +9,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// metrics are the room's resolved handles.
+// metrics are the package's resolved handles.
 type metrics struct {
 	reportsReceived, reportsAcked            prometheus.Counter
 	fixesReceived, fixesAccepted, fixesAcked prometheus.Counter
@@ -69,7 +69,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	skew, doubt := m.clockGauges()
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "starling_ingest_append_failures_total", Help: "Reports that found no room, or that the log refused or did not confirm, by reason.",
+		Name: "starling_ingest_append_failures_total", Help: "Reports that found no capacity, or that the log refused or did not confirm, by reason.",
 	}, []string{"reason"})
 	for _, reason := range []string{reasonLogFull, reasonLogSlow, reasonOutcomeUnknown, reasonShuttingDown} {
 		m.appendFailures[reason] = failures.WithLabelValues(strings.ToLower(reason))

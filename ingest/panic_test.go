@@ -61,7 +61,7 @@ func TestAPanicCostsItsOwnStream(t *testing.T) {
 		cancel()
 		require.NoError(t, <-served)
 	}()
-	d := &door{listener: l, registry: reg}
+	d := &endpoint{listener: l, registry: reg}
 	d.conn = d.dial(t, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	d.client = starlingv1.NewIngestServiceClient(d.conn)
 

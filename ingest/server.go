@@ -19,7 +19,7 @@ import (
 
 // Appender is what ingest needs of the log; eventlog.Log has it.
 type Appender interface {
-	// Append queues a record for one partition, as eventlog.Appender says.
+	// Append queues a record for one partition, as in eventlog.Appender.
 	Append(ctx context.Context, topic string, partition int32, rec eventlog.Record, done eventlog.Completion) error
 }
 

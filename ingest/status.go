@@ -18,7 +18,7 @@ import (
 // errorDomain is the domain of google.rpc.ErrorInfo in this package's statuses.
 const errorDomain = "ingest.starling.v1"
 
-// Reasons of google.rpc.ErrorInfo; docs/driver-protocol.md tells clients what
+// Reasons of google.rpc.ErrorInfo; docs/driver-protocol.md lists what clients are
 // to do about each.
 const (
 	reasonInvalidReport  = "INVALID_REPORT"
@@ -92,8 +92,8 @@ func (s *Server) logFailure(reason string, err error) {
 	}
 }
 
-// errPanicked says that the log panicked instead of taking a record.
+// errPanicked is the error when the log panicked instead of taking a record.
 var errPanicked = errors.New("the log panicked")
 
-// errAppendWait is the cause with which a wait for room is cut off.
-var errAppendWait = errors.New("no room within append_wait")
+// errAppendWait is the cause with which a wait for capacity is cancelled.
+var errAppendWait = errors.New("no capacity within append_wait")

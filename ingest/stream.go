@@ -42,14 +42,14 @@ type stream struct {
 	receive     context.Context
 	stopReceive context.CancelCauseFunc
 	// receiving is what the receiver does, since when (Server.tick): negative
-	// while it works on a report or waits for room, positive while it reads.
+	// while it works on a report or waits for capacity, positive while it reads.
 	receiving atomic.Int64
 	// sendingSince is when the sender began to send, zero while it does not.
 	sendingSince atomic.Int64
 
-	wake chan struct{} // tells the sender that there is something to do
-	room chan struct{} // tells the receiver that there is room in flight
-	over chan struct{} // closed when the handler may return result
+	wake     chan struct{} // signals the sender that there is something to do
+	capacity chan struct{} // signals the receiver that there is capacity in flight
+	over     chan struct{} // closed when the handler may return result
 
 	mu            sync.Mutex
 	ring          []*slot // by number, a power of two long
@@ -60,7 +60,7 @@ type stream struct {
 	pendingBytes  int64 // of them, what the log has not settled
 	timing        bool  // a slot in flight is being timed
 	woken         bool
-	wantsRoom     bool
+	wantsCapacity bool
 	hasSender     bool
 	endingSince   int64 // when the stream began to end; zero before
 	result        error // what it ends with, unless a report fails first
@@ -101,13 +101,13 @@ func (in *received) checkSize(bytes, most int) {
 func (s *Server) StreamReports(rpc grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]) error {
 	st := &stream{
 		srv: s, rpc: rpc,
-		in:      received{maxBytes: s.cfg.Limits.MaxMessageBytes},
-		valid:   newValidator(s.cfg.Validation),
-		reports: pacer{perSecond: s.cfg.Limits.StreamReportsPerSec},
-		fixes:   pacer{perSecond: s.cfg.Limits.StreamFixesPerSec},
-		wake:    make(chan struct{}, 1),
-		room:    make(chan struct{}, 1),
-		over:    make(chan struct{}),
+		in:       received{maxBytes: s.cfg.Limits.MaxMessageBytes},
+		valid:    newValidator(s.cfg.Validation),
+		reports:  pacer{perSecond: s.cfg.Limits.StreamReportsPerSec},
+		fixes:    pacer{perSecond: s.cfg.Limits.StreamFixesPerSec},
+		wake:     make(chan struct{}, 1),
+		capacity: make(chan struct{}, 1),
+		over:     make(chan struct{}),
 	}
 	st.receive, st.stopReceive = context.WithCancelCause(rpc.Context())
 	st.receiving.Store(s.tick.Load())
@@ -243,7 +243,7 @@ func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
 	if hasRecord {
 		bytes += int64(r.SizeBound())
 	}
-	if err := s.waitForRoom(bytes); err != nil {
+	if err := s.waitForCapacity(bytes); err != nil {
 		return err
 	}
 	// The record is made before the slot is timed: from here on it is the log's.
@@ -270,19 +270,19 @@ func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
 	return nil
 }
 
-// waitForRoom waits until the stream and the server have room for a report.
-func (s *stream) waitForRoom(bytes int64) error {
+// waitForCapacity waits until the stream and the server have capacity for a report.
+func (s *stream) waitForCapacity(bytes int64) error {
 	l := &s.srv.cfg.Limits
 	for {
 		s.mu.Lock()
-		hasRoom := s.inFlight == 0 || s.inFlight < l.StreamReports && s.inFlightBytes+bytes <= l.StreamBytes
-		s.wantsRoom = !hasRoom
+		hasCapacity := s.inFlight == 0 || s.inFlight < l.StreamReports && s.inFlightBytes+bytes <= l.StreamBytes
+		s.wantsCapacity = !hasCapacity
 		s.mu.Unlock()
-		if hasRoom {
+		if hasCapacity {
 			break
 		}
 		select {
-		case <-s.room:
+		case <-s.capacity:
 		case <-s.receive.Done():
 			return s.cutOff()
 		}
@@ -293,7 +293,7 @@ func (s *stream) waitForRoom(bytes int64) error {
 	return nil
 }
 
-// cutOff is what the stream ends with when the receiver's wait was cut off.
+// cutOff is what the stream ends with when the receiver's wait was cancelled.
 func (s *stream) cutOff() error {
 	cause := context.Cause(s.receive)
 	if errors.Is(cause, errAppendWait) {
@@ -302,7 +302,7 @@ func (s *stream) cutOff() error {
 	return s.srv.shuttingDown() // the stream is over anyway, with another result
 }
 
-// trim gives room back after a report that was much larger than most.
+// trim releases memory after a report that was much larger than most.
 func (in *received) trim() {
 	const keep = 64
 	if r := &in.Report; cap(r.Fixes) > keep && len(r.Fixes) < cap(r.Fixes)/4 {

@@ -14,11 +14,11 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// told is the Completion of one unary call.
-type told chan error
+// outcome is the Completion of one unary call.
+type outcome chan error
 
-// Done implements eventlog.Completion. The channel has room for the one value.
-func (t told) Done(_ int64, err error) { t <- err }
+// Done implements eventlog.Completion. The channel is buffered for the one value.
+func (o outcome) Done(_ int64, err error) { o <- err }
 
 // SendReport implements starlingv1.IngestServiceServer. When it fails with
 // anything but INVALID_ARGUMENT the log may hold the report: the client sends it
@@ -64,7 +64,7 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 	}
 	var records arena
 	record, partition := records.record(r, s.partitions, s.mono())
-	done := &releasing{told: make(told, 1), budget: s.budget, bytes: bytes}
+	done := &releasing{outcome: make(outcome, 1), budget: s.budget, bytes: bytes}
 	handed := s.mono()
 	if err := s.handOver(limited, partition, record, done); err != nil {
 		s.budget.release(bytes)
@@ -74,7 +74,7 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 		return s.unaryFailed(ctx, err)
 	}
 	select {
-	case err := <-done.told:
+	case err := <-done.outcome:
 		if err != nil {
 			return s.appendFailed(1, err)
 		}
@@ -98,7 +98,7 @@ func (s *Server) handOver(ctx context.Context, partition int32, record eventlog.
 	return s.log.Append(ctx, topics.Locations, partition, record, done)
 }
 
-// errUnconfirmed says that the log had not settled a record in time.
+// errUnconfirmed is the error when the log had not settled a record in time.
 var errUnconfirmed = errors.New("not confirmed within append_wait")
 
 // unaryFailed prefers the caller's own deadline over the server's reason.
@@ -109,15 +109,15 @@ func (s *Server) unaryFailed(ctx context.Context, err error) error {
 	return s.appendFailed(1, err)
 }
 
-// releasing gives bytes back before it passes on what it is told.
+// releasing releases bytes before it passes the outcome on.
 type releasing struct {
-	told   told
-	budget *budget
-	bytes  int64
+	outcome outcome
+	budget  *budget
+	bytes   int64
 }
 
 // Done implements eventlog.Completion.
 func (r *releasing) Done(offset int64, err error) {
 	r.budget.release(r.bytes)
-	r.told.Done(offset, err)
+	r.outcome.Done(offset, err)
 }

@@ -23,7 +23,7 @@ type fixRule struct {
 	bound   func(c *ValidationConfig) string
 	// needs is the optional field without which the rule does not apply.
 	needs wire.Has
-	// broken says whether f breaks the rule.
+	// broken returns whether f breaks the rule.
 	broken func(v *validator, f *wire.Fix) bool
 	// found renders the offending value.
 	found func(f *wire.Fix) any
@@ -85,7 +85,7 @@ const (
 	refusedOld   = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD
 )
 
-// fixRules are checked in this order; the first that is broken is told. The
+// fixRules are checked in this order; the first that is broken is reported. The
 // rule that device times do not repeat comes after them: it needs the fixes
 // that were accepted before.
 var fixRules = [...]fixRule{
@@ -223,7 +223,7 @@ func (v *validator) fixes(r *wire.Report, number int64, refusals []wire.FixRefus
 	return refusals
 }
 
-// describe says what was found and what the bound is.
+// describe returns what was found and what the bound is.
 func (v *validator) describe(rule *fixRule, f *wire.Fix) string {
 	s := fmt.Sprintf("%s is %v. %s", rule.field, rule.found(f), rule.rule)
 	if rule.bound != nil {

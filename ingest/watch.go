@@ -6,7 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// quiet is the silence after which a stream gives back the room of a burst.
+// quiet is the silence after which a stream releases the memory of a burst.
 const quiet = 5 * time.Second
 
 // watchInterval is a fraction of the shortest timeout.
@@ -41,8 +41,8 @@ func (s *stream) watch(now int64) {
 	}
 	switch receiving := s.receiving.Load(); {
 	case receiving < 0 && sending == 0 && passed(-receiving, l.AppendWait):
-		// The receiver waits for room; it ends the stream when its wait is cut
-		// off. While an acknowledgement is being sent, room is the client's to
+		// The receiver waits for capacity; it ends the stream when its wait is
+		// cancelled. While an acknowledgement is being sent, capacity is the client's to
 		// make, and SendWait counts.
 		s.stopReceive(errAppendWait)
 	case receiving > 0 && passed(receiving, l.StreamIdleTimeout):

@@ -88,7 +88,7 @@ func loadFile(k *koanf.Koanf, settings []Setting, path string) []error {
 	return faults
 }
 
-// emptySection says whether key is a section that the file leaves empty.
+// emptySection returns whether key is a section that the file leaves empty.
 func emptySection(k *koanf.Koanf, settings []Setting, key string) bool {
 	isSection := slices.ContainsFunc(settings, func(s Setting) bool { return strings.HasPrefix(s.Key, key+".") })
 	value := reflect.ValueOf(k.Get(key))

@@ -156,8 +156,8 @@ func (l *fakeLog) records() []storedRecord {
 	return append([]storedRecord(nil), l.stored...)
 }
 
-// door is a running ingest server with a connection to it.
-type door struct {
+// endpoint is a running ingest server with a connection to it.
+type endpoint struct {
 	client   starlingv1.IngestServiceClient
 	conn     *grpc.ClientConn
 	server   *ingest.Server
@@ -170,13 +170,13 @@ type door struct {
 	ended         chan error
 }
 
-func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *door {
+func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *endpoint {
 	t.Helper()
 	cfg := ingest.DefaultConfig()
 	for _, c := range change {
 		c(&cfg)
 	}
-	d := &door{registry: prometheus.NewRegistry(), listener: bufconn.Listen(64 << 10), ended: make(chan error, 1)}
+	d := &endpoint{registry: prometheus.NewRegistry(), listener: bufconn.Listen(64 << 10), ended: make(chan error, 1)}
 	var err error
 	d.server, err = ingest.New(cfg, log, partitions, d.registry, slog.New(slog.NewTextHandler(io.Discard, nil)),
 		ingest.WithClock(func() time.Time { return now.Add(time.Duration(d.skew.Load() + d.elapsed.Load())) }),
@@ -207,7 +207,7 @@ func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *do
 }
 
 // dial opens another connection.
-func (d *door) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
+func (d *endpoint) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///ingest", append(opts,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -219,7 +219,7 @@ func (d *door) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 
 type reports = grpc.BidiStreamingClient[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]
 
-func (d *door) stream(t *testing.T) reports {
+func (d *endpoint) stream(t *testing.T) reports {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -264,7 +264,7 @@ func report(sequence int64, fixes int) *starlingv1.Report {
 
 // metric returns the value of a counter or gauge, summed over labels that
 // contain all of want (name, value, name, value, ...).
-func (d *door) metric(t *testing.T, name string, want ...string) float64 {
+func (d *endpoint) metric(t *testing.T, name string, want ...string) float64 {
 	t.Helper()
 	families, err := d.registry.Gather()
 	require.NoError(t, err)
