@@ -3,7 +3,7 @@
 // (embedded, on Pebble) and internal/kafkalog (Apache Kafka). The conformance
 // suite in internal/eventlog/logtest holds both to what is written here.
 //
-// The log is a set of topics, each cut into the same number of partitions. A
+// The log is a set of topics, each divided into the same number of partitions. A
 // partition is a sequence of records with offsets that only grow (they may have
 // gaps: on Kafka, and where a repair of a local log has declared records lost).
 // A record becomes visible to readers only when it is durable, and the log
@@ -17,7 +17,7 @@ import (
 )
 
 // Record is what a writer appends. The log keeps both slices until the
-// record's Completion has been told: the caller must not change them.
+// record's Completion has been called: the caller must not change them.
 type Record struct {
 	// Key names what the record is about; it may be empty.
 	Key []byte
@@ -38,14 +38,14 @@ type Stored struct {
 	Key, Value []byte
 }
 
-// Completion is told the fate of one appended record.
+// Completion receives the outcome of one appended record.
 type Completion interface {
 	// Done is called exactly once for every Append that returned nil. With a
 	// nil error the record is durable at offset. ErrFull and ErrTooLarge say
 	// that it is certainly not in the log; any other error leaves that open.
 	// Within a partition, calls come in append order. Records appended behind
 	// one that fails may be stored all the same, for as long as the writer has
-	// not heard of it: see kafkalog, whose client can't call them back. Done
+	// not learned of it: see kafkalog, whose client can't call them back. Done
 	// must not block.
 	Done(offset int64, err error)
 }
@@ -119,7 +119,7 @@ type Claim interface {
 // error ends the whole Own call.
 type Serve func(ctx context.Context, claim Claim) error
 
-// OwnSpec says what is owned and where its state is kept.
+// OwnSpec names what is owned and where its state is kept.
 type OwnSpec struct {
 	// Group is the name of the owners' group.
 	Group string
@@ -165,11 +165,11 @@ type Log interface {
 	// open, or damage that a read has met. From then on every call of the log, its
 	// readers and its claims fails in bounded time, every append under way is
 	// completed with an error, and Close returns the failure. The process is to
-	// exit; only opening the log again says what it holds. A log that recovers by
+	// exit; only opening the log again reports what it holds. A log that recovers by
 	// itself, as a cluster does, never closes it.
 	Failed() <-chan struct{}
 
-	// Err says why the log has failed; nil before Failed is closed.
+	// Err reports why the log has failed; nil before Failed is closed.
 	Err() error
 
 	// Close stops the log. What was acknowledged is kept; appends still queued
@@ -178,21 +178,21 @@ type Log interface {
 }
 
 var (
-	// ErrFull says that the log refuses appends because it is about to run
-	// out of room, and that the record was not stored. It takes appends again
-	// by itself when there is room.
+	// ErrFull reports that the log refuses appends because it is about to run
+	// out of space, and that the record was not stored. It takes appends again
+	// by itself when there is space.
 	ErrFull = errors.New("log is full")
-	// ErrTooLarge says that a record is larger than the log takes.
+	// ErrTooLarge reports that a record is larger than the log takes.
 	ErrTooLarge = errors.New("record is too large for the log")
-	// ErrFenced says that a later claim owns the partition.
+	// ErrFenced reports that a later claim owns the partition.
 	ErrFenced = errors.New("partition is owned by a later claim")
-	// ErrClosed says that the log or the reader was closed.
+	// ErrClosed reports that the log or the reader was closed.
 	ErrClosed = errors.New("log is closed")
-	// ErrUnknownTopic says that the log has no such topic or partition.
+	// ErrUnknownTopic reports that the log has no such topic or partition.
 	ErrUnknownTopic = errors.New("no such topic or partition")
 )
 
-// TruncatedError says that records which a reader wanted have been deleted.
+// TruncatedError reports that records which a reader wanted have been deleted.
 type TruncatedError struct {
 	Topic     string
 	Partition int32

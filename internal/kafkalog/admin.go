@@ -51,7 +51,7 @@ func (a *Admin) Close() {
 	}
 }
 
-// TopicReport says how one topic is on the cluster.
+// TopicReport reports how one topic is on the cluster.
 type TopicReport struct {
 	// Name is the topic's name with its prefix.
 	Name string `json:"name"`
@@ -68,12 +68,12 @@ type TopicReport struct {
 	Configs map[string]string `json:"configs,omitempty"`
 	// Differences are settings that are not as declared but may be so.
 	Differences []string `json:"differences,omitempty"`
-	// Fault says why Starling refuses to run with the topic; empty if it
+	// Fault reports why Starling refuses to run with the topic; empty if it
 	// doesn't.
 	Fault string `json:"fault,omitempty"`
 }
 
-// Report says how all topics are on the cluster.
+// Report reports how all topics are on the cluster.
 type Report struct {
 	Topics []TopicReport `json:"topics"`
 	// Epoch is the log's epoch, zero when there is none yet.

@@ -66,7 +66,7 @@ func (l *Log) Append(ctx context.Context, name string, partition int32, rec even
 	return nil
 }
 
-// finish is told the fate of every record, in the order of its partition.
+// finish receives the outcome of every record, in the order of its partition.
 //
 // When a broker refuses a batch, or its time is up, the client fails everything
 // that it then holds of the partition, so that no sequence number is left out,

@@ -34,7 +34,7 @@ const fencedAttempts = 5
 // transactional id "<group>-<state topic>-<partition>".
 //
 // The resume offset is in the state topic as well because that is where Load
-// takes it from: the cut is then read from one partition, in the order in which
+// takes it from: the snapshot is then read from one partition, in the order in which
 // it was written, and cannot outlive or be outlived by what the group keeps
 // (the brokers forget a group's offsets when it has been empty for
 // offsets.retention.minutes). The commit to the group is there for the check
@@ -103,7 +103,7 @@ func (c *claim) isLost() bool {
 	return c.lost
 }
 
-// usable says why a call can't go ahead.
+// usable reports why a call can't go ahead.
 func (c *claim) usable() error {
 	switch {
 	case c.m.log.isClosed():
@@ -127,11 +127,11 @@ func (c *claim) Load(ctx context.Context, fn func(key, value []byte) error) (int
 	if err := c.usable(); err != nil {
 		return 0, err
 	}
-	if err := c.insist(ctx, "fence earlier owners", c.raiseEpoch); err != nil {
+	if err := c.retryWhileOwned(ctx, "fence earlier owners", c.raiseEpoch); err != nil {
 		return 0, err
 	}
 	var values map[string][]byte
-	if err := c.insist(ctx, "read state", func(ctx context.Context) error {
+	if err := c.retryWhileOwned(ctx, "read state", func(ctx context.Context) error {
 		var err error
 		values, err = c.readState(ctx)
 		return err
@@ -151,9 +151,9 @@ func (c *claim) Load(ctx context.Context, fn func(key, value []byte) error) (int
 	return resume, c.usable()
 }
 
-// insist repeats a step of Load while brokers are away, for as long as the
+// retryWhileOwned repeats a step of Load while brokers are away, for as long as the
 // claim lasts.
-func (c *claim) insist(ctx context.Context, what string, step func(context.Context) error) error {
+func (c *claim) retryWhileOwned(ctx context.Context, what string, step func(context.Context) error) error {
 	for attempt := 1; ; attempt++ {
 		err := step(ctx)
 		if err == nil {
@@ -303,7 +303,7 @@ func (c *claim) checkpoint(ctx context.Context, changes []eventlog.Record, resum
 			return errors.Join(waited, err)
 		}
 		// A new epoch ends the last attempt's transaction one way or the other.
-		if err := c.insist(ctx, "end the last transaction", c.raiseEpoch); err != nil {
+		if err := c.retryWhileOwned(ctx, "end the last transaction", c.raiseEpoch); err != nil {
 			return err
 		}
 	}
@@ -324,17 +324,17 @@ func (c *claim) try(ctx context.Context, changes []eventlog.Record, resume int64
 	})
 }
 
-// isExpelled says that the group does not know this member any more.
+// isExpelled reports that the group does not know this member any more.
 func isExpelled(err error) bool {
 	return errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.FencedInstanceID)
 }
 
-// isProducerFenced says that another has raised the epoch.
+// isProducerFenced reports that another has raised the epoch.
 func isProducerFenced(err error) bool {
 	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
 }
 
-// isRefused says that trying again would not help.
+// isRefused reports that trying again would not help.
 func isRefused(err error) bool {
 	for _, refused := range []error{
 		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.TopicAuthorizationFailed,

@@ -10,7 +10,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// Config sets how Starling uses a Kafka cluster. docs/kafka.md says why the
+// Config sets how Starling uses a Kafka cluster. docs/kafka.md reports why the
 // timeouts are what they are.
 type Config struct {
 	Brokers  []string `koanf:"brokers" help:"Kafka brokers to ask first, as host:port; empty means the local log."`

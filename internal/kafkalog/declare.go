@@ -12,7 +12,7 @@ const metaTopic = "starling-meta"
 
 const (
 	// batchOverheadBytes is what a batch and its one record add to the record's
-	// key and value at most, with room to spare.
+	// key and value at most, with capacity to spare.
 	batchOverheadBytes = 32 << 10
 	// stateSegmentBytes keeps the segments of compacted topics small: a segment
 	// is compacted only when it is closed, and a new owner reads all that is
@@ -87,7 +87,7 @@ func differs(key, want, have string) bool {
 	return true
 }
 
-// faultOf says what is wrong with a topic that exists, or returns nil. It
+// faultOf reports what is wrong with a topic that exists, or returns nil. It
 // looks at nothing that an operator may set as they like.
 func (d *declared) faultOf(partitions int, have map[string]string) error {
 	if partitions != d.partitions {

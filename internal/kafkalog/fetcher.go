@@ -225,14 +225,14 @@ func (p *fetcherPool) close() {
 	}
 }
 
-// isFatal says that the client can't heal an error by itself: the offset is
+// isFatal reports that the client can't heal an error by itself: the offset is
 // gone, the topic was replaced by another of its name, or a broker says no.
 func isFatal(err error) bool {
 	var ke *kerr.Error
 	return isOutOfRange(err) || errors.Is(err, kerr.UnknownTopicID) || errors.As(err, &ke) && !ke.Retriable
 }
 
-// isOutOfRange says that the log does not hold the offset that was asked for.
+// isOutOfRange reports that the log does not hold the offset that was asked for.
 func isOutOfRange(err error) bool {
 	var loss *kgo.ErrDataLoss
 	return errors.Is(err, kerr.OffsetOutOfRange) || errors.As(err, &loss)

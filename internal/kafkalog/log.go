@@ -5,11 +5,11 @@
 //   - Appends go through one idempotent producer with acks=all: an acknowledged
 //     record is on min.insync.replicas replicas, and retries neither double nor
 //     reorder. A crash before the acknowledgement leaves the record in the log
-//     or not; the writer was told nothing and sends again.
+//     or not; the writer got no answer and sends again.
 //   - Topics use LogAppendTime, so the brokers stamp records.
 //   - Readers never move by themselves: an offset that is gone is an error.
-//   - Ownership is membership in a classic consumer group (own.go says why);
-//     a checkpoint is one transaction (claim.go says what a crash leaves).
+//   - Ownership is membership in a classic consumer group (own.go reports why);
+//     a checkpoint is one transaction (claim.go reports what a crash leaves).
 package kafkalog
 
 import (

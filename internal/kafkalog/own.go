@@ -13,7 +13,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 )
 
-// leaveTimeout bounds how long a member tells the group that it leaves. If it
+// leaveTimeout bounds how long a member tries to leave the group in good order. If it
 // can't, the group finds out after the session timeout.
 const leaveTimeout = 5 * time.Second
 
@@ -93,11 +93,11 @@ func (m *membership) join() (*kgo.Client, error) {
 		kgo.RebalanceTimeout(cfg.HandoverTimeout+cfg.SessionTimeout),
 		kgo.ConsumeStartOffset(kgo.NewOffset().At(0)),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, given map[string][]int32) {
-			m.give(cl, given[m.source.physical])
+		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, assigned map[string][]int32) {
+			m.give(cl, assigned[m.source.physical])
 		}),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, taken map[string][]int32) {
-			m.handOver(taken[m.source.physical])
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
+			m.handOver(revoked[m.source.physical])
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 			m.lose(lost[m.source.physical])
@@ -231,7 +231,7 @@ func (m *membership) hold(c *claim, before <-chan struct{}, done chan<- struct{}
 // served takes note that a holder has returned.
 func (m *membership) served(c *claim, err error) {
 	if c.isLost() {
-		return // what it says no longer counts
+		return // its result no longer counts
 	}
 	if err == nil && !c.isRevoked() {
 		err = errors.New("serve returned before its claim was revoked")
@@ -289,7 +289,7 @@ func (m *membership) take(partitions []int32) []*claim {
 }
 
 // disowned loses a claim whose checkpoint the group has refused. The member's
-// next heartbeat tells it the same, and it joins anew. Should the group think
+// next heartbeat brings the same answer, and it joins anew. Should the group think
 // otherwise, the partition would rest for ever, so the Own call then ends.
 func (m *membership) disowned(c *claim, err error) {
 	c.lose()

@@ -89,22 +89,22 @@ func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eve
 		return fmt.Errorf("append to %s partition %d: %w", topic, partition, eventlog.ErrFull)
 	}
 	cost := int64(bytes) + appendOverhead
-	if err := l.room.take(ctx, cost, l.gone); err != nil {
-		if errors.Is(err, errGone) {
-			err = l.goneErr()
+	if err := l.capacity.acquire(ctx, cost, l.stopped); err != nil {
+		if errors.Is(err, errStopped) {
+			err = l.stopErr()
 		}
 		return fmt.Errorf("append to %s partition %d: %w", topic, partition, err)
 	}
 	p := &t.partitions[partition]
 	if !p.put(rec, done, cost, l) {
-		l.room.give(cost)
-		return l.goneErr()
+		l.capacity.release(cost)
+		return l.stopErr()
 	}
 	return nil
 }
 
-// put adds a record to the partition's growing chunk. It says false when the
-// log is gone.
+// put adds a record to the partition's growing chunk. It returns false when the
+// log has stopped.
 func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int64, l *Log) bool {
 	in := &p.intake
 	in.Lock()
@@ -131,7 +131,7 @@ func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int6
 }
 
 // takeChunks gives the committer chunks of at most so many bytes, but at
-// least one, and says whether some are left.
+// least one, and reports whether some are left.
 func (p *partition) takeChunks(limit int64) (taken []*chunk, left bool) {
 	in := &p.intake
 	in.Lock()
@@ -171,22 +171,22 @@ func (p *partition) shut() []*chunk {
 	return taken
 }
 
-// failQueued ends the intake and tells everything that is queued an error.
+// failQueued ends the intake and completes everything that is queued with an error.
 func (l *Log) failQueued(err error) {
 	for _, t := range l.ordered {
 		for i := range t.partitions {
 			for _, c := range t.partitions[i].shut() {
-				l.tellFailure(c, err)
+				l.completeFailed(c, err)
 			}
 		}
 	}
 }
 
-func (l *Log) tellFailure(c *chunk, err error) {
+func (l *Log) completeFailed(c *chunk, err error) {
 	for _, d := range c.done {
 		d.Done(0, err)
 	}
 	c.done = nil
-	l.room.give(c.cost)
+	l.capacity.release(c.cost)
 	l.metrics.lost.Add(float64(c.Count))
 }

@@ -94,8 +94,8 @@ func (l *Log) values(ctx context.Context, id layout.ClaimID, fn func(key, value 
 					return l.stopReading(cancel, read, err)
 				}
 			}
-		case <-l.gone:
-			return l.stopReading(cancel, read, l.goneErr())
+		case <-l.stopped:
+			return l.stopReading(cancel, read, l.stopErr())
 		case <-ctx.Done():
 			return l.stopReading(cancel, read, ctx.Err())
 		}
@@ -158,7 +158,7 @@ type calls struct {
 	idle  chan struct{} // closed when ended and none is left
 }
 
-// enter says whether a call may begin; leave follows it then.
+// enter reports whether a call may begin; leave follows it then.
 func (c *calls) enter() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

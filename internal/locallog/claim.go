@@ -117,15 +117,15 @@ func (l *Log) Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Ser
 	if !t.decl.Compacted {
 		return fmt.Errorf("own %s: state: topic %s is not compacted", spec.Group, spec.State)
 	}
-	if l.isGone() {
-		return l.goneErr()
+	if l.isStopped() {
+		return l.stopErr()
 	}
-	err = l.ownersOf(spec).Join(ctx, l.gone, spec.Assigned, func(ctx context.Context, h *owners.Holding) error {
+	err = l.ownersOf(spec).Join(ctx, l.stopped, spec.Assigned, func(ctx context.Context, h *owners.Holding) error {
 		id := layout.ClaimID{Group: spec.Group, Source: l.topics[spec.Source].id, State: t.id, Partition: uint16(h.Partition)}
 		return serve(ctx, &claim{log: l, spec: spec, id: id, holding: h, state: l.stateOf(id)})
 	})
-	if errors.Is(err, eventlog.ErrClosed) && l.isGone() {
-		return l.goneErr()
+	if errors.Is(err, eventlog.ErrClosed) && l.isStopped() {
+		return l.stopErr()
 	}
 	return err
 }
@@ -151,8 +151,8 @@ func (c *claim) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.log.isGone() || !c.log.calls.enter() {
-		return c.log.goneErr()
+	if c.log.isStopped() || !c.log.calls.enter() {
+		return c.log.stopErr()
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (l *Log) commitLoop() {
 	for {
 		select {
 		case <-l.dirty.wake:
-		case <-l.gone:
+		case <-l.stopped:
 			return
 		}
 		if rest := l.cfg.GroupInterval - time.Since(last); rest > 0 {
@@ -57,7 +57,7 @@ func (l *Log) commitLoop() {
 			}
 			select {
 			case <-pause.C:
-			case <-l.gone:
+			case <-l.stopped:
 				return
 			}
 		}
@@ -85,12 +85,12 @@ func (l *Log) recoverStore() {
 
 // gather takes what is queued, up to a group's size, partition by partition in
 // the order in which they got their first append. From here on the group is in
-// flight: its completions are told exactly once, whatever happens.
+// flight: its completions are called exactly once, whatever happens.
 func (l *Log) gather() *group {
 	dirty := l.dirty.take()
 	l.flight.Lock()
 	defer l.flight.Unlock()
-	if l.flight.buried || len(dirty) == 0 {
+	if l.flight.ended || len(dirty) == 0 {
 		return nil
 	}
 	g := &group{began: time.Now(), parts: make([]part, 0, len(dirty))}
@@ -214,7 +214,7 @@ func (l *Log) accountLoop() {
 			continue
 		}
 		for _, g := range groups {
-			if !l.tell(g) {
+			if !l.complete(g) {
 				break // the log has failed
 			}
 			l.metrics.committed(g)
@@ -263,18 +263,18 @@ func (l *Log) enter(groups []*group) error {
 	return l.ends.Flush()
 }
 
-// tell publishes a durable group and tells its appenders. It says false when
-// the log's failure has told them already.
-func (l *Log) tell(g *group) bool {
-	l.telling.Lock()
-	defer l.telling.Unlock()
+// complete publishes a durable group and completes its appends. It returns false when
+// the log's failure has completed them already.
+func (l *Log) complete(g *group) bool {
+	l.completing.Lock()
+	defer l.completing.Unlock()
 	l.flight.Lock()
-	buried := l.flight.buried
-	if !buried {
+	ended := l.flight.ended
+	if !ended {
 		l.flight.groups = l.flight.groups[1:]
 	}
 	l.flight.Unlock()
-	if buried {
+	if ended {
 		return false
 	}
 	l.newestMS.Store(g.timeMS)
@@ -287,7 +287,7 @@ func (l *Log) tell(g *group) bool {
 				d.Done(c.Base+int64(i), nil)
 			}
 			c.done = nil
-			l.room.give(c.cost)
+			l.capacity.release(c.cost)
 		}
 	}
 	return true
@@ -302,22 +302,22 @@ func (l *Log) fail(err error) {
 	}
 	l.logger.Error("the log has failed; the process must exit and start again", "error", err)
 	close(l.failed)
-	l.goneOnce.Do(func() { close(l.gone) })
-	go l.bury(err)
+	l.stopOnce.Do(func() { close(l.stopped) })
+	go l.failUnderWay(err)
 }
 
-// bury tells every append that is under way that its outcome is unknown.
-func (l *Log) bury(err error) {
-	l.telling.Lock()
-	defer l.telling.Unlock()
+// failUnderWay completes every append under way with an error: its outcome is unknown.
+func (l *Log) failUnderWay(err error) {
+	l.completing.Lock()
+	defer l.completing.Unlock()
 	l.flight.Lock()
 	groups := l.flight.groups
-	l.flight.groups, l.flight.buried = nil, true
+	l.flight.groups, l.flight.ended = nil, true
 	l.flight.Unlock()
 	for _, g := range groups {
 		for _, part := range g.parts {
 			for _, c := range part.chunks {
-				l.tellFailure(c, err)
+				l.completeFailed(c, err)
 			}
 		}
 	}

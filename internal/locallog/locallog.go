@@ -86,25 +86,25 @@ type Log struct {
 	commits  commits
 	gaps     gaps
 	places   []ends.Place // where the partitions end; accountLoop's
-	room     room
+	capacity capacity
 	dirty    dirtyList
 	segments segments
 	tail     tailCache
 	space    space
 
-	// gone is closed when the log takes no more calls: closed or failed.
-	gone     chan struct{}
-	goneOnce sync.Once
+	// stopped is closed when the log takes no more calls: closed or failed.
+	stopped  chan struct{}
+	stopOnce sync.Once
 	failed   chan struct{}
 	failure  atomic.Pointer[error]
 
-	// flight lists the groups that are gathered and not yet told, oldest first.
+	// flight lists the groups that are gathered and not yet completed, oldest first.
 	flight struct {
 		sync.Mutex
 		groups []*group
-		buried bool // told by the failure; the committer gathers no more
+		ended  bool // by the failure; the committer gathers no more
 	}
-	telling sync.Mutex // held while completions are told, so that they stay in order
+	completing sync.Mutex // held while completions are called, so that they stay in order
 
 	lastTimeMS int64       // append time of the newest group; the committer's
 	finish     chan *group // from the committer to syncLoop
@@ -140,11 +140,11 @@ type environment struct {
 	readTick time.Duration
 }
 
-// ErrInUse says that the directory's lock was not to be had.
+// ErrInUse reports that the directory's lock was not to be had.
 var ErrInUse = errors.New("the directory is in use by another process, or cannot be locked")
 
-// errGone is turned into the reason why the log is gone.
-var errGone = errors.New("gone")
+// errStopped is turned into the reason why the log has stopped.
+var errStopped = errors.New("stopped")
 
 // Open opens or creates the log in cfg.Directory with the given topics, and
 // starts its goroutines; Close joins them. It fails if another process uses
@@ -166,11 +166,11 @@ func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 	}
 	l := &Log{
 		cfg: cfg, env: env, logger: logger, metrics: newMetrics(reg),
-		gone: make(chan struct{}), failed: make(chan struct{}),
+		stopped: make(chan struct{}), failed: make(chan struct{}),
 		finish: make(chan *group, pipelineDepth), synced: make(chan *group, accountDepth),
 	}
 	l.wire = &tripwire{FS: env.fs, fail: l.fail}
-	l.room.limit = cfg.MaxBufferBytes
+	l.capacity.limit = cfg.MaxBufferBytes
 	l.tail.limit = cfg.TailCacheBytes
 	l.dirty.wake = make(chan struct{}, 1)
 	l.space.look = make(chan struct{}, 1)
@@ -209,17 +209,17 @@ func (l *Log) Err() error {
 	return nil
 }
 
-// goneErr says why the log takes no more calls.
-func (l *Log) goneErr() error {
+// stopErr reports why the log takes no more calls.
+func (l *Log) stopErr() error {
 	if err := l.Err(); err != nil {
 		return err
 	}
 	return eventlog.ErrClosed
 }
 
-func (l *Log) isGone() bool {
+func (l *Log) isStopped() bool {
 	select {
-	case <-l.gone:
+	case <-l.stopped:
 		return true
 	default:
 		return false
@@ -241,8 +241,8 @@ func (l *Log) Bounds(_ context.Context, topic string) ([]eventlog.Bounds, error)
 	if err != nil {
 		return nil, err
 	}
-	if l.isGone() {
-		return nil, l.goneErr()
+	if l.isStopped() {
+		return nil, l.stopErr()
 	}
 	out := make([]eventlog.Bounds, len(t.partitions))
 	for i := range t.partitions {
@@ -252,7 +252,7 @@ func (l *Log) Bounds(_ context.Context, topic string) ([]eventlog.Bounds, error)
 }
 
 // Close implements eventlog.Log. The groups that are being committed are
-// finished and told; appends behind them fail with ErrClosed. Of a log that has
+// finished and completed; appends behind them fail with ErrClosed. Of a log that has
 // failed it returns the failure.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() { l.closeErr = l.close() })
@@ -260,7 +260,7 @@ func (l *Log) Close() error {
 }
 
 func (l *Log) close() error {
-	l.goneOnce.Do(func() { close(l.gone) })
+	l.stopOnce.Do(func() { close(l.stopped) })
 	// The workers may be stuck in a store that has failed: then nobody waits.
 	idle := make(chan struct{})
 	left := l.calls.end()

@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		records:          counter("appended_records_total", "Records that were made durable."),
 		bytes:            counter("appended_bytes_total", "Bytes of the chunks that were made durable."),
 		refused:          counter("refused_records_total", "Appends refused because the disk is nearly full."),
-		lost:             counter("failed_records_total", "Appends that were queued and told an error, because the log was closed or has failed."),
+		lost:             counter("failed_records_total", "Appends that were queued and completed with an error, because the log was closed or has failed."),
 		fetched:          counter("disk_reads_total", "Batches that a reader took from disk instead of memory."),
 		backgroundErrors: counter("background_errors_total", "Failed attempts of a store to write or merge tables; it tries again, at most once a second."),
 		stalls:           counter("write_stalls_total", "Times that a store made its writers wait."),
@@ -70,7 +70,7 @@ func (m *metrics) register(l *Log) error {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "starling", Subsystem: "locallog", Name: name, Help: help}, value)
 	}
 	collectors := append(m.all(),
-		gauge("buffered_bytes", "Bytes of appends that wait for their commit.", func() float64 { return float64(l.room.used.Load()) }),
+		gauge("buffered_bytes", "Bytes of appends that wait for their commit.", func() float64 { return float64(l.capacity.used.Load()) }),
 		gauge("free_bytes", "Free bytes of the disk at the last look, less what was written since.", func() float64 { return float64(l.space.free.Load()) }),
 		gauge("clock_skew_seconds", "Seconds by which the wall clock is ahead of the log's clock, negative when behind. Beyond 10 s is an alarm: ages and retention go by the log's clock.", func() float64 { return l.clock.skew().Seconds() }),
 		gauge("retention_held_seconds", "Seconds by which the newest stamp is ahead of the time that retention goes by: stamps have jumped and are not yet believed.", func() float64 { return float64(l.metrics.retentionLag.Load()) / 1000 }),

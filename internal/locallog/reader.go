@@ -33,8 +33,8 @@ func (l *Log) NewReader(_ context.Context, topic string, start map[int32]int64) 
 	if err != nil {
 		return nil, err
 	}
-	if l.isGone() {
-		return nil, l.goneErr()
+	if l.isStopped() {
+		return nil, l.stopErr()
 	}
 	r := &reader{log: l, wake: make(chan struct{}, 1)}
 	for number, offset := range start {
@@ -66,8 +66,8 @@ func (r *reader) Poll(ctx context.Context) (eventlog.Batch, error) {
 		switch {
 		case r.closed:
 			return eventlog.Batch{}, eventlog.ErrClosed
-		case r.log.isGone():
-			return eventlog.Batch{}, r.log.goneErr()
+		case r.log.isStopped():
+			return eventlog.Batch{}, r.log.stopErr()
 		case ctx.Err() != nil:
 			return eventlog.Batch{}, ctx.Err()
 		}
@@ -85,7 +85,7 @@ func (r *reader) Poll(ctx context.Context) (eventlog.Batch, error) {
 		select {
 		case <-r.wake:
 		case <-ctx.Done():
-		case <-r.log.gone:
+		case <-r.log.stopped:
 		}
 	}
 }
@@ -152,7 +152,7 @@ func join(chunks []*chunk, from int64) ([]eventlog.Stored, error) {
 // offset and those behind it, about a megabyte.
 func (l *Log) fetch(p *partition, from, end int64) ([]*chunk, error) {
 	if !l.calls.enter() {
-		return nil, l.goneErr()
+		return nil, l.stopErr()
 	}
 	var chunks []*chunk
 	err := l.apart(func(*reading) (err error) {

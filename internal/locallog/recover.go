@@ -160,7 +160,7 @@ func (l *Log) examineStore(found *discovery, store ends.Store) ([]layout.Finding
 	return findings, nil
 }
 
-// notDamage says that an error is of the process or the machine.
+// notDamage reports that an error is of the process or the machine.
 func notDamage(err error) bool {
 	for _, cause := range []error{os.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EROFS, pebble.ErrDBAlreadyExists} {
 		if errors.Is(err, cause) {
@@ -265,7 +265,7 @@ func (l *Log) storeFacts() error {
 	return l.apply(b, true)
 }
 
-// markClosed says that nothing was lost. Both stores are closed by now:
+// markClosed reports that nothing was lost. Both stores are closed by now:
 // everything in them is on disk.
 func (l *Log) markClosed() error {
 	err := l.ends.UpdateFacts(func(a *ends.Account) {

@@ -23,7 +23,7 @@ func (l *Log) retain() {
 		}
 		select {
 		case <-ticker.C:
-		case <-l.gone:
+		case <-l.stopped:
 			return
 		}
 	}
@@ -139,7 +139,7 @@ func (l *Log) sweep() error {
 }
 
 // hiddenIn returns the partitions whose records in a segment are all hidden and
-// not yet deleted, and says whether any records of the segment are kept.
+// not yet deleted, and reports whether any records of the segment are kept.
 func (l *Log) hiddenIn(s, next segment) (hidden []*partition, kept bool) {
 	for _, t := range l.ordered {
 		for i := range t.partitions {

@@ -8,7 +8,7 @@ import (
 )
 
 // writeAmplification is how many bytes of disk a byte of records may take
-// before the next look: write-ahead log, table, and room for a compaction.
+// before the next look: write-ahead log, table, and space for a compaction.
 const writeAmplification = 3
 
 // space is what is known of the disk.
@@ -27,7 +27,7 @@ func (l *Log) watchSpace() {
 		select {
 		case <-ticker.C:
 		case <-l.space.look:
-		case <-l.gone:
+		case <-l.stopped:
 			return
 		}
 		l.checkSpace()
@@ -79,7 +79,7 @@ func (l *Log) judge(free int64) {
 		if refuse {
 			l.logger.Error("the disk is nearly full: appends are refused", "topic", t.decl.Name, "free_bytes", free, "low_water_bytes", low)
 		} else {
-			l.logger.Info("the disk has room again: appends are taken", "topic", t.decl.Name, "free_bytes", free)
+			l.logger.Info("the disk has free space again: appends are taken", "topic", t.decl.Name, "free_bytes", free)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // runAdmin serves metrics, health, the configuration in force and profiles
-// until ctx is done. Health fails once failure says why the process must end. It
+// until ctx is done. Health fails once failure reports why the process must end. It
 // is for operators: keep it from the public.
 func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
 	mux := http.NewServeMux()

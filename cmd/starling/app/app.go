@@ -92,10 +92,10 @@ func (a *App) Ready() <-chan struct{} { return a.ready }
 // Addr is where a role listens, once Ready is closed; empty if it doesn't.
 func (a *App) Addr(role Role) string { return a.addrs[role] }
 
-// AdminAddr is where the admin door listens, once Ready is closed.
+// AdminAddr is where the admin server listens, once Ready is closed.
 func (a *App) AdminAddr() string { return a.admin }
 
-// JSONAddr is where the JSON door listens, once Ready is closed; empty if there
+// JSONAddr is where the JSON gateway listens, once Ready is closed; empty if there
 // is none.
 func (a *App) JSONAddr() string { return a.json }
 
@@ -130,7 +130,7 @@ func (a *App) Run(ctx context.Context) error {
 // runOnLog serves on a log until ctx is done or serve fails, and closes the log.
 //
 // A log that has failed ends the process: what it holds is safe, and only opening
-// it again says what that is. The roles stop in good order then, but they get no
+// it again shows what that is. The roles stop in good order then, but they get no
 // longer than the drain timeout: a role may be held up in a call of the log that
 // does not return. What still runs after that ends with the process, which is
 // what a crash would do to it too.
@@ -168,24 +168,24 @@ func runOnLog(ctx context.Context, log eventlog.Log, drain time.Duration, serve 
 // OpenLog opens the log that the configuration names. The caller closes it.
 func OpenLog(ctx context.Context, cfg Config, reg prometheus.Registerer, logger *slog.Logger) (eventlog.Log, error) {
 	if cfg.OnKafka() {
-		log, err := kafkalog.Open(ctx, cfg.KafkaLog(), topics.All(), reg, logger.With("room", "kafkalog"))
+		log, err := kafkalog.Open(ctx, cfg.KafkaLog(), topics.All(), reg, logger.With("component", "kafkalog"))
 		if err != nil {
 			return nil, fmt.Errorf("open the log on Kafka %v: %w", cfg.Kafka.Brokers, err)
 		}
 		return log, nil
 	}
-	log, err := locallog.Open(cfg.LocalLog(), topics.All(), reg, logger.With("room", "locallog"))
+	log, err := locallog.Open(cfg.LocalLog(), topics.All(), reg, logger.With("component", "locallog"))
 	if err != nil {
 		return nil, fmt.Errorf("open the local log: %w", err)
 	}
 	return log, nil
 }
 
-// listen opens a door; Run's caller sees a taken port before anything starts.
+// listen opens a listener; Run's caller sees a taken port before anything starts.
 func listen(name, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("open the %s door on %s: %w", name, addr, err)
+		return nil, fmt.Errorf("open the %s server on %s: %w", name, addr, err)
 	}
 	return l, nil
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/starling-fleet/starling/tracker"
 )
 
-// Config is everything that can be set. Every room owns its section.
+// Config is everything that can be set. Every package owns its section.
 type Config struct {
 	// Partitions is set on whichever log is used.
 	Partitions int             `koanf:"partitions" help:"Partitions of every topic. Fixed once the topics exist: a process that is set otherwise refuses to start."`
@@ -32,10 +32,10 @@ type Config struct {
 	Log        LogConfig       `koanf:"log"`
 }
 
-// ServerConfig sets the doors of a process.
+// ServerConfig sets the servers of a process.
 type ServerConfig struct {
-	IngestListen  string           `koanf:"ingest_listen" help:"Address of the door for driver apps (gRPC)."`
-	MatcherListen string           `koanf:"matcher_listen" help:"Address of the door for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
+	IngestListen  string           `koanf:"ingest_listen" help:"Address of the server for driver apps (gRPC)."`
+	MatcherListen string           `koanf:"matcher_listen" help:"Address of the server for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
 	JSONListen    string           `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string           `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
 	AllowAnyone   bool             `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
@@ -45,7 +45,7 @@ type ServerConfig struct {
 	MaxConnections int `koanf:"max_connections" help:"Connections that all servers but the admin one accept together; 0 means as many as the process's limit of open files (ulimit -n) leaves beside the log's store."`
 }
 
-// LogConfig sets what the process says about itself.
+// LogConfig sets what the process logs.
 type LogConfig struct {
 	Level  string `koanf:"level" help:"Least level that is logged: debug, info, warn or error."`
 	Format string `koanf:"format" help:"Form of the log on standard error: text or json."`
@@ -74,7 +74,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// OnKafka says whether the log is Kafka's; otherwise it is the local one.
+// OnKafka reports whether the log is Kafka's; otherwise it is the local one.
 func (c *Config) OnKafka() bool { return len(c.Kafka.Brokers) > 0 }
 
 // Validate names every fault of the whole configuration, each with its section.
@@ -137,7 +137,7 @@ func (c *ServerConfig) validate() error {
 	return errors.Join(faults...)
 }
 
-// checkListen keeps an unauthenticated door on loopback unless the operator
+// checkListen keeps an unauthenticated server on loopback unless the operator
 // says otherwise in so many words.
 func (c *ServerConfig) checkListen(name, addr string) error {
 	host, _, err := net.SplitHostPort(addr)

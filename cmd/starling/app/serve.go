@@ -51,16 +51,16 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 
 // serverGroups prepares what the process's servers share.
 func (a *App) serverGroups() (err error) {
-	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, a.registry, a.logger.With("room", "rpcserver")); err != nil {
+	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, a.registry, a.logger.With("component", "rpcserver")); err != nil {
 		return err
 	}
-	a.http, err = httpserver.NewGroup(a.registry, a.logger.With("room", "httpserver"))
+	a.http, err = httpserver.NewGroup(a.registry, a.logger.With("component", "httpserver"))
 	return err
 }
 
-// units sets up what the process consists of, and what says that it serves. The
-// units stop in reverse order: ingest first, the admin door last. The JSON door
-// stops after the gRPC doors, whose last answers it passes on.
+// units sets up what the process consists of, and what reports that it serves. The
+// units stop in reverse order: ingest first, the admin server last. The JSON gateway
+// stops after the gRPC servers, whose last answers it passes on.
 func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() bool, err error) {
 	ready = func() bool { return true }
 	if a.cfg.Server.AdminListen != "" {
@@ -100,7 +100,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		units = append(units, more...)
 	}
 	if a.has(Tracker) {
-		t, err := tracker.New(a.cfg.Tracker, log, a.registry, a.logger.With("room", "tracker"))
+		t, err := tracker.New(a.cfg.Tracker, log, a.registry, a.logger.With("component", "tracker"))
 		if err != nil {
 			return nil, nil, fmt.Errorf("set up the tracker: %w", err)
 		}
@@ -129,7 +129,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := matcher.New(a.cfg.Matcher, log, a.registry, a.logger.With("room", "matcher"))
+	m, err := matcher.New(a.cfg.Matcher, log, a.registry, a.logger.With("component", "matcher"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the matcher: %w", err)
 	}
@@ -163,7 +163,7 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: matcher: eta: %w", err)
 	}
-	f, err := fanout.New(a.cfg.Fanout, a.cfg.Matcher.Regions, estimator, a.registry, a.logger.With("room", "fanout"))
+	f, err := fanout.New(a.cfg.Fanout, a.cfg.Matcher.Regions, estimator, a.registry, a.logger.With("component", "fanout"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: %w", err)
 	}
@@ -181,7 +181,7 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 }
 
 func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, func() bool, error) {
-	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("room", "ingest"))
+	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("component", "ingest"))
 	if err != nil {
 		return unit{}, nil, fmt.Errorf("set up ingest: %w", err)
 	}

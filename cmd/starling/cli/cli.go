@@ -47,7 +47,7 @@ func usage(err error) error {
 	return &codedError{exitUsage, err}
 }
 
-// answerNo says that the command did its work and the answer is no.
+// answerNo reports that the command did its work and the answer is no.
 func answerNo(format string, args ...any) error {
 	return &codedError{exitNo, fmt.Errorf(format, args...)}
 }

@@ -38,7 +38,7 @@ func newDemo(world IO) *cobra.Command {
 		GroupID: "run",
 		Args:    usageArgs(cobra.NoArgs),
 		Long: `Run every role in one process, on a local log in a temporary folder and on free
-ports, drive it with a simulated fleet through the real gRPC door, and show live
+ports, drive it with a simulated fleet through the real gRPC server, and show live
 figures. Ctrl-C stops it cleanly.`,
 		Example: `  starling demo
   starling demo --vehicles 2000 --period 1s

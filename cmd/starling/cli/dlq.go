@@ -39,8 +39,8 @@ docs/operations.md says what to do about them.`,
 	return cmd
 }
 
-// letterLine is a dead letter as it is listed.
-type letterLine struct {
+// deadLetterLine is a dead letter as it is listed.
+type deadLetterLine struct {
 	// Key names the origin: topic/partition/offset.
 	Key       string `json:"key"`
 	Topic     string `json:"topic"`
@@ -53,8 +53,8 @@ type letterLine struct {
 	Error     string `json:"error"`
 }
 
-func (l *letter) line() letterLine {
-	return letterLine{
+func (l *deadLetter) line() deadLetterLine {
+	return deadLetterLine{
 		Key: l.key(), Topic: l.Topic, Partition: l.Partition, Offset: l.Offset,
 		AppendTime: l.appendTime(), RecordKey: string(l.Key), Error: l.Error,
 	}
@@ -77,7 +77,7 @@ func newDLQList(world IO) *cobra.Command {
   starling dlq list --local-directory /var/lib/starling --partition 3 --json`,
 	}
 	with := logCommand(cmd, world)
-	filter := letterFilter(cmd)
+	filter := deadLetterFilter(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "Print a JSON object a line.")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		selected, err := filter(time.Now())
@@ -86,7 +86,7 @@ func newDLQList(world IO) *cobra.Command {
 		}
 		return with(func(ctx context.Context, log *openLog) error {
 			var listed, unreadable int
-			err := eachLetter(ctx, log, selected.partition, func(l *letter) error {
+			err := eachDeadLetter(ctx, log, selected.partition, func(l *deadLetter) error {
 				switch {
 				case l.fault != nil:
 					unreadable++
@@ -117,9 +117,9 @@ func newDLQList(world IO) *cobra.Command {
 	return cmd
 }
 
-// letterInFull is a dead letter as it is shown.
-type letterInFull struct {
-	letterLine
+// deadLetterInFull is a dead letter as it is shown.
+type deadLetterInFull struct {
+	deadLetterLine
 	// Record is the record's value as far as it can be decoded.
 	Record      rawJSON `json:"record,omitempty"`
 	DecodeError string  `json:"decode_error,omitempty"`
@@ -137,13 +137,13 @@ func newDLQShow(world IO) *cobra.Command {
 	with := logCommand(cmd, world)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		partition, err := letterPartition(args[0])
+		partition, err := deadLetterPartition(args[0])
 		if err != nil {
 			return err
 		}
 		return with(func(ctx context.Context, log *openLog) error {
-			var found *letter
-			err := eachLetter(ctx, log, partition, func(l *letter) error {
+			var found *deadLetter
+			err := eachDeadLetter(ctx, log, partition, func(l *deadLetter) error {
 				if l.fault == nil && l.key() == args[0] {
 					found = l
 					return errStop
@@ -156,7 +156,7 @@ func newDLQShow(world IO) *cobra.Command {
 			if found == nil {
 				return answerNo("there is no dead letter %s", args[0])
 			}
-			return printLetter(world.Out, found, *asJSON)
+			return printDeadLetter(world.Out, found, *asJSON)
 		})
 	}
 	return cmd
@@ -164,7 +164,7 @@ func newDLQShow(world IO) *cobra.Command {
 
 // decode returns what the record says as JSON; with an error, what could be
 // decoded before the fault, or nothing.
-func (l *letter) decode() (rawJSON, error) {
+func (l *deadLetter) decode() (rawJSON, error) {
 	var m starlingv1.LocationRecord
 	fault := proto.Unmarshal(l.Value, &m)
 	out, err := protojson.MarshalOptions{UseProtoNames: true, AllowPartial: true}.Marshal(&m)
@@ -177,10 +177,10 @@ func (l *letter) decode() (rawJSON, error) {
 	return rawJSON(compactJSON(out)), fault
 }
 
-func printLetter(w io.Writer, l *letter, asJSON bool) error {
+func printDeadLetter(w io.Writer, l *deadLetter, asJSON bool) error {
 	record, fault := l.decode()
 	if asJSON {
-		full := letterInFull{letterLine: l.line(), Record: record, RecordHex: hex.EncodeToString(l.Value)}
+		full := deadLetterInFull{deadLetterLine: l.line(), Record: record, RecordHex: hex.EncodeToString(l.Value)}
 		if fault != nil {
 			full.DecodeError = fault.Error()
 		}

@@ -17,36 +17,36 @@ import (
 	"github.com/starling-fleet/starling/tracker"
 )
 
-// letter is a dead letter as it was read.
-type letter struct {
+// deadLetter is a dead letter as it was read.
+type deadLetter struct {
 	tracker.DeadLetter
 	// storedIn and storedAt are its own partition and offset in dead-letters.
 	storedIn int32
 	storedAt int64
-	// fault says that the record is no dead letter.
+	// fault reports that the record is no dead letter.
 	fault error
 }
 
-func (l *letter) key() string { return fmt.Sprintf("%s/%d/%d", l.Topic, l.Partition, l.Offset) }
+func (l *deadLetter) key() string { return fmt.Sprintf("%s/%d/%d", l.Topic, l.Partition, l.Offset) }
 
-func (l *letter) appendTime() time.Time { return time.UnixMilli(l.AppendTimeMS).UTC() }
+func (l *deadLetter) appendTime() time.Time { return time.UnixMilli(l.AppendTimeMS).UTC() }
 
-// anyPartition selects the letters of all partitions.
+// anyPartition selects the dead letters of all partitions.
 const anyPartition = -1
 
-// selection says which letters a command is about.
+// selection reports which dead letters a command is about.
 type selection struct {
 	partition    int32 // or anyPartition
 	since, until time.Time
 }
 
-func (s *selection) takes(l *letter) bool {
+func (s *selection) takes(l *deadLetter) bool {
 	at := l.appendTime()
 	return (s.since.IsZero() || !at.Before(s.since)) && (s.until.IsZero() || at.Before(s.until))
 }
 
-// letterFilter adds the flags that select letters.
-func letterFilter(cmd *cobra.Command) func(now time.Time) (selection, error) {
+// deadLetterFilter adds the flags that select dead letters.
+func deadLetterFilter(cmd *cobra.Command) func(now time.Time) (selection, error) {
 	partition := cmd.Flags().Int32("partition", anyPartition, "Only records of this partition.")
 	since := cmd.Flags().String("since", "", "Only records that the log took at this time or later: 2026-01-31T12:00:00Z, or 24h for a day ago.")
 	until := cmd.Flags().String("until", "", "Only records that the log took before this time.")
@@ -77,8 +77,8 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	return at, nil
 }
 
-// letterPartition reads the partition out of a letter's key.
-func letterPartition(key string) (int32, error) {
+// deadLetterPartition reads the partition out of a letter's key.
+func deadLetterPartition(key string) (int32, error) {
 	parts := strings.Split(key, "/")
 	if len(parts) == 3 {
 		partition, err := strconv.ParseInt(parts[1], 10, 32)
@@ -90,10 +90,10 @@ func letterPartition(key string) (int32, error) {
 	return 0, usage(fmt.Errorf("%q is no key of a dead letter: must be TOPIC/PARTITION/OFFSET, such as locations/3/1017", key))
 }
 
-// recallLetters is how many different letters of a partition are remembered at
+// recallDeadLetters is how many different dead letters of a partition are remembered at
 // least. A tracker repeats only what lies behind its last checkpoint, and on its
 // way through a long stretch it checkpoints every few thousand records.
-const recallLetters = 1 << 17
+const recallDeadLetters = 1 << 17
 
 // recall remembers at least the newest keys up to its limit, and at most twice
 // as many.
@@ -102,7 +102,7 @@ type recall struct {
 	young, old map[string]bool
 }
 
-// seen says whether the key was there before, and remembers it.
+// seen reports whether the key was there before, and remembers it.
 func (r *recall) seen(key string) bool {
 	known := r.young[key] || r.old[key]
 	if r.young == nil || len(r.young) >= r.limit {
@@ -112,11 +112,11 @@ func (r *recall) seen(key string) bool {
 	return known
 }
 
-// eachLetter calls fn with every dead letter of one partition or of all, until
+// eachDeadLetter calls fn with every dead letter of one partition or of all, until
 // fn returns errStop; of a letter that was written more than once, with the
 // first. What is appended while it reads is left out. A letter stands in the
 // partition of its origin.
-func eachLetter(ctx context.Context, log *openLog, partition int32, fn func(*letter) error) error {
+func eachDeadLetter(ctx context.Context, log *openLog, partition int32, fn func(*deadLetter) error) error {
 	if partition >= log.Partitions() {
 		return usage(fmt.Errorf("partition %d: the log has partitions 0 to %d", partition, log.Partitions()-1))
 	}
@@ -129,9 +129,9 @@ func eachLetter(ctx context.Context, log *openLog, partition int32, fn func(*let
 		if stopped || partition != anyPartition && partition != int32(number) {
 			continue
 		}
-		known := recall{limit: recallLetters}
+		known := recall{limit: recallDeadLetters}
 		err := log.read(ctx, topics.DeadLetters, int32(number), at.First, at.End, func(rec eventlog.Stored) error {
-			l := readLetter(int32(number), rec)
+			l := readDeadLetter(int32(number), rec)
 			if l.fault == nil && known.seen(l.key()) {
 				return nil
 			}
@@ -146,8 +146,8 @@ func eachLetter(ctx context.Context, log *openLog, partition int32, fn func(*let
 	return nil
 }
 
-func readLetter(partition int32, rec eventlog.Stored) *letter {
-	l := &letter{storedIn: partition, storedAt: rec.Offset}
+func readDeadLetter(partition int32, rec eventlog.Stored) *deadLetter {
+	l := &deadLetter{storedIn: partition, storedAt: rec.Offset}
 	l.DeadLetter, l.fault = tracker.DecodeDeadLetter(rec.Value)
 	if l.fault == nil && l.key() != string(rec.Key) {
 		l.fault = fmt.Errorf("its key is %q, its origin %s", rec.Key, l.key())

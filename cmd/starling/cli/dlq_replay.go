@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// maxReplay bounds the letters of one run, and so its memory.
+	// maxReplay bounds the dead letters of one run, and so its memory.
 	maxReplay = 10_000
 	// recallDepth is how far behind its session's newest report a report is
 	// told from one that came before (see ARCHITECTURE.md).
@@ -30,13 +30,13 @@ type replayed struct {
 	Result string `json:"result"`
 	// Offset is where the record stands now, in the partition of its origin.
 	Offset *int64 `json:"offset,omitempty"`
-	// Reason says why it was refused or failed, or what to expect of it.
+	// Reason reports why it was refused or failed, or what to expect of it.
 	Reason string `json:"reason,omitempty"`
 
-	letter *letter // without its value
-	report bool    // whether the record is a report, and then whose
-	of     session
-	newest int64 // the highest sequence of its session that came after it
+	deadLetter *deadLetter // without its value
+	report     bool        // whether the record is a report, and then whose
+	of         session
+	newest     int64 // the highest sequence of its session that came after it
 }
 
 // session is a run of a device's app, and a place in it.
@@ -76,7 +76,7 @@ vehicle's present session says of its availability.`,
   starling dlq replay --all --since 2h --kafka-brokers k1:9092`,
 	}
 	with := logCommand(cmd, world)
-	filter := letterFilter(cmd)
+	filter := deadLetterFilter(cmd)
 	all := cmd.Flags().Bool("all", false, "Replay all letters that the other flags select; needs --since.")
 	var opts replayOptions
 	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "Say what would be done, and append nothing.")
@@ -90,7 +90,7 @@ vehicle's present session says of its availability.`,
 		keys := map[string]bool{}
 		partitions := map[int32]bool{}
 		for _, key := range args {
-			partition, err := letterPartition(key)
+			partition, err := deadLetterPartition(key)
 			if err != nil {
 				return err
 			}
@@ -106,7 +106,7 @@ vehicle's present session says of its availability.`,
 			partitions = map[int32]bool{selected.partition: true}
 		}
 		return with(func(ctx context.Context, log *openLog) error {
-			run := replayRun{log: log, opts: opts, take: func(l *letter) bool {
+			run := replayRun{log: log, opts: opts, take: func(l *deadLetter) bool {
 				return selected.takes(l) && (*all || keys[l.key()])
 			}}
 			for partition := range partitions {
@@ -129,14 +129,14 @@ vehicle's present session says of its availability.`,
 type replayRun struct {
 	log  *openLog
 	opts replayOptions
-	take func(*letter) bool
-	// chosen are the letters by partition of origin, in their old order.
+	take func(*deadLetter) bool
+	// chosen are the dead letters by partition of origin, in their old order.
 	chosen map[int32][]*replayed
 	count  int
 }
 
 func (r *replayRun) find(key string) *replayed {
-	partition, _ := letterPartition(key)
+	partition, _ := deadLetterPartition(key)
 	for _, one := range r.chosen[partition] {
 		if one.Key == key {
 			return one
@@ -145,13 +145,13 @@ func (r *replayRun) find(key string) *replayed {
 	return nil
 }
 
-// collect reads the letters of a partition, or of all, and keeps what it has to
+// collect reads the dead letters of a partition, or of all, and keeps what it has to
 // know of those that are to be replayed.
 func (r *replayRun) collect(ctx context.Context, partition int32) error {
 	if r.chosen == nil {
 		r.chosen = map[int32][]*replayed{}
 	}
-	return eachLetter(ctx, r.log, partition, func(l *letter) error {
+	return eachDeadLetter(ctx, r.log, partition, func(l *deadLetter) error {
 		if l.fault != nil || !r.take(l) {
 			return nil
 		}
@@ -165,9 +165,9 @@ func (r *replayRun) collect(ctx context.Context, partition int32) error {
 	})
 }
 
-// weigh says what a letter's record is and refuses what can't be replayed.
-func (r *replayRun) weigh(l *letter) *replayed {
-	one := &replayed{Key: l.key(), Result: wouldAppend, letter: l}
+// weigh reports what a letter's record is and refuses what can't be replayed.
+func (r *replayRun) weigh(l *deadLetter) *replayed {
+	one := &replayed{Key: l.key(), Result: wouldAppend, deadLetter: l}
 	refuse := func(format string, args ...any) *replayed {
 		one.Result, one.Reason = refused, fmt.Sprintf(format, args...)
 		return one
@@ -229,7 +229,7 @@ func (r *replayRun) replay(ctx context.Context, w io.Writer, asJSON bool) error 
 	return nil
 }
 
-// lookAhead reads what has come since the letters and finds those whose vehicle
+// lookAhead reads what has come since the dead letters and finds those whose vehicle
 // has another session by now, and those that come too late to count as new.
 func (r *replayRun) lookAhead(ctx context.Context, partition int32, chosen []*replayed) error {
 	bounds, err := r.log.Bounds(ctx, topics.Locations)
@@ -242,10 +242,10 @@ func (r *replayRun) lookAhead(ctx context.Context, partition int32, chosen []*re
 	from := at.End
 	for _, one := range chosen {
 		if one.report && one.Result == wouldAppend {
-			vehicle := string(one.letter.Key)
+			vehicle := string(one.deadLetter.Key)
 			byVehicle[vehicle] = append(byVehicle[vehicle], one)
-			from = min(from, one.letter.Offset+1)
-			own[one.letter.Offset] = true
+			from = min(from, one.deadLetter.Offset+1)
+			own[one.deadLetter.Offset] = true
 		}
 	}
 	var record wire.Location
@@ -256,7 +256,7 @@ func (r *replayRun) lookAhead(ctx context.Context, partition int32, chosen []*re
 		}
 		for _, one := range waiting {
 			switch {
-			case rec.Offset < one.letter.Offset:
+			case rec.Offset < one.deadLetter.Offset:
 			case record.Report.SessionID == one.of.id:
 				one.newest = max(one.newest, record.Report.Sequence)
 			case !r.opts.force && one.Result == wouldAppend:
@@ -274,19 +274,19 @@ func (r *replayRun) lookAhead(ctx context.Context, partition int32, chosen []*re
 	return err
 }
 
-// append reads the letters' records again and appends them, each after the one
+// append reads the dead letters' records again and appends them, each after the one
 // before it is durable. A crash on the way leaves the rest unreplayed.
 func (r *replayRun) append(ctx context.Context, partition int32, chosen []*replayed) error {
 	if r.opts.dryRun {
 		return nil
 	}
 	left := map[int64]*replayed{} // by offset in dead-letters
-	first, last := chosen[0].letter.storedAt, int64(0)
+	first, last := chosen[0].deadLetter.storedAt, int64(0)
 	for _, one := range chosen {
 		if one.Result == wouldAppend {
-			left[one.letter.storedAt] = one
+			left[one.deadLetter.storedAt] = one
 		}
-		last = one.letter.storedAt
+		last = one.deadLetter.storedAt
 	}
 	err := r.log.read(ctx, topics.DeadLetters, partition, first, last+1, func(rec eventlog.Stored) error {
 		one := left[rec.Offset]
@@ -294,7 +294,7 @@ func (r *replayRun) append(ctx context.Context, partition int32, chosen []*repla
 			return nil
 		}
 		delete(left, rec.Offset)
-		l := readLetter(partition, rec)
+		l := readDeadLetter(partition, rec)
 		if l.fault != nil {
 			return l.fault
 		}

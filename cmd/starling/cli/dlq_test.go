@@ -137,7 +137,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 		require.Contains(t, list, "2 dead letters")
 		require.NotContains(t, b.run(exitOK, "dlq", "list", "--partition", "0").out, "locations/1/0")
 		require.Equal(t, "0 dead letters\n", b.run(exitOK, "dlq", "list", "--until", "1h").out)
-		lines := jsonLines[letterLine](t, b.run(exitOK, "dlq", "list", "--since", "1h", "--json").out)
+		lines := jsonLines[deadLetterLine](t, b.run(exitOK, "dlq", "list", "--since", "1h", "--json").out)
 		require.Len(t, lines, 2)
 		require.Equal(t, "v-1", lines[0].RecordKey)
 		require.Contains(t, lines[0].Error, "LocationRecord")
@@ -147,7 +147,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 		require.Contains(t, shown, "not as a whole")
 		require.Contains(t, shown, "ff 67 61 72 62 61 67 65", "the bytes")
 		require.NotContains(t, shown, "\x1b", "nothing of a record reaches the terminal as it is")
-		var full letterInFull
+		var full deadLetterInFull
 		require.NoError(t, json.Unmarshal([]byte(b.run(exitOK, "dlq", "show", "locations/0/1", "--json").out), &full))
 		require.Equal(t, "ff676172626167651b5b33316d", full.RecordHex)
 		require.NotEmpty(t, full.DecodeError)
@@ -161,7 +161,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 		done := jsonLines[replayed](t, b.run(exitOK, "dlq", "replay", "locations/0/1", "--json").out)
 		require.Len(t, done, 1)
 		b.track()
-		lines = jsonLines[letterLine](t, b.run(exitOK, "dlq", "list", "--partition", "0", "--json").out)
+		lines = jsonLines[deadLetterLine](t, b.run(exitOK, "dlq", "list", "--partition", "0", "--json").out)
 		require.Len(t, lines, 2)
 		require.Equal(t, fmt.Sprintf("locations/0/%d", *done[0].Offset), lines[1].Key)
 	})
@@ -195,7 +195,7 @@ func TestAReplayedReportCountsOnce(t *testing.T) {
 			b.append(log, topics.DeadLetters, 0, "what?", []byte("{"))
 		})
 		listed := b.run(exitNo, "dlq", "list", "--json")
-		require.Len(t, jsonLines[letterLine](t, listed.out), 6, "a repeated letter is listed once")
+		require.Len(t, jsonLines[deadLetterLine](t, listed.out), 6, "a repeated letter is listed once")
 		require.Contains(t, listed.err, "1 records of dead-letters are no dead letters")
 
 		require.Contains(t, b.run(exitUsage, "dlq", "replay", "--all").err, "--since")

@@ -25,7 +25,7 @@ each row, in the same order, with the vehicle's live position right after it
 (live_lat, live_lon: the best causal estimate) and its display position
 (display_lat, display_lon: calm, for maps and distance).
 
-A row that breaks a rule is written with the verdict "refused" and told on
+A row that breaks a rule is written with the verdict "refused" and reported on
 standard error; the exit code is then 3.
 
 With --eval, it compares the live position with a reference trajectory (CSV with

@@ -131,7 +131,7 @@ func newLogRepair(world IO) *cobra.Command {
 		Long: `Keep what can be read of a damaged local log, declare the rest lost, and raise the
 epoch: vehicles are unknown until they report again, and offsets go on behind the
 former end. A damaged store is written anew from its files, which needs as much
-room again; the damaged one is kept beside it.
+space again; the damaged one is kept beside it.
 
 Without --yes it only shows what was found. The log must not be in use.`,
 		Example: `  starling log repair --data data/log

@@ -15,18 +15,18 @@ import (
 
 const defaultIngest = "127.0.0.1:7600"
 
-// doors are the two addresses that a driver of the fleet needs.
-type doors struct{ ingest, matcher *string }
+// addresses are the two addresses that a driver of the fleet needs.
+type addresses struct{ ingest, matcher *string }
 
-func doorFlags(cmd *cobra.Command) doors {
-	return doors{
-		ingest:  cmd.Flags().String("ingest", defaultIngest, "Address of ingest's door."),
-		matcher: cmd.Flags().String("matcher", defaultMatcher, "Address of the matcher's door."),
+func addressFlags(cmd *cobra.Command) addresses {
+	return addresses{
+		ingest:  cmd.Flags().String("ingest", defaultIngest, "Address of ingest's server."),
+		matcher: cmd.Flags().String("matcher", defaultMatcher, "Address of the matcher's server."),
 	}
 }
 
 // open connects to both; close must be called.
-func (d doors) open() (ingest, matcher *grpc.ClientConn, closeBoth func(), err error) {
+func (d addresses) open() (ingest, matcher *grpc.ClientConn, closeBoth func(), err error) {
 	ingest, err = client.Dial(*d.ingest, client.DialOptions{})
 	if err != nil {
 		return nil, nil, nil, usage(err)
@@ -50,11 +50,11 @@ type replayReport struct {
 func newReplay(world IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "replay FILE...",
-		Short:   "Play recorded drives through the gRPC door and account for every row",
+		Short:   "Play recorded drives through the gRPC server and account for every row",
 		GroupID: "drive",
 		Args:    usageArgs(cobra.MinimumNArgs(1)),
 		Long: `Play recorded fixes (CSV or CSV.gz; columns vehicle_id, unix_ms, lat, lon and, as
-far as there are any, accuracy_m, speed_mps, heading_deg) through the gRPC door,
+far as there are any, accuracy_m, speed_mps, heading_deg) through the gRPC server,
 and account for every row at the end:
 
   rows = accepted + duplicates + conflicts + late + refused by reason
@@ -68,7 +68,7 @@ report for the same vehicles meanwhile, or the account can't close.`,
   starling replay --verify 1000 drives.csv.gz    # and compare nearest with brute force`,
 	}
 	opts := replay.DefaultOptions()
-	d := doorFlags(cmd)
+	d := addressFlags(cmd)
 	flags := cmd.Flags()
 	flags.Float64Var(&opts.Speedup, "speedup", 0, "How many times faster than recorded; 0 is as fast as the server takes it.")
 	flags.BoolVar(&opts.AsRecorded, "as-recorded", false, "Keep the recorded times.")
@@ -110,7 +110,7 @@ type verifier struct {
 	places  int
 }
 
-// closeReplay prints the account and says whether all is as it must be.
+// closeReplay prints the account and reports whether all is as it must be.
 func closeReplay(ctx context.Context, world IO, account replay.Account, verify verifier, asJSON bool) error {
 	report := replayReport{Account: account}
 	closing := account.Check()

@@ -39,7 +39,7 @@ The same seed gives the same fleet.`,
 	}
 	fleet := fleetFlags(cmd)
 	opts := fleetsim.DefaultOptions()
-	addr := cmd.Flags().String("ingest", defaultIngest, "Address of ingest's door.")
+	addr := cmd.Flags().String("ingest", defaultIngest, "Address of ingest's server.")
 	cmd.Flags().DurationVar(&opts.Duration, "duration", 0, "How long the fleet drives; 0 means until Ctrl-C.")
 	cmd.Flags().BoolVar(&opts.FlatOut, "flat-out", false, "Send the whole duration, which then ends now, as fast as the server takes it.")
 	quiet := cmd.Flags().Bool("quiet", false, "No progress on standard error.")
@@ -49,7 +49,7 @@ The same seed gives the same fleet.`,
 		if opts.Fleet, err = fleet(); err != nil {
 			return err
 		}
-		d := doors{ingest: addr, matcher: addr}
+		d := addresses{ingest: addr, matcher: addr}
 		ingest, _, closeDoors, err := d.open()
 		if err != nil {
 			return err

@@ -81,7 +81,7 @@ func adminCommand(cmd *cobra.Command, world IO) func(run func(context.Context, *
 		if err != nil {
 			return usage(err)
 		}
-		admin, err := kafkalog.NewAdmin(cfg.KafkaLog(), topics.All(), logger.With(slog.String("room", "kafkalog")))
+		admin, err := kafkalog.NewAdmin(cfg.KafkaLog(), topics.All(), logger.With(slog.String("component", "kafkalog")))
 		if err != nil {
 			return usage(err)
 		}

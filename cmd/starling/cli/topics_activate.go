@@ -101,7 +101,7 @@ docs/operations.md has the whole procedure.`,
 	return cmd
 }
 
-// foresee says what the switch would change.
+// foresee reports what the switch would change.
 func foresee(ctx context.Context, log *openLog, to wire.VersionSwitch) ([]partitionSwitch, error) {
 	found, err := inForce(ctx, log)
 	if err != nil {
@@ -131,7 +131,7 @@ func foresee(ctx context.Context, log *openLog, to wire.VersionSwitch) ([]partit
 // when the command is repeated.
 func activate(ctx context.Context, log *openLog, record wire.Location) ([]partitionSwitch, error) {
 	value := record.Append(nil)
-	queued := make([]told, log.Partitions())
+	queued := make([]completion, log.Partitions())
 	for p := range queued {
 		queued[p] = log.queue(ctx, topics.Locations, int32(p), eventlog.Record{Value: value})
 	}

@@ -66,7 +66,7 @@ func inForceOnLocal(ctx context.Context, log *openLog) (map[int32]step.InForce, 
 }
 
 // inForceOnKafka reads the end of the state topic, beside the trackers that
-// write it: every checkpoint says what its partition is stepped by.
+// write it: every checkpoint reports what its partition is stepped by.
 func inForceOnKafka(ctx context.Context, log *openLog) (map[int32]step.InForce, error) {
 	const shortest, longer = 1 << 10, 16
 	bounds, err := log.Bounds(ctx, topics.TrackerState)

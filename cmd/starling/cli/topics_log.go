@@ -24,7 +24,7 @@ type openLog struct {
 	patience time.Duration
 }
 
-// errStop ends a reading early; errIdle says that the log had nothing more to
+// errStop ends a reading early; errIdle reports that the log had nothing more to
 // give within the patience.
 var (
 	errStop = errors.New("stop")
@@ -125,15 +125,15 @@ type fate struct {
 	err    error
 }
 
-// told is a completion that keeps what it is told.
-type told chan fate
+// completion is one that keeps what it receives.
+type completion chan fate
 
 // Done implements eventlog.Completion.
-func (c told) Done(offset int64, err error) { c <- fate{offset, err} }
+func (c completion) Done(offset int64, err error) { c <- fate{offset, err} }
 
-// queue hands a record to the log; await tells what became of it.
-func (l *openLog) queue(ctx context.Context, topic string, partition int32, rec eventlog.Record) told {
-	done := make(told, 1)
+// queue hands a record to the log; await returns what became of it.
+func (l *openLog) queue(ctx context.Context, topic string, partition int32, rec eventlog.Record) completion {
+	done := make(completion, 1)
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	if err := l.Append(ctx, topic, partition, rec, done); err != nil {
@@ -142,7 +142,7 @@ func (l *openLog) queue(ctx context.Context, topic string, partition int32, rec 
 	return done
 }
 
-func (l *openLog) await(ctx context.Context, done told) (int64, error) {
+func (l *openLog) await(ctx context.Context, done completion) (int64, error) {
 	patience := time.NewTimer(l.patience)
 	defer patience.Stop()
 	select {

@@ -24,7 +24,7 @@ type Options struct {
 	// record's outcome, and the record is not stored.
 	BeforeAppend func(topic string, partition int32, rec eventlog.Record) error
 	// AfterAppend is called after a record was stored and made visible, before
-	// its completion. Its error is what the completion is told.
+	// its completion. Its error is what the completion receives.
 	AfterAppend func(topic string, partition int32, rec eventlog.Stored) error
 	// BeforeLoad is called before a claim is loaded; its error is Load's.
 	BeforeLoad func(spec eventlog.OwnSpec, partition int32) error
@@ -43,10 +43,10 @@ type Options struct {
 
 // Log implements eventlog.Log on a Store. It is safe for concurrent use.
 type Log struct {
-	store *Store
-	opts  Options
-	room  *semaphore.Weighted
-	gone  chan struct{} // closed by Close and Kill
+	store    *Store
+	opts     Options
+	capacity *semaphore.Weighted
+	gone     chan struct{} // closed by Close and Kill
 
 	failed chan struct{} // closed by Fail
 
@@ -94,7 +94,7 @@ func Open(store *Store, opts Options) *Log {
 	if opts.MaxBatch == 0 {
 		opts.MaxBatch = 1000
 	}
-	return &Log{store: store, opts: opts, room: semaphore.NewWeighted(opts.BufferBytes), gone: make(chan struct{}), failed: make(chan struct{}), queues: make(map[queueKey]*queue)}
+	return &Log{store: store, opts: opts, capacity: semaphore.NewWeighted(opts.BufferBytes), gone: make(chan struct{}), failed: make(chan struct{}), queues: make(map[queueKey]*queue)}
 }
 
 // Store returns what the log is opened on.
@@ -126,7 +126,7 @@ func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eve
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		l.room.Release(min(a.size(), l.opts.BufferBytes))
+		l.capacity.Release(min(a.size(), l.opts.BufferBytes))
 		return l.goneErr()
 	}
 	key := queueKey{topic, partition}
@@ -145,9 +145,9 @@ func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eve
 	return nil
 }
 
-// acquire waits for room in the buffer.
+// acquire waits for capacity in the buffer.
 func (l *Log) acquire(ctx context.Context, n int64) error {
-	if l.room.TryAcquire(n) {
+	if l.capacity.TryAcquire(n) {
 		return nil
 	}
 	both, cancel := context.WithCancelCause(ctx)
@@ -161,7 +161,7 @@ func (l *Log) acquire(ctx context.Context, n int64) error {
 		case <-stop:
 		}
 	}()
-	if err := l.room.Acquire(both, n); err != nil {
+	if err := l.capacity.Acquire(both, n); err != nil {
 		return context.Cause(both)
 	}
 	return nil
@@ -190,7 +190,7 @@ func (l *Log) drain(t *topicData, partition int32, q *queue) {
 			if l.isKilled() {
 				return
 			}
-			l.room.Release(min(a.size(), l.opts.BufferBytes))
+			l.capacity.Release(min(a.size(), l.opts.BufferBytes))
 			a.done.Done(offset, err)
 		}
 	}
@@ -283,7 +283,7 @@ func (l *Log) Err() error {
 	return l.failure
 }
 
-// closedErr says why the log takes no more calls.
+// closedErr reports why the log takes no more calls.
 func (l *Log) closedErr() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -299,11 +299,11 @@ func (l *Log) goneErr() error {
 }
 
 // Kill ends the log as kill -9 ends a process: appends that are queued are
-// forgotten and their completions never told, claims are lost. What is in the
+// forgotten and their completions never called, claims are lost. What is in the
 // store stays. It does not wait for hooks that block.
 func (l *Log) Kill() { l.stop(true, nil) }
 
-// stop says whether the log was open until now.
+// stop reports whether the log was open until now.
 func (l *Log) stop(kill bool, failure error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -37,7 +37,7 @@ type Holding struct {
 	owner     *member
 }
 
-// Lost says whether the group has taken the partition away from its holder.
+// Lost reports whether the group has taken the partition away from its holder.
 func (h *Holding) Lost() bool {
 	select {
 	case <-h.gone:
@@ -189,7 +189,7 @@ func (g *Group) ended(h *Holding, err error) {
 	defer g.mu.Unlock()
 	h.lose()
 	if h.Lost() {
-		return // what it says no longer counts
+		return // its result no longer counts
 	}
 	if h.loseTimer != nil {
 		h.loseTimer.Stop()

@@ -56,10 +56,10 @@ type Facts struct {
 	Partitions int               `json:"partitions"`
 	TopicIDs   map[string]uint16 `json:"topic_ids"`
 	Epoch      int64             `json:"epoch"`
-	// New says that the stores may not exist yet: nothing was acknowledged.
+	// New reports that the stores may not exist yet: nothing was acknowledged.
 	New bool `json:"new,omitempty"`
 	// OpenUnsynced is set while a process uses the log without fsync; the places
-	// are then those of its start. Found at the start it says that this process
+	// are then those of its start. Found at the start it reports that this process
 	// did not close the log.
 	OpenUnsynced bool `json:"open_unsynced,omitempty"`
 	// Gaps are what repairs have declared lost and retention has not passed.
@@ -120,7 +120,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// ErrDamaged says that a slot is not what was written.
+// ErrDamaged reports that a slot is not what was written.
 var ErrDamaged = errors.New("slot is damaged")
 
 // appendPayload encodes an account. The encoded facts are passed in, since they
@@ -150,7 +150,7 @@ func appendPayload(b []byte, facts []byte, a *Account) []byte {
 	return b
 }
 
-// encodeSlot encodes a whole slot into b's room.
+// encodeSlot encodes a whole slot into b's capacity.
 func encodeSlot(b []byte, facts []byte, a *Account, generation uint64, slotBytes int64) []byte {
 	b = append(b[:0], magic...)
 	b = binary.LittleEndian.AppendUint32(b, Format)
@@ -182,7 +182,7 @@ func decodeSlot(data []byte) (slot, error) {
 	}
 	n := binary.LittleEndian.Uint32(data[12:])
 	if n > maxPayload || int(n) > len(data)-headBytes {
-		return s, fmt.Errorf("%w: it is shorter than it says", ErrDamaged)
+		return s, fmt.Errorf("%w: it is shorter than its header claims", ErrDamaged)
 	}
 	data = data[:headBytes+int(n)]
 	if slotSum(data) != binary.LittleEndian.Uint32(data[headBytes-4:]) {

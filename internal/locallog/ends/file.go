@@ -26,12 +26,12 @@ const writeCategory vfs.DiskWriteCategory = "starling-ends"
 type Loaded struct {
 	Account
 	Generation uint64
-	// Damaged says why one slot of the two could not be read, or nil: damage, or
+	// Damaged reports why one slot of the two could not be read, or nil: damage, or
 	// a crash while it was written.
 	Damaged error
 }
 
-// ErrMissing says that there is no account.
+// ErrMissing reports that there is no account.
 var ErrMissing = errors.New("the file " + FileName + " is missing")
 
 // Load reads the account of a directory. It fails with ErrMissing if there is
@@ -96,7 +96,7 @@ type File struct {
 
 // Create writes a new account in place of one that may be there, as one step: a
 // crash leaves the one or the other. Generations go on behind the given one.
-// Room is left for so many places.
+// Capacity is left for so many places.
 func Create(fs vfs.FS, dir string, a Account, generation uint64) (*File, error) {
 	a.Format = Format
 	a = a.clone()

@@ -18,7 +18,7 @@ type Finding struct {
 	// the last; equal if no offset is known to be missing.
 	From int64 `json:"from"`
 	To   int64 `json:"to"`
-	// What says what was found.
+	// What reports what was found.
 	What string `json:"what"`
 }
 
@@ -32,7 +32,7 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%s partition %d: %s", f.Topic, f.Partition, f.What)
 }
 
-// DamageError says that a log does not hold what it has acknowledged.
+// DamageError reports that a log does not hold what it has acknowledged.
 type DamageError struct {
 	Directory string
 	Findings  []Finding

@@ -26,7 +26,7 @@ func SegmentKey(segment uint64) []byte {
 // HeaderKey is the key of a segment's header.
 func HeaderKey(segment uint64) []byte { return append(SegmentKey(segment), 0, 0) }
 
-// IsHeaderKey says whether a key of the record store is a header's.
+// IsHeaderKey reports whether a key of the record store is a header's.
 func IsHeaderKey(key []byte) bool { return len(key) == headerKeyLen }
 
 // PartitionKey is below all chunks of a partition in a segment.

@@ -31,7 +31,7 @@ const (
 	ChunkHeader = 1 + 8 + 4 + 8
 )
 
-// ErrChunk says that a chunk is not what was written.
+// ErrChunk reports that a chunk is not what was written.
 var ErrChunk = errors.New("chunk of records is damaged")
 
 // Chunk is a chunk as it is stored.

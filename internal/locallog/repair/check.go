@@ -17,10 +17,10 @@ import (
 	"github.com/starling-fleet/starling/internal/locallog/layout"
 )
 
-// ErrNoLog says that the directory holds no log.
+// ErrNoLog reports that the directory holds no log.
 var ErrNoLog = errors.New("there is no log in the directory")
 
-// ErrInUse says that a process has the log open.
+// ErrInUse reports that a process has the log open.
 var ErrInUse = errors.New("the log is in use by another process, or its directory cannot be locked")
 
 // Partition is what Check reports of one partition.
@@ -33,7 +33,7 @@ type Partition struct {
 	First        int64 `json:"first"`
 	End          int64 `json:"end"`
 	Acknowledged int64 `json:"acknowledged"`
-	// Damaged says that a finding concerns it.
+	// Damaged reports that a finding concerns it.
 	Damaged bool `json:"damaged"`
 }
 

@@ -163,7 +163,7 @@ func (d *directory) moveOn(a *ends.Account, out *Outcome) {
 	}
 }
 
-// String says what is lost.
+// String reports what is lost.
 func (l Lost) String() string {
 	if l.Unknown {
 		return fmt.Sprintf("%s partition %d: nobody knows what was acknowledged behind offset %d; it goes on at %d", l.Topic, l.Partition, l.From, l.To)

@@ -41,7 +41,7 @@ type Lost struct {
 	Partition int32  `json:"partition"`
 	From      int64  `json:"from"`
 	To        int64  `json:"to"` // behind the last
-	// Unknown says that it is not known whether records were acknowledged there.
+	// Unknown reports that it is not known whether records were acknowledged there.
 	Unknown bool `json:"unknown,omitempty"`
 }
 
@@ -51,12 +51,12 @@ type Outcome struct {
 	Lost  []Lost `json:"lost"`
 	// KeptIn is where what was replaced is kept.
 	KeptIn string `json:"kept_in"`
-	// StateLost says that the checkpoints were damaged and are gone: trackers read
+	// StateLost reports that the checkpoints were damaged and are gone: trackers read
 	// what is left of the log from its beginning.
 	StateLost bool `json:"state_lost"`
 }
 
-// ErrWhole says that there is nothing to repair.
+// ErrWhole reports that there is nothing to repair.
 var ErrWhole = errors.New("the log is whole: there is nothing to repair")
 
 // Repair makes a log that opens of what can be read, in a raised epoch. What it

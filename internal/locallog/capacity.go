@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// room bounds the bytes of appends that wait. Taking is one atomic addition
-// while there is room; who finds none waits in line.
-type room struct {
+// capacity bounds the bytes of appends that wait. Taking is one atomic addition
+// while there is some left; who finds none waits in line.
+type capacity struct {
 	limit   int64
 	used    atomic.Int64
 	waiting atomic.Int64
@@ -22,15 +22,15 @@ type place struct {
 	granted chan struct{}
 }
 
-// take waits until cost fits, until ctx is done or until gone is closed. More
+// acquire waits until cost fits, until ctx is done or until stopped is closed. More
 // than the limit fits when nothing else is there.
-func (r *room) take(ctx context.Context, cost int64, gone <-chan struct{}) error {
+func (r *capacity) acquire(ctx context.Context, cost int64, stopped <-chan struct{}) error {
 	if r.waiting.Load() == 0 && r.fits(cost) {
 		return nil
 	}
 	p := &place{cost: cost, granted: make(chan struct{})}
 	r.mu.Lock()
-	r.waiting.Add(1) // from here on give looks at the line
+	r.waiting.Add(1) // from here on release looks at the line
 	r.line = append(r.line, p)
 	r.grant()
 	r.mu.Unlock()
@@ -41,16 +41,16 @@ func (r *room) take(ctx context.Context, cost int64, gone <-chan struct{}) error
 		if r.leave(p) {
 			return ctx.Err()
 		}
-	case <-gone:
+	case <-stopped:
 		if r.leave(p) {
-			return errGone
+			return errStopped
 		}
 	}
 	return nil // granted in the same moment
 }
 
-// fits takes the cost if there is room.
-func (r *room) fits(cost int64) bool {
+// fits takes the cost if there is capacity for it.
+func (r *capacity) fits(cost int64) bool {
 	for {
 		used := r.used.Load()
 		if used > 0 && used+cost > r.limit {
@@ -62,8 +62,8 @@ func (r *room) fits(cost int64) bool {
 	}
 }
 
-// give returns what was taken.
-func (r *room) give(cost int64) {
+// release returns what was acquired.
+func (r *capacity) release(cost int64) {
 	r.used.Add(-cost)
 	if r.waiting.Load() > 0 {
 		r.mu.Lock()
@@ -73,7 +73,7 @@ func (r *room) give(cost int64) {
 }
 
 // grant lets the first in line in, as many as fit; mu is held.
-func (r *room) grant() {
+func (r *capacity) grant() {
 	for len(r.line) > 0 && r.fits(r.line[0].cost) {
 		close(r.line[0].granted)
 		r.line = r.line[1:]
@@ -81,8 +81,8 @@ func (r *room) grant() {
 	}
 }
 
-// leave takes a place out of the line, or says that it was granted.
-func (r *room) leave(p *place) bool {
+// leave takes a place out of the line, or reports that it was granted.
+func (r *capacity) leave(p *place) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, other := range r.line {
