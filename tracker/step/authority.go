@@ -13,9 +13,13 @@ import (
 // that was authoritative before takes over again only when the present one is
 // silent or stamped ahead; until then the vehicle is conflicting.
 
-// decideAuthority judges who is authoritative after the report; newestMS is the
-// device time of its newest fix, 0 for none.
-func (p *Partition) decideAuthority(v *vehicle, at *standing, newestMS int64, now present) {
+// decideAuthority judges who is authoritative after the report; fixes are its
+// fixes by device time.
+func (p *Partition) decideAuthority(v *vehicle, at *standing, fixes []wire.Fix, now present) {
+	newestMS := int64(0)
+	if len(fixes) > 0 {
+		newestMS = fixes[len(fixes)-1].DeviceTimeMS
+	}
 	s, authority := &v.sessions[at.slot], &v.sessions[0]
 	if newestMS > 0 {
 		s.aheadMS = newestMS - now.lowMS
@@ -29,9 +33,32 @@ func (p *Partition) decideAuthority(v *vehicle, at *standing, newestMS int64, no
 	case !s.entered && newestMS == 0 && v.newestMS == 0,
 		p.isCurrent(v, newestMS, now) && p.mayTakeOver(v, s, newestMS, now):
 		p.takeOver(v, at, newestMS, now)
-	case newestMS > v.authorityFixMS+p.settings.AheadToleranceMS && !p.isSilent(authority):
+	case !p.isSilent(authority) && p.newestNews(v, fixes) > p.untilMS(v, s):
 		v.conflictUntilMS = p.streamMS + p.settings.SessionSilenceMS
 	}
+}
+
+// untilMS is the latest device time at which a session that is not authoritative
+// spoke for the vehicle, or may have before any other did: up to when another
+// took over from it, and if it never was authoritative, up to when the present
+// one took over.
+func (p *Partition) untilMS(v *vehicle, s *session) int64 {
+	if s.entered {
+		return s.untilMS + p.settings.AheadToleranceMS
+	}
+	return v.authorityFixMS + p.settings.AheadToleranceMS
+}
+
+// newestNews is the device time of the newest fix that is no copy, 0 for none: an
+// app that sends stored fixes again in a new session is no second phone.
+func (p *Partition) newestNews(v *vehicle, fixes []wire.Fix) int64 {
+	p.accepted = p.accepted[:0]
+	for i := len(fixes) - 1; i >= 0; i-- {
+		if _, same := p.recognise(v, &fixes[i]); !same {
+			return fixes[i].DeviceTimeMS
+		}
+	}
+	return 0
 }
 
 func (p *Partition) isSilent(s *session) bool {
@@ -72,6 +99,7 @@ func (p *Partition) mayTakeOver(v *vehicle, s *session, newestMS int64, now pres
 // brings what it has stated. One that returns does not: the vehicle's
 // availability is unknown until it states one anew.
 func (p *Partition) takeOver(v *vehicle, at *standing, newestMS int64, now present) {
+	v.sessions[0].untilMS = newestMS
 	v.sessions.promote(at.slot)
 	at.slot, at.authoritative = 0, true
 	s := &v.sessions[0]

@@ -13,6 +13,11 @@ type deviceClock struct {
 	// previous block.
 	curMS, prevMS int64
 	hasPrev       bool
+	// settled and prevSettled are true if a block's observations have agreed for
+	// a while. Until then, agreedMS is the difference with which they have since
+	// the stream time agreedSinceMS.
+	settled, prevSettled    bool
+	agreedMS, agreedSinceMS int64
 	// count is the number of observations since it was cleared, at most
 	// enoughObservations.
 	count uint8
@@ -21,26 +26,36 @@ type deviceClock struct {
 // enoughObservations make a steady offset.
 const enoughObservations = 3
 
-// aheadMS is the learned difference, 0 when nothing is learned.
+// aheadMS is the learned difference, 0 when nothing is learned. No fix is taken
+// after its report has come, so one report shows that a clock is ahead. That
+// it is behind takes reports that agree for a while: those of a backlog are as
+// old, but it is sent faster than it was recorded.
 func (c *deviceClock) aheadMS() int64 {
+	ahead := c.curMS
 	if c.count > 0 && c.hasPrev {
-		return max(c.curMS, c.prevMS)
+		ahead = max(ahead, c.prevMS)
 	}
-	return c.curMS
+	if ahead < 0 && !c.settled && !c.prevSettled {
+		return 0
+	}
+	return ahead
 }
 
-func (c *deviceClock) observe(streamMS, offsetMS, memoryMS int64) {
+func (c *deviceClock) observe(streamMS, offsetMS, memoryMS, toleranceMS int64) {
 	switch age := streamMS - c.blockMS; {
-	case c.count == 0:
-		*c = deviceClock{blockMS: streamMS, curMS: offsetMS}
+	case c.count == 0, age >= 2*memoryMS:
+		*c = deviceClock{blockMS: streamMS, curMS: offsetMS, agreedMS: offsetMS, agreedSinceMS: streamMS, count: c.count}
 	case age >= memoryMS:
-		c.prevMS, c.hasPrev = c.curMS, age < 2*memoryMS
-		if !c.hasPrev {
-			c.prevMS = 0
-		}
-		c.blockMS, c.curMS = streamMS, offsetMS
+		c.prevMS, c.prevSettled, c.hasPrev = c.curMS, c.settled, true
+		c.blockMS, c.curMS, c.settled = streamMS, offsetMS, false
+		c.agreedMS, c.agreedSinceMS = offsetMS, streamMS
 	default:
 		c.curMS = max(c.curMS, offsetMS)
+		if off := offsetMS - c.agreedMS; max(off, -off) > toleranceMS {
+			c.agreedMS, c.agreedSinceMS = offsetMS, streamMS
+		} else if streamMS-c.agreedSinceMS >= 2*toleranceMS {
+			c.settled = true
+		}
 	}
 	c.count = min(c.count+1, enoughObservations)
 }
@@ -104,7 +119,7 @@ func (p *Partition) learn(v *vehicle, newestMS int64) {
 	if p.jump.pending() || max(offset, -offset) > p.settings.MaxAheadMS {
 		return
 	}
-	v.clock.observe(p.streamMS, offset, p.settings.ClockMemoryMS)
+	v.clock.observe(p.streamMS, offset, p.settings.ClockMemoryMS, p.settings.AheadToleranceMS)
 }
 
 // limitMS is the latest device time of a report's fixes that is not stamped

@@ -12,10 +12,11 @@ import "github.com/starling-fleet/starling/schemas/wire"
 // duplicate when its report is recognised.
 func (p *Partition) judge(v *vehicle, at standing, fixes []wire.Fix, limit int64, t *wire.Track) []wire.Fix {
 	p.accepted = p.accepted[:0]
+	untilMS := p.untilMS(v, &v.sessions[at.slot])
 	for i := range fixes {
 		fix := &fixes[i]
 		known, same := p.recognise(v, fix)
-		outsider := !at.authoritative && fix.DeviceTimeMS > v.authorityFixMS+p.settings.AheadToleranceMS
+		outsider := !at.authoritative && fix.DeviceTimeMS > untilMS
 		late := fix.DeviceTimeMS < v.lowWatermarkMS || at.fenced
 		switch {
 		case same:

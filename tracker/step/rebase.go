@@ -40,12 +40,25 @@ func (p *Partition) mustRebase(v *vehicle, at *standing, fixes []wire.Fix, limit
 	if !found {
 		return false
 	}
+	if !p.isSetBack(v, at, newestMS, now) {
+		return false
+	}
 	if !at.authoritative {
-		setBack := p.isSilent(&v.sessions[0]) && p.wasSetBack(v, newestMS)
-		if setBack {
-			p.takeOver(v, at, fixes[len(fixes)-1].DeviceTimeMS, now)
-		}
-		return setBack
+		p.takeOver(v, at, newestMS, now)
+	}
+	// The authority begins anew with the track.
+	v.authorityFixMS = newestMS
+	for i := range v.sessions {
+		v.sessions[i].untilMS = newestMS
+	}
+	return true
+}
+
+// isSetBack returns whether the newest fix of a report, which is neither stamped
+// ahead nor a copy, shows that the vehicle's newest fix has to give way.
+func (p *Partition) isSetBack(v *vehicle, at *standing, newestMS int64, now present) bool {
+	if !at.authoritative {
+		return p.isSilent(&v.sessions[0]) && p.wasSetBack(v, newestMS)
 	}
 	tolerance := p.settings.AheadToleranceMS
 	steady := v.clock.count >= enoughObservations && p.inLine(at.wasAheadMS, v.clock.aheadMS()) && newestMS >= v.lowWatermarkMS

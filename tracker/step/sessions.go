@@ -37,6 +37,9 @@ type session struct {
 	// aheadMS is how far the newest fix of its last report with fixes was ahead
 	// of the stamps.
 	aheadMS int64
+	// untilMS is the newest device time of the report by which another session
+	// took over from it, 0 if none has.
+	untilMS int64
 }
 
 // standing says where a report stands among the vehicle's reports.

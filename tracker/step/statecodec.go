@@ -35,6 +35,8 @@ const (
 	flagAccuracyScale
 	flagVelocityCredibility
 	flagClockPrevious
+	flagClockSettled
+	flagClockPreviousSettled
 )
 
 // Bits of a session's flags. Attributes that are the vehicle's are written once.
@@ -52,7 +54,8 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 		flag(v.last.HasSpeed, flagSpeed) | flag(v.last.HasHeading, flagHeading) |
 		flag(v.diagnosis.HasAccuracyScale, flagAccuracyScale) |
 		flag(v.diagnosis.HasVelocityCredibility, flagVelocityCredibility) |
-		flag(v.clock.hasPrev, flagClockPrevious)
+		flag(v.clock.hasPrev, flagClockPrevious) |
+		flag(v.clock.settled, flagClockSettled) | flag(v.clock.prevSettled, flagClockPreviousSettled)
 	b = append(b, stateVersion, flags)
 	b = appendFilterState(b, &v.base)
 	b = appendFixes(b, v.window)
@@ -61,7 +64,7 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 	b = appendFloats(b, v.diagnosis.AccuracyScale, v.diagnosis.VelocityCredibility, v.diagnosis.BiasM, v.diagnosis.OutlierShare)
 	b = appendInts(b, v.newestMS, v.lowWatermarkMS, v.seenMS, v.refreshedMS, v.jumpSinceMS,
 		v.authorityFixMS, v.conflictUntilMS, v.behind.sinceMS, v.behind.firstFixMS,
-		v.clock.blockMS, v.clock.curMS, v.clock.prevMS, int64(v.clock.count), int64(v.suspect.count), v.suspect.lastFixMS, v.suspect.aheadMS,
+		v.clock.blockMS, v.clock.curMS, v.clock.prevMS, v.clock.agreedMS, v.clock.agreedSinceMS, int64(v.clock.count), int64(v.suspect.count), v.suspect.lastFixMS, v.suspect.aheadMS,
 		v.counts.Accepted, v.counts.Duplicate, v.counts.Conflict, v.counts.Late, v.counts.SetAside, int64(v.availability))
 	b = appendMemory(b, &v.memory)
 	if v.attributes != nil {
@@ -80,7 +83,7 @@ func appendSession(b []byte, s *session, ofVehicle *wire.Attributes) []byte {
 		flag(s.attributes != nil && !same, flagSessionAttributes)|flag(same, flagVehicleAttributes))
 	b = binary.LittleEndian.AppendUint64(b, s.id)
 	b = binary.LittleEndian.AppendUint64(b, s.below)
-	b = appendInts(b, s.highest, s.fence, s.seenMS, s.aheadMS, s.availabilitySeq, s.attributesSeq, int64(s.availability))
+	b = appendInts(b, s.highest, s.fence, s.seenMS, s.aheadMS, s.untilMS, s.availabilitySeq, s.attributesSeq, int64(s.availability))
 	if s.attributes != nil && !same {
 		b = appendAttributes(b, s.attributes)
 	}
@@ -133,8 +136,9 @@ func decodeVehicle(id string, b []byte) (*vehicle, error) {
 	}
 	r.ints(&v.newestMS, &v.lowWatermarkMS, &v.seenMS, &v.refreshedMS, &v.jumpSinceMS,
 		&v.authorityFixMS, &v.conflictUntilMS, &v.behind.sinceMS, &v.behind.firstFixMS,
-		&v.clock.blockMS, &v.clock.curMS, &v.clock.prevMS)
+		&v.clock.blockMS, &v.clock.curMS, &v.clock.prevMS, &v.clock.agreedMS, &v.clock.agreedSinceMS)
 	v.clock.hasPrev = flags&flagClockPrevious != 0
+	v.clock.settled, v.clock.prevSettled = flags&flagClockSettled != 0, flags&flagClockPreviousSettled != 0
 	v.clock.count, v.suspect.count = uint8(r.upTo(enoughObservations)), int8(r.upTo(confirmations-1))
 	r.ints(&v.suspect.lastFixMS, &v.suspect.aheadMS,
 		&v.counts.Accepted, &v.counts.Duplicate, &v.counts.Conflict, &v.counts.Late, &v.counts.SetAside)
@@ -175,7 +179,7 @@ func (r *reader) session(s *session, ofVehicle *wire.Attributes) {
 	flags := r.byte()
 	s.entered = flags&flagEntered != 0
 	s.id, s.below = r.uint64(), r.uint64()
-	r.ints(&s.highest, &s.fence, &s.seenMS, &s.aheadMS, &s.availabilitySeq, &s.attributesSeq)
+	r.ints(&s.highest, &s.fence, &s.seenMS, &s.aheadMS, &s.untilMS, &s.availabilitySeq, &s.attributesSeq)
 	s.availability = starlingv1.Availability(r.int32())
 	switch {
 	case flags&flagSessionAttributes != 0:

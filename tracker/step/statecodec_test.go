@@ -41,6 +41,7 @@ func state(v *vehicle) vehicle {
 
 func TestVehicleCodecKeepsEverything(t *testing.T) {
 	v := seedVehicle(t)
+	v.clock.prevSettled, v.clock.agreedMS, v.sessions[0].untilMS = true, -7, 2500
 	encoded := appendVehicle(nil, v)
 	decoded, err := decodeVehicle("v", encoded)
 	require.NoError(t, err)

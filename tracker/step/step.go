@@ -155,12 +155,8 @@ func (p *Partition) stepReport(v *vehicle, report *wire.Report, t *wire.Track) {
 	p.fireOwn(v, t)
 	at := v.sessions.observe(report.SessionID, report.Sequence, p.streamMS)
 	fixes := p.byTime(report.Fixes)
-	newestMS := int64(0)
-	if len(fixes) > 0 {
-		newestMS = fixes[len(fixes)-1].DeviceTimeMS
-	}
 	now := p.presentFor(v)
-	p.decideAuthority(v, &at, newestMS, now)
+	p.decideAuthority(v, &at, fixes, now)
 	if len(fixes) > 0 {
 		p.stepFixes(v, &at, report, fixes, now, t)
 	}

@@ -78,6 +78,7 @@ func (v *vehicle) shift(byMS int64) {
 	}
 	if v.clock.count > 0 {
 		v.clock.blockMS += byMS
+		v.clock.agreedSinceMS += byMS
 	}
 }
 

@@ -9,17 +9,24 @@ type deviceClock struct {
 	blockMS      int64
 	current      int64
 	previous     *int64
+	// long: observations of a block were like one that was a while before them
+	long, previousLong bool
+	like, likeSinceMS  int64
 }
 
 // learnedMS is how far the device's clock is ahead, 0 when nothing is known.
+// That it is behind is known only when one of the blocks is long enough.
 func (c *deviceClock) learnedMS() int64 {
 	switch {
 	case c.observations == 0:
 		return 0
-	case c.previous != nil:
+	case c.current > 0 || c.previous != nil && *c.previous > 0 || c.long || c.previousLong:
+		if c.previous == nil {
+			return c.current
+		}
 		return max(c.current, *c.previous)
 	}
-	return c.current
+	return 0
 }
 
 // observe takes the newest device time of a report that advanced the vehicle.
@@ -28,16 +35,26 @@ func (m *Model) observe(c *deviceClock, newestMS int64) {
 	if offset > m.settings.MaxAheadMS || offset < -m.settings.MaxAheadMS || m.stream.isPending() {
 		return
 	}
+	tolerance := m.settings.AheadToleranceMS
+	isFirst := c.observations == 0 || now-c.blockMS >= memory
 	switch {
 	case c.observations == 0:
 		c.current, c.blockMS = offset, now
 	case now-c.blockMS >= 2*memory:
 		c.previous, c.current, c.blockMS = nil, offset, now
+		c.long, c.previousLong = false, false
 	case now-c.blockMS >= memory:
 		last := c.current
 		c.previous, c.current, c.blockMS = &last, offset, now
+		c.long, c.previousLong = false, c.long
 	default:
 		c.current = max(c.current, offset)
+	}
+	switch {
+	case isFirst, offset > c.like+tolerance, offset < c.like-tolerance:
+		c.like, c.likeSinceMS = offset, now
+	case now-c.likeSinceMS >= tolerance*2:
+		c.long = true
 	}
 	c.observations++
 }
@@ -87,12 +104,11 @@ func (m *Model) confirms(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, 
 }
 
 // jumped says whether the report shows that the device's clock has jumped, so
-// that the vehicle has to be followed at another device time.
-func (m *Model) jumped(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, now deviceNow) bool {
+// that the vehicle has to be followed at another device time, which it answers.
+func (m *Model) jumped(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, now deviceNow) (newestMS int64, hasJumped bool) {
 	if !p.advances || p.recognised || v.newestMS == 0 {
-		return false
+		return 0, false
 	}
-	newestMS := int64(0)
 	for _, f := range fixes {
 		time, content := v.memory.knows(f)
 		if f.DeviceTimeMS <= limitMS && v.find(f.DeviceTimeMS) == nil && !time && !content {
@@ -100,16 +116,22 @@ func (m *Model) jumped(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, no
 		}
 	}
 	if newestMS == 0 {
-		return false
+		return 0, false
 	}
-	tolerance := m.settings.AheadToleranceMS
 	if !p.authoritative {
 		isSetBack := m.isSilent(v.sessions[0]) && m.isSetBack(v, newestMS)
 		if isSetBack {
-			m.takeOver(v, p, fixes[len(fixes)-1].DeviceTimeMS, now)
+			m.takeOver(v, p, newestMS, now)
 		}
-		return isSetBack
+		return newestMS, isSetBack
 	}
+	return newestMS, m.givesWay(v, p, newestMS, now)
+}
+
+// givesWay says whether the vehicle's newest fix was wrong, by the newest new
+// one of a report of the authoritative session.
+func (m *Model) givesWay(v *vehicle, p *place, newestMS int64, now deviceNow) bool {
+	tolerance := m.settings.AheadToleranceMS
 	if v.newestMS > m.lowMS()+tolerance && newestMS < v.newestMS && now.mayBe(newestMS) {
 		off := p.wasAheadMS - v.device.learnedMS()
 		steadilyAhead := v.device.observations >= 3 && -tolerance <= off && off <= tolerance && newestMS >= v.floorMS

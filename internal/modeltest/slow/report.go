@@ -32,11 +32,15 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 	p := v.take(r, m.stream.ms)
 	m.endConflict(v)
 	now := m.deviceNow(v, stampMS)
-	m.decide(v, p, newestMS, now)
+	m.decide(v, p, fixes, newestMS, now)
 	limitMS := m.limit(v, p, fixes, now)
-	if m.jumped(v, p, fixes, limitMS, now) {
+	if firstMS, hasJumped := m.jumped(v, p, fixes, limitMS, now); hasJumped {
 		t.FinalPoints = append(t.FinalPoints, m.closeBefore(v, math.MaxInt64)...)
 		v.startAnew(p.session, r.Sequence)
+		v.authorityFixMS = firstMS
+		for _, s := range v.sessions {
+			s.lastWordMS = firstMS
+		}
 		p.fenced = false
 	}
 	before := v.newestMS
@@ -81,7 +85,7 @@ func (m *Model) judge(v *vehicle, fixes []wire.Fix, p *place, limitMS int64, t *
 		case open != nil, time:
 			t.Counts.Conflict++
 			v.memory.push(f, false, most)
-		case !p.authoritative && f.DeviceTimeMS > v.authorityFixMS+m.settings.AheadToleranceMS:
+		case !p.authoritative && m.isOfAnother(v, p, f):
 			setAside(f)
 		case (f.DeviceTimeMS < v.floorMS || p.fenced) && p.recognised:
 			t.Counts.Duplicate++

@@ -19,6 +19,7 @@ type session struct {
 	seenMS         int64 // stream time of its last report
 	entered        bool  // it has been the authoritative one
 	aheadMS        int64 // how far its last report with fixes was stamped ahead of now
+	lastWordMS     int64 // newest device time of the report that took the authority from it
 	// What it stated last, 0 and nil for nothing.
 	availability                   starlingv1.Availability
 	attributes                     *wire.Attributes
@@ -61,7 +62,7 @@ func (v *vehicle) take(r *wire.Report, streamMS int64) *place {
 // decide says which session is authoritative from this report on, and whether
 // two of them speak for the vehicle. newestMS is the report's newest device
 // time, 0 without fixes.
-func (m *Model) decide(v *vehicle, p *place, newestMS int64, now deviceNow) {
+func (m *Model) decide(v *vehicle, p *place, fixes []wire.Fix, newestMS int64, now deviceNow) {
 	tolerance := m.settings.AheadToleranceMS
 	first := v.sessions[0]
 	silent := m.isSilent(first)
@@ -82,11 +83,28 @@ func (m *Model) decide(v *vehicle, p *place, newestMS int64, now deviceNow) {
 		p.entered && current && silent,
 		p.entered && current && first.aheadMS > tolerance && newestMS <= m.lowMS()+tolerance:
 		m.takeOver(v, p, newestMS, now)
-	case newestMS > v.authorityFixMS+tolerance && !silent:
+	case !silent && slices.ContainsFunc(fixes, func(f wire.Fix) bool { return m.isOfAnother(v, p, f) && !v.isCopy(f) }):
 		v.conflictUntilMS = m.stream.ms + m.settings.SessionSilenceMS
 	}
 	p.authoritative = v.sessions[0] == p.session
 	v.order()
+}
+
+// isOfAnother says whether a fix was taken when the report's session, which is
+// not authoritative, spoke for the vehicle no more.
+func (m *Model) isOfAnother(v *vehicle, p *place, f wire.Fix) bool {
+	since := v.authorityFixMS
+	if p.entered {
+		since = p.lastWordMS
+	}
+	return f.DeviceTimeMS-since > m.settings.AheadToleranceMS
+}
+
+// isCopy says whether the fix is known with this content.
+func (v *vehicle) isCopy(f wire.Fix) bool {
+	open := v.find(f.DeviceTimeMS)
+	_, content := v.memory.knows(f)
+	return content || open != nil && same(*open, f)
 }
 
 // order puts the sessions behind the first by when they reported last.
@@ -101,6 +119,7 @@ func (m *Model) isSilent(s *session) bool {
 // takeOver makes the report's session the authoritative one.
 func (m *Model) takeOver(v *vehicle, p *place, newestMS int64, now deviceNow) {
 	p.opened, p.returned = !p.entered, p.entered
+	v.sessions[0].lastWordMS = newestMS
 	p.authoritative, p.entered = true, true
 	v.sessions = slices.DeleteFunc(v.sessions, func(s *session) bool { return s == p.session })
 	v.sessions = slices.Insert(v.sessions, 0, p.session)

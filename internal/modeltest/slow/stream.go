@@ -68,6 +68,7 @@ func (v *vehicle) shift(ms int64) {
 	}
 	if v.device.observations > 0 {
 		v.device.blockMS += ms
+		v.device.likeSinceMS += ms
 	}
 }
 
