@@ -106,7 +106,9 @@ func (l *Log) values(ctx context.Context, id layout.ClaimID, fn func(key, value 
 // it, unless the log has failed.
 func (l *Log) stopReading(cancel func(), read <-chan error, reason error) error {
 	cancel()
-	_ = <-read // apart does not outlast the log's failure; its error is not the caller's
+	if err := <-read; err != nil && !errors.Is(err, context.Canceled) { // apart does not outlast the log's failure
+		return errors.Join(reason, err)
+	}
 	return reason
 }
 
