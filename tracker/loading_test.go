@@ -44,7 +44,7 @@ func TestStateOfAnEarlierEpochIsDropped(t *testing.T) {
 		tr = start(t, log)
 		time.Sleep(100 * time.Millisecond)
 		values, resume := store.State(spec, 0)
-		require.Len(t, values, 1, "the vehicles are unknown, and that is durable before anything is told")
+		require.Len(t, values, 1, "the vehicles are unknown, and that is durable before anything is published")
 		require.Equal(t, before, resume, "no record is skipped or read again")
 		send(t, log, 1, 6)
 		time.Sleep(100 * time.Millisecond)
@@ -57,7 +57,7 @@ func TestStateOfAnEarlierEpochIsDropped(t *testing.T) {
 }
 
 // What a partition steps by is durable before its first track, so that trackers
-// that are configured differently can't tell it differently.
+// that are configured differently can't publish it differently.
 func TestTheFirstCheckpointComesBeforeTheFirstTrack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memlog.NewStore(1, topics.All(), time.Second)

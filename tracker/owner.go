@@ -200,14 +200,14 @@ func (o *owner) giveBack(ctx context.Context, err error) error {
 // checkpoint behind the record waits until the dead letter is durable.
 func (o *owner) publishDeadLetter(ctx context.Context, rec *eventlog.Stored, poison error) error {
 	o.logger.Error("a record could not be processed and goes to the dead letters", "offset", rec.Offset, "error", poison)
-	letter, err := DeadLetter{
+	deadLetter, err := DeadLetter{
 		Topic: topics.Locations, Partition: o.claim.Partition(), Offset: rec.Offset, AppendTimeMS: rec.AppendTimeMS,
 		Key: rec.Key, Value: rec.Value, Error: poison.Error(),
 	}.record()
 	if err != nil {
 		return err
 	}
-	return o.deadLetters.append(ctx, letter)
+	return o.deadLetters.append(ctx, deadLetter)
 }
 
 // caughtUp returns whether everything durable that is known of has been stepped.

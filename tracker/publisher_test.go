@@ -14,7 +14,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// heldLog takes records and completes them when it is told to.
+// heldLog takes records and completes them when the test lets it.
 type heldLog struct {
 	mu     sync.Mutex
 	values [][]byte
@@ -29,18 +29,18 @@ func (l *heldLog) Append(_ context.Context, _ string, _ int32, rec eventlog.Reco
 	return nil
 }
 
-// complete tells the next n records their fate.
+// complete completes the next n records.
 func (l *heldLog) complete(n int, err error) {
 	l.mu.Lock()
-	told := l.done[:n:n]
+	completed := l.done[:n:n]
 	l.done = l.done[n:]
 	l.mu.Unlock()
-	for _, d := range told {
+	for _, d := range completed {
 		d.Done(0, err)
 	}
 }
 
-// numbered is a track of about 10 kB that tells its number.
+// numbered is a track of about 10 kB that carries its number.
 func numbered(n int) *wire.Track {
 	return &wire.Track{SourceOffset: int64(n), Points: make([]wire.TrackPoint, 700)}
 }

@@ -108,7 +108,7 @@ func requireUndisturbed(t *testing.T, store *memlog.Store) {
 		require.NoError(t, track.Unmarshal(rec.Value))
 		entry := string(rec.Key) + " " + string(rec.Value)
 		if first, repeated := seen[track.SourceOffset]; repeated {
-			require.Equal(t, first, entry, "source offset %d told twice", track.SourceOffset)
+			require.Equal(t, first, entry, "source offset %d published twice", track.SourceOffset)
 			continue
 		}
 		seen[track.SourceOffset] = entry
@@ -248,7 +248,7 @@ func TestCheckpointWaitsForTracks(t *testing.T) {
 }
 
 // What fails, before or after it was stored, makes the tracker go back to its
-// last checkpoint and say the same again.
+// last checkpoint and publish the same again.
 func TestFailingLogChangesNothing(t *testing.T) {
 	for seed := range uint64(10) {
 		synctest.Test(t, func(t *testing.T) {
@@ -293,8 +293,8 @@ func failOn(topic string, fail func() error) func(string, int32, eventlog.Record
 }
 
 // requireCovered is requireUndisturbed for a log that goes on after it has lost
-// a record: what follows the hole on its way is told again after the hole is
-// filled, so the order is that of the first complete telling.
+// a record: what follows the gap on its way is published again after the gap is
+// filled, so the order is that of the first complete publication.
 func requireCovered(t *testing.T, store *memlog.Store) {
 	t.Helper()
 	p := newPartitionOfEpoch(t, 0)
@@ -345,7 +345,7 @@ func TestCrashesChangeNothing(t *testing.T) {
 }
 
 // requireStateOfUndisturbed compares the stored state with that of a partition
-// that stepped the whole log and was cut once.
+// that stepped the whole log and was checkpointed once.
 func requireStateOfUndisturbed(t *testing.T, store *memlog.Store) {
 	t.Helper()
 	p := newPartitionOfEpoch(t, 0)
@@ -381,7 +381,7 @@ func TestHandOverLeavesNothingToReplay(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		second.stop()
-		require.Len(t, store.Records(topics.Tracks, 0), len(store.Records(topics.Locations, 0)), "nothing was told twice")
+		require.Len(t, store.Records(topics.Tracks, 0), len(store.Records(topics.Locations, 0)), "nothing was published twice")
 		requireUndisturbed(t, store)
 	})
 }
@@ -404,7 +404,7 @@ func TestAReplayIsCheckpointedAtItsEnd(t *testing.T) {
 				send(t, log, 1, sent)
 			}
 			time.Sleep(brief)
-			require.Len(t, store.Records(topics.Tracks, 0), int(2*sent-10), "all is told, and of what was told before only the last stretch again")
+			require.Len(t, store.Records(topics.Tracks, 0), int(2*sent-10), "all is published, and of what was published before only the last stretch again")
 			log.Kill()
 			tr.cancel()
 			<-tr.ended
@@ -442,10 +442,10 @@ func TestPoisonGoesToTheDeadLetters(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		tr.stop()
 		requireUndisturbed(t, log.Store())
-		letters := log.Store().Records(topics.DeadLetters, 0)
-		require.Len(t, letters, 1)
-		require.Equal(t, "locations/0/1", string(letters[0].Key))
-		d, err := tracker.DecodeDeadLetter(letters[0].Value)
+		deadLetters := log.Store().Records(topics.DeadLetters, 0)
+		require.Len(t, deadLetters, 1)
+		require.Equal(t, "locations/0/1", string(deadLetters[0].Key))
+		d, err := tracker.DecodeDeadLetter(deadLetters[0].Value)
 		require.NoError(t, err)
 		require.Equal(t, "v-1", string(d.Key))
 		require.Equal(t, "\xffgarbage", string(d.Value))

@@ -23,7 +23,7 @@ import (
 
 // doubtful is the filter of a step version that only tests carry: it is half as
 // sure of where a vehicle is. Its own digest is the shipped filter's, so only
-// the golden log tells the two apart.
+// the golden log distinguishes the two.
 type doubtful struct{ step.Filter }
 
 func (f doubtful) Step(s *gpsfilter.State, fix gpsfilter.Fix) gpsfilter.Estimate {

@@ -12,7 +12,7 @@ import (
 
 // ticker appends ticks to the partition, with at most one on its way. Two
 // owners that both tick, because one does not know yet that it has lost the
-// partition, do no harm: a tick only says what time it is.
+// partition, do no harm: a tick only carries the time.
 type ticker struct {
 	log       eventlog.Appender
 	partition int32

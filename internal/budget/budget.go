@@ -1,6 +1,6 @@
 // Package budget bounds what unfinished work of strangers may hold, such as
 // requests that are still being read. When the budget is used up, new work takes
-// the place of the oldest of whoever holds most; among equals, of the oldest.
+// the place of the oldest of the owner that holds most; among equals, of the oldest.
 //
 // Imported by the servers; imports nothing of ours.
 package budget

@@ -34,8 +34,8 @@ const (
 	busy     = starlingv1.Availability_AVAILABILITY_BUSY
 )
 
-// reportedAs is what the driver's phone says of what the driver does: a phone
-// may not say that a ride reserved the vehicle or is under way.
+// reportedAs is what the driver's phone reports of what the driver does: a phone
+// may not report that a ride reserved the vehicle or is under way.
 func reportedAs(doing starlingv1.Availability) starlingv1.Availability {
 	if doing == reserved || doing == onRide {
 		return busy

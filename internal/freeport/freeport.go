@@ -1,5 +1,5 @@
 // Package freeport finds loopback ports for servers that are started as child
-// processes, which have to be told theirs.
+// processes, whose addresses are passed to them.
 package freeport
 
 import (
@@ -13,7 +13,7 @@ import (
 // up), so that no client takes one between its being found and being served.
 const first, count = 15_000, 15_000
 
-// given are the ports that this process was given before. Whoever they are for
+// given are the ports that this process was given before. The servers they are for
 // need not listen yet, or may just be starting again.
 var given sync.Map
 

@@ -30,8 +30,8 @@ func report(id string, sequence int, lat, lon float64) string {
 		id, sequence, time.Now().UnixMilli(), lat, lon)
 }
 
-// tell reports a vehicle and waits until the fleet has it there.
-func (p *process) tell(id string, sequence int, lat, lon float64) {
+// report sends a report of a vehicle and waits until the fleet has it there.
+func (p *process) report(id string, sequence int, lat, lon float64) {
 	p.t.Helper()
 	a := p.do("/v1/reports:send", report(id, sequence, lat, lon))
 	require.Equal(p.t, http.StatusOK, a.status, "%s", a.body)
@@ -44,8 +44,8 @@ func (p *process) tell(id string, sequence int, lat, lon float64) {
 
 func TestEveryMethodAsJSON(t *testing.T) {
 	p := start(t)
-	p.tell("van-1", 1, 48.2, 16.37)
-	p.tell("van-2", 1, 48.3, 16.37)
+	p.report("van-1", 1, 48.2, 16.37)
+	p.report("van-2", 1, 48.3, 16.37)
 
 	t.Run("GetVehicle", func(t *testing.T) {
 		a := p.do("/v1/vehicles/van-1", "")
@@ -95,7 +95,7 @@ func TestEveryMethodAsJSON(t *testing.T) {
 		w := p.watch("/v1/vehicles/van-1:watch", "application/json")
 		require.Equal(t, "application/x-ndjson", w.header.Get("Content-Type"))
 		require.Equal(t, "vehicles/van-1", at(t, w.next(), "result", "vehicle", "name"))
-		p.tell("van-1", 2, 48.2001, 16.37)
+		p.report("van-1", 2, 48.2001, 16.37)
 		for at(t, w.next(), "result", "vehicle", "fixCounts", "accepted") != "2" {
 		}
 	})
@@ -105,7 +105,7 @@ func TestEveryMethodAsJSON(t *testing.T) {
 		first := w.next()
 		require.Equal(t, true, at(t, first, "result", "snapshot"))
 		require.Equal(t, "vehicles/van-2", at(t, first, "result", "changed", 0, "name"))
-		p.tell("van-3", 1, 48.4, 16.5)
+		p.report("van-3", 1, 48.4, 16.5)
 		for at(t, w.next(), "result", "changed", 0, "name") != "vehicles/van-3" {
 		}
 	})
@@ -159,7 +159,7 @@ func (w *watching) next() map[string]any {
 	return v
 }
 
-// What is refused names the field and the rule, whoever refuses it.
+// What is refused names the field and the rule, whichever part refuses it.
 func TestBadInputNamesTheField(t *testing.T) {
 	p := start(t)
 	for _, c := range []struct{ path, body, field, rule string }{
@@ -256,10 +256,10 @@ func TestErrorsAndTheirHTTPStatus(t *testing.T) {
 	require.Equal(t, "POST", p.do("/v1/reports:send", "").header.Get("Allow"))
 }
 
-// A watch that is under way when the process stops is told why, in its own form.
+// A watch that is under way when the process stops is answered why, in its own form.
 func TestStopEndsWatchesWithAStatus(t *testing.T) {
 	p := start(t)
-	p.tell("a", 1, 10, 10)
+	p.report("a", 1, 10, 10)
 	w := p.watch("/v1/vehicles/a:watch", "*/*")
 	w.next()
 	p.stop()

@@ -16,11 +16,11 @@ type Config struct {
 	AnswerBytes     int64         `koanf:"answer_bytes" help:"Budget for lists, searches of an area and counts that are being answered, each charged 24 MiB. When it is used up, those of the client that holds most, or the oldest if it is older than a second, give way to new ones."`
 	ReadTimeout     time.Duration `koanf:"read_timeout" help:"How long a client may take to send a request."`
 	CallTimeout     time.Duration `koanf:"call_timeout" help:"How long a call may take, unless the client asks for less with Grpc-Timeout. Watches have no end."`
-	WriteTimeout    time.Duration `koanf:"write_timeout" help:"How long a client may take to make room for a piece of the answer, or for a message of a watch."`
+	WriteTimeout    time.Duration `koanf:"write_timeout" help:"How long a client may take to read a piece of the answer, or for a message of a watch."`
 	IdleTimeout     time.Duration `koanf:"idle_timeout" help:"How long a connection may be without a request."`
 }
 
-// DefaultConfig has room for the largest search of an area and for the largest
+// DefaultConfig allows the largest search of an area and for the largest
 // report.
 func DefaultConfig() Config {
 	return Config{

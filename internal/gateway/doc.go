@@ -1,5 +1,5 @@
 // Package gateway offers the gRPC services as JSON over HTTP/1.1, for browsers,
-// curl and whatever else does not speak gRPC.
+// curl and other clients without gRPC.
 //
 // A call becomes a gRPC call to the same server over a connection in memory, so
 // that every rule, limit and status of the gRPC server holds here too. What is

@@ -138,7 +138,7 @@ func whole(plain, compressed http.Handler) http.Handler {
 	})
 }
 
-// isWatch says whether a path is that of a method with a stream of answers: the
+// isWatch reports whether a path is that of a method with a stream of answers: the
 // verbs of all those begin with watch.
 func isWatch(path string) bool { return strings.Contains(path, ":watch") }
 

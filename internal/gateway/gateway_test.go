@@ -125,7 +125,7 @@ func TestACallEndsInTime(t *testing.T) {
 	require.Equal(t, http.StatusGatewayTimeout, a.status)
 }
 
-// A client that does not finish its body is told so and holds nothing.
+// A client that does not finish its body is answered so and holds nothing.
 func TestASlowBodyIsRefused(t *testing.T) {
 	p, _ := stand(t, &fleet{}, func(cfg *gateway.Config) { cfg.ReadTimeout = 20 * time.Millisecond })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.base, "http://"))
@@ -198,7 +198,7 @@ func TestAnErrorAfterTheFirstMessageIsTheLastLine(t *testing.T) {
 	}
 }
 
-// open counts the requests that the gateway's own metric says are open.
+// open counts the requests that the gateway's own metric counts as open.
 func open(t *testing.T, registry *prometheus.Registry) float64 {
 	t.Helper()
 	return family(t, registry, "starling_json_open_requests")[0].GetGauge().GetValue()

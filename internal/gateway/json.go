@@ -40,7 +40,7 @@ func (*strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
 			return err
 		}
 		if len(bytes.TrimSpace(text)) == 0 {
-			return io.EOF // nothing is set, which the rules then say
+			return io.EOF // nothing is set, which the rules then refuse
 		}
 		m, ok := v.(proto.Message)
 		if !ok {
@@ -59,7 +59,7 @@ func (*strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
 }
 
 // narrowHeadings narrows headings that a 32-bit float rounds to 360 by
-// wire.NarrowHeading. Only the JSON text still tells 359.99999 from 360.
+// wire.NarrowHeading. Only the JSON text still distinguishes 359.99999 from 360.
 func narrowHeadings(text []byte, m proto.Message) {
 	with, ok := m.(interface{ GetReport() *starlingv1.Report })
 	if !ok {
@@ -110,7 +110,7 @@ func (*events) StreamContentType(any) string { return typeSSE }
 // Delimiter implements runtime.Delimited.
 func (*events) Delimiter() []byte { return []byte("\n\n") }
 
-// position is how protojson tells where an error is.
+// position is how protojson writes where an error is.
 var position = regexp.MustCompile(`\(line (\d+):(\d+)\): (.*)`)
 
 // locate turns an error of protojson into a fault that names the field.
@@ -158,7 +158,7 @@ type level struct {
 	// key or index of the value that the place is in.
 	key   string
 	index int
-	// inKey says that the next token of an object is a key or its end.
+	// inKey is true if the next token of an object is a key or its end.
 	inKey bool
 }
 

@@ -25,10 +25,10 @@ const (
 	budgetGrace = time.Second
 )
 
-// errBusy says that a budget is used up, and that nobody gives way.
+// errBusy is returned when a budget is used up, and that nobody gives way.
 var errBusy = errors.New("the budget is used up")
 
-// isLarge says whether the answer of a path may be large.
+// isLarge reports whether the answer of a path may be large.
 func isLarge(path string) bool {
 	return path == "/v1/vehicles" || path == "/v1/vehicles:searchArea" || path == "/v1/vehicles:count"
 }

@@ -47,7 +47,7 @@ type call struct{ method string }
 
 type callKey struct{}
 
-// noteCall tells the request that ctx belongs to which method it became.
+// noteCall notes for the request that ctx belongs to which method it became.
 func noteCall(ctx context.Context, method string) {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		c.method = method

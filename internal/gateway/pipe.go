@@ -53,7 +53,7 @@ func unaryCall(timeout time.Duration) grpc.UnaryClientInterceptor {
 }
 
 // streamCall notes the call's name for the metrics, and has a stream that fails
-// before its first message fail at once, so that the answer's HTTP status tells.
+// before its first message fail at once, so that the answer's HTTP status is the error's.
 func streamCall(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	noteCall(ctx, method)
 	s, err := open(ctx, desc, cc, method, opts...)

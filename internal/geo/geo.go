@@ -32,7 +32,7 @@ func (v Vec) Degrees() (latDeg, lonDeg float64) {
 }
 
 // sinCosDeg is exact at multiples of 90 degrees, where the usual conversion to
-// radians leaves 1e-16 that would tell -180 from 180.
+// radians leaves 1e-16 that would distinguish -180 from 180.
 func sinCosDeg(deg float64) (sin, cos float64) {
 	quarter := math.RoundToEven(deg / 90)
 	s, c := math.Sincos((deg - float64(quarter*90)) * (math.Pi / 180))
@@ -77,7 +77,7 @@ func DistanceDeg(lat1Deg, lon1Deg, lat2Deg, lon2Deg float64) float64 {
 //
 // Why the margin suffices: both functions round their result by less than
 // 1e-14 of it. With t = distance/(2R), chord² = 4 sin² t, and a relative error
-// e of t changes sin² t by at most 2e of it, so 1e-12 covers both with room.
+// e of t changes sin² t by at most 2e of it, so 1e-12 covers both with a margin.
 func Chord2Bound(distanceM float64) float64 {
 	half := distanceM / (2 * EarthRadiusM)
 	if half >= math.Pi/2 {
@@ -101,7 +101,7 @@ func BoxChord2(q, lo, hi Vec) float64 {
 	return float64(dx*dx) + float64(dy*dy) + float64(dz*dz)
 }
 
-// Destination returns the place that lies distanceM metres from a place along
+// Destination returns the place that is distanceM metres from a place along
 // the great circle that leaves it at bearingDeg clockwise from north. At a pole
 // the bearing counts from the meridian of the given longitude.
 func Destination(latDeg, lonDeg, bearingDeg, distanceM float64) (destLatDeg, destLonDeg float64) {

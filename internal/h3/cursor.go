@@ -49,7 +49,7 @@ func (c *Cursor) Cell(latDeg, lonDeg float64, resolution int) (Cell, error) {
 	return cell, nil
 }
 
-// inside says that the position is surely in the remembered cell: it is nearer
+// inside reports whether the position is surely in the remembered cell: it is nearer
 // to the centre than inscribedRadius. The chord between two points is
 //
 //	4 sin²(d/2) = 4 sin²(Δφ/2) + 4 cos φ1 cos φ2 sin²(Δλ/2)

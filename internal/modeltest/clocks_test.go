@@ -83,7 +83,7 @@ func (c *car) drive(w *world, d time.Duration, until func() bool) (took time.Dur
 	return time.Since(start)
 }
 
-// isFollowed says whether the car's newest fix is what is served.
+// isFollowed reports whether the car's newest fix is what is served.
 func (c *car) isFollowed(w *world, m *matcher.Matcher) bool {
 	v, err := m.GetVehicle(w.t.Context(), &starlingv1.GetVehicleRequest{Name: "vehicles/" + c.id})
 	require.NoError(w.t, err)

@@ -286,7 +286,7 @@ func (w *world) settle() {
 	synctest.Wait()
 }
 
-// awaited says whether a phone still has reports that were not acknowledged.
+// awaited reports whether a phone still has reports that were not acknowledged.
 func (w *world) awaited() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// Reason is what google.rpc.ErrorInfo says.
+// Reason is the domain and name of google.rpc.ErrorInfo.
 type Reason struct {
 	// Domain is the service that the reason belongs to, such as
 	// "ingest.starling.v1".

@@ -18,7 +18,7 @@ type Throttle struct {
 	suppressed int64
 }
 
-// Pass says whether an event passes, and how many have not since the last that
+// Pass reports whether an event passes, and how many have not since the last that
 // did.
 func (t *Throttle) Pass() (suppressed int64, ok bool) {
 	t.mu.Lock()

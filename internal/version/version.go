@@ -1,4 +1,4 @@
-// Package version says which build this is.
+// Package version is which build this is.
 package version
 
 import (

@@ -15,7 +15,7 @@ import (
 const mostHeld = 8 * time.Second
 
 // clockPlan is how the log's clock goes wrong, and for how long. While quiet, no
-// device stamps ahead: with stream time wrong nobody can tell that it does.
+// device stamps ahead: with stream time wrong nobody can see that it does.
 var clockPlan = []struct {
 	offset, lasts time.Duration
 	quiet         bool
@@ -39,7 +39,7 @@ var clockPlan = []struct {
 // stamp ahead, so that nothing of it is still on its way.
 const quietBefore = 1500 * time.Millisecond
 
-// jumpClocks goes through as much of the plan as the drill's duration has room
+// jumpClocks goes through as much of the plan as the drill's duration allows
 // for, and sets the clock right in the end.
 func (d *drill) jumpClocks(ctx context.Context, f *fleet) error {
 	began := time.Now()
@@ -86,11 +86,11 @@ type wrongClock struct {
 	intruder         uint64
 	intruderSequence int64
 	strays           map[int64]bool // device times of fixes stamped ahead
-	// may says whether anything may be stamped ahead just now; nil for never.
+	// may reports whether anything may be stamped ahead just now; nil for never.
 	may *atomic.Bool
 }
 
-// shows says whether the vehicle has a report in which its clock's fault shows.
+// shows reports whether the vehicle has a report in which its clock's fault shows.
 func (v *vehicle) shows(share float64) bool {
 	return v.clock.may != nil && v.clock.may.Load() && v.sequence > 1 && v.chance(share)
 }
@@ -116,7 +116,7 @@ func wrongClockOf(number int) wrongClock {
 	return c
 }
 
-// isOffAllTheTime says whether the clock of a vehicle's device is steadily wrong.
+// isOffAllTheTime reports whether the clock of a vehicle's device is steadily wrong.
 // When the log's is wrong as well, the step may follow such a one anew.
 func isOffAllTheTime(id string) bool {
 	var number int

@@ -95,8 +95,8 @@ func (f *fleet) light(vehicles []*vehicle) {
 }
 
 // reported is the account of the whole fleet; call it after run.
-func (f *fleet) reported() check.Told {
-	reports := check.Told{}
+func (f *fleet) reported() check.Reports {
+	reports := check.Reports{}
 	for _, l := range f.lanes {
 		for _, v := range l.vehicles {
 			reports[v.id] = v.account

@@ -17,7 +17,7 @@ import (
 )
 
 // verify reads the log after the last process has stopped and has it judged.
-func verify(ctx context.Context, o Options, reports check.Told, fleet map[string]*starlingv1.Vehicle, logf func(string, ...any)) (*check.Checker, error) {
+func verify(ctx context.Context, o Options, reports check.Reports, fleet map[string]*starlingv1.Vehicle, logf func(string, ...any)) (*check.Checker, error) {
 	log, err := openLog(ctx, o)
 	if err != nil {
 		return nil, err

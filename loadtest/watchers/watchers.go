@@ -96,7 +96,7 @@ func (r *run) measure(ctx context.Context) error {
 func (r *run) inFrontOf(ctx context.Context) error {
 	o := r.opts
 	o.Progress("memory without watchers")
-	before, err := r.floor(ctx)
+	before, err := r.leastMemory(ctx)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (r *run) inFrontOf(ctx context.Context) error {
 	if err := retry.Sleep(groupCtx, o.Warmup); err != nil {
 		return firstError(group, leave, err)
 	}
-	after, err := r.floor(ctx)
+	after, err := r.leastMemory(ctx)
 	if err != nil {
 		return err
 	}
@@ -230,9 +230,9 @@ func (r *run) searchable(ctx context.Context) error {
 // memory is what the server has, in bytes.
 type memory struct{ live, resident float64 }
 
-// floor is the least that the server has had in use over some collections:
+// leastMemory is the least that the server has had in use over some collections:
 // about what is live. The resident memory is the last seen.
-func (r *run) floor(ctx context.Context) (low memory, err error) {
+func (r *run) leastMemory(ctx context.Context) (low memory, err error) {
 	const looks = 25
 	for i := range looks {
 		m, err := r.server.Metrics(ctx)

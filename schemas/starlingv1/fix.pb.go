@@ -21,7 +21,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Availability says whether a vehicle can take a ride. A device reports OFFLINE,
+// Availability is whether a vehicle can take a ride. A device reports OFFLINE,
 // FREE or BUSY; RESERVED and ON_RIDE are derived from the vehicle's ride.
 type Availability int32
 
@@ -101,7 +101,7 @@ type Fix struct {
 	// WGS84 longitude in degrees, -180 to 180.
 	Longitude float64 `protobuf:"fixed64,3,opt,name=longitude,proto3" json:"longitude,omitempty"`
 	// Horizontal accuracy in metres as the device states it (on most phones the
-	// radius of 68 % confidence). Absent when the device did not say.
+	// radius of 68 % confidence). Absent when unknown.
 	AccuracyM *float32 `protobuf:"fixed32,4,opt,name=accuracy_m,json=accuracyM,proto3,oneof" json:"accuracy_m,omitempty"`
 	// Speed over ground in metres per second. Absent when not reported.
 	SpeedMps *float32 `protobuf:"fixed32,5,opt,name=speed_mps,json=speedMps,proto3,oneof" json:"speed_mps,omitempty"`
@@ -111,7 +111,7 @@ type Fix struct {
 	// Height above the WGS84 ellipsoid in metres. Absent when not reported.
 	AltitudeM *float32 `protobuf:"fixed32,7,opt,name=altitude_m,json=altitudeM,proto3,oneof" json:"altitude_m,omitempty"`
 	// True when the operating system says that another app supplied the
-	// position. Absent when the device did not say.
+	// position. Absent when unknown.
 	Mocked        *bool `protobuf:"varint,8,opt,name=mocked,proto3,oneof" json:"mocked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Ranking says in which order a search answers.
+// Ranking is the order of the answers to a search.
 type Ranking int32
 
 const (
@@ -699,7 +699,7 @@ func (x *Viewport) GetNortheast() *Place {
 type Polygon struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The vertices in either direction, 3 to 1000, the first not repeated at the
-	// end. Where edges cross, the even-odd rule says what is inside.
+	// end. Where edges cross, the even-odd rule decides what is inside.
 	Vertices      []*Place `protobuf:"bytes,1,rep,name=vertices,proto3" json:"vertices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1386,7 +1386,7 @@ type WatchVehicleRequest struct {
 	// than twice the delay.
 	PlaybackDelay *durationpb.Duration `protobuf:"bytes,2,opt,name=playback_delay,json=playbackDelay,proto3" json:"playback_delay,omitempty"`
 	// The token of the last message of a call that broke off. The server does not
-	// go back behind what that message told: one that has not got so far itself
+	// go back behind what that message reported: one that has not got so far itself
 	// waits for up to 5 seconds. A play-out goes on behind the last fix sent, if
 	// this server played it and the call broke off less than a minute ago.
 	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
@@ -1449,7 +1449,7 @@ func (x *WatchVehicleRequest) GetResumeToken() string {
 type WatchVehicleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The vehicle; only its name when it is not known (yet, or any more). In a
-	// play-out, what a fix says is that of the fix being played, and the rest is
+	// play-out, what a fix carries is that of the fix being played, and the rest is
 	// the newest.
 	Vehicle *Vehicle `protobuf:"bytes,1,opt,name=vehicle,proto3" json:"vehicle,omitempty"`
 	// True when the fleet does not know the vehicle.
@@ -1539,7 +1539,7 @@ func (x *WatchVehicleResponse) GetResumed() bool {
 	return false
 }
 
-// Playback says where a play-out stands.
+// Playback is where a play-out stands.
 type Playback struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Time from the fix to this message, without the error of the device's clock:
@@ -1618,7 +1618,7 @@ func (x *Playback) GetSkippedFixes() int32 {
 	return 0
 }
 
-// WatchAreaRequest says what to watch.
+// WatchAreaRequest is what to watch.
 type WatchAreaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The area.
@@ -1631,7 +1631,7 @@ type WatchAreaRequest struct {
 	// The token of the last update of a call that broke off. It is honoured by
 	// the server that gave it, for the same area and filter, for a minute after
 	// it has noticed the break, while it has memory for it. The first update then
-	// tells what has changed since. Otherwise (another replica, a restart) it is a
+	// reports what has changed since. Otherwise (another replica, a restart) it is a
 	// snapshot.
 	ResumeToken   string `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1700,7 +1700,7 @@ func (x *WatchAreaRequest) GetResumeToken() string {
 // client to a later state, in which each vehicle is as of one moment.
 type WatchAreaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True in the parts of an update that tells the whole area: the client
+	// True in the parts of an update that carries the whole area: the client
 	// forgets what it had. It is the first of a call that does not resume.
 	Snapshot bool `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// Vehicles that entered or changed.
@@ -1920,7 +1920,7 @@ func (x *CountVehiclesResponse) GetStalePartitions() []*StalePartition {
 	return nil
 }
 
-// WatchVehicleCountsRequest says what to watch.
+// WatchVehicleCountsRequest is what to watch.
 type WatchVehicleCountsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which cells, and whom to count; absent means all vehicles, at resolution 0.
@@ -1980,7 +1980,7 @@ func (x *WatchVehicleCountsRequest) GetMinInterval() *durationpb.Duration {
 // the client has the counts of all cells of the selection.
 type WatchVehicleCountsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True in the parts of the first update, which tells all cells that have
+	// True in the parts of the first update, which carries all cells that have
 	// vehicles.
 	Snapshot bool `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// Cells whose counts have changed, with the new ones, in the order of their

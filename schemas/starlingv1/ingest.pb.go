@@ -371,7 +371,7 @@ func (x *SendReportRequest) GetReport() *Report {
 	return nil
 }
 
-// SendReportResponse says that the report is durable.
+// SendReportResponse confirms that the report is durable.
 type SendReportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The report's sequence.
@@ -426,7 +426,7 @@ func (x *SendReportResponse) GetRefusals() []*FixRefusal {
 	return nil
 }
 
-// FixRefusal says which fix was refused and why. docs/validation.md lists the
+// FixRefusal is which fix was refused and why. docs/validation.md lists the
 // rules and their bounds.
 type FixRefusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

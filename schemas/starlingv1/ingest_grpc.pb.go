@@ -27,7 +27,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// IngestService is the door for driver apps. docs/driver-protocol.md states the
+// IngestService is the service for driver apps. docs/driver-protocol.md states the
 // client's side, with the state machine for sending again.
 type IngestServiceClient interface {
 	// StreamReports takes reports in order and acknowledges them cumulatively.
@@ -74,7 +74,7 @@ func (c *ingestServiceClient) SendReport(ctx context.Context, in *SendReportRequ
 // All implementations must embed UnimplementedIngestServiceServer
 // for forward compatibility.
 //
-// IngestService is the door for driver apps. docs/driver-protocol.md states the
+// IngestService is the service for driver apps. docs/driver-protocol.md states the
 // client's side, with the state machine for sending again.
 type IngestServiceServer interface {
 	// StreamReports takes reports in order and acknowledges them cumulatively.

@@ -199,7 +199,7 @@ func (*LocationRecord_Tick) isLocationRecord_Event() {}
 
 func (*LocationRecord_VersionSwitch) isLocationRecord_Event() {}
 
-// Tick moves the partition's clock: the log's append time is all it says.
+// Tick moves the partition's stream time: the log's append time is all it carries.
 type Tick struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -325,7 +325,7 @@ type TrackRecord struct {
 	FinalPoints []*TrackPoint `protobuf:"bytes,8,rep,name=final_points,json=finalPoints,proto3" json:"final_points,omitempty"`
 	// Fixes that came after their window had closed, as received.
 	LateFixes []*Fix `protobuf:"bytes,9,rep,name=late_fixes,json=lateFixes,proto3" json:"late_fixes,omitempty"`
-	// Other vehicles whose turn has come: silent ones told again, final points
+	// Other vehicles whose turn has come: silent ones refreshed, final points
 	// of windows that time has closed, and vehicles that are forgotten.
 	Dues []*VehicleDue `protobuf:"bytes,10,rep,name=dues,proto3" json:"dues,omitempty"`
 	// Fixes that were set aside, as received: stamped ahead of the device's own
@@ -453,7 +453,7 @@ func (x *TrackRecord) GetAppendTimeMs() int64 {
 	return 0
 }
 
-// FixCounts says what became of fixes; each fix is in exactly one count.
+// FixCounts is what became of fixes; each fix is in exactly one count.
 type FixCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// New.
@@ -545,7 +545,7 @@ type VehicleView struct {
 	// Device time of the newest fix, in milliseconds since the Unix epoch. Zero
 	// when the vehicle has no position yet.
 	DeviceTimeMs int64 `protobuf:"varint,2,opt,name=device_time_ms,json=deviceTimeMs,proto3" json:"device_time_ms,omitempty"`
-	// The partition's clock when the vehicle last reported.
+	// The partition's stream time when the vehicle last reported.
 	SeenTimeMs int64 `protobuf:"varint,3,opt,name=seen_time_ms,json=seenTimeMs,proto3" json:"seen_time_ms,omitempty"`
 	// The filtered position in degrees.
 	Latitude float64 `protobuf:"fixed64,4,opt,name=latitude,proto3" json:"latitude,omitempty"`
@@ -1012,7 +1012,7 @@ type VehicleDue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The vehicle.
 	VehicleId string `protobuf:"bytes,1,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
-	// The vehicle told again, when that was due.
+	// The refreshed vehicle, when a refresh was due.
 	Live *VehicleView `protobuf:"bytes,2,opt,name=live,proto3" json:"live,omitempty"`
 	// Points whose window time has closed.
 	FinalPoints []*TrackPoint `protobuf:"bytes,3,rep,name=final_points,json=finalPoints,proto3" json:"final_points,omitempty"`

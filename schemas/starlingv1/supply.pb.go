@@ -21,7 +21,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// CellSelection says which cells, and whom, to count.
+// CellSelection is which cells, and which vehicles, to count.
 type CellSelection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// H3 resolution of the cells, 0 (the coarsest) to the finest that the server
@@ -96,7 +96,7 @@ func (x *CellSelection) GetDispatchable() bool {
 	return false
 }
 
-// CellCount says how many vehicles are in a cell. Vehicles without a position
+// CellCount is how many vehicles are in a cell. Vehicles without a position
 // are in none.
 type CellCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

@@ -21,7 +21,7 @@ const DefaultPartitions = 24
 type Topic struct {
 	// Name is the topic's name.
 	Name string
-	// Key says what the key of a record is.
+	// Key describes what the key of a record is.
 	Key string
 	// Value names the message that a record's value encodes.
 	Value string

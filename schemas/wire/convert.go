@@ -4,7 +4,7 @@ import "github.com/starling-fleet/starling/schemas/starlingv1"
 
 // The conversions below are for the edges that speak the generated types: unary
 // calls, tools and tests. They copy; nil stands for the empty message. What a
-// flat struct cannot tell apart is one value: counts that are absent or zero.
+// flat struct cannot distinguish is one value: counts that are absent or zero.
 
 func pointerIf[T any](has bool, v T) *T {
 	if !has {

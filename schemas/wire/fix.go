@@ -103,7 +103,7 @@ func (a *Attributes) maxBytes() int {
 	return n
 }
 
-// reset empties a but keeps its room.
+// reset empties a but keeps its capacity.
 func (a *Attributes) reset() { a.Type, a.Seats, a.Tags = "", 0, a.Tags[:0] }
 
 // merge decodes b over what a holds. A type equal to oldType and a tag equal to

@@ -13,7 +13,7 @@ import (
 )
 
 // Either side of a connection may use Codec without the other's knowing,
-// whatever the size of the message and however gRPC has cut it.
+// whatever the size of the message and however gRPC has split it.
 func TestCodecSpeaksProto(t *testing.T) {
 	theirs, ours := encoding.GetCodecV2("proto"), wire.Codec()
 	require.Equal(t, theirs.Name(), ours.Name())

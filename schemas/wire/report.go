@@ -45,7 +45,7 @@ func (r *Report) append(b []byte, withVehicle bool) []byte {
 // used again when the next one has the same.
 type reportStrings struct{ vehicleID, vehicleType string }
 
-// reset empties r but keeps its room.
+// reset empties r but keeps its capacity.
 func (r *Report) reset() reportStrings {
 	old := reportStrings{r.VehicleID, r.Attributes.Type}
 	r.VehicleID, r.SessionID, r.Sequence = "", 0, 0

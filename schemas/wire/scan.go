@@ -36,7 +36,7 @@ type scanner struct {
 }
 
 // next moves to the next field. It returns false at the end of the message or
-// when the input is malformed, which err then says.
+// when the input is malformed, which err then reports.
 func (s *scanner) next() bool {
 	b := s.rest
 	if len(b) == 0 {

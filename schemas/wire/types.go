@@ -13,7 +13,7 @@ package wire
 
 import "github.com/starling-fleet/starling/schemas/starlingv1"
 
-// Has says which optional fields of a fix are present.
+// Has is which optional fields of a fix are present.
 type Has uint8
 
 // The optional fields of a fix.
@@ -53,7 +53,7 @@ type Report struct {
 	Attributes    Attributes
 }
 
-// LocationKind says what a record of `locations` is.
+// LocationKind is what a record of `locations` is.
 type LocationKind uint8
 
 // Kinds of records of `locations`.

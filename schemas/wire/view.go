@@ -86,7 +86,7 @@ func (d *Diagnosis) merge(b []byte) error {
 // again when the next one has the same.
 type viewStrings struct{ vehicleID, vehicleType string }
 
-// reset empties v but keeps its room.
+// reset empties v but keeps its capacity.
 func (v *View) reset() viewStrings {
 	old := viewStrings{v.VehicleID, v.Attributes.Type}
 	attributes := v.Attributes

@@ -103,7 +103,7 @@ func (m *Model) confirms(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, 
 	return v.suspect.count == 3
 }
 
-// jumped says whether the report shows that the device's clock has jumped, so
+// jumped reports whether the report shows that the device's clock has jumped, so
 // that the vehicle has to be followed at another device time, which it answers.
 func (m *Model) jumped(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, now deviceNow) (newestMS int64, hasJumped bool) {
 	if !p.advances || p.recognised || v.newestMS == 0 {
@@ -128,7 +128,7 @@ func (m *Model) jumped(v *vehicle, p *place, fixes []wire.Fix, limitMS int64, no
 	return newestMS, m.givesWay(v, p, newestMS, now)
 }
 
-// givesWay says whether the vehicle's newest fix was wrong, by the newest new
+// givesWay reports whether the vehicle's newest fix was wrong, by the newest new
 // one of a report of the authoritative session.
 func (m *Model) givesWay(v *vehicle, p *place, newestMS int64, now deviceNow) bool {
 	tolerance := m.settings.AheadToleranceMS

@@ -61,7 +61,7 @@ func (m *Model) publication(v *vehicle) int64 {
 	return ms
 }
 
-// isDispatchable says whether the vehicle can be offered a ride at a stream time.
+// isDispatchable reports whether the vehicle can be offered a ride at a stream time.
 func (m *Model) isDispatchable(v *vehicle, streamMS int64) bool {
 	age := streamMS - (v.newestMS - v.device.learnedMS())
 	return v.availability == starlingv1.Availability_AVAILABILITY_FREE && streamMS >= v.conflictUntilMS &&

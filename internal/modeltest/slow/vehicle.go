@@ -131,7 +131,7 @@ func (mem *memory) push(f wire.Fix, setAside bool, most int) {
 
 func (mem *memory) keep(most int) { *mem = (*mem)[max(0, len(*mem)-most):] }
 
-// knows says whether another fix of the time has counted, or this one was seen.
+// knows reports whether another fix of the time has counted, or this one was seen.
 func (mem memory) knows(f wire.Fix) (time, content bool) {
 	this := remember(f)
 	for _, r := range mem {

@@ -24,7 +24,7 @@ import (
 
 // world is everything that a drill leaves behind, in one partition.
 type world struct {
-	told              check.Told
+	sent              check.Reports
 	locations, tracks []eventlog.Stored
 	fleet             map[string]*starlingv1.Vehicle
 }
@@ -32,7 +32,7 @@ type world struct {
 func (w *world) judge() *check.Checker { return w.judgeWith(nil) }
 
 func (w *world) judgeWith(mayRebase func(string) bool) *check.Checker {
-	c := check.New(w.told, 1)
+	c := check.New(w.sent, 1)
 	c.MayRebase = mayRebase
 	for _, rec := range w.locations {
 		c.Location(0, rec)
@@ -47,7 +47,7 @@ func (w *world) judgeWith(mayRebase func(string) bool) *check.Checker {
 // newWorld has a real tracker answer the reports of three vehicles.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{told: check.Told{}, fleet: map[string]*starlingv1.Vehicle{}}
+	w := &world{sent: check.Reports{}, fleet: map[string]*starlingv1.Vehicle{}}
 	log := memlog.New(1, memlog.Options{})
 	t.Cleanup(func() { require.NoError(t, log.Close()) })
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -87,24 +87,24 @@ func (w *world) report(t *testing.T, log *memlog.Log, rng *rand.Rand, vehicle st
 	for i := range int64(4) {
 		r.Fixes = append(r.Fixes, &starlingv1.Fix{DeviceTimeMs: 1_700_000_000_000 + (seq*4+i)*1000, Latitude: 52 + rng.Float64()*0.0001, Longitude: 13})
 	}
-	told := w.append(t, log, vehicle, r)
-	told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: 1, Refusable: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND})
-	told.Refused = map[int32]starlingv1.RefusalReason{4: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND}
+	report := w.append(t, log, vehicle, r)
+	report.Fixes = append(report.Fixes, check.Fix{DeviceTimeMS: 1, Refusable: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND})
+	report.Refused = map[int32]starlingv1.RefusalReason{4: starlingv1.RefusalReason_REFUSAL_REASON_NULL_ISLAND}
 }
 
 // append puts a report into the log and into the account.
 func (w *world) append(t *testing.T, log *memlog.Log, vehicle string, r *starlingv1.Report) *check.Report {
 	t.Helper()
-	told := &check.Report{Session: r.SessionId, Sequence: r.Sequence, Availability: r.Availability, Acknowledged: true}
+	report := &check.Report{Session: r.SessionId, Sequence: r.Sequence, Availability: r.Availability, Acknowledged: true}
 	for _, f := range r.Fixes {
-		told.Fixes = append(told.Fixes, check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f)})
+		report.Fixes = append(report.Fixes, check.Fix{DeviceTimeMS: f.DeviceTimeMs, Digest: check.DigestOf(f)})
 	}
-	w.told[vehicle] = append(w.told[vehicle], told)
+	w.sent[vehicle] = append(w.sent[vehicle], report)
 	rec := eventlog.Record{Key: []byte(vehicle), Value: encode(t, &starlingv1.LocationRecord{Event: &starlingv1.LocationRecord_Report{Report: r}})}
 	done := make(completion, 1)
 	require.NoError(t, log.Append(t.Context(), topics.Locations, 0, rec, done))
 	require.NoError(t, <-done)
-	return told
+	return report
 }
 
 type completion chan error
@@ -176,12 +176,12 @@ func TestWhatIsOffIsFound(t *testing.T) {
 		"a fix of a record differs": {func(t *testing.T, w *world) {
 			change(t, w.locations, 40, func(m *location) { m.GetReport().Fixes[0].Latitude += 1e-9 })
 		}, check.Altered},
-		"a record that nobody sent": {func(_ *testing.T, w *world) { w.told["v1"] = w.told["v1"][1:] }, check.Foreign},
-		"a refusal was not told":    {func(_ *testing.T, w *world) { w.told["v1"][3].Refused = nil }, check.RefusalOff},
+		"a record that nobody sent": {func(_ *testing.T, w *world) { w.sent["v1"] = w.sent["v1"][1:] }, check.Foreign},
+		"a refusal was not told":    {func(_ *testing.T, w *world) { w.sent["v1"][3].Refused = nil }, check.RefusalOff},
 		"a good fix was refused": {func(_ *testing.T, w *world) {
-			w.told["v1"][3].Refused[0] = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD
+			w.sent["v1"][3].Refused[0] = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD
 		}, check.RefusalOff},
-		"a track is gone":             {func(_ *testing.T, w *world) { w.tracks = slices.Delete(w.tracks, 40, 41) }, check.Hole},
+		"a track is gone":             {func(_ *testing.T, w *world) { w.tracks = slices.Delete(w.tracks, 40, 41) }, check.Gap},
 		"the last tracks are missing": {func(_ *testing.T, w *world) { w.tracks = w.tracks[:80] }, check.NoTrack},
 		"a repeat differs": {func(t *testing.T, w *world) {
 			w.tracks = slices.Concat(w.tracks[:50], slices.Clone(w.tracks[40:]))
@@ -193,7 +193,7 @@ func TestWhatIsOffIsFound(t *testing.T) {
 		"a fix is set aside, and counts as well": {func(t *testing.T, w *world) {
 			change(t, w.tracks, 40, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.Points[0].Fix) })
 		}, check.FixNotOnce},
-		"a fix stamped ahead counts": {func(_ *testing.T, w *world) { w.told["v1"][3].Fixes[0].Ahead = true }, check.AheadCounts},
+		"a fix stamped ahead counts": {func(_ *testing.T, w *world) { w.sent["v1"][3].Fixes[0].Ahead = true }, check.AheadCounts},
 		"a fix is set aside twice": {func(t *testing.T, w *world) {
 			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.SetAsideFixes[0]) })
 		}, check.FixNotOnce},

@@ -39,7 +39,7 @@ func (f *Findings) Merge(other *Findings) {
 	}
 }
 
-// None says that nothing is off.
+// None reports whether nothing is off.
 func (f *Findings) None() bool { return len(f.counts) == 0 }
 
 // String lists the findings by kind.

@@ -37,15 +37,15 @@ type device struct {
 	availability starlingv1.Availability
 	attributes   *starlingv1.Attributes
 
-	// What tracks say: the points, the late fixes and those that were set aside.
-	accepted, late, setAside []told
+	// What tracks have: the points, the late fixes and those that were set aside.
+	accepted, late, setAside []publishedFix
 	final                    []int64
 	counts                   starlingv1.FixCounts
 	view                     *starlingv1.VehicleView
 }
 
-// told is a fix as tracks have it.
-type told struct {
+// publishedFix is a fix as tracks have it.
+type publishedFix struct {
 	ms     int64
 	digest uint64
 }
@@ -70,11 +70,11 @@ type sent struct {
 
 // Checker holds what is known so far. Feed it every record of `locations`, by
 // offset within a partition, then every record of `tracks`, then the fleet;
-// Finish tells what is off. It is for one goroutine.
+// Finish adds what is off. It is for one goroutine.
 type Checker struct {
 	Findings Findings
 	Totals   Totals
-	// MayRebase says of which vehicles the clocks are wrong in a way that may
+	// MayRebase reports of which vehicles the clocks are wrong in a way that may
 	// make the tracker follow them at an earlier device time: their final points
 	// need not be in order. nil stands for none.
 	MayRebase func(vehicle string) bool
@@ -104,7 +104,7 @@ type partition struct {
 	last      int64    // newest offset of locations, -1 before the first
 
 	position int64 // source offset of the newest track that counts
-	skipped  int64 // largest source offset behind a hole, -1 if there was none
+	skipped  int64 // largest source offset behind a gap, -1 if there was none
 	at       int   // index in locations of the next source
 	tracks   map[int64][32]byte
 }
@@ -116,13 +116,13 @@ type source struct {
 	device *device // nil for ticks and the like
 }
 
-// New returns a checker of what clients were told.
-func New(told Told, partitions int32) *Checker {
-	c := &Checker{devices: make(map[string]*device, len(told))}
+// New returns a checker of what clients were answered.
+func New(byVehicle Reports, partitions int32) *Checker {
+	c := &Checker{devices: make(map[string]*device, len(byVehicle))}
 	for range partitions {
 		c.partitions = append(c.partitions, &partition{last: -1, position: -1, skipped: -1, tracks: map[int64][32]byte{}})
 	}
-	for id, reports := range told {
+	for id, reports := range byVehicle {
 		d := &device{reports: make(map[reportID]*sent, len(reports)), taken: map[int64]struct{}{}, stated: map[uint64]*statement{}, ahead: map[int64]bool{}}
 		for _, r := range reports {
 			d.reports[reportID{r.Session, r.Sequence}] = &sent{Report: r}
@@ -137,12 +137,12 @@ func New(told Told, partitions int32) *Checker {
 		}
 		c.devices[id] = d
 	}
-	c.Totals.Vehicles = len(told)
+	c.Totals.Vehicles = len(byVehicle)
 	return c
 }
 
-// checkRefusals compares what was told of a report's fixes with what must have
-// been told.
+// checkRefusals compares what was answered of a report's fixes with what must have
+// been answered.
 func (c *Checker) checkRefusals(vehicle string, r *Report) {
 	for i := range r.Fixes {
 		if want, got := r.Fixes[i].Refusable, r.Refused[int32(i)]; want != got {
@@ -209,7 +209,7 @@ func (c *Checker) stored(number int32, rec eventlog.Stored, r *starlingv1.Report
 	return d
 }
 
-// sameContent says that a stored report is the sent one without its refusable
+// sameContent reports whether a stored report is the sent one without its refusable
 // fixes.
 func sameContent(was *Report, r *starlingv1.Report) bool {
 	at := 0
@@ -267,8 +267,8 @@ func (d *device) describe(was *Report, r *starlingv1.Report) {
 	}
 }
 
-// carries says that a report leaves a record: it has a fix that must be taken,
-// or tells something else.
+// carries reports whether a report leaves a record: it has a fix that must be taken,
+// or changes something else.
 func (r *Report) carries() bool {
 	for i := range r.Fixes {
 		if r.Fixes[i].Refusable == starlingv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED {

@@ -13,7 +13,7 @@ import (
 
 // Kinds of findings about `tracks` and the fleet.
 const (
-	Hole          = "a hole in tracks"
+	Gap           = "a hole in tracks"
 	RepeatDiffers = "a track published again with other bytes"
 	NoSource      = "a track without a record of locations"
 	NoTrack       = "a record of locations without a track"
@@ -93,10 +93,10 @@ func (c *Checker) follow(number int32, src *source, t *starlingv1.TrackRecord) {
 	d.counts.Late += n.GetLate()
 	d.counts.SetAside += n.GetSetAside()
 	for _, point := range t.Points {
-		d.accepted = append(d.accepted, told{point.Fix.DeviceTimeMs, DigestOf(point.Fix)})
+		d.accepted = append(d.accepted, publishedFix{point.Fix.DeviceTimeMs, DigestOf(point.Fix)})
 	}
-	d.late = appendTold(d.late, t.LateFixes)
-	d.setAside = appendTold(d.setAside, t.SetAsideFixes)
+	d.late = appendPublished(d.late, t.LateFixes)
+	d.setAside = appendPublished(d.setAside, t.SetAsideFixes)
 	d.close(t.FinalPoints)
 	d.view = t.Live
 	if t.Live == nil {
@@ -104,9 +104,9 @@ func (c *Checker) follow(number int32, src *source, t *starlingv1.TrackRecord) {
 	}
 }
 
-func appendTold(to []told, fixes []*starlingv1.Fix) []told {
+func appendPublished(to []publishedFix, fixes []*starlingv1.Fix) []publishedFix {
 	for _, f := range fixes {
-		to = append(to, told{f.DeviceTimeMs, DigestOf(f)})
+		to = append(to, publishedFix{f.DeviceTimeMs, DigestOf(f)})
 	}
 	return to
 }
@@ -136,7 +136,7 @@ func (c *Checker) Undisturbed(number int32, sourceOffset int64, value []byte) {
 func (c *Checker) Finish(fleet map[string]*starlingv1.Vehicle) {
 	for number, p := range c.partitions {
 		if p.skipped > p.position {
-			c.Findings.Add(Hole, "partition %d: the reader is at source offset %d and can't get to %d", number, p.position, p.skipped)
+			c.Findings.Add(Gap, "partition %d: the reader is at source offset %d and can't get to %d", number, p.position, p.skipped)
 		}
 		for ; p.at < len(p.locations); p.at++ {
 			// The clean stop may come between a tick and its track.
@@ -215,7 +215,7 @@ func (c *Checker) checkOnce(id string, d *device) {
 			c.Findings.Add(AheadCounts, "%s: fix %d", id, t.ms)
 		}
 	}
-	aside := map[told]bool{}
+	aside := map[publishedFix]bool{}
 	asideMS := map[int64]bool{}
 	for _, t := range d.setAside {
 		if _, taken := d.taken[t.ms]; !taken {
@@ -267,7 +267,7 @@ func (c *Checker) checkFinalInAnyOrder(id string, d *device, accepted []int64) {
 	}
 }
 
-// differs says in what the fleet's answer differs from the newest view.
+// differs returns in what the fleet's answer differs from the newest view.
 func differs(v *starlingv1.VehicleView, served *starlingv1.Vehicle) string {
 	if served == nil {
 		return "it is not served"

@@ -1,4 +1,4 @@
-// Package check judges a crash drill: it compares what clients were told with
+// Package check judges a crash drill: it compares what clients were answered with
 // what the log holds and what the fleet answers. It shares no code with the
 // roles that it judges: it decodes with the generated protobuf code and states
 // the rules of the contract anew, in the simplest form.
@@ -21,29 +21,29 @@ type Fix struct {
 	// Refusable is the reason for which the fix must be refused, or
 	// unspecified for a fix that must be taken.
 	Refusable starlingv1.RefusalReason
-	// Ahead says that the fix is stamped ahead on purpose: it must be set aside.
+	// Ahead is true if the fix is stamped ahead on purpose: it must be set aside.
 	Ahead bool
 }
 
-// Report is one report as a client sent it, and what it was told of it.
+// Report is one report as a client sent it, and what it was answered.
 type Report struct {
 	Session      uint64
 	Sequence     int64
 	Fixes        []Fix
 	Availability starlingv1.Availability
 	Attributes   *starlingv1.Attributes
-	// Acknowledged says that the client was told that the report is durable.
+	// Acknowledged is true if the client was answered that the report is durable.
 	Acknowledged bool
-	// Refused are the indexes of the fixes that the client was told are
+	// Refused are the indexes of the fixes that the client was answered are
 	// refused, with the reason.
 	Refused map[int32]starlingv1.RefusalReason
 }
 
-// Told is everything that clients sent and were told, by vehicle, in the order
+// Reports is everything that clients sent and were answered, by vehicle, in the order
 // of sending.
-type Told map[string][]*Report
+type Reports map[string][]*Report
 
-// DigestOf is a digest of everything that a fix says.
+// DigestOf is a digest of everything that a fix carries.
 func DigestOf(f *starlingv1.Fix) uint64 {
 	var b [64]byte
 	n := 0
