@@ -1,6 +1,9 @@
 package locallog
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -34,6 +37,16 @@ func TestOpenRefusesADirectoryInUse(t *testing.T) {
 	require.ErrorContains(t, err, "in use by another process")
 	require.NoError(t, first.Close())
 	openTest(t, cfg, vfs.Default)
+}
+
+// A log holds every vehicle's positions.
+func TestDirectoryIsForItsOwnerOnly(t *testing.T) {
+	cfg := testConfig()
+	cfg.Directory = filepath.Join(t.TempDir(), "data")
+	openTest(t, cfg, vfs.Default)
+	info, err := os.Stat(cfg.Directory)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o700), info.Mode().Perm())
 }
 
 func TestConfigNamesAllFaults(t *testing.T) {

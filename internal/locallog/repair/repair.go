@@ -96,7 +96,7 @@ func (d *directory) repair(ctx context.Context) (*Outcome, error) {
 // build puts the repaired parts together, beside the others.
 func (d *directory) build(ctx context.Context) error {
 	building := d.fs.PathJoin(d.path, buildName)
-	if err := errors.Join(d.fs.RemoveAll(building), d.fs.MkdirAll(building, 0o755)); err != nil {
+	if err := errors.Join(d.fs.RemoveAll(building), d.fs.MkdirAll(building, 0o700)); err != nil {
 		return err
 	}
 	a := ends.Account{Facts: *d.facts, State: d.newest, Places: slices.Clone(d.walk.Places)}
@@ -221,7 +221,7 @@ func (d *directory) finish() (*Outcome, error) {
 	if err := json.Unmarshal(data, out); err != nil {
 		return nil, fmt.Errorf("%s: %w", outcomeName, err)
 	}
-	if err := d.fs.MkdirAll(out.KeptIn, 0o755); err != nil {
+	if err := d.fs.MkdirAll(out.KeptIn, 0o700); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{ends.Records.String(), ends.State.String(), ends.FileName} {
