@@ -48,7 +48,7 @@ refused again with the same fix, so there is nothing to send again.
 A value that the device does not know is left out. An accuracy, speed or heading of
 exactly -1, which iOS uses for "unknown", is left out by the server and counted in
 ` + "`starling_ingest_fields_absent_total`" + ` by field; the fix is kept. A phone must not
-send 0 for "unknown". ` + "`mocked: false`" + ` says the same as its absence.
+send 0 for "unknown". ` + "`mocked: false`" + ` means the same as its absence.
 
 A heading travels as a 32-bit float, in which 359.99999 becomes 360. The JSON gateway
 takes every number below 360 and sends 0 for those; a gRPC client that narrows a

@@ -19,6 +19,7 @@ type Pool struct {
 	mu      sync.Mutex
 	used    int64
 	open    *list.List // of *Lease, oldest first
+	taken   uint64     // leases taken so far
 	owners  map[any]*owner
 	evicted int64
 	refused int64
@@ -31,6 +32,9 @@ type owner struct {
 	open  *list.List // of *Lease, oldest first
 }
 
+// oldest is the owner's oldest lease; an owner in the pool has one.
+func (o *owner) oldest() *Lease { return o.open.Front().Value.(*Lease) }
+
 // New returns a pool of limit bytes. Work is safe for grace from giving way to
 // an owner that holds as much.
 func New(limit int64, grace time.Duration) *Pool {
@@ -42,6 +46,7 @@ type Lease struct {
 	pool  *Pool
 	owner *owner
 	since time.Time
+	order uint64 // among all leases ever taken
 	evict func()
 	bytes int64
 	place *list.Element // nil once released or evicted
@@ -58,7 +63,8 @@ func (p *Pool) Take(key any, bytes int64, evict func()) *Lease {
 	if o == nil {
 		o = &owner{key: key, open: list.New()}
 	}
-	l := &Lease{pool: p, owner: o, since: time.Now(), evict: evict}
+	p.taken++
+	l := &Lease{pool: p, owner: o, since: time.Now(), order: p.taken, evict: evict}
 	yielding, ok := p.growLocked(l, bytes)
 	if ok {
 		p.owners[key] = o
@@ -116,12 +122,12 @@ func (p *Pool) growLocked(l *Lease, bytes int64) (yielding []*Lease, ok bool) {
 func (p *Pool) yieldingLocked(l *Lease, bytes int64) *Lease {
 	var most *owner
 	for _, o := range p.owners {
-		if most == nil || o.bytes > most.bytes {
+		if most == nil || o.bytes > most.bytes || o.bytes == most.bytes && o.oldest().order < most.oldest().order {
 			most = o
 		}
 	}
 	if most != nil && most != l.owner && most.bytes > bytes {
-		return most.open.Front().Value.(*Lease)
+		return most.oldest()
 	}
 	if front := p.open.Front(); front != nil && front.Value != l && time.Since(front.Value.(*Lease).since) >= p.grace {
 		return front.Value.(*Lease)
