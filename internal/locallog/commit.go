@@ -315,8 +315,8 @@ func (l *Log) failUnderWay(err error) {
 	l.flight.groups, l.flight.ended = nil, true
 	l.flight.Unlock()
 	for _, g := range groups {
-		for _, part := range g.parts {
-			for _, c := range part.chunks {
+		for i := range g.parts { // the committer may be setting the ends of the last group's parts
+			for _, c := range g.parts[i].chunks {
 				l.completeFailed(c, err)
 			}
 		}
