@@ -88,6 +88,9 @@ func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eve
 		l.metrics.refused.Inc()
 		return fmt.Errorf("append to %s partition %d: %w", topic, partition, eventlog.ErrFull)
 	}
+	if err := l.Err(); err != nil {
+		return fmt.Errorf("append to %s partition %d: %w", topic, partition, err)
+	}
 	cost := int64(bytes) + appendOverhead
 	if err := l.capacity.acquire(ctx, cost, l.stopped); err != nil {
 		if errors.Is(err, errStopped) {

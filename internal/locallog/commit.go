@@ -301,8 +301,9 @@ func (l *Log) fail(err error) {
 		return
 	}
 	l.logger.Error("the log has failed; the process must exit and start again", "error", err)
-	close(l.failed)
+	// Who learns of the failure finds that the log takes no more calls.
 	l.stopOnce.Do(func() { close(l.stopped) })
+	close(l.failed)
 	go l.failUnderWay(err)
 }
 
