@@ -101,7 +101,7 @@ func (l *Log) release(p *pending) {
 func (l *Log) appendError(t *topic, partition int32, err error) error {
 	class := classBroker
 	switch {
-	case errors.Is(err, kgo.ErrClientClosed):
+	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kgo.ErrAborting):
 		class, err = classClosed, fmt.Errorf("%w: %w", eventlog.ErrClosed, err)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		class, err = classTooLarge, fmt.Errorf("%w: %w", eventlog.ErrTooLarge, err)

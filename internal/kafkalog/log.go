@@ -235,7 +235,11 @@ func (l *Log) Close() error {
 	close(l.gone)
 	l.owning.Wait()
 	l.fetchers.close()
-	l.producer.Close() // completes what is queued
+	// The client's Close ends its context before it fails what is queued. A
+	// topic whose partitions arrive in between has some records queued and the
+	// later ones failed at once, out of order; nothing is queued after this.
+	l.producer.UnsafeAbortBufferedRecords()
+	l.producer.Close() // completes what is left
 	l.admin.Close()
 	return nil
 }
