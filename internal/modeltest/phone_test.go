@@ -161,6 +161,9 @@ func (p *phone) transmit(r *report) {
 	}
 	c.last = r
 	c.in <- request.Append(nil)
+	if p.world.calm {
+		synctest.Wait() // reports of one instant reach the log in the order of sending
+	}
 }
 
 func (c *conn) call(a attempt, r *starlingv1.Report) {
