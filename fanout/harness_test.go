@@ -252,7 +252,7 @@ func (w *world) matcher(n *network, address, region string, regions []string) (g
 	g.allowed = w.next // what is there when it starts it may read
 	cfg := matcher.DefaultConfig()
 	cfg.Region, cfg.Regions = region, regions
-	m, err := matcher.New(cfg, g, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), matcher.WithClock(w.now))
+	m, err := matcher.New(cfg, matcher.Deps{Log: g, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: w.now})
 	require.NoError(w.t, err)
 	w.run(m.Run)
 	require.Eventually(w.t, m.Ready, time.Minute, time.Millisecond)

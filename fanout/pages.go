@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/query"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -147,7 +147,7 @@ func (f *Fanout) ListVehicles(caller context.Context, req *starlingv1.ListVehicl
 	for i, a := range answers {
 		stale.add(a.GetStalePartitions())
 		parts[i].items = a.GetVehicles()
-		parts[i].upTo, parts[i].more = matcher.PageStart(a.GetNextPageToken())
+		parts[i].upTo, parts[i].more = query.PageStart(a.GetNextPageToken())
 	}
 	vehicles, next := zip(parts, vehicleKey, later)
 	size := int(req.GetPageSize())
@@ -157,7 +157,7 @@ func (f *Fanout) ListVehicles(caller context.Context, req *starlingv1.ListVehicl
 	vehicles, next = truncate(vehicles, next, size, vehicleKey, vehicleSize)
 	out := &starlingv1.ListVehiclesResponse{Vehicles: vehicles, StalePartitions: stale.list()}
 	if next != "" {
-		out.NextPageToken = matcher.PageToken(next)
+		out.NextPageToken = query.PageToken(next)
 	}
 	return out, nil
 }
@@ -182,7 +182,7 @@ func (f *Fanout) CountVehicles(caller context.Context, req *starlingv1.CountVehi
 	for i, a := range answers {
 		stale.add(a.GetStalePartitions())
 		parts[i].items = a.GetCells()
-		parts[i].upTo, parts[i].more = matcher.CountPageStart(a.GetNextPageToken())
+		parts[i].upTo, parts[i].more = query.CountPageStart(a.GetNextPageToken())
 	}
 	key := func(c *starlingv1.CellCount) string { return c.GetH3Cell() }
 	cells, next := zip(parts, key, sum)
@@ -193,7 +193,7 @@ func (f *Fanout) CountVehicles(caller context.Context, req *starlingv1.CountVehi
 	cells, next = truncate(cells, next, size, key, func(c *starlingv1.CellCount) int { return proto.Size(c) + 4 })
 	out := &starlingv1.CountVehiclesResponse{Cells: cells, StalePartitions: stale.list()}
 	if next != "" {
-		out.NextPageToken = matcher.CountPageToken(next)
+		out.NextPageToken = query.CountPageToken(next)
 	}
 	return out, nil
 }

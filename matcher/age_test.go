@@ -289,7 +289,7 @@ func TestASkewedClockIsAnAlarm(t *testing.T) {
 	var out logLines
 	behind := func() time.Time { return w.now().Add(-7 * time.Second) }
 	w.logger = slog.New(slog.NewTextHandler(&out, nil))
-	s := w.startWith(matcher.WithClock(behind))
+	s := w.startWith(func(d *matcher.Deps) { d.Now = behind })
 	for range 20 {
 		w.tickAll()
 	}

@@ -101,7 +101,7 @@ func (f *feed) run(tb testing.TB, change ...func(*matcher.Config)) (*matcher.Mat
 	for _, c := range change {
 		c(&cfg)
 	}
-	m, err := matcher.New(cfg, f, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	m, err := matcher.New(cfg, matcher.Deps{Log: f, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		tb.Fatal(err)
 	}

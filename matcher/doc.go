@@ -4,16 +4,7 @@
 //
 // The package follow reads the log and knows how current the index is; liveindex
 // finds, supply counts by cell, eta ranks by arrival; playout plays fixes out and
-// feed notifies calls of what has changed. What is left here are the calls of the
-// service: their rules, their answers, and how they watch.
-//
-// # Watching
-//
-// A change is handed on by the goroutine that applies it, which never waits for
-// a watcher. Calls that watch a vehicle are woken and look at its newest state,
-// or play its fixes out from a buffer (see playout). Calls that watch
-// areas or counts read feeds of what has changed in the cubes, or at the
-// resolution, that they watch (see feed), and look at nothing else. What a
-// client of WatchArea was sent is kept in a session for some time after its call
-// has ended, so that another call can go on from there.
+// feed notifies calls of what has changed. The calls of the service are in query,
+// those that look once, and in watch, those that stay open. What is left here is
+// the role's life: its configuration, its parts put together, its server.
 package matcher

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -26,7 +25,7 @@ func TestEncodedAnswerIsTheTypedOne(t *testing.T) {
 		w.report(oddVehicle(w, rng, i))
 	}
 	w.tickAll()
-	s := w.startWith(matcher.WithEstimator(backwards{}))
+	s := w.startWith(estimating(backwards{}))
 	last := oddVehicle(w, rng, 200)
 	last.DeviceTimeMS = startMS
 	w.report(last)

@@ -18,6 +18,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -121,10 +122,14 @@ type service struct {
 }
 
 // start runs a matcher over the world's log, but does not wait for it.
-func (w *world) start(cfg matcher.Config, opts ...matcher.Option) *service {
+func (w *world) start(cfg matcher.Config, change ...func(*matcher.Deps)) *service {
 	s := &service{t: w.t, registry: prometheus.NewRegistry(), failed: make(chan error, 1)}
+	deps := matcher.Deps{Log: w.log, Registerer: s.registry, Logger: w.logger, Now: w.now}
+	for _, c := range change {
+		c(&deps)
+	}
 	var err error
-	s.role, err = matcher.New(cfg, w.log, s.registry, w.logger, append([]matcher.Option{matcher.WithClock(w.now)}, opts...)...)
+	s.role, err = matcher.New(cfg, deps)
 	require.NoError(w.t, err)
 	s.FleetServiceClient = dial(w.t, s.role)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -163,9 +168,14 @@ func (w *world) startReady(change ...func(*matcher.Config)) *service {
 	return s
 }
 
-// startWith does so with options.
-func (w *world) startWith(opts ...matcher.Option) *service {
-	s := w.start(matcher.DefaultConfig(), opts...)
+// estimating has a matcher rank by an estimator.
+func estimating(e eta.Estimator) func(*matcher.Deps) {
+	return func(d *matcher.Deps) { d.Estimator = e }
+}
+
+// startWith does so with other dependencies.
+func (w *world) startWith(change ...func(*matcher.Deps)) *service {
+	s := w.start(matcher.DefaultConfig(), change...)
 	s.eventually(s.role.Ready)
 	return s
 }

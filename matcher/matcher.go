@@ -9,86 +9,100 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-fleet/starling/matcher/eta"
-	"github.com/starling-fleet/starling/matcher/feed"
 	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/matcher/playout"
+	"github.com/starling-fleet/starling/matcher/query"
 	"github.com/starling-fleet/starling/matcher/supply"
+	"github.com/starling-fleet/starling/matcher/watch"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
 // Matcher is the role. Register its service with a gRPC server and call Run once.
 type Matcher struct {
-	starlingv1.UnimplementedFleetServiceServer
+	unimplemented
+	*query.Searcher
+	*watch.Watcher
 
-	cfg      Config
-	logger   *slog.Logger
-	now      func() time.Time
-	index    *liveindex.Index
-	metrics  *metrics
-	watchers *feed.Vehicles
-	areas    *feed.Areas
-	sessions *feed.Sessions
-	supply   *supply.Tree
-	counts   *countFeeds
-	playout  *playout.Buffers
-	eta      eta.Estimator
-	resident *follow.Residence // nil: all vehicles are kept
-	follower *follow.Follower
-	stopped  chan struct{} // closed when Run has ended
+	residence *follow.Residence // nil: all vehicles are kept
+	follower  *follow.Follower
+	stopped   chan struct{} // closed when Run has ended
 }
 
-// Option changes what New sets up.
-type Option func(*Matcher)
+// unimplemented stands below the calls of Searcher and Watcher, which win.
+type unimplemented struct {
+	starlingv1.UnimplementedFleetServiceServer
+}
 
-// WithClock sets the wall clock, which ages and staleness are measured
-// against. Without it, it is time.Now.
-func WithClock(now func() time.Time) Option { return func(m *Matcher) { m.now = now } }
-
-// WithEstimator sets who estimates travel times. Without it, it is what
-// Config.ETA describes.
-func WithEstimator(e eta.Estimator) Option { return func(m *Matcher) { m.eta = e } }
+// Deps are what a matcher works with.
+type Deps struct {
+	Log        follow.Log
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+	// Now is the wall clock, which ages and staleness are measured against; nil
+	// means time.Now.
+	Now func() time.Time
+	// Estimator estimates travel times; nil means what Config.ETA describes.
+	Estimator eta.Estimator
+}
 
 // New returns a matcher that does nothing yet. It fails when cfg breaks a rule
-// or reg has another matcher's metrics.
-func New(cfg Config, log follow.Log, reg prometheus.Registerer, logger *slog.Logger, opts ...Option) (*Matcher, error) {
+// or the registerer has another matcher's metrics.
+func New(cfg Config, deps Deps) (*Matcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("matcher configuration: %w", err)
 	}
-	m := &Matcher{
-		cfg: cfg, logger: logger, now: time.Now,
-		watchers: feed.NewVehicles(cfg.MaxWatchers), sessions: feed.NewSessions(), playout: playout.New(cfg.MaxPlaybackFixes),
-		stopped: make(chan struct{}),
+	if deps.Now == nil {
+		deps.Now = time.Now
 	}
-	now := func() time.Time { return m.now() } // an option may set it
-	m.areas, m.counts = feed.NewAreas(cfg.MaxWatchers, now), newCountFeeds(cfg.MaxWatchers, now)
-	m.supply = supply.New(cfg.SupplyResolution, m.counts.changed)
-	m.index = liveindex.New(func(c *liveindex.Change) {
-		m.supply.Apply(m.resident.Residents(c))
-		m.watchers.Changed(c.ID)
-		m.areas.Changed(c)
-	})
+	m := &Matcher{stopped: make(chan struct{})}
 	var err error
-	if m.resident, err = cfg.residence(); err != nil {
+	if m.residence, err = cfg.residence(); err != nil {
 		return nil, fmt.Errorf("matcher configuration: %w", err)
 	}
-	if m.eta, err = cfg.ETA.Estimator(); err != nil {
-		return nil, fmt.Errorf("matcher configuration: eta: %w", err)
+	if deps.Estimator == nil {
+		if deps.Estimator, err = cfg.ETA.Estimator(); err != nil {
+			return nil, fmt.Errorf("matcher configuration: eta: %w", err)
+		}
 	}
-	for _, opt := range opts {
-		opt(m)
-	}
-	if m.metrics, err = newMetrics(reg, m); err != nil {
-		return nil, fmt.Errorf("matcher: %w", err)
-	}
-	m.follower, err = follow.New(
-		follow.Config{StaleAfter: cfg.StaleAfter, RebuildWindow: cfg.RebuildWindow, DispatchMaxAge: cfg.DispatchMaxAge, Residence: m.resident},
-		follow.Deps{Log: log, Index: m.index, Playout: m.playout, Now: m.now, StaleChanged: m.staleChanged, Registerer: reg, Logger: logger},
-	)
-	if err != nil {
+	if err := m.assemble(cfg, deps); err != nil {
 		return nil, fmt.Errorf("matcher: %w", err)
 	}
 	return m, nil
+}
+
+// assemble puts the parts together: a change goes from the follower to the index
+// and from there to the counts and to those who watch.
+func (m *Matcher) assemble(cfg Config, deps Deps) (err error) {
+	feeds := watch.NewFeeds(cfg.MaxWatchers, deps.Now)
+	counts := supply.New(cfg.SupplyResolution, feeds.CountsChanged)
+	index := liveindex.New(func(c *liveindex.Change) {
+		counts.Apply(m.residence.Residents(c))
+		feeds.VehicleChanged(c)
+	})
+	buffers := playout.New(cfg.MaxPlaybackFixes)
+	m.follower, err = follow.New(
+		follow.Config{StaleAfter: cfg.StaleAfter, RebuildWindow: cfg.RebuildWindow, DispatchMaxAge: cfg.DispatchMaxAge, Residence: m.residence},
+		follow.Deps{Log: deps.Log, Index: index, Playout: buffers, Now: deps.Now, StaleChanged: feeds.StaleChanged, Registerer: deps.Registerer, Logger: deps.Logger},
+	)
+	if err != nil {
+		return err
+	}
+	m.Searcher, err = query.New(
+		query.Config{PredictLimit: cfg.PredictLimit, OneRegion: m.residence != nil},
+		query.Deps{Index: index, Supply: counts, Follower: m.follower, Estimator: deps.Estimator, Now: deps.Now, Registerer: deps.Registerer, Logger: deps.Logger},
+	)
+	if err != nil {
+		return err
+	}
+	m.Watcher, err = watch.New(
+		watch.Config{MaxAreaVehicles: cfg.MaxAreaVehicles},
+		watch.Deps{Feeds: feeds, Index: index, Supply: counts, Playout: buffers, Follower: m.follower, Now: deps.Now, Stopped: m.stopped, Registerer: deps.Registerer},
+	)
+	if err != nil {
+		return err
+	}
+	return registerMetrics(deps.Registerer, index, counts)
 }
 
 // Ready returns whether the fleet has been rebuilt and calls are served. It is
@@ -105,10 +119,4 @@ func (m *Matcher) Run(ctx context.Context) error {
 		return fmt.Errorf("matcher: %w", err)
 	}
 	return nil
-}
-
-// staleChanged wakes the calls whose answers name stale partitions.
-func (m *Matcher) staleChanged() {
-	m.areas.WakeAll()
-	m.counts.wakeAll()
 }

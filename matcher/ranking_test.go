@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/internal/geo"
-	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -79,7 +78,7 @@ func TestRankingByArrival(t *testing.T) {
 	require.Zero(t, r.Results[0].TravelTime.AsDuration())
 	require.InDelta(t, 111.195*1.35/8, r.Results[1].TravelTime.AsDuration().Seconds(), 1e-3)
 
-	s = w.startWith(matcher.WithEstimator(backwards{}))
+	s = w.startWith(estimating(backwards{}))
 	r, err = s.SearchNearest(ctx, arrival)
 	require.NoError(t, err)
 	require.Equal(t, []string{"v49", "v48", "v47"}, names(r), "the 50 nearest are compared")
@@ -93,7 +92,7 @@ func TestRankingByArrival(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, r.Results[0].TravelTime)
 
-	s = w.startWith(matcher.WithEstimator(backwards{fail: errors.New("no route to host")}))
+	s = w.startWith(estimating(backwards{fail: errors.New("no route to host")}))
 	_, err = s.SearchNearest(ctx, arrival)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Equal(t, "NO_TRAVEL_TIMES", detail[*errdetails.ErrorInfo](t, err).Reason)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/starling-fleet/starling/fanout/region"
 	"github.com/starling-fleet/starling/matcher/follow"
+	"github.com/starling-fleet/starling/matcher/query"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -61,10 +62,10 @@ func (c Config) validateRegion() error {
 // limited to a region; nil for others. They refuse callers that do not state which
 // region they take it to keep.
 func (m *Matcher) RegionOptions() []grpc.ServerOption {
-	if m.resident == nil {
+	if m.residence == nil {
 		return nil
 	}
-	label := m.resident.Regions.Label(m.resident.Own)
+	label := m.residence.Regions.Label(m.residence.Own)
 	fleet := "/" + starlingv1.FleetService_ServiceDesc.ServiceName + "/"
 	check := func(ctx context.Context, method string) error {
 		if !strings.HasPrefix(method, fleet) {
@@ -73,9 +74,9 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 		labels := metadata.ValueFromIncomingContext(ctx, region.Header)
 		switch {
 		case len(labels) == 0:
-			return statusError(codes.FailedPrecondition, reasonRegionMismatch, "this matcher knows region "+label+" only: ask the fan-out, which knows the fleet")
+			return query.Error(codes.FailedPrecondition, query.ReasonRegionMismatch, "this matcher knows region "+label+" only: ask the fan-out, which knows the fleet")
 		case labels[0] != label:
-			return statusError(codes.FailedPrecondition, reasonRegionMismatch, "this matcher keeps region "+label+", the caller takes it for "+labels[0]+": let all processes have the same matcher.regions")
+			return query.Error(codes.FailedPrecondition, query.ReasonRegionMismatch, "this matcher keeps region "+label+", the caller takes it for "+labels[0]+": let all processes have the same matcher.regions")
 		}
 		return nil
 	}
@@ -93,16 +94,4 @@ func (m *Matcher) RegionOptions() []grpc.ServerOption {
 			return handler(srv, stream)
 		}),
 	}
-}
-
-// unknown is the error for a vehicle that is not known. Where the matcher keeps a region and
-// the vehicle's partition is stale, that proves nothing: it may have come in
-// since, and have been dropped elsewhere.
-func (m *Matcher) unknown(name, id string) error {
-	if m.resident != nil {
-		if s, stale := m.follower.Staleness(m.follower.PartitionOf(id), m.now().UnixMilli()); stale {
-			return statusError(codes.Unavailable, reasonStale, fmt.Sprintf("%s is not known here, but its partition %d is stale", name, s.Number), retryInfo())
-		}
-	}
-	return notFound(name)
 }

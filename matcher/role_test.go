@@ -74,7 +74,7 @@ func TestNotServedBeforeCaughtUp(t *testing.T) {
 	w.report(w.at("a", 1, 1))
 	w.report(w.at(stranger("a"), 1, 1))
 	release := make(chan struct{})
-	m, err := matcher.New(matcher.DefaultConfig(), heldLog{w.log, release}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), matcher.WithClock(w.now))
+	m, err := matcher.New(matcher.DefaultConfig(), matcher.Deps{Log: heldLog{w.log, release}, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: w.now})
 	require.NoError(t, err)
 	client := dial(t, m)
 	runCtx, stop := context.WithCancel(ctx)
@@ -365,6 +365,6 @@ func TestConfigValidate(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 	w := newWorld(t)
-	_, err = matcher.New(matcher.Config{}, w.log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	_, err = matcher.New(matcher.Config{}, matcher.Deps{Log: w.log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "stale_after")
 }

@@ -49,7 +49,7 @@ func inWatchWorld(t *testing.T, test func(*testing.T, *watchWorld), change ...fu
 // run starts a matcher and waits until it serves.
 func (w *world) run(t *testing.T, cfg matcher.Config) *matcher.Matcher {
 	registry := prometheus.NewRegistry()
-	role, err := matcher.New(cfg, w.log, registry, slog.New(slog.DiscardHandler))
+	role, err := matcher.New(cfg, matcher.Deps{Log: w.log, Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	w.registries[role] = registry
 	runCtx, stop := context.WithCancel(ctx)

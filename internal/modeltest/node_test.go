@@ -63,7 +63,7 @@ func (w *world) start(r roles, clockSkew time.Duration) *node {
 		n.run("tracker", t.Run)
 	}
 	if r.matcher {
-		n.matcher, err = matcher.New(matcher.DefaultConfig(), n.log, unregistered{}, quiet, matcher.WithClock(now))
+		n.matcher, err = matcher.New(matcher.DefaultConfig(), matcher.Deps{Log: n.log, Registerer: unregistered{}, Logger: quiet, Now: now})
 		w.noError(err)
 		n.run("matcher", n.matcher.Run)
 	}

@@ -129,7 +129,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := matcher.New(a.cfg.Matcher, log, a.registry, a.logger.With("component", "matcher"))
+	m, err := matcher.New(a.cfg.Matcher, matcher.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "matcher")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the matcher: %w", err)
 	}

@@ -1,4 +1,4 @@
-package matcher
+package query
 
 import (
 	"time"
@@ -9,6 +9,7 @@ import (
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -25,6 +26,11 @@ type vehicleMessage struct {
 	nearby           starlingv1.NearbyVehicle
 }
 
+// VehicleMessage returns the message of one vehicle as of a moment.
+func VehicleMessage(v *liveindex.Vehicle, now *follow.Moment) *starlingv1.Vehicle {
+	return new(vehicleMessage).fill(v, now)
+}
+
 // wholeMessage is that of a call which returns all that is known of a vehicle.
 type wholeMessage struct {
 	vehicleMessage
@@ -36,7 +42,7 @@ type wholeMessage struct {
 // fill writes a vehicle as of a moment and returns its message.
 func (m *vehicleMessage) fill(v *liveindex.Vehicle, now *follow.Moment) *starlingv1.Vehicle {
 	out := &m.vehicle
-	out.Name = namePrefix + v.ID
+	out.Name = limits.VehicleNamePrefix + v.ID
 	out.Availability, out.DerivedAvailability, out.Verdict = v.Availability, v.DerivedAvailability, v.Verdict
 	out.Dispatchable, out.Conflicting = v.Dispatchable, v.Conflicting
 	setTimestamp(&m.seen, v.SeenTimeMS)
@@ -115,10 +121,10 @@ func setDuration(d *durationpb.Duration, ms int64) {
 	d.Seconds, d.Nanos = ms/1000, int32(ms%1000)*int32(time.Millisecond)
 }
 
-// staleMessages names the partitions that are stale at nowMS.
-func (m *Matcher) staleMessages(nowMS int64) []*starlingv1.StalePartition {
+// StaleMessages names the partitions that are stale at nowMS.
+func StaleMessages(f *follow.Follower, nowMS int64) []*starlingv1.StalePartition {
 	var out []*starlingv1.StalePartition
-	for _, s := range m.follower.Stale(nowMS) {
+	for _, s := range f.Stale(nowMS) {
 		msg := &starlingv1.StalePartition{Partition: s.Number}
 		if s.Known {
 			msg.Behind = durationpb.New(time.Duration(s.BehindMS) * time.Millisecond)
@@ -126,4 +132,40 @@ func (m *Matcher) staleMessages(nowMS int64) []*starlingv1.StalePartition {
 		out = append(out, msg)
 	}
 	return out
+}
+
+// pageBytes is about how large the vehicles of one message may become before it
+// ends early; gRPC clients refuse 4 MiB by default.
+const pageBytes = 3 << 20
+
+// Fitting is how many of the vehicles fit into one message.
+func Fitting(vs []liveindex.Vehicle) int {
+	bytes := 0
+	for i := range vs {
+		if bytes += messageBytes(&vs[i]); bytes > pageBytes {
+			return i
+		}
+	}
+	return len(vs)
+}
+
+// VehicleMessages returns the messages of vehicles as of a moment.
+func VehicleMessages(vs []liveindex.Vehicle, now *follow.Moment) []*starlingv1.Vehicle {
+	messages, out := make([]vehicleMessage, len(vs)), make([]*starlingv1.Vehicle, len(vs))
+	for i := range vs {
+		out[i] = messages[i].fill(&vs[i], now)
+	}
+	return out
+}
+
+// messageBytes bounds the encoded size of a vehicle.
+func messageBytes(v *liveindex.Vehicle) int {
+	n := 320 + len(v.ID)
+	if v.Attributes != nil {
+		n += len(v.Attributes.Type)
+		for _, tag := range v.Attributes.Tags {
+			n += len(tag) + 2
+		}
+	}
+	return n
 }

@@ -1,4 +1,4 @@
-package matcher
+package query
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/protoappend"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -20,7 +21,17 @@ import (
 // the index's hits, in the bytes that nearbyMessages and protobuf's own encoder
 // give (which the tests hold them to), at a fraction of the cost.
 
-// serviceDesc is FleetService with SearchNearest answered in encoded form.
+// EncodedServer is a server of the service with SearchNearest answered in encoded
+// form, as Searcher does.
+type EncodedServer interface {
+	starlingv1.FleetServiceServer
+	SearchNearestEncoded(ctx context.Context, req *starlingv1.SearchNearestRequest) (*wire.Encoded, error)
+}
+
+// Register adds FleetService to a gRPC server, with SearchNearest answered in
+// encoded form.
+func Register(r grpc.ServiceRegistrar, srv EncodedServer) { r.RegisterService(serviceDesc(), srv) }
+
 func serviceDesc() *grpc.ServiceDesc {
 	desc := starlingv1.FleetService_ServiceDesc
 	desc.Methods = append([]grpc.MethodDesc(nil), desc.Methods...)
@@ -39,24 +50,25 @@ func searchNearestEncoded(srv any, ctx context.Context, dec func(any) error, int
 	if err := dec(req); err != nil {
 		return nil, err
 	}
-	m := srv.(*Matcher)
+	s := srv.(EncodedServer)
 	if interceptor == nil {
-		return m.searchEncoded(ctx, req)
+		return s.SearchNearestEncoded(ctx, req)
 	}
 	info := &grpc.UnaryServerInfo{Server: srv, FullMethod: starlingv1.FleetService_SearchNearest_FullMethodName}
 	return interceptor(ctx, req, info, func(ctx context.Context, req any) (any, error) {
-		return m.searchEncoded(ctx, req.(*starlingv1.SearchNearestRequest))
+		return s.SearchNearestEncoded(ctx, req.(*starlingv1.SearchNearestRequest))
 	})
 }
 
-func (m *Matcher) searchEncoded(ctx context.Context, req *starlingv1.SearchNearestRequest) (*wire.Encoded, error) {
+// SearchNearestEncoded answers as SearchNearest does, in encoded form.
+func (s *Searcher) SearchNearestEncoded(ctx context.Context, req *starlingv1.SearchNearestRequest) (*wire.Encoded, error) {
 	memory := findingPool.Get().(*finding)
 	defer memory.free()
-	now, err := m.search(ctx, req, memory)
+	now, err := s.search(ctx, req, memory)
 	if err != nil {
 		return nil, err
 	}
-	stale, err := encodedStale(m.staleMessages(now.MS))
+	stale, err := encodedStale(StaleMessages(s.follower, now.MS))
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +131,7 @@ func appendNearby(b []byte, h *hit, now *follow.Moment) []byte {
 // appendVehicle writes a Vehicle as of a moment.
 func appendVehicle(b []byte, v *liveindex.Vehicle, now *follow.Moment) []byte {
 	b, inner := protoappend.Open(b, 1)
-	b = protoappend.Close(append(append(b, namePrefix...), v.ID...), inner)
+	b = protoappend.Close(append(append(b, limits.VehicleNamePrefix...), v.ID...), inner)
 	if v.DeviceTimeMS != 0 {
 		b = appendMillis(b, 2, v.DeviceTimeMS)
 	}

@@ -1,4 +1,4 @@
-package matcher
+package watch
 
 import (
 	"slices"
@@ -10,6 +10,8 @@ import (
 	"github.com/starling-fleet/starling/matcher/feed"
 	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/matcher/query"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -17,32 +19,32 @@ import (
 // something changes in the cubes that cover its area, and then looks at what
 // has changed there and nothing else. Only at first, and when more has changed
 // than is remembered, does it look at the whole area.
-func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]) error {
-	if err := m.serving(); err != nil {
+func (s *Watcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]) error {
+	if err := query.Serving(s.follower); err != nil {
 		return err
 	}
-	var f faults
-	area, interval, token := f.area("area", req.GetArea(), true), f.interval(req.GetMinInterval()), f.resumeArea(req.GetResumeToken())
-	f.filter(req.GetFilter(), new(follow.Moment))
-	if err := f.err(); err != nil {
+	var f query.Faults
+	area, interval, token := f.Area("area", req.GetArea(), true), readInterval(&f, req.GetMinInterval()), resumeArea(&f, req.GetResumeToken())
+	f.Filter(req.GetFilter(), new(follow.Moment))
+	if err := f.Err(); err != nil {
 		return err
 	}
-	a := areaWatch{m: m, req: req, stream: stream, interval: interval}
+	a := areaWatch{watcher: s, req: req, stream: stream, interval: interval}
 	// The feeds are read from here on, so whatever the first look misses comes
 	// with the next.
-	if a.feeds = m.areas.Add(area); a.feeds == nil {
-		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
+	if a.feeds = s.feeds.areas.Add(area); a.feeds == nil {
+		return query.Error(codes.ResourceExhausted, query.ReasonTooManyWatchers, "too many watch calls are open", query.RetryInfo())
 	}
-	defer m.areas.Remove(a.feeds)
-	request := m.sessions.Hash(req)
+	defer s.feeds.areas.Remove(a.feeds)
+	request := s.sessions.Hash(req)
 	if token.session != 0 {
-		a.session, a.turn = m.sessions.Resume(token.session, request)
+		a.session, a.turn = s.sessions.Resume(token.session, request)
 	}
 	if a.session == nil {
 		token.update = 0
-		a.session, a.turn = m.sessions.Open(request, m.index.NewView(area))
+		a.session, a.turn = s.sessions.Open(request, s.index.NewView(area))
 	}
-	defer func() { m.sessions.Leave(a.session, a.turn) }()
+	defer func() { s.sessions.Leave(a.session, a.turn) }()
 	if err := a.begin(token.update); err != nil {
 		return err
 	}
@@ -51,7 +53,7 @@ func (m *Matcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.Server
 
 // areaWatch is one WatchArea call at work.
 type areaWatch struct {
-	m        *Matcher
+	watcher  *Watcher
 	req      *starlingv1.WatchAreaRequest
 	stream   grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]
 	interval time.Duration
@@ -93,19 +95,19 @@ func (a *areaWatch) begin(from uint32) error {
 
 // look uses the session's view, unless another call has taken it over.
 func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filter)) error {
-	var f faults
-	u.now = a.m.follower.Moment()
-	filter := f.filter(a.req.GetFilter(), &u.now)
+	var f query.Faults
+	u.now = a.watcher.follower.Moment()
+	filter := f.Filter(a.req.GetFilter(), &u.now)
 	vehicles := 0
 	if !a.session.Use(a.turn, func(view *liveindex.View) {
 		use(view, filter)
 		u.number, vehicles = view.Number(), view.Len()
 	}) {
-		return statusError(codes.Aborted, reasonResumed, "another call goes on with this one's resume token")
+		return query.Error(codes.Aborted, query.ReasonResumed, "another call goes on with this one's resume token")
 	}
-	if vehicles > a.m.cfg.MaxAreaVehicles {
-		a.m.sessions.Discard(a.session)
-		return statusError(codes.ResourceExhausted, reasonAreaTooLarge, "more vehicles are inside the area than one call may watch; watch a smaller one")
+	if vehicles > a.watcher.cfg.MaxAreaVehicles {
+		a.watcher.sessions.Discard(a.session)
+		return query.Error(codes.ResourceExhausted, query.ReasonAreaTooLarge, "more vehicles are inside the area than one call may watch; watch a smaller one")
 	}
 	return nil
 }
@@ -120,7 +122,7 @@ func (a *areaWatch) follow() error {
 		aging = tick.C
 	}
 	p := pace{
-		m: a.m, ctx: a.stream.Context(), interval: a.interval,
+		watcher: a.watcher, ctx: a.stream.Context(), interval: a.interval,
 		wait: a.feeds.Wait, wake: a.feeds.Wake, tick: aging, update: a.update,
 	}
 	return p.follow()
@@ -132,7 +134,7 @@ func (a *areaWatch) update() (sent bool, err error) {
 	ids, lost := a.feeds.Changes()
 	err = a.look(&u, func(v *liveindex.View, f liveindex.Filter) {
 		if lost {
-			a.m.metrics.areaRescans.Inc()
+			a.watcher.areaRescans.Inc()
 			u.changed, u.left = v.Rescan(f)
 		} else {
 			u.changed, u.left = v.Touch(ids, f)
@@ -150,7 +152,7 @@ func (a *areaWatch) update() (sent bool, err error) {
 }
 
 func (a *areaWatch) staleness(nowMS int64) (stale []*starlingv1.StalePartition, numbers []int32) {
-	stale = a.m.staleMessages(nowMS)
+	stale = query.StaleMessages(a.watcher.follower, nowMS)
 	for _, s := range stale {
 		numbers = append(numbers, s.Partition)
 	}
@@ -161,13 +163,13 @@ func (a *areaWatch) staleness(nowMS int64) (stale []*starlingv1.StalePartition, 
 func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) error {
 	left := make([]string, len(u.left))
 	for i, id := range u.left {
-		left[i] = namePrefix + id
+		left[i] = limits.VehicleNamePrefix + id
 	}
 	changed := u.changed
 	u.now.FreshenAll(changed)
 	for {
-		n := fitting(changed)
-		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: vehicleMessages(changed[:n], &u.now)}
+		n := query.Fitting(changed)
+		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: query.VehicleMessages(changed[:n], &u.now)}
 		changed = changed[n:]
 		if len(changed) == 0 {
 			n = min(len(left), maxLeftPerPart)

@@ -1,4 +1,4 @@
-package matcher
+package query
 
 import (
 	"context"
@@ -46,33 +46,33 @@ func (f *finding) free() {
 }
 
 // SearchNearest implements starlingv1.FleetServiceServer for callers in the
-// process; over gRPC, searchEncoded answers the same.
-func (m *Matcher) SearchNearest(ctx context.Context, req *starlingv1.SearchNearestRequest) (*starlingv1.SearchNearestResponse, error) {
+// process; over gRPC, SearchNearestEncoded answers the same.
+func (s *Searcher) SearchNearest(ctx context.Context, req *starlingv1.SearchNearestRequest) (*starlingv1.SearchNearestResponse, error) {
 	memory := findingPool.Get().(*finding)
 	defer memory.free()
-	now, err := m.search(ctx, req, memory)
+	now, err := s.search(ctx, req, memory)
 	if err != nil {
 		return nil, err
 	}
-	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, &now), StalePartitions: m.staleMessages(now.MS)}, nil
+	return &starlingv1.SearchNearestResponse{Results: nearbyMessages(memory.hits, &now), StalePartitions: StaleMessages(s.follower, now.MS)}, nil
 }
 
 // search finds what a request asks for and returns the moment that it was asked
 // at.
-func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (now follow.Moment, err error) {
-	if err := m.serving(); err != nil {
+func (s *Searcher) search(ctx context.Context, req *starlingv1.SearchNearestRequest, to *finding) (now follow.Moment, err error) {
+	if err := Serving(s.follower); err != nil {
 		return now, err
 	}
-	now = m.follower.Moment()
-	var f faults
+	now = s.follower.Moment()
+	var f Faults
 	q := f.query(req, &now)
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return now, err
 	}
 	if req.GetPredict() {
-		q.Ahead = &liveindex.Ahead{NowMS: now.MS, LimitMS: m.cfg.PredictLimit.Milliseconds(), Skew: now.Skew}
+		q.Ahead = &liveindex.Ahead{NowMS: now.MS, LimitMS: s.cfg.PredictLimit.Milliseconds(), Skew: now.Skew}
 	}
-	if err := m.find(ctx, q, req.GetRanking(), to); err != nil {
+	if err := s.find(ctx, q, req.GetRanking(), to); err != nil {
 		return now, err
 	}
 	for i := range to.found {
@@ -83,26 +83,26 @@ func (m *Matcher) search(ctx context.Context, req *starlingv1.SearchNearestReque
 
 // find searches the index and, if the ranking asks for it, compares travel
 // times.
-func (m *Matcher) find(ctx context.Context, q liveindex.Query, ranking starlingv1.Ranking, to *finding) error {
+func (s *Searcher) find(ctx context.Context, q liveindex.Query, ranking starlingv1.Ranking, to *finding) error {
 	want, arrival := q.MaxResults, ranking == starlingv1.Ranking_RANKING_ARRIVAL
 	if arrival {
 		q.MaxResults = eta.Compared(want, maxResults)
 	}
-	began := m.now()
-	to.found = m.index.Nearest(q, to.found)
-	m.metrics.searchSeconds.Observe(m.now().Sub(began).Seconds())
+	began := s.now()
+	to.found = s.index.Nearest(q, to.found)
+	s.searchSeconds.Observe(s.now().Sub(began).Seconds())
 	for i := range to.found {
 		to.hits = append(to.hits, hit{Hit: &to.found[i], travel: -1})
 	}
 	if !arrival || len(to.hits) == 0 {
 		return nil
 	}
-	return m.rankByArrival(ctx, q, want, to)
+	return s.rankByArrival(ctx, q, want, to)
 }
 
 // rankByArrival puts the hits in the order of their travel times and keeps as
 // many as are wanted.
-func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int, to *finding) error {
+func (s *Searcher) rankByArrival(ctx context.Context, q liveindex.Query, want int, to *finding) error {
 	hits := to.hits
 	from := make([]eta.Place, len(hits))
 	for i, h := range hits {
@@ -111,13 +111,13 @@ func (m *Matcher) rankByArrival(ctx context.Context, q liveindex.Query, want int
 			from[i] = eta.Place{LatDeg: h.Prediction.LatDeg, LonDeg: h.Prediction.LonDeg}
 		}
 	}
-	ranked, err := eta.Rank(ctx, m.eta, from, eta.Place{LatDeg: q.LatDeg, LonDeg: q.LonDeg}, want)
+	ranked, err := eta.Rank(ctx, s.eta, from, eta.Place{LatDeg: q.LatDeg, LonDeg: q.LonDeg}, want)
 	if err != nil {
 		if ctx.Err() != nil {
 			return status.FromContextError(ctx.Err()).Err()
 		}
-		m.logger.Warn("no travel times", "error", err)
-		return statusError(codes.Unavailable, reasonNoTravelTimes, "travel times cannot be had at the moment", retryInfo())
+		s.logger.Warn("no travel times", "error", err)
+		return Error(codes.Unavailable, reasonNoTravelTimes, "travel times cannot be had at the moment", RetryInfo())
 	}
 	to.hits = to.hits[:0]
 	for _, a := range ranked {

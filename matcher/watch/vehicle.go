@@ -1,4 +1,4 @@
-package matcher
+package watch
 
 import (
 	"time"
@@ -11,6 +11,8 @@ import (
 	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/matcher/playout"
+	"github.com/starling-fleet/starling/matcher/query"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -27,22 +29,22 @@ const (
 )
 
 // WatchVehicle implements starlingv1.FleetServiceServer.
-func (m *Matcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error {
-	if err := m.serving(); err != nil {
+func (s *Watcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error {
+	if err := query.Serving(s.follower); err != nil {
 		return err
 	}
-	var f faults
-	id, delay := f.vehicleID("name", req.GetName()), f.playbackDelay(req.GetPlaybackDelay())
-	token, resumes := f.resumeVehicle(req.GetResumeToken(), id)
-	if err := f.err(); err != nil {
+	var f query.Faults
+	id, delay := f.VehicleID("name", req.GetName()), playbackDelay(&f, req.GetPlaybackDelay())
+	token, resumes := resumeVehicle(&f, req.GetResumeToken(), id)
+	if err := f.Err(); err != nil {
 		return err
 	}
-	wake := m.watchers.Add(id)
+	wake := s.feeds.vehicles.Add(id)
 	if wake == nil {
-		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
+		return query.Error(codes.ResourceExhausted, query.ReasonTooManyWatchers, "too many watch calls are open", query.RetryInfo())
 	}
-	defer m.watchers.Remove(wake)
-	w := vehicleWatch{m: m, stream: stream, id: id, number: m.follower.PartitionOf(id), wake: wake.Wake, resumes: resumes}
+	defer s.feeds.vehicles.Remove(wake)
+	w := vehicleWatch{watcher: s, stream: stream, id: id, number: s.follower.PartitionOf(id), wake: wake.Wake, resumes: resumes}
 	if resumes {
 		if err := w.catchUp(token.seenMS); err != nil {
 			return err
@@ -50,26 +52,26 @@ func (m *Matcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.
 	}
 	if delay > 0 {
 		w.cursor = playout.NewCursor(delay)
-		m.playout.Join(id, w.cursor)
-		defer m.playout.Leave(w.cursor)
+		s.playout.Join(id, w.cursor)
+		defer s.playout.Leave(w.cursor)
 		w.begin(token)
 	}
 	return w.run()
 }
 
-func (f *faults) playbackDelay(d *durationpb.Duration) time.Duration {
+func playbackDelay(f *query.Faults, d *durationpb.Duration) time.Duration {
 	if d == nil {
 		return 0
 	}
 	if d.CheckValid() != nil || d.AsDuration() < minPlayback || d.AsDuration() > maxPlayback {
-		f.add("playback_delay", "must be between %v and %v", minPlayback, maxPlayback)
+		f.Add("playback_delay", "must be between %v and %v", minPlayback, maxPlayback)
 	}
 	return d.AsDuration()
 }
 
 // vehicleWatch is one WatchVehicle call at work.
 type vehicleWatch struct {
-	m       *Matcher
+	watcher *Watcher
 	stream  grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]
 	id      string
 	number  int32 // the vehicle's partition
@@ -99,7 +101,7 @@ func (w *vehicleWatch) catchUp(seenMS int64) error {
 	timeout := time.NewTimer(catchUpWait)
 	defer timeout.Stop()
 	for {
-		if v, known := w.m.index.Get(w.id); seenMS == 0 || known && v.SeenTimeMS >= seenMS {
+		if v, known := w.watcher.index.Get(w.id); seenMS == 0 || known && v.SeenTimeMS >= seenMS {
 			return nil
 		}
 		select {
@@ -109,16 +111,16 @@ func (w *vehicleWatch) catchUp(seenMS int64) error {
 		case <-w.wake:
 		case <-w.stream.Context().Done():
 			return w.stream.Context().Err()
-		case <-w.m.stopped:
-			return hasStopped()
+		case <-w.watcher.stopped:
+			return query.HasStopped()
 		}
 	}
 }
 
 // begin sets a play-out's first state.
 func (w *vehicleWatch) begin(token vehicleToken) {
-	live, _ := w.m.index.Get(w.id)
-	nowMS := w.m.now().UnixMilli()
+	live, _ := w.watcher.index.Get(w.id)
+	nowMS := w.watcher.now().UnixMilli()
 	if w.resumes {
 		w.fix, w.fromBuffer = w.cursor.Resume(nowMS, token.Position)
 		w.resumes = w.fromBuffer
@@ -136,10 +138,10 @@ func (w *vehicleWatch) run() error {
 	defer due.Stop()
 	for first := true; ; first = false {
 		var s sighting
-		s.vehicle, s.known = w.m.index.Get(w.id)
-		now := w.m.follower.Moment()
+		s.vehicle, s.known = w.watcher.index.Get(w.id)
+		now := w.watcher.follower.Moment()
 		nowMS := now.Of(w.id)
-		_, s.stale = w.m.follower.Staleness(w.number, now.MS)
+		_, s.stale = w.watcher.follower.Staleness(w.number, now.MS)
 		seenMS := s.vehicle.SeenTimeMS
 		now.Freshen(&s.vehicle)
 		w.nextFix = -1
@@ -158,8 +160,8 @@ func (w *vehicleWatch) run() error {
 		select {
 		case <-w.stream.Context().Done():
 			return w.stream.Context().Err()
-		case <-w.m.stopped:
-			return hasStopped()
+		case <-w.watcher.stopped:
+			return query.HasStopped()
 		case <-w.wake:
 		case <-tick.C:
 		case <-due.C:
@@ -198,9 +200,9 @@ func (w *vehicleWatch) send(s *sighting, now *follow.Moment, seenMS int64) error
 	out := &starlingv1.WatchVehicleResponse{Unknown: !s.known, Stale: s.stale, Resumed: w.resumes}
 	w.resumes = false
 	if s.known {
-		out.Vehicle = new(vehicleMessage).fill(&s.vehicle, now)
+		out.Vehicle = query.VehicleMessage(&s.vehicle, now)
 	} else {
-		out.Vehicle = &starlingv1.Vehicle{Name: namePrefix + w.id}
+		out.Vehicle = &starlingv1.Vehicle{Name: limits.VehicleNamePrefix + w.id}
 	}
 	token := vehicleToken{seenMS: seenMS}
 	if w.cursor != nil {

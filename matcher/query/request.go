@@ -1,4 +1,4 @@
-package matcher
+package query
 
 import (
 	"encoding/base64"
@@ -24,54 +24,53 @@ const (
 	maxSeats        = limits.MaxSeats
 )
 
-const namePrefix = limits.VehicleNamePrefix
-
-// vehicleID returns the id in a resource name.
-func (f *faults) vehicleID(field, name string) string {
-	id, ok := strings.CutPrefix(name, namePrefix)
+// VehicleID returns the id in a resource name.
+func (f *Faults) VehicleID(field, name string) string {
+	id, ok := strings.CutPrefix(name, limits.VehicleNamePrefix)
 	if !ok || !limits.ValidVehicleID(id) {
-		f.add(field, "must be vehicles/{vehicle_id}, with a vehicle id of "+limits.VehicleIDRule)
+		f.Add(field, "must be vehicles/{vehicle_id}, with a vehicle id of "+limits.VehicleIDRule)
 	}
 	return id
 }
 
 // query turns a search request into the index's form.
-func (f *faults) query(req *starlingv1.SearchNearestRequest, now *follow.Moment) liveindex.Query {
+func (f *Faults) query(req *starlingv1.SearchNearestRequest, now *follow.Moment) liveindex.Query {
 	q := liveindex.Query{MaxResults: int(req.GetMaxResults()), RadiusM: req.GetRadiusM()}
 	q.LatDeg, q.LonDeg = f.place("place", req.GetPlace())
 	if q.MaxResults == 0 {
 		q.MaxResults = defaultResults
 	}
 	if q.MaxResults < 0 || q.MaxResults > maxResults {
-		f.add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", q.MaxResults, defaultResults, maxResults)
+		f.Add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", q.MaxResults, defaultResults, maxResults)
 	}
 	if !(q.RadiusM >= 0) || math.IsInf(q.RadiusM, 0) {
-		f.add("radius_m", "is %v, must be 0 (for no bound) or positive and finite", q.RadiusM)
+		f.Add("radius_m", "is %v, must be 0 (for no bound) or positive and finite", q.RadiusM)
 	}
-	q.Filter = f.filter(req.GetFilter(), now)
-	q.Within = f.area("area", req.GetArea(), false)
+	q.Filter = f.Filter(req.GetFilter(), now)
+	q.Within = f.Area("area", req.GetArea(), false)
 	if _, known := starlingv1.Ranking_name[int32(req.GetRanking())]; !known {
-		f.add("ranking", "%d is not a ranking", req.GetRanking())
+		f.Add("ranking", "%d is not a ranking", req.GetRanking())
 	}
 	return q
 }
 
-func (f *faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float64) {
+func (f *Faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float64) {
 	if p == nil {
-		f.add(field, "is required")
+		f.Add(field, "is required")
 		return 0, 0
 	}
 	// Negated, so that NaN is refused too.
 	if !(p.GetLatitude() >= -90 && p.GetLatitude() <= 90) {
-		f.add(field+".latitude", "is %v, must be between -90 and 90", p.GetLatitude())
+		f.Add(field+".latitude", "is %v, must be between -90 and 90", p.GetLatitude())
 	}
 	if !(p.GetLongitude() >= -180 && p.GetLongitude() <= 180) {
-		f.add(field+".longitude", "is %v, must be between -180 and 180", p.GetLongitude())
+		f.Add(field+".longitude", "is %v, must be between -180 and 180", p.GetLongitude())
 	}
 	return p.GetLatitude(), p.GetLongitude()
 }
 
-func (f *faults) filter(in *starlingv1.VehicleFilter, now *follow.Moment) liveindex.Filter {
+// Filter turns a filter into the index's form, with ages as of a moment.
+func (f *Faults) Filter(in *starlingv1.VehicleFilter, now *follow.Moment) liveindex.Filter {
 	out := liveindex.Filter{
 		Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable(),
 		Types: in.GetTypes(), MinSeats: in.GetMinSeats(), Tags: in.GetTags(), Skew: now.Skew,
@@ -82,11 +81,11 @@ func (f *faults) filter(in *starlingv1.VehicleFilter, now *follow.Moment) livein
 	f.labels("filter.types", out.Types, maxTypes)
 	f.labels("filter.tags", out.Tags, maxTags)
 	if out.MinSeats < 0 || out.MinSeats > maxSeats {
-		f.add("filter.min_seats", "is %d, must be between 0 and %d", out.MinSeats, maxSeats)
+		f.Add("filter.min_seats", "is %d, must be between 0 and %d", out.MinSeats, maxSeats)
 	}
 	if age := in.GetMaxAge(); age != nil {
 		if age.CheckValid() != nil || age.AsDuration() <= 0 {
-			f.add("filter.max_age", "must be a positive duration")
+			f.Add("filter.max_age", "must be a positive duration")
 		}
 		// A part of a millisecond counts for the vehicle: its time has none.
 		out.MinFixTimeMS = max(1, now.MS-int64(math.Ceil(age.AsDuration().Seconds()*1000)))
@@ -97,20 +96,20 @@ func (f *faults) filter(in *starlingv1.VehicleFilter, now *follow.Moment) livein
 	return out
 }
 
-func (f *faults) availability(field string, a starlingv1.Availability) {
+func (f *Faults) availability(field string, a starlingv1.Availability) {
 	if _, known := starlingv1.Availability_name[int32(a)]; !known || a == starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
-		f.add(field, "%d is not an availability", a)
+		f.Add(field, "%d is not an availability", a)
 	}
 }
 
-func (f *faults) labels(field string, labels []string, atMost int) {
+func (f *Faults) labels(field string, labels []string, atMost int) {
 	if len(labels) > atMost {
-		f.add(field, "has %d entries, at most %d are allowed", len(labels), atMost)
+		f.Add(field, "has %d entries, at most %d are allowed", len(labels), atMost)
 		return
 	}
 	for _, l := range labels {
 		if n := utf8.RuneCountInString(l); n < 1 || n > maxLabelLength {
-			f.add(field, "%q must have 1 to %d characters", l, maxLabelLength)
+			f.Add(field, "%q must have 1 to %d characters", l, maxLabelLength)
 		}
 	}
 }
@@ -132,20 +131,20 @@ func PageStart(token string) (after string, ok bool) {
 	return after, ok && err == nil && limits.ValidVehicleID(after)
 }
 
-func (f *faults) pageStart(token string) (after string) {
+func (f *Faults) pageStart(token string) (after string) {
 	if token == "" {
 		return ""
 	}
 	after, ok := PageStart(token)
 	if !ok {
-		f.add("page_token", "is not a token that ListVehicles returned")
+		f.Add("page_token", "is not a token that ListVehicles returned")
 	}
 	return after
 }
 
-func (f *faults) pageSize(n int32) int {
+func (f *Faults) pageSize(n int32) int {
 	if n < 0 || n > maxPageSize {
-		f.add("page_size", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultPageSize, maxPageSize)
+		f.Add("page_size", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultPageSize, maxPageSize)
 	}
 	if n == 0 {
 		return defaultPageSize

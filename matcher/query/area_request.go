@@ -1,10 +1,7 @@
-package matcher
+package query
 
 import (
 	"strconv"
-	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/internal/h3"
@@ -18,14 +15,11 @@ const (
 	maxCells           = 10_000
 	maxAreaResults     = 10_000
 	defaultAreaResults = 1000
-	minWatchInterval   = 50 * time.Millisecond
-	maxWatchInterval   = time.Minute
-	defaultInterval    = time.Second
 )
 
-// area turns an area into the index's form. It returns nil when it has added a
+// Area turns an area into the index's form. It returns nil when it has added a
 // fault, and also when the area is absent and not required.
-func (f *faults) area(field string, in *starlingv1.Area, required bool) *liveindex.Area {
+func (f *Faults) Area(field string, in *starlingv1.Area, required bool) *liveindex.Area {
 	if in == nil && !required {
 		return nil
 	}
@@ -39,12 +33,12 @@ func (f *faults) area(field string, in *starlingv1.Area, required bool) *liveind
 		return f.cells(field+".cells", shape.Cells)
 	}
 	if len(*f) == before {
-		f.add(field, "needs a viewport, a polygon or cells")
+		f.Add(field, "needs a viewport, a polygon or cells")
 	}
 	return nil
 }
 
-func (f *faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area {
+func (f *Faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area {
 	before := len(*f)
 	south, west := f.place(field+".southwest", in.GetSouthwest())
 	north, east := f.place(field+".northeast", in.GetNortheast())
@@ -53,14 +47,14 @@ func (f *faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area
 	}
 	area, err := liveindex.NewViewport(south, west, north, east)
 	if err != nil {
-		f.add(field, "%v", err)
+		f.Add(field, "%v", err)
 	}
 	return area
 }
 
-func (f *faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
+func (f *Faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
 	if n := len(in.GetVertices()); n < 3 || n > maxVertices {
-		f.add(field+".vertices", "are %d, must be between 3 and %d", n, maxVertices)
+		f.Add(field+".vertices", "are %d, must be between 3 and %d", n, maxVertices)
 		return nil
 	}
 	before := len(*f)
@@ -73,48 +67,38 @@ func (f *faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
 	}
 	area, err := liveindex.NewPolygon(vertices)
 	if err != nil {
-		f.add(field, "%v", err)
+		f.Add(field, "%v", err)
 	}
 	return area
 }
 
-func (f *faults) cells(field string, in *starlingv1.CellSet) *liveindex.Area {
+func (f *Faults) cells(field string, in *starlingv1.CellSet) *liveindex.Area {
 	field += ".h3_cells"
 	if n := len(in.GetH3Cells()); n < 1 || n > maxCells {
-		f.add(field, "are %d, must be between 1 and %d", n, maxCells)
+		f.Add(field, "are %d, must be between 1 and %d", n, maxCells)
 		return nil
 	}
 	set := make([]h3.Cell, len(in.GetH3Cells()))
 	for i, text := range in.GetH3Cells() {
 		var err error
 		if set[i], err = h3.Parse(text); err != nil {
-			f.add(field, "%v", err)
+			f.Add(field, "%v", err)
 			return nil
 		}
 	}
 	area, err := liveindex.NewCells(set)
 	if err != nil {
-		f.add(field, "%v", err)
+		f.Add(field, "%v", err)
 	}
 	return area
 }
 
-func (f *faults) areaResults(n int32) int {
+func (f *Faults) areaResults(n int32) int {
 	if n < 0 || n > maxAreaResults {
-		f.add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultAreaResults, maxAreaResults)
+		f.Add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultAreaResults, maxAreaResults)
 	}
 	if n == 0 {
 		return defaultAreaResults
 	}
 	return int(n)
-}
-
-func (f *faults) interval(d *durationpb.Duration) time.Duration {
-	if d == nil {
-		return defaultInterval
-	}
-	if d.CheckValid() != nil || d.AsDuration() < minWatchInterval || d.AsDuration() > maxWatchInterval {
-		f.add("min_interval", "must be between %v and %v", minWatchInterval, maxWatchInterval)
-	}
-	return d.AsDuration()
 }

@@ -1,4 +1,4 @@
-package matcher
+package query
 
 import (
 	"context"
@@ -16,46 +16,48 @@ const (
 	countPageVersion = "2:"
 )
 
-// selection is a CellSelection in the form that the tree reads.
-type selection struct {
-	resolution int
-	within     supply.Area
-	choice     supply.Choice
+// Selection is a CellSelection in the form that the tree reads.
+type Selection struct {
+	Resolution int
+	Within     supply.Area
+	Choice     supply.Choice
 }
 
 // CountVehicles implements starlingv1.FleetServiceServer. Each page is read by
 // itself, as of one moment.
-func (m *Matcher) CountVehicles(_ context.Context, req *starlingv1.CountVehiclesRequest) (*starlingv1.CountVehiclesResponse, error) {
-	if err := m.serving(); err != nil {
+func (s *Searcher) CountVehicles(_ context.Context, req *starlingv1.CountVehiclesRequest) (*starlingv1.CountVehiclesResponse, error) {
+	if err := Serving(s.follower); err != nil {
 		return nil, err
 	}
-	var f faults
-	s, size, after := f.selection(req.GetSelection(), m.supply.Finest()), f.pageSize(req.GetPageSize()), f.countsAfter(req.GetPageToken())
-	if err := f.err(); err != nil {
+	var f Faults
+	sel, size, after := f.Selection(req.GetSelection(), s.supply.Finest()), f.pageSize(req.GetPageSize()), f.countsAfter(req.GetPageToken())
+	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	page, next := m.supply.Page(s.resolution, after, s.within, s.choice, size, nil)
-	out := &starlingv1.CountVehiclesResponse{Cells: cellMessages(page), StalePartitions: m.staleMessages(m.now().UnixMilli())}
+	page, next := s.supply.Page(sel.Resolution, after, sel.Within, sel.Choice, size, nil)
+	out := &starlingv1.CountVehiclesResponse{Cells: CellMessages(page), StalePartitions: StaleMessages(s.follower, s.now().UnixMilli())}
 	if next != 0 {
 		out.NextPageToken = CountPageToken(next.String())
 	}
 	return out, nil
 }
 
-func (f *faults) selection(in *starlingv1.CellSelection, finest int) selection {
-	s := selection{
-		resolution: int(in.GetResolution()),
-		choice:     supply.Choice{Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable()},
+// Selection turns a selection into the tree's form; finest is the finest
+// resolution that is counted.
+func (f *Faults) Selection(in *starlingv1.CellSelection, finest int) Selection {
+	s := Selection{
+		Resolution: int(in.GetResolution()),
+		Choice:     supply.Choice{Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable()},
 	}
-	if s.resolution < 0 || s.resolution > finest {
-		f.add("selection.resolution", "is %d, must be between 0 and %d", s.resolution, finest)
+	if s.Resolution < 0 || s.Resolution > finest {
+		f.Add("selection.resolution", "is %d, must be between 0 and %d", s.Resolution, finest)
 	}
-	for _, a := range s.choice.Availabilities {
+	for _, a := range s.Choice.Availabilities {
 		f.availability("selection.availabilities", a)
 	}
 	const field = "selection.within_h3_cells"
 	if n := len(in.GetWithinH3Cells()); n > maxWithinCells {
-		f.add(field, "are %d, must be at most %d", n, maxWithinCells)
+		f.Add(field, "are %d, must be at most %d", n, maxWithinCells)
 		return s
 	}
 	var cells []h3.Cell
@@ -63,15 +65,15 @@ func (f *faults) selection(in *starlingv1.CellSelection, finest int) selection {
 		cell, err := h3.Parse(text)
 		switch {
 		case err != nil:
-			f.add(field, "%v", err)
+			f.Add(field, "%v", err)
 			return s
-		case cell.Resolution() > s.resolution:
-			f.add(field, "%s has resolution %d, which is finer than %d", text, cell.Resolution(), s.resolution)
+		case cell.Resolution() > s.Resolution:
+			f.Add(field, "%s has resolution %d, which is finer than %d", text, cell.Resolution(), s.Resolution)
 			return s
 		}
 		cells = append(cells, cell)
 	}
-	s.within = supply.NewArea(cells)
+	s.Within = supply.NewArea(cells)
 	return s
 }
 
@@ -90,20 +92,21 @@ func CountPageStart(token string) (after string, ok bool) {
 }
 
 // countsAfter reads a page token: the cell after which the page starts.
-func (f *faults) countsAfter(token string) h3.Cell {
+func (f *Faults) countsAfter(token string) h3.Cell {
 	if token == "" {
 		return 0
 	}
 	text, ok := CountPageStart(token)
 	if !ok {
-		f.add("page_token", "is not a token that CountVehicles returned")
+		f.Add("page_token", "is not a token that CountVehicles returned")
 		return 0
 	}
 	after, _ := h3.Parse(text) // as CountPageStart has made sure
 	return after
 }
 
-func cellMessages(cells []supply.Cell) []*starlingv1.CellCount {
+// CellMessages returns the messages of cells with their counts.
+func CellMessages(cells []supply.Cell) []*starlingv1.CellCount {
 	messages, out := make([]starlingv1.CellCount, len(cells)), make([]*starlingv1.CellCount, len(cells))
 	for i := range cells {
 		c, to := &cells[i].Counts, &messages[i]

@@ -1,15 +1,14 @@
-package matcher
+package watch
 
 import (
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/matcher/feed"
+	"github.com/starling-fleet/starling/matcher/query"
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -18,55 +17,23 @@ import (
 // which the writer waits for.
 const cellsPerPart = 10_000
 
-// countFeeds notify calls that watch counts which cells changed, by resolution.
-type countFeeds struct {
-	max          int64
-	open         atomic.Int64
-	byResolution [supply.MaxResolution + 1]struct {
-		open atomic.Int64
-		feed *feed.Feed[h3.Cell]
-	}
-}
-
-func newCountFeeds(limit int, now func() time.Time) *countFeeds {
-	f := &countFeeds{max: int64(limit)}
-	for i := range f.byResolution {
-		f.byResolution[i].feed = feed.New[h3.Cell](now)
-	}
-	return f
-}
-
-// changed writes down that a cell's counts are others now, if anybody watches
-// that resolution.
-func (f *countFeeds) changed(resolution int, cell h3.Cell) {
-	if one := &f.byResolution[resolution]; one.open.Load() > 0 {
-		one.feed.Add(cell)
-	}
-}
-
-func (f *countFeeds) wakeAll() {
-	for i := range f.byResolution {
-		f.byResolution[i].feed.PokeAll()
-	}
-}
-
 // WatchVehicleCounts implements starlingv1.FleetServiceServer.
-func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]) error {
-	if err := m.serving(); err != nil {
+func (s *Watcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]) error {
+	if err := query.Serving(s.follower); err != nil {
 		return err
 	}
-	var f faults
-	w := countWatch{m: m, stream: stream, Waiter: feed.NewWaiter(), held: map[h3.Cell]supply.Counts{}}
-	w.selection = f.selection(req.GetSelection(), m.supply.Finest())
-	interval := f.interval(req.GetMinInterval())
-	if err := f.err(); err != nil {
+	var f query.Faults
+	w := countWatch{watcher: s, stream: stream, Waiter: feed.NewWaiter(), held: map[h3.Cell]supply.Counts{}}
+	w.Selection = f.Selection(req.GetSelection(), s.supply.Finest())
+	interval := readInterval(&f, req.GetMinInterval())
+	if err := f.Err(); err != nil {
 		return err
 	}
-	defer m.counts.open.Add(-1)
-	if m.counts.open.Add(1) > m.counts.max {
-		return statusError(codes.ResourceExhausted, reasonTooManyWatchers, "too many watch calls are open", retryInfo())
+	defer s.feeds.counts.open.Add(-1)
+	if s.feeds.counts.open.Add(1) > s.feeds.counts.max {
+		return query.Error(codes.ResourceExhausted, query.ReasonTooManyWatchers, "too many watch calls are open", query.RetryInfo())
 	}
-	source := &m.counts.byResolution[w.resolution]
+	source := &s.feeds.counts.byResolution[w.Resolution]
 	source.open.Add(1)
 	defer source.open.Add(-1)
 	w.feed = source.feed
@@ -77,20 +44,20 @@ func (m *Matcher) WatchVehicleCounts(req *starlingv1.WatchVehicleCountsRequest, 
 	if _, err := w.send(w.recount(), true); err != nil {
 		return err
 	}
-	p := pace{m: m, ctx: stream.Context(), interval: interval, wait: w.wait, wake: w.Wake, update: w.update}
+	p := pace{watcher: s, ctx: stream.Context(), interval: interval, wait: w.wait, wake: w.Wake, update: w.update}
 	return p.follow()
 }
 
 // countWatch is one WatchVehicleCounts call at work.
 type countWatch struct {
 	feed.Waiter
-	selection
-	m      *Matcher
-	stream grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]
-	feed   *feed.Feed[h3.Cell]
-	next   uint64                    // number of the next change to read
-	held   map[h3.Cell]supply.Counts // as sent last
-	stale  []int32                   // as sent last
+	query.Selection
+	watcher *Watcher
+	stream  grpc.ServerStreamingServer[starlingv1.WatchVehicleCountsResponse]
+	feed    *feed.Feed[h3.Cell]
+	next    uint64                    // number of the next change to read
+	held    map[h3.Cell]supply.Counts // as sent last
+	stale   []int32                   // as sent last
 }
 
 func (w *countWatch) wait() bool {
@@ -107,10 +74,10 @@ func (w *countWatch) update() (sent bool, err error) {
 	slices.Sort(cells)
 	var changed []supply.Cell
 	for _, cell := range slices.Compact(cells) {
-		if !w.within.Holds(cell) {
+		if !w.Within.Holds(cell) {
 			continue
 		}
-		changed = w.note(cell, w.choice.Of(w.m.supply.At(cell)), changed)
+		changed = w.note(cell, w.Choice.Of(w.watcher.supply.At(cell)), changed)
 	}
 	return w.send(changed, false)
 }
@@ -123,12 +90,12 @@ func (w *countWatch) recount() (changed []supply.Cell) {
 	}
 	for after, more := h3.Cell(0), true; more; more = after != 0 {
 		var page []supply.Cell
-		page, after = w.m.supply.Page(w.resolution, after, w.within, w.choice, cellsPerPart, nil)
+		page, after = w.watcher.supply.Page(w.Resolution, after, w.Within, w.Choice, cellsPerPart, nil)
 		for _, c := range page {
 			delete(gone, c.Cell)
 			changed = w.note(c.Cell, c.Counts, changed)
 		}
-		if len(w.held) > w.m.cfg.MaxAreaVehicles {
+		if len(w.held) > w.watcher.cfg.MaxAreaVehicles {
 			break // which send refuses
 		}
 	}
@@ -157,10 +124,10 @@ func (w *countWatch) note(cell h3.Cell, counts supply.Counts, to []supply.Cell) 
 
 // send sends an update in as many parts as it needs, if there is one.
 func (w *countWatch) send(cells []supply.Cell, snapshot bool) (sent bool, err error) {
-	if len(w.held) > w.m.cfg.MaxAreaVehicles {
-		return false, statusError(codes.ResourceExhausted, reasonAreaTooLarge, "more cells have vehicles than one call may watch; watch fewer, or coarser ones")
+	if len(w.held) > w.watcher.cfg.MaxAreaVehicles {
+		return false, query.Error(codes.ResourceExhausted, query.ReasonAreaTooLarge, "more cells have vehicles than one call may watch; watch fewer, or coarser ones")
 	}
-	stale := w.m.staleMessages(w.m.now().UnixMilli())
+	stale := query.StaleMessages(w.watcher.follower, w.watcher.now().UnixMilli())
 	var numbers []int32
 	for _, s := range stale {
 		numbers = append(numbers, s.Partition)
@@ -171,7 +138,7 @@ func (w *countWatch) send(cells []supply.Cell, snapshot bool) (sent bool, err er
 	w.stale = numbers
 	for {
 		n := min(len(cells), cellsPerPart)
-		part := &starlingv1.WatchVehicleCountsResponse{Snapshot: snapshot, Cells: cellMessages(cells[:n]), More: n < len(cells)}
+		part := &starlingv1.WatchVehicleCountsResponse{Snapshot: snapshot, Cells: query.CellMessages(cells[:n]), More: n < len(cells)}
 		if cells = cells[n:]; !part.More {
 			part.StalePartitions = stale
 		}

@@ -1,4 +1,4 @@
-package matcher
+package watch
 
 import (
 	"encoding/base64"
@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 
 	"github.com/starling-fleet/starling/matcher/playout"
+	"github.com/starling-fleet/starling/matcher/query"
 )
 
 // Kinds of resume tokens.
@@ -119,24 +120,24 @@ func (r *tokenReader) err() error {
 
 // resumeVehicle reads the token of a request for a vehicle; ok is false when
 // there is none.
-func (f *faults) resumeVehicle(token, vehicle string) (t vehicleToken, ok bool) {
+func resumeVehicle(f *query.Faults, token, vehicle string) (t vehicleToken, ok bool) {
 	if token == "" {
 		return t, false
 	}
 	t, err := decodeVehicleToken(token, vehicle)
 	if err != nil {
-		f.add("resume_token", "%v for this vehicle", err)
+		f.Add("resume_token", "%v for this vehicle", err)
 	}
 	return t, err == nil
 }
 
-func (f *faults) resumeArea(token string) (t areaToken) {
+func resumeArea(f *query.Faults, token string) (t areaToken) {
 	if token == "" {
 		return t
 	}
 	t, err := decodeAreaToken(token)
 	if err != nil {
-		f.add("resume_token", "%v", err)
+		f.Add("resume_token", "%v", err)
 	}
 	return t
 }
