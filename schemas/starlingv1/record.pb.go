@@ -105,6 +105,9 @@ type LocationRecord struct {
 	//	*LocationRecord_Report
 	//	*LocationRecord_Tick
 	//	*LocationRecord_VersionSwitch
+	//	*LocationRecord_Proposal
+	//	*LocationRecord_Release
+	//	*LocationRecord_Reasserted
 	Event         isLocationRecord_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -174,6 +177,33 @@ func (x *LocationRecord) GetVersionSwitch() *VersionSwitch {
 	return nil
 }
 
+func (x *LocationRecord) GetProposal() *Proposal {
+	if x != nil {
+		if x, ok := x.Event.(*LocationRecord_Proposal); ok {
+			return x.Proposal
+		}
+	}
+	return nil
+}
+
+func (x *LocationRecord) GetRelease() *Release {
+	if x != nil {
+		if x, ok := x.Event.(*LocationRecord_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
+func (x *LocationRecord) GetReasserted() *Reasserted {
+	if x != nil {
+		if x, ok := x.Event.(*LocationRecord_Reasserted); ok {
+			return x.Reasserted
+		}
+	}
+	return nil
+}
+
 type isLocationRecord_Event interface {
 	isLocationRecord_Event()
 }
@@ -193,11 +223,33 @@ type LocationRecord_VersionSwitch struct {
 	VersionSwitch *VersionSwitch `protobuf:"bytes,3,opt,name=version_switch,json=versionSwitch,proto3,oneof"`
 }
 
+type LocationRecord_Proposal struct {
+	// A ride asks for the vehicle.
+	Proposal *Proposal `protobuf:"bytes,4,opt,name=proposal,proto3,oneof"`
+}
+
+type LocationRecord_Release struct {
+	// An attempt of a ride to get the vehicle ends.
+	Release *Release `protobuf:"bytes,5,opt,name=release,proto3,oneof"`
+}
+
+type LocationRecord_Reasserted struct {
+	// What a partition of `rides` has promised, restated in a new epoch; its
+	// record has an empty key.
+	Reasserted *Reasserted `protobuf:"bytes,6,opt,name=reasserted,proto3,oneof"`
+}
+
 func (*LocationRecord_Report) isLocationRecord_Event() {}
 
 func (*LocationRecord_Tick) isLocationRecord_Event() {}
 
 func (*LocationRecord_VersionSwitch) isLocationRecord_Event() {}
+
+func (*LocationRecord_Proposal) isLocationRecord_Event() {}
+
+func (*LocationRecord_Release) isLocationRecord_Event() {}
+
+func (*LocationRecord_Reasserted) isLocationRecord_Event() {}
 
 // Tick moves the partition's stream time: the log's append time is all it carries.
 type Tick struct {
@@ -591,7 +643,9 @@ type VehicleView struct {
 	// Length in metres of the display track since the vehicle became known.
 	OdometerM float64 `protobuf:"fixed64,22,opt,name=odometer_m,json=odometerM,proto3" json:"odometer_m,omitempty"`
 	// What the filter has learned of the device.
-	Diagnosis     *DeviceDiagnosis `protobuf:"bytes,23,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
+	Diagnosis *DeviceDiagnosis `protobuf:"bytes,23,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
+	// The ride that the vehicle is reserved for, absent when it is free of any.
+	Reservation   *Reservation `protobuf:"bytes,24,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -783,6 +837,13 @@ func (x *VehicleView) GetOdometerM() float64 {
 func (x *VehicleView) GetDiagnosis() *DeviceDiagnosis {
 	if x != nil {
 		return x.Diagnosis
+	}
+	return nil
+}
+
+func (x *VehicleView) GetReservation() *Reservation {
+	if x != nil {
+		return x.Reservation
 	}
 	return nil
 }
@@ -1084,11 +1145,16 @@ var File_starling_v1_record_proto protoreflect.FileDescriptor
 
 const file_starling_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x18starling/v1/record.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/ingest.proto\"\xb6\x01\n" +
+	"\x18starling/v1/record.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/ingest.proto\x1a\x19starling/v1/promise.proto\"\xd8\x02\n" +
 	"\x0eLocationRecord\x12-\n" +
 	"\x06report\x18\x01 \x01(\v2\x13.starling.v1.ReportH\x00R\x06report\x12'\n" +
 	"\x04tick\x18\x02 \x01(\v2\x11.starling.v1.TickH\x00R\x04tick\x12C\n" +
-	"\x0eversion_switch\x18\x03 \x01(\v2\x1a.starling.v1.VersionSwitchH\x00R\rversionSwitchB\a\n" +
+	"\x0eversion_switch\x18\x03 \x01(\v2\x1a.starling.v1.VersionSwitchH\x00R\rversionSwitch\x123\n" +
+	"\bproposal\x18\x04 \x01(\v2\x15.starling.v1.ProposalH\x00R\bproposal\x120\n" +
+	"\arelease\x18\x05 \x01(\v2\x14.starling.v1.ReleaseH\x00R\arelease\x129\n" +
+	"\n" +
+	"reasserted\x18\x06 \x01(\v2\x17.starling.v1.ReassertedH\x00R\n" +
+	"reassertedB\a\n" +
 	"\x05event\"\x06\n" +
 	"\x04Tick\"s\n" +
 	"\rVersionSwitch\x12!\n" +
@@ -1116,7 +1182,7 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12\x1a\n" +
 	"\bconflict\x18\x03 \x01(\x03R\bconflict\x12\x12\n" +
 	"\x04late\x18\x04 \x01(\x03R\x04late\x12\x1b\n" +
-	"\tset_aside\x18\x05 \x01(\x03R\bsetAside\"\xf3\a\n" +
+	"\tset_aside\x18\x05 \x01(\x03R\bsetAside\"\xaf\b\n" +
 	"\vVehicleView\x12\x1d\n" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12$\n" +
@@ -1149,7 +1215,8 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\x11display_longitude\x18\x15 \x01(\x01R\x10displayLongitude\x12\x1d\n" +
 	"\n" +
 	"odometer_m\x18\x16 \x01(\x01R\todometerM\x12:\n" +
-	"\tdiagnosis\x18\x17 \x01(\v2\x1c.starling.v1.DeviceDiagnosisR\tdiagnosisB\f\n" +
+	"\tdiagnosis\x18\x17 \x01(\v2\x1c.starling.v1.DeviceDiagnosisR\tdiagnosis\x12:\n" +
+	"\vreservation\x18\x18 \x01(\v2\x18.starling.v1.ReservationR\vreservationB\f\n" +
 	"\n" +
 	"_speed_mpsB\x0e\n" +
 	"\f_heading_deg\"\xdd\x01\n" +
@@ -1223,36 +1290,44 @@ var file_starling_v1_record_proto_goTypes = []any{
 	(*TrackPoint)(nil),      // 8: starling.v1.TrackPoint
 	(*VehicleDue)(nil),      // 9: starling.v1.VehicleDue
 	(*Report)(nil),          // 10: starling.v1.Report
-	(*Fix)(nil),             // 11: starling.v1.Fix
-	(Availability)(0),       // 12: starling.v1.Availability
-	(*Attributes)(nil),      // 13: starling.v1.Attributes
+	(*Proposal)(nil),        // 11: starling.v1.Proposal
+	(*Release)(nil),         // 12: starling.v1.Release
+	(*Reasserted)(nil),      // 13: starling.v1.Reasserted
+	(*Fix)(nil),             // 14: starling.v1.Fix
+	(Availability)(0),       // 15: starling.v1.Availability
+	(*Attributes)(nil),      // 16: starling.v1.Attributes
+	(*Reservation)(nil),     // 17: starling.v1.Reservation
 }
 var file_starling_v1_record_proto_depIdxs = []int32{
 	10, // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
 	2,  // 1: starling.v1.LocationRecord.tick:type_name -> starling.v1.Tick
 	3,  // 2: starling.v1.LocationRecord.version_switch:type_name -> starling.v1.VersionSwitch
-	5,  // 3: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
-	6,  // 4: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
-	8,  // 5: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
-	8,  // 6: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
-	11, // 7: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
-	9,  // 8: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
-	11, // 9: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
-	12, // 10: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
-	13, // 11: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
-	5,  // 12: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
-	0,  // 13: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
-	12, // 14: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
-	7,  // 15: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
-	11, // 16: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
-	0,  // 17: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
-	6,  // 18: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
-	8,  // 19: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	11, // 3: starling.v1.LocationRecord.proposal:type_name -> starling.v1.Proposal
+	12, // 4: starling.v1.LocationRecord.release:type_name -> starling.v1.Release
+	13, // 5: starling.v1.LocationRecord.reasserted:type_name -> starling.v1.Reasserted
+	5,  // 6: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
+	6,  // 7: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
+	8,  // 8: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
+	8,  // 9: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
+	14, // 10: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
+	9,  // 11: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
+	14, // 12: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
+	15, // 13: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
+	16, // 14: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
+	5,  // 15: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
+	0,  // 16: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
+	15, // 17: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
+	7,  // 18: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
+	17, // 19: starling.v1.VehicleView.reservation:type_name -> starling.v1.Reservation
+	14, // 20: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
+	0,  // 21: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
+	6,  // 22: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
+	8,  // 23: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_record_proto_init() }
@@ -1262,10 +1337,14 @@ func file_starling_v1_record_proto_init() {
 	}
 	file_starling_v1_fix_proto_init()
 	file_starling_v1_ingest_proto_init()
+	file_starling_v1_promise_proto_init()
 	file_starling_v1_record_proto_msgTypes[0].OneofWrappers = []any{
 		(*LocationRecord_Report)(nil),
 		(*LocationRecord_Tick)(nil),
 		(*LocationRecord_VersionSwitch)(nil),
+		(*LocationRecord_Proposal)(nil),
+		(*LocationRecord_Release)(nil),
+		(*LocationRecord_Reasserted)(nil),
 	}
 	file_starling_v1_record_proto_msgTypes[5].OneofWrappers = []any{}
 	file_starling_v1_record_proto_msgTypes[6].OneofWrappers = []any{}

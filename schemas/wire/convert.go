@@ -179,6 +179,12 @@ func LocationFromProto(m *starlingv1.LocationRecord) (l Location) {
 			Settings:     event.VersionSwitch.GetSettings(),
 			GoldenDigest: event.VersionSwitch.GetGoldenDigest(),
 		}
+	case *starlingv1.LocationRecord_Proposal:
+		l.Kind, l.Proposal = KindProposal, ProposalFromProto(event.Proposal)
+	case *starlingv1.LocationRecord_Release:
+		l.Kind, l.Release = KindRelease, ReleaseFromProto(event.Release)
+	case *starlingv1.LocationRecord_Reasserted:
+		l.Kind, l.Reasserted = KindReasserted, ReassertedFromProto(event.Reasserted)
 	}
 	return l
 }
@@ -195,6 +201,12 @@ func (l *Location) ToProto() *starlingv1.LocationRecord {
 		m.Event = &starlingv1.LocationRecord_VersionSwitch{VersionSwitch: &starlingv1.VersionSwitch{
 			StepVersion: l.Switch.StepVersion, Settings: l.Switch.Settings, GoldenDigest: l.Switch.GoldenDigest,
 		}}
+	case KindProposal:
+		m.Event = &starlingv1.LocationRecord_Proposal{Proposal: l.Proposal.ToProto()}
+	case KindRelease:
+		m.Event = &starlingv1.LocationRecord_Release{Release: l.Release.ToProto()}
+	case KindReasserted:
+		m.Event = &starlingv1.LocationRecord_Reasserted{Reasserted: l.Reasserted.ToProto()}
 	}
 	return m
 }

@@ -44,6 +44,7 @@ func ViewFromProto(m *starlingv1.VehicleView) (v View) {
 		DeviceClockAheadMS:  m.DeviceClockAheadMs,
 		OdometerM:           m.OdometerM,
 		Diagnosis:           DiagnosisFromProto(m.Diagnosis),
+		Reservation:         ReservationFromProto(m.Reservation),
 	}
 	v.DisplayLatDeg, v.DisplayLonDeg = m.DisplayLatitude, m.DisplayLongitude
 	v.SpeedMPS, v.HasSpeed = deref(m.SpeedMps)
@@ -79,6 +80,7 @@ func (v *View) ToProto() *starlingv1.VehicleView {
 		DisplayLongitude:    v.DisplayLonDeg,
 		OdometerM:           v.OdometerM,
 		Diagnosis:           v.Diagnosis.ToProto(),
+		Reservation:         v.Reservation.ToProto(),
 	}
 }
 

@@ -17,6 +17,15 @@ func (l *Location) Append(dst []byte) []byte {
 	case KindVersionSwitch:
 		dst, start = protoappend.Open(dst, 3)
 		return protoappend.Close(l.Switch.append(dst), start)
+	case KindProposal:
+		dst, start = protoappend.Open(dst, 4)
+		return protoappend.Close(l.Proposal.append(dst), start)
+	case KindRelease:
+		dst, start = protoappend.Open(dst, 5)
+		return protoappend.Close(l.Release.append(dst), start)
+	case KindReasserted:
+		dst, start = protoappend.Open(dst, 6)
+		return protoappend.Close(l.Reasserted.append(dst), start)
 	}
 	return dst
 }
@@ -31,6 +40,9 @@ func AppendReportRecord(dst []byte, r *Report) []byte {
 // Unmarshal decodes a starlingv1.LocationRecord. When several events are set
 // the last one counts, as in every protobuf oneof.
 func (l *Location) Unmarshal(b []byte) error {
+	if l.Kind >= KindProposal {
+		l.resetPromises() // those of the hot path leave them as they are
+	}
 	l.Kind = KindUnknown
 	old := l.Report.reset()
 	l.Switch.reset()
@@ -52,9 +64,33 @@ func (l *Location) Unmarshal(b []byte) error {
 				l.Switch.reset()
 			}
 			s.invalid(l.Switch.merge(s.data))
+		case 4<<3 | typeBytes, 5<<3 | typeBytes, 6<<3 | typeBytes:
+			l.mergePromise(s.tag, &s)
 		}
 	}
 	return decodeError("LocationRecord", s.err)
+}
+
+// resetPromises empties what records about reservations hold.
+func (l *Location) resetPromises() {
+	l.Proposal, l.Release, l.Reasserted = Proposal{}, Release{}, Reasserted{}
+}
+
+// mergePromise takes the current field, which is a record about reservations.
+func (l *Location) mergePromise(tag uint64, s *scanner) {
+	kinds := [...]LocationKind{KindProposal, KindRelease, KindReasserted}
+	if kind := kinds[tag>>3-4]; l.Kind != kind {
+		l.Kind = kind
+		l.resetPromises()
+	}
+	switch l.Kind {
+	case KindProposal:
+		s.invalid(l.Proposal.merge(s.data))
+	case KindRelease:
+		s.invalid(l.Release.merge(s.data))
+	default:
+		s.invalid(l.Reasserted.merge(s.data))
+	}
 }
 
 func (v *VersionSwitch) reset() {

@@ -62,6 +62,9 @@ const (
 	KindReport
 	KindTick
 	KindVersionSwitch
+	KindProposal
+	KindRelease
+	KindReasserted
 )
 
 // Location is starlingv1.LocationRecord.
@@ -72,6 +75,10 @@ type Location struct {
 	Report Report
 	// Switch is valid when Kind is KindVersionSwitch.
 	Switch VersionSwitch
+	// Proposal, Release and Reasserted are valid when Kind says so.
+	Proposal   Proposal
+	Release    Release
+	Reasserted Reasserted
 }
 
 // VersionSwitch is starlingv1.VersionSwitch.
@@ -126,6 +133,9 @@ type View struct {
 	// OdometerM is the length of the display track.
 	OdometerM float64
 	Diagnosis Diagnosis
+	// Reservation is nil when the vehicle has none. What it points to never
+	// changes, so views may share it.
+	Reservation *Reservation
 }
 
 // TrackPoint is starlingv1.TrackPoint.

@@ -44,7 +44,8 @@ func (v *View) append(b []byte) []byte {
 	b = protoappend.Double(b, 20, v.DisplayLatDeg)
 	b = protoappend.Double(b, 21, v.DisplayLonDeg)
 	b = protoappend.Double(b, 22, v.OdometerM)
-	return v.Diagnosis.appendField(b, 23)
+	b = v.Diagnosis.appendField(b, 23)
+	return v.Reservation.appendField(b, 24)
 }
 
 // appendField writes the diagnosis as a sub-message, and nothing when it is all
@@ -156,5 +157,10 @@ func (v *View) mergeDerived(s *scanner) {
 		v.OdometerM = math.Float64frombits(s.num)
 	case 23<<3 | typeBytes:
 		s.invalid(v.Diagnosis.merge(s.data))
+	case 24<<3 | typeBytes:
+		if v.Reservation == nil {
+			v.Reservation = &Reservation{}
+		}
+		s.invalid(v.Reservation.merge(s.data))
 	}
 }

@@ -79,7 +79,7 @@ var kinds = []kind{
 		},
 		toProto: func(m message) proto.Message { return m.(*wire.Location).ToProto() },
 		generate: func(t *rapid.T) message {
-			l := &wire.Location{Kind: wire.LocationKind(rapid.IntRange(0, 3).Draw(t, "kind"))}
+			l := &wire.Location{Kind: wire.LocationKind(rapid.IntRange(0, 6).Draw(t, "kind"))}
 			switch l.Kind {
 			case wire.KindReport:
 				l.Report = drawReport(t)
@@ -87,6 +87,17 @@ var kinds = []kind{
 				bytes := rapid.SliceOf(rapid.Byte())
 				l.Switch = wire.VersionSwitch{
 					StepVersion: int32(drawInt(t)), Settings: bytes.Draw(t, "settings"), GoldenDigest: bytes.Draw(t, "digest"),
+				}
+			case wire.KindProposal:
+				l.Proposal = wire.Proposal{Ride: drawString(t), Attempt: drawAttempt(t), DecideByMS: drawInt(t), MaxAgeMS: drawInt(t)}
+			case wire.KindRelease:
+				l.Release = wire.Release{Ride: drawString(t), Attempt: drawAttempt(t), DecideByMS: drawInt(t), Operator: rapid.Bool().Draw(t, "operator")}
+			case wire.KindReasserted:
+				l.Reasserted = wire.Reasserted{
+					Epoch: drawInt(t), RidesPartition: int32(drawInt(t)), Generation: drawInt(t), Part: int32(drawInt(t)), Parts: int32(drawInt(t)),
+					Promises: drawSlice(t, func() wire.Promise {
+						return wire.Promise{VehicleID: drawString(t), Reservation: *drawReservation(t), OnBoard: rapid.Bool().Draw(t, "on board")}
+					}),
 				}
 			}
 			return l
@@ -103,6 +114,14 @@ var kinds = []kind{
 		toProto:  func(m message) proto.Message { return m.(*wire.Track).ToProto() },
 		generate: func(t *rapid.T) message { return drawTrack(t) },
 	},
+}
+
+func drawAttempt(t *rapid.T) wire.Attempt {
+	return wire.Attempt{Epoch: drawInt(t), Generation: drawInt(t), Counter: drawInt(t)}
+}
+
+func drawReservation(t *rapid.T) *wire.Reservation {
+	return &wire.Reservation{Ride: drawString(t), Attempt: drawAttempt(t), Fence: wire.Fence{Epoch: drawInt(t), Offset: drawInt(t)}}
 }
 
 func drawInt(t *rapid.T) int64 {
@@ -215,6 +234,9 @@ func drawView(t *rapid.T) (bool, wire.View) {
 		DeviceClockAheadMS: drawInt(t), OdometerM: drawDouble(t), Diagnosis: drawDiagnosis(t),
 	}
 	v.HasAttributes, v.Attributes = drawAttributes(t)
+	if rapid.Bool().Draw(t, "reserved") {
+		v.Reservation = drawReservation(t)
+	}
 	return true, v
 }
 
