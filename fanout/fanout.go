@@ -47,15 +47,26 @@ type replica struct {
 // windowBytes is the flow control window of a call; most answers fit into it.
 const windowBytes = 256 << 10
 
-// New returns a fan-out that does nothing yet. The regions are those of
-// matcher.Config, and the estimator ranks by expected arrival. It fails when cfg
-// breaks a rule, the regions do, a region has no replica, or reg has another
-// fan-out's metrics. The options are added to those of its connections.
-func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.Registerer, logger *slog.Logger, opts ...grpc.DialOption) (*Fanout, error) {
+// Deps are what a fan-out works with.
+type Deps struct {
+	// Regions are those of matcher.Config.
+	Regions []string
+	// Estimator ranks by expected arrival.
+	Estimator  eta.Estimator
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+	// DialOptions are added to those of the connections to matchers.
+	DialOptions []grpc.DialOption
+}
+
+// New returns a fan-out that does nothing yet. It fails when cfg breaks a rule,
+// the regions do, a region has no replica, or the registerer has another
+// fan-out's metrics.
+func New(cfg Config, deps Deps) (*Fanout, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("fanout configuration: %w", err)
 	}
-	earth, err := region.Parse(regions)
+	earth, err := region.Parse(deps.Regions)
 	if err != nil {
 		return nil, fmt.Errorf("matcher configuration: regions: %w", err)
 	}
@@ -64,10 +75,10 @@ func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.R
 		return nil, fmt.Errorf("fanout configuration: %w", err)
 	}
 	f := &Fanout{
-		cfg: cfg, regions: earth, names: earth.Names(), groups: make([][]replica, len(addresses)), eta: estimator, logger: logger,
+		cfg: cfg, regions: earth, names: earth.Names(), groups: make([][]replica, len(addresses)), eta: deps.Estimator, logger: deps.Logger,
 		calls: make(chan struct{}, cfg.MaxCalls), watches: make(chan struct{}, cfg.MaxWatchers), stopped: make(chan struct{}),
 	}
-	opts = append([]grpc.DialOption{
+	opts := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStaticStreamWindowSize(windowBytes), grpc.WithStaticConnWindowSize(16 * windowBytes),
 		grpc.WithIdleTimeout(0),
@@ -76,7 +87,7 @@ func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.R
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-	}, opts...)
+	}, deps.DialOptions...)
 	for number, group := range addresses {
 		for _, address := range group {
 			conn, err := grpc.NewClient(address, opts...)
@@ -86,7 +97,7 @@ func New(cfg Config, regions []string, estimator eta.Estimator, reg prometheus.R
 			f.groups[number] = append(f.groups[number], replica{address, conn, starlingv1.NewFleetServiceClient(conn)})
 		}
 	}
-	if f.metrics, err = newMetrics(reg, f); err != nil {
+	if f.metrics, err = newMetrics(deps.Registerer, f); err != nil {
 		return nil, errors.Join(fmt.Errorf("fanout: %w", err), f.close())
 	}
 	return f, nil

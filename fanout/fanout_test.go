@@ -403,7 +403,13 @@ func TestTooManyCalls(t *testing.T) {
 	cfg.Replicas, cfg.MaxWatchers = []string{"west=" + westAddress, "east=" + eastAddress}, 1
 	estimator, err := eta.NewGreatCircle(8, 1.3)
 	require.NoError(t, err)
-	f, err := fanout.New(cfg, p.regions, estimator, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), grpc.WithContextDialer(p.n.dial))
+	f, err := fanout.New(cfg, fanout.Deps{
+		Regions:     p.regions,
+		Estimator:   estimator,
+		Registerer:  prometheus.NewRegistry(),
+		Logger:      slog.New(slog.DiscardHandler),
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(p.n.dial)},
+	})
 	require.NoError(t, err)
 	p.run(f.Run)
 	server := grpc.NewServer()
@@ -434,7 +440,7 @@ func TestConfig(t *testing.T) {
 	} {
 		cfg := fanout.DefaultConfig()
 		cfg.Replicas = c.replicas
-		_, err := fanout.New(cfg, regions, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		_, err := fanout.New(cfg, fanout.Deps{Regions: regions, Estimator: nil, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 		require.ErrorContains(t, err, c.want)
 		require.ErrorContains(t, cfg.ValidateFor(regions), c.want)
 	}

@@ -280,7 +280,13 @@ func (w *world) fanout(n *network, regions []string, replicas ...string) starlin
 	cfg.Replicas, cfg.Timeout = replicas, 5*time.Second
 	estimator, err := matcher.DefaultConfig().ETA.Estimator()
 	require.NoError(w.t, err)
-	f, err := fanout.New(cfg, regions, estimator, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), grpc.WithContextDialer(n.dial))
+	f, err := fanout.New(cfg, fanout.Deps{
+		Regions:     regions,
+		Estimator:   estimator,
+		Registerer:  prometheus.NewRegistry(),
+		Logger:      slog.New(slog.DiscardHandler),
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.dial)},
+	})
 	require.NoError(w.t, err)
 	w.run(f.Run)
 	server := grpc.NewServer(matcher.ServerOptions()...)

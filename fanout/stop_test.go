@@ -43,7 +43,13 @@ func TestOpenSearchesAreAnsweredAtAStop(t *testing.T) {
 	n.serve(t, westAddress, one)
 	estimator, err := matcher.DefaultConfig().ETA.Estimator()
 	require.NoError(t, err)
-	f, err := fanout.New(cfg, []string{"all=rest"}, estimator, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), grpc.WithContextDialer(n.dial))
+	f, err := fanout.New(cfg, fanout.Deps{
+		Regions:     []string{"all=rest"},
+		Estimator:   estimator,
+		Registerer:  prometheus.NewRegistry(),
+		Logger:      slog.New(slog.DiscardHandler),
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.dial)},
+	})
 	require.NoError(t, err)
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)

@@ -131,7 +131,7 @@ func BenchmarkDoor(b *testing.B) {
 			drive(b, g, fixes)
 		})
 		b.Run(fmt.Sprintf("ingest/fixes=%d", fixes), func(b *testing.B) {
-			s, err := ingest.New(ingest.DefaultConfig(), newMemoryLog(b), partitions, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+			s, err := ingest.New(ingest.DefaultConfig(), ingest.Deps{Log: newMemoryLog(b), Partitions: partitions, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 			require.NoError(b, err)
 			ctx, cancel := context.WithCancel(context.Background())
 			ended := make(chan error, 1)

@@ -178,10 +178,15 @@ func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *en
 	}
 	d := &endpoint{registry: prometheus.NewRegistry(), listener: bufconn.Listen(64 << 10), ended: make(chan error, 1)}
 	var err error
-	d.server, err = ingest.New(cfg, log, partitions, d.registry, slog.New(slog.NewTextHandler(io.Discard, nil)),
-		ingest.WithClock(func() time.Time { return now.Add(time.Duration(d.skew.Load() + d.elapsed.Load())) }),
-		ingest.WithMonotonic(func() time.Duration { return time.Duration(d.elapsed.Load()) }),
-		ingest.WithStampInterval(time.Millisecond))
+	d.server, err = ingest.New(cfg, ingest.Deps{
+		Log:           log,
+		Partitions:    partitions,
+		Registerer:    d.registry,
+		Logger:        slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Now:           func() time.Time { return now.Add(time.Duration(d.skew.Load() + d.elapsed.Load())) },
+		Monotonic:     func() time.Duration { return time.Duration(d.elapsed.Load()) },
+		StampInterval: time.Millisecond,
+	})
 	require.NoError(t, err)
 	g := grpc.NewServer(append(d.server.ServerOptions(), grpc.WaitForHandlers(true))...)
 	d.server.Register(g)

@@ -43,14 +43,21 @@ func TestAPanicCostsItsOwnStream(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	var fails atomic.Bool
-	s, err := ingest.New(ingest.DefaultConfig(), &panickyLog{}, partitions, reg, logger, ingest.WithClock(func() time.Time {
-		if fails.Load() {
-			panic("the clock is broken")
-		}
-		return now
-	}), ingest.WithMonotonic(func() time.Duration { return 0 }))
+	s, err := ingest.New(ingest.DefaultConfig(), ingest.Deps{
+		Log:        &panickyLog{},
+		Partitions: partitions,
+		Registerer: reg,
+		Logger:     logger,
+		Now: func() time.Time {
+			if fails.Load() {
+				panic("the clock is broken")
+			}
+			return now
+		},
+		Monotonic: func() time.Duration { return 0 },
+	})
 	require.NoError(t, err)
-	group, err := rpcserver.NewGroup(rpcserver.DefaultConfig(), reg, logger)
+	group, err := rpcserver.NewGroup(rpcserver.DefaultConfig(), rpcserver.Deps{Registerer: reg, Logger: logger})
 	require.NoError(t, err)
 	server := group.New(rpcserver.Role{Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Codec: wire.Codec()})
 	l := bufconn.Listen(64 << 10)

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -59,42 +60,50 @@ type Server struct {
 	calls sync.WaitGroup
 }
 
-// Option changes how New builds a Server.
-type Option func(*Server)
+// Deps are what a server works with.
+type Deps struct {
+	// Log is what reports are appended to.
+	Log Appender
+	// Partitions is the number of partitions of the log's topics.
+	Partitions int32
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+	// Now is the wall clock against which device times are judged; nil means
+	// time.Now.
+	Now func() time.Time
+	// Monotonic is the clock that no one steps, as time since some start, by which
+	// the evidence about the wall clock is kept; nil means the process's.
+	Monotonic func() time.Duration
+	// StampInterval is the time between two looks at the log's stamps; zero means
+	// 10 s.
+	StampInterval time.Duration
+}
 
-// WithClock sets the wall clock against which device times are judged.
-func WithClock(now func() time.Time) Option { return func(s *Server) { s.clock = now } }
-
-// WithMonotonic sets the clock that no one steps, as time since some start. The
-// evidence about the wall clock is kept by it.
-func WithMonotonic(since func() time.Duration) Option { return func(s *Server) { s.mono = since } }
-
-// WithStampInterval sets the time between two looks at the log's stamps.
-func WithStampInterval(d time.Duration) Option { return func(s *Server) { s.stampInterval = d } }
-
-// New builds a Server that appends to log, whose topics have so many
-// partitions. It does nothing until Run.
-func New(cfg Config, log Appender, partitions int32, reg prometheus.Registerer, logger *slog.Logger, opts ...Option) (*Server, error) {
+// New returns a server that does nothing until Run. It fails when cfg breaks a
+// rule or the registerer has another server's metrics.
+func New(cfg Config, deps Deps) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if partitions < 1 {
-		return nil, fmt.Errorf("ingest: %d partitions", partitions)
+	if deps.Partitions < 1 {
+		return nil, fmt.Errorf("ingest: %d partitions", deps.Partitions)
 	}
-	m, err := newMetrics(reg)
+	m, err := newMetrics(deps.Registerer)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, log: log, partitions: partitions, metrics: m, logger: logger, clock: time.Now,
+		cfg: cfg, log: deps.Log, partitions: deps.Partitions, metrics: m, logger: deps.Logger, clock: deps.Now,
 		budget:  newBudget(cfg.Limits.ServerBytes, m.inFlightBytes),
-		started: time.Now(), streams: map[*stream]struct{}{}, stampInterval: stampInterval,
+		started: time.Now(), streams: map[*stream]struct{}{}, stampInterval: cmp.Or(deps.StampInterval, stampInterval), mono: deps.Monotonic,
 	}
-	s.mono = func() time.Duration { return time.Since(s.started) }
+	if s.clock == nil {
+		s.clock = time.Now
+	}
+	if s.mono == nil {
+		s.mono = func() time.Duration { return time.Since(s.started) }
+	}
 	s.tick.Store(1)
-	for _, opt := range opts {
-		opt(s)
-	}
 	s.clocks = newClocks(cfg.Validation, s.clock, s.mono)
 	return s, nil
 }

@@ -16,7 +16,7 @@ import (
 
 func newTracker(t *testing.T, log tracker.Log) *tracker.Tracker {
 	t.Helper()
-	tr, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	return tr
 }

@@ -47,7 +47,7 @@ type running struct {
 
 func start(t *testing.T, log tracker.Log) *running {
 	t.Helper()
-	tr, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	return runTracker(t, tr)
 }
@@ -519,6 +519,6 @@ func TestConfigNamesEveryFault(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 	require.Len(t, strings.Split(err.Error(), "\n"), 6)
-	_, err = tracker.New(cfg, memlog.New(1, memlog.Options{}), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	_, err = tracker.New(cfg, tracker.Deps{Log: memlog.New(1, memlog.Options{}), Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "tracker configuration")
 }

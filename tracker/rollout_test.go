@@ -64,7 +64,7 @@ func newRollout(t *testing.T) *rollout {
 
 // start starts a tracker in a process of its own, of this binary or the next.
 func (f *rollout) start(next bool) *running {
-	tr, err := tracker.New(tracker.DefaultConfig(), open(f.t, f.store, memlog.Options{}), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: open(f.t, f.store, memlog.Options{}), Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(f.t, err)
 	if next {
 		tr.Carry(withNext())

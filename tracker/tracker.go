@@ -59,17 +59,24 @@ func (t *Tracker) notReady() {
 	t.ready = false
 }
 
+// Deps are what a tracker works with.
+type Deps struct {
+	Log        Log
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+}
+
 // New returns a tracker that does nothing yet. It fails when cfg breaks a rule
-// or reg has another tracker's metrics.
-func New(cfg Config, log Log, reg prometheus.Registerer, logger *slog.Logger) (*Tracker, error) {
+// or the registerer has another tracker's metrics.
+func New(cfg Config, deps Deps) (*Tracker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("tracker configuration: %w", err)
 	}
-	m, err := newMetrics(reg)
+	m, err := newMetrics(deps.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("tracker metrics: %w", err)
 	}
-	return &Tracker{cfg: cfg, log: log, carried: step.Carried(), metrics: m, logger: logger}, nil
+	return &Tracker{cfg: cfg, log: deps.Log, carried: step.Carried(), metrics: m, logger: deps.Logger}, nil
 }
 
 // Run serves partitions until ctx is done; then it publishes what is on its

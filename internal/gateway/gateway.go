@@ -42,12 +42,18 @@ type Gateway struct {
 	bodies, answers *budget.Pool
 }
 
+// Deps are what a gateway works with.
+type Deps struct {
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+}
+
 // New returns a gateway without services. It opens nothing.
-func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Gateway, error) {
+func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(reg)
+	m, err := newMetrics(deps.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("register the JSON gateway's metrics: %w", err)
 	}
@@ -69,7 +75,7 @@ func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Gateway, 
 		runtime.WithDisableChunkedEncoding(),
 	)
 	return &Gateway{
-		cfg: cfg, mux: mux, known: known, metrics: m, logger: logger,
+		cfg: cfg, mux: mux, known: known, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
 	}, nil
 }

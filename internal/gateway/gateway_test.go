@@ -57,7 +57,7 @@ func stand(t *testing.T, f *fleet, change ...func(*gateway.Config)) (*process, *
 		c(&cfg)
 	}
 	registry := prometheus.NewRegistry()
-	json, err := gateway.New(cfg, registry, slog.New(slog.DiscardHandler))
+	json, err := gateway.New(cfg, gateway.Deps{Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	inMemory, err := json.AddFleet()
 	require.NoError(t, err)

@@ -39,12 +39,18 @@ type Group struct {
 	panics *prometheus.CounterVec
 }
 
+// Deps are what a group works with.
+type Deps struct {
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+}
+
 // NewGroup registers the metrics of a process's HTTP servers.
-func NewGroup(reg prometheus.Registerer, logger *slog.Logger) (*Group, error) {
-	g := &Group{logger: logger, panics: prometheus.NewCounterVec(prometheus.CounterOpts{
+func NewGroup(deps Deps) (*Group, error) {
+	g := &Group{logger: deps.Logger, panics: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starling_http_panics_total", Help: "Requests whose handler panicked, by server. Each is logged with its stack and answered 500.",
 	}, []string{"server"})}
-	if err := reg.Register(g.panics); err != nil {
+	if err := deps.Registerer.Register(g.panics); err != nil {
 		return nil, fmt.Errorf("register the HTTP servers' metrics: %w", err)
 	}
 	return g, nil

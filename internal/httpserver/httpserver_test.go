@@ -31,7 +31,7 @@ type running struct {
 func start(t *testing.T, h http.Handler, drain time.Duration) *running {
 	t.Helper()
 	r := &running{ended: make(chan error, 1), reg: prometheus.NewRegistry(), log: &bytes.Buffer{}}
-	group, err := httpserver.NewGroup(r.reg, slog.New(slog.NewTextHandler(r.log, nil)))
+	group, err := httpserver.NewGroup(httpserver.Deps{Registerer: r.reg, Logger: slog.New(slog.NewTextHandler(r.log, nil))})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -76,7 +76,7 @@ func runZombie() {
 	if err != nil {
 		panic(err)
 	}
-	t, err := tracker.New(zombieTracker(), &sleepyLog{Log: log, place: spec.Place}, prometheus.NewRegistry(), testLogger())
+	t, err := tracker.New(zombieTracker(), tracker.Deps{Log: &sleepyLog{Log: log, place: spec.Place}, Registerer: prometheus.NewRegistry(), Logger: testLogger()})
 	if err != nil {
 		panic(err)
 	}
@@ -237,7 +237,7 @@ func (w *zombieWorld) send(n int) {
 // track runs a tracker in this process meanwhile.
 func (w *zombieWorld) track(meanwhile func()) {
 	w.t.Helper()
-	tr, err := tracker.New(zombieTracker(), w.log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	tr, err := tracker.New(zombieTracker(), tracker.Deps{Log: w.log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

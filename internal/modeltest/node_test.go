@@ -53,12 +53,12 @@ func (w *world) start(r roles, clockSkew time.Duration) *node {
 	now := func() time.Time { return time.Now().Add(n.clockSkew) }
 	var err error
 	if r.ingest {
-		n.ingest, err = ingest.New(w.cfg.ingest, n.log, partitions, unregistered{}, quiet, ingest.WithClock(now))
+		n.ingest, err = ingest.New(w.cfg.ingest, ingest.Deps{Log: n.log, Partitions: partitions, Registerer: unregistered{}, Logger: quiet, Now: now})
 		w.noError(err)
 		n.run("ingest", n.ingest.Run)
 	}
 	if r.tracker {
-		t, err := tracker.New(w.cfg.tracker, &stubbornLog{n.log, n}, unregistered{}, quiet)
+		t, err := tracker.New(w.cfg.tracker, tracker.Deps{Log: &stubbornLog{n.log, n}, Registerer: unregistered{}, Logger: quiet})
 		w.noError(err)
 		n.run("tracker", t.Run)
 	}

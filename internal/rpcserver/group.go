@@ -46,13 +46,19 @@ func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.panics, m.refused, m.disconnected, m.cutReadings, m.reading, m.unread}
 }
 
+// Deps are what a group works with.
+type Deps struct {
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+}
+
 // NewGroup prepares a group and registers its metrics.
-func NewGroup(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Group, error) {
+func NewGroup(cfg Config, deps Deps) (*Group, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	g := &Group{
-		cfg: cfg, logger: logger,
+		cfg: cfg, logger: deps.Logger,
 		// 1 ms to 16 s: searches take tenths of a millisecond, streams are told
 		// apart from calls by their type.
 		calls: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
@@ -60,7 +66,7 @@ func NewGroup(cfg Config, reg prometheus.Registerer, logger *slog.Logger) (*Grou
 		metrics: newMetrics(),
 	}
 	for _, c := range append(g.metrics.all(), g.calls) {
-		if err := reg.Register(c); err != nil {
+		if err := deps.Registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the gRPC servers' metrics: %w", err)
 		}
 	}

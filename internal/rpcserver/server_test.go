@@ -85,7 +85,7 @@ func start(t *testing.T, f *fleet, drain time.Duration, change ...func(*rpcserve
 	}
 	r := &running{registry: prometheus.NewRegistry(), log: &logBuffer{}, ended: make(chan error, 1)}
 	r.ready.Store(true)
-	group, err := rpcserver.NewGroup(cfg, r.registry, slog.New(slog.NewTextHandler(r.log, nil)))
+	group, err := rpcserver.NewGroup(cfg, rpcserver.Deps{Registerer: r.registry, Logger: slog.New(slog.NewTextHandler(r.log, nil))})
 	require.NoError(t, err)
 	server := group.New(rpcserver.Role{
 		Name: "fleet", Ready: r.ready.Load, Large: []string{listVehicles},

@@ -41,7 +41,7 @@ func undisturbed(ctx context.Context, records []eventlog.Stored, epoch int64, fn
 			return fmt.Errorf("copy locations: %w", err)
 		}
 	}
-	t, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	t, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

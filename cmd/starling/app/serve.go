@@ -51,10 +51,10 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 
 // serverGroups prepares what the process's servers share.
 func (a *App) serverGroups() (err error) {
-	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, a.registry, a.logger.With("component", "rpcserver")); err != nil {
+	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, rpcserver.Deps{Registerer: a.registry, Logger: a.logger.With("component", "rpcserver")}); err != nil {
 		return err
 	}
-	a.http, err = httpserver.NewGroup(a.registry, a.logger.With("component", "httpserver"))
+	a.http, err = httpserver.NewGroup(httpserver.Deps{Registerer: a.registry, Logger: a.logger.With("component", "httpserver")})
 	return err
 }
 
@@ -100,7 +100,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		units = append(units, more...)
 	}
 	if a.has(Tracker) {
-		t, err := tracker.New(a.cfg.Tracker, log, a.registry, a.logger.With("component", "tracker"))
+		t, err := tracker.New(a.cfg.Tracker, tracker.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "tracker")})
 		if err != nil {
 			return nil, nil, fmt.Errorf("set up the tracker: %w", err)
 		}
@@ -163,7 +163,7 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: matcher: eta: %w", err)
 	}
-	f, err := fanout.New(a.cfg.Fanout, a.cfg.Matcher.Regions, estimator, a.registry, a.logger.With("component", "fanout"))
+	f, err := fanout.New(a.cfg.Fanout, fanout.Deps{Regions: a.cfg.Matcher.Regions, Estimator: estimator, Registerer: a.registry, Logger: a.logger.With("component", "fanout")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: %w", err)
 	}
@@ -181,7 +181,7 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 }
 
 func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, func() bool, error) {
-	s, err := ingest.New(a.cfg.Ingest, log, log.Partitions(), a.registry, a.logger.With("component", "ingest"))
+	s, err := ingest.New(a.cfg.Ingest, ingest.Deps{Log: log, Partitions: log.Partitions(), Registerer: a.registry, Logger: a.logger.With("component", "ingest")})
 	if err != nil {
 		return unit{}, nil, fmt.Errorf("set up ingest: %w", err)
 	}

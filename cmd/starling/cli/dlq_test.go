@@ -78,7 +78,7 @@ func (b *logBench) append(log *openLog, topic string, partition int32, key strin
 func (b *logBench) track() {
 	b.t.Helper()
 	b.open(func(log *openLog) {
-		t, err := tracker.New(b.cfg.Tracker, log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		t, err := tracker.New(b.cfg.Tracker, tracker.Deps{Log: log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(b.t, err)
 		ctx, cancel := context.WithCancel(b.t.Context())
 		ended := make(chan error, 1)

@@ -109,7 +109,7 @@ func (f serveFlags) openLog(ctx context.Context, reg prometheus.Registerer, logg
 // service makes the gRPC server and starts what runs beside it.
 func (f serveFlags) service(ctx context.Context, group *errgroup.Group, log eventlog.Log, reg *prometheus.Registry, logger *slog.Logger) (*grpc.Server, error) {
 	if f.kind == pipeline.StarlingIngest {
-		role, err := ingest.New(ingest.DefaultConfig(), log, log.Partitions(), reg, logger)
+		role, err := ingest.New(ingest.DefaultConfig(), ingest.Deps{Log: log, Partitions: log.Partitions(), Registerer: reg, Logger: logger})
 		if err != nil {
 			return nil, err
 		}

@@ -58,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.append(t, log, "v0", &starlingv1.Report{SessionId: 7, Sequence: 31, Fixes: []*starlingv1.Fix{{DeviceTimeMs: farAheadMS, Latitude: 52, Longitude: 13}}})
 	ctx, cancel := context.WithCancel(t.Context())
-	tr, err := tracker.New(tracker.DefaultConfig(), log, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- tr.Run(ctx) }()
