@@ -28,7 +28,12 @@ var mayImport = map[string][]string{
 	"ingest":           {"internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
-	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas"},
+	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas", "tracker/reserve"},
+	// Decides reservations.
+	"tracker/reserve": {"schemas"},
+	// The fold of a partition of rides, and what its owner decides.
+	"rides/life":  {"schemas"},
+	"rides/owner": {"rides/life", "schemas"},
 	// Answers from matchers of regions, whose pages and ranking it shares.
 	"fanout":              {"matcher", "internal/geo", "internal/rpcstatus", "schemas"},
 	"fanout/region":       {"internal/geo", "internal/h3"},
@@ -69,7 +74,7 @@ var mayImport = map[string][]string{
 
 // Pure components may not import a disk's or a network's world, nor call a clock.
 var (
-	pure          = []string{"gpsfilter", "internal/geo", "internal/h3", "tracker/step"}
+	pure          = []string{"gpsfilter", "internal/geo", "internal/h3", "tracker/step", "tracker/reserve", "rides/life", "rides/owner"}
 	impureImports = []string{"os", "io/fs", "net", "log", "runtime", "syscall", "math/rand", "google.golang.org", "github.com/prometheus", "github.com/twmb"}
 	clockCalls    = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
 )
@@ -90,7 +95,7 @@ func TestImportsPointDownward(t *testing.T) {
 // them stand in internal too.
 var layers = [][]string{
 	{"schemas", "gpsfilter", "client", "internal", "fanout/region"},
-	{"ingest", "tracker", "matcher", "fanout"},
+	{"ingest", "tracker", "matcher", "fanout", "rides"},
 	{"cmd/starling"},
 	{"loadtest"},
 }
@@ -303,7 +308,7 @@ func within(path, prefix string) bool {
 func TestTopFolder(t *testing.T) {
 	want := map[string]bool{
 		"client": true, "cmd": true, "docs": true, "fanout": true, "gpsfilter": true, "ingest": true, "internal": true,
-		"loadtest": true, "matcher": true, "schemas": true, "tools": true, "tracker": true,
+		"loadtest": true, "matcher": true, "rides": true, "schemas": true, "tools": true, "tracker": true,
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))
 	require.NoError(t, err)
