@@ -98,6 +98,10 @@ drill: build ## random kills under load, and a check of the account (docs/drills
 recovery: build ## how soon a killed fleet of 100,000 is served again
 	$(GO) run ./loadtest/cmd/bench recovery -starling $(BIN)/starling $(RECOVERY_FLAGS)
 
+.PHONY: soak
+soak: build ## memory and disk over 20 minutes at half of saturation and 20 of a silent fleet (SOAK_FLAGS="-duration 5m" for less)
+	$(GO) run ./loadtest/cmd/bench soak -starling $(BIN)/starling $(SOAK_FLAGS)
+
 .PHONY: drill-corruption
 drill-corruption: ## damage the log of a killed process in every way, and take its file descriptors (make test runs a short form)
 	STARLING_LONG=1 $(GO) test -count=1 -timeout 60m ./internal/locallog/... -run 'Damage|Missing|Older|PowerCut|Repair|Check'

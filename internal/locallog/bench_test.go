@@ -22,7 +22,7 @@ func benchLog(b *testing.B, change func(*Config)) *Log {
 	b.Helper()
 	cfg := DefaultConfig()
 	cfg.Directory = b.TempDir()
-	cfg.LowWaterFreeBytes = 64 << 20
+	cfg.LowWaterFreeBytes, cfg.LowWaterPercent = 64<<20, 0
 	if change != nil {
 		change(&cfg)
 	}

@@ -3,6 +3,8 @@ package locallog
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -23,7 +25,10 @@ type Config struct {
 	BlockCacheBytes    int64         `koanf:"block_cache_bytes" help:"Bytes of the cache for blocks read from disk."`
 	StateMemtableBytes int64         `koanf:"state_memtable_bytes" help:"Bytes of checkpoints that are gathered in memory before they are written out as a table."`
 	RetentionInterval  time.Duration `koanf:"retention_interval" help:"Time between two looks for records older than their topic's retention."`
-	LowWaterFreeBytes  int64         `koanf:"low_water_free_bytes" help:"Free bytes on the disk below which fixes are refused; consequences of what was taken are refused below half of it."`
+	Retention          []string      `koanf:"retention" help:"How long records of a topic are kept, as topic=duration, in place of the topic's own (locations and tracks 168h, dead-letters 672h); 0 keeps them for ever."`
+	RetentionBytes     []string      `koanf:"retention_bytes" help:"About how many bytes of a topic are kept, as topic=bytes, beside the time; whole segments of all topics are freed, so set it for locations and tracks alike."`
+	LowWaterFreeBytes  int64         `koanf:"low_water_free_bytes" help:"Least low-water mark: free bytes on the disk below which fixes are refused; consequences of what was taken are refused below half of it. 0 with low_water_percent 0 refuses nothing."`
+	LowWaterPercent    float64       `koanf:"low_water_percent" help:"Share of the disk, in percent, that the low-water mark is where that is more than low_water_free_bytes, up to 16 GiB."`
 	SpaceInterval      time.Duration `koanf:"space_interval" help:"Time between two looks at the free space of the disk."`
 	HandoverTimeout    time.Duration `koanf:"handover_timeout" help:"Time that an owner may take to hand a partition over before it loses it."`
 }
@@ -43,7 +48,8 @@ func DefaultConfig() Config {
 		BlockCacheBytes:    32 << 20,
 		StateMemtableBytes: 64 << 20,
 		RetentionInterval:  time.Minute,
-		LowWaterFreeBytes:  1 << 30,
+		LowWaterFreeBytes:  256 << 20,
+		LowWaterPercent:    5,
 		SpaceInterval:      500 * time.Millisecond,
 		HandoverTimeout:    30 * time.Second,
 	}
@@ -71,8 +77,59 @@ func (c Config) Validate() error {
 	check(c.BlockCacheBytes >= 1<<20, "block_cache_bytes: %d is less than 1 MiB", c.BlockCacheBytes)
 	check(c.StateMemtableBytes >= 1<<20 && c.StateMemtableBytes <= 1<<30, "state_memtable_bytes: %d is not between 1 MiB and 1 GiB", c.StateMemtableBytes)
 	check(c.RetentionInterval > 0, "retention_interval: %v is not positive", c.RetentionInterval)
+	_, err := c.limits()
+	check(err == nil, "%w", err)
+	check(c.LowWaterPercent >= 0 && c.LowWaterPercent <= 50, "low_water_percent: %v is not between 0 and 50", c.LowWaterPercent)
 	check(c.LowWaterFreeBytes >= 0, "low_water_free_bytes: %d is negative", c.LowWaterFreeBytes)
 	check(c.SpaceInterval > 0, "space_interval: %v is not positive", c.SpaceInterval)
 	check(c.HandoverTimeout > 0, "handover_timeout: %v is not positive", c.HandoverTimeout)
 	return errors.Join(faults...)
+}
+
+// keep is what is set for a topic's retention.
+type keep struct {
+	time  *time.Duration // nil means the topic's own
+	bytes int64          // zero means no such limit
+}
+
+// limits parses retention and retention_bytes; all faults are named at once.
+func (c *Config) limits() (map[string]keep, error) {
+	var faults []error
+	kept := map[string]keep{}
+	each := func(setting string, entries []string, take func(k *keep, value string) error) {
+		for _, entry := range entries {
+			name, value, _ := strings.Cut(entry, "=")
+			topic, ok := topics.ByName(name)
+			switch {
+			case !ok:
+				faults = append(faults, fmt.Errorf("%s: %q does not begin with a topic and =", setting, entry))
+				continue
+			case topic.Compacted:
+				faults = append(faults, fmt.Errorf("%s: %q: of %s the newest record of every key is kept", setting, entry, name))
+				continue
+			}
+			k := kept[name]
+			if err := take(&k, value); err != nil {
+				faults = append(faults, fmt.Errorf("%s: %q: %w", setting, entry, err))
+			}
+			kept[name] = k
+		}
+	}
+	each("retention", c.Retention, func(k *keep, value string) error {
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 0 || d > 0 && d < time.Minute {
+			return errors.New("must be a duration of at least 1m, such as 72h, or 0")
+		}
+		k.time = &d
+		return nil
+	})
+	each("retention_bytes", c.RetentionBytes, func(k *keep, value string) error {
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < c.SegmentBytes {
+			return fmt.Errorf("must be a number of bytes of at least segment_bytes, which is %d", c.SegmentBytes)
+		}
+		k.bytes = n
+		return nil
+	})
+	return kept, errors.Join(faults...)
 }

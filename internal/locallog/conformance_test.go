@@ -29,7 +29,7 @@ func testConfig() Config {
 	c.SegmentBytes = 64 << 10
 	c.StateMemtableBytes = 1 << 20
 	c.BlockCacheBytes = 1 << 20
-	c.LowWaterFreeBytes = 1 << 20
+	c.LowWaterFreeBytes, c.LowWaterPercent = 1<<20, 0
 	c.HandoverTimeout = 10 * time.Second
 	c.RetentionInterval = time.Hour
 	return c

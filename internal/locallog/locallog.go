@@ -127,6 +127,7 @@ type topic struct {
 	id         uint16
 	index      int // of its first partition among all partitions
 	partitions []partition
+	keepBytes  int64       // about so many are kept; zero means no such limit
 	refuse     atomic.Bool // the disk is too full for this topic
 }
 

@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -115,4 +117,13 @@ func TestTopicsMayBeAddedAndDropped(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(1000), bounds[1].End)
 	require.Equal(t, []string{"a track"}, readValues(t, l, topics.Tracks, 1))
+}
+
+// The stores' format is raised on purpose only: no older Pebble opens what was raised.
+func TestStoreFormatIsPinned(t *testing.T) {
+	require.EqualValues(t, 24, layout.StoreFormat)
+	require.LessOrEqual(t, layout.StoreFormat, pebble.FormatNewest)
+	l := openTest(t, testConfig(), vfs.NewMem())
+	require.Equal(t, layout.StoreFormat, l.records.FormatMajorVersion())
+	require.Equal(t, layout.StoreFormat, l.state.FormatMajorVersion())
 }

@@ -62,6 +62,7 @@ func (l *Log) recover(decls []topics.Topic) error {
 		l.logger.Warn("the newest stamp in the log is ahead of the wall clock: stamps go on from there", "ahead_by", -l.clock.skew())
 	}
 	l.checkSpace()
+	l.announceSpace()
 	return nil
 }
 
@@ -312,9 +313,14 @@ func (l *Log) buildTopics(decls []topics.Topic, f ends.Facts) {
 		}
 		l.ordered[id-1] = t
 	}
+	kept, _ := l.cfg.limits() // Validate has seen them
 	for _, d := range decls {
 		t := l.ordered[f.TopicIDs[d.Name]-1]
 		t.decl = d
+		t.keepBytes = kept[d.Name].bytes
+		if age := kept[d.Name].time; age != nil {
+			t.decl.Retention = *age
+		}
 		l.topics[d.Name] = t
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -29,20 +30,27 @@ func (l *Log) retain() {
 	}
 }
 
-// retainOnce deletes the records that are older than their topic's retention,
-// in whole segments, and never what an owners' group has yet to read. Age is
+// retainOnce deletes the records that are older than their topic's retention, or
+// beyond its bytes, in whole segments, and never what an owners' group has yet to read. Age is
 // counted back from the log's own newest stamp, and not by one that has only just
 // jumped there by more than jump, or two segments' age (see settledMS).
 func (l *Log) retainOnce(jump time.Duration) error {
 	nowMS := l.settledMS(max(jump, 2*l.cfg.SegmentAge))
 	for _, t := range l.ordered {
-		if t.decl.Retention <= 0 || t.decl.Compacted {
+		if t.decl.Compacted || t.decl.Retention <= 0 && t.keepBytes == 0 {
 			continue
 		}
-		cutoff := nowMS - t.decl.Retention.Milliseconds()
+		cutoff := int64(math.MinInt64)
+		if t.decl.Retention > 0 {
+			cutoff = nowMS - t.decl.Retention.Milliseconds()
+		}
+		over, err := l.beyondBytes(t)
+		if err != nil {
+			return err
+		}
 		for i := range t.partitions {
 			p := &t.partitions[i]
-			before := l.segments.expired(t.index+i, cutoff)
+			before := max(l.segments.expired(t.index+i, cutoff), over.start(t.index+i))
 			for _, resume := range l.resumes(t.decl.Name, int32(i)) {
 				before = min(before, resume)
 			}
@@ -161,4 +169,35 @@ func (l *Log) excise(start, end []byte) error {
 		return fmt.Errorf("delete old records: %w", err)
 	}
 	return nil
+}
+
+// start is where a partition's records begin in the segment; 0 of none.
+func (s *segment) start(index int) int64 {
+	if s == nil {
+		return 0
+	}
+	return s.Starts[index].Next
+}
+
+// beyondBytes returns the oldest segment whose records of a topic are kept by the
+// topic's limit of bytes, or nil if all are. The segment that is being written
+// always is. Sizes are of tables on disk: what is still in memory does not count.
+func (l *Log) beyondBytes(t *topic) (*segment, error) {
+	if t.keepBytes == 0 {
+		return nil, nil
+	}
+	l.segments.RLock()
+	all := l.segments.all
+	l.segments.RUnlock()
+	var sum int64
+	for i := len(all) - 1; i >= 0; i-- {
+		used, err := l.records.EstimateDiskUsage(layout.PartitionKey(all[i].Number, t.id, 0), layout.PartitionKey(all[i].Number, t.id+1, 0))
+		if err != nil {
+			return nil, fmt.Errorf("size of %s in segment %d: %w", t.decl.Name, all[i].Number, err)
+		}
+		if sum += int64(used); sum > t.keepBytes && i+1 < len(all) {
+			return &all[i+1], nil
+		}
+	}
+	return nil, nil
 }

@@ -2,6 +2,7 @@ package locallog
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -182,4 +183,60 @@ func TestAppendTimeDoesNotStepBack(t *testing.T) {
 		}
 	}
 	require.Equal(t, []int64{start, start, start, start + 2*time.Hour.Milliseconds()}, times, "from the newest stamp it goes on at the monotonic clock's pace")
+}
+
+// A topic's limit of bytes takes whole segments, oldest first, and never what an
+// owner has yet to read or what is being written.
+func TestRetentionByBytes(t *testing.T) {
+	clock, cfg := newClock(), testConfig()
+	cfg.SegmentBytes, cfg.SegmentAge, cfg.MaxGroupBytes, cfg.TailCacheBytes = 64<<10, 1000*time.Hour, 64<<10, 0
+	cfg.RetentionBytes = []string{topics.Locations + "=300000", topics.Tracks + "=65536"}
+	cfg.Retention = []string{topics.Tracks + "=0", topics.DeadLetters + "=1h"}
+	l := openClocked(t, cfg, vfs.NewMem(), clock)
+	value := strings.Repeat("x", 1000)
+	const records = 1500 // 1.5 MB of each
+	for range records / 10 {
+		values := make([]string, 10)
+		for i := range values {
+			values[i] = value
+		}
+		appendValues(t, l, topics.Locations, 0, values...)
+		appendValues(t, l, topics.Tracks, 0, values...)
+		appendValues(t, l, topics.DeadLetters, 0, "d")
+	}
+	require.NoError(t, l.records.Flush())
+	checkpointAt(t, l, map[int32]int64{0: 400})
+	require.NoError(t, retainAt(l, clock))
+	require.LessOrEqual(t, firsts(t, l, topics.Locations)[0], int64(400), "the owner has read no further")
+	require.Greater(t, firsts(t, l, topics.Locations)[0], int64(300))
+
+	checkpointAt(t, l, map[int32]int64{0: records})
+	require.NoError(t, retainAt(l, clock))
+	kept := records - firsts(t, l, topics.Locations)[0]
+	require.Greater(t, kept, int64(100))
+	require.Less(t, kept, int64(300+65+1))
+	kept = records - firsts(t, l, topics.Tracks)[0]
+	require.Greater(t, kept, int64(0))
+	require.Less(t, kept, int64(66+65+1))
+	require.Zero(t, firsts(t, l, topics.DeadLetters)[0], "it has no such limit")
+	require.Len(t, readValues(t, l, topics.Tracks, 0), int(kept))
+
+	// The set times count in place of the topics' own.
+	clock.advance(300 * 24 * time.Hour)
+	require.NoError(t, retainAt(l, clock))
+	require.Equal(t, int64(records)-kept, firsts(t, l, topics.Tracks)[0], "kept for ever")
+	require.Greater(t, firsts(t, l, topics.DeadLetters)[0], int64(100))
+}
+
+func TestRetentionSettingsNameTheirFaults(t *testing.T) {
+	cfg := testConfig()
+	cfg.Retention = []string{"nosuch=1h", "tracks=soon", "tracker-state=1h", "locations=1s", "tracks"}
+	cfg.RetentionBytes = []string{"locations=1", "tracks=many"}
+	err := cfg.Validate()
+	for _, fault := range []string{
+		`retention: "nosuch=1h" does not begin with a topic`, `retention: "tracks=soon": must be a duration`, `retention: "tracker-state=1h": of tracker-state the newest`,
+		`retention: "locations=1s": must be a duration of at least 1m`, `retention: "tracks": must be`, `retention_bytes: "locations=1": must be a number of bytes of at least`, `retention_bytes: "tracks=many"`,
+	} {
+		require.ErrorContains(t, err, fault)
+	}
 }

@@ -1,6 +1,9 @@
 package locallog
 
 import (
+	"cmp"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,11 +19,12 @@ import (
 // log takes as much away.
 type smallDisk struct {
 	vfs.FS
-	free atomic.Int64
+	free  atomic.Int64
+	total uint64 // 0 means a tebibyte
 }
 
 func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
-	return vfs.DiskUsage{AvailBytes: uint64(max(d.free.Load(), 0)), TotalBytes: 1 << 40}, nil
+	return vfs.DiskUsage{AvailBytes: uint64(max(d.free.Load(), 0)), TotalBytes: cmp.Or(d.total, 1<<40)}, nil
 }
 
 // TestNearlyFullDisk refuses fixes first, then all appends, keeps what it has,
@@ -88,5 +92,38 @@ func TestManyAppendsDoNotOutrunTheLook(t *testing.T) {
 	require.ErrorIs(t, refused, eventlog.ErrFull)
 	for range taken {
 		require.NoError(t, e.next(t).err)
+	}
+}
+
+// The low-water mark is a share of the disk, within bounds.
+func TestLowWaterFollowsTheDisk(t *testing.T) {
+	cfg := DefaultConfig()
+	for _, disk := range []struct {
+		total uint64
+		low   int64
+	}{
+		{1 << 30, 256 << 20},
+		{100_000_000_000, 5_000_000_000},
+		{1 << 50, 16 << 30},
+	} {
+		require.Equal(t, disk.low, cfg.lowWater(disk.total), "disk of %d bytes", disk.total)
+	}
+	cfg.LowWaterPercent, cfg.LowWaterFreeBytes = 0, 7
+	require.Equal(t, int64(7), cfg.lowWater(1<<50))
+}
+
+// A disk that is too small for what is set is named when the log is opened.
+func TestADiskThatIsTooSmallIsSaid(t *testing.T) {
+	for total, want := range map[uint64]string{
+		5 << 20: `level=ERROR msg="the disk is too small for the log: fixes will soon be refused" total_bytes=5242880`,
+		1 << 40: `level=INFO msg="the log's disk" total_bytes=1099511627776`,
+	} {
+		var out strings.Builder
+		disk := &smallDisk{FS: vfs.NewMem(), total: total}
+		disk.free.Store(90 << 20)
+		l, err := open(testConfig(), topics.All(), newRegistry(), slog.New(slog.NewTextHandler(&out, nil)), environment{fs: disk, now: time.Now})
+		require.NoError(t, err)
+		require.NoError(t, l.Close())
+		require.Contains(t, out.String(), want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/starling-fleet/starling/internal/locallog/ends"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/internal/throttle"
 )
 
@@ -32,7 +33,7 @@ func (l *Log) openFiles(store string) int {
 // goroutine is left behind.
 func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 	opts.FS = l.wire
-	opts.FormatMajorVersion = pebble.FormatNewest
+	opts.FormatMajorVersion = layout.StoreFormat
 	opts.MaxOpenFiles = l.openFiles(name)
 	report := &throttle.Throttle{Interval: reportInterval}
 	opts.Logger = storeLogger{l, l.logger.With("store", name), &throttle.Throttle{Interval: reportInterval}}

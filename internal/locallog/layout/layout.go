@@ -10,10 +10,16 @@ import (
 	"math"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/locallog/ends"
 )
+
+// StoreFormat is the format of both Pebble stores. It is pinned: raising it is a
+// decision, since no older version of Pebble opens a store that was raised, and
+// docs/log.md says how to make it. A newer Pebble opens older formats.
+const StoreFormat = pebble.FormatValueSeparation
 
 // A chunk is a run of records of one partition that were committed together:
 // one key of the record store. Its value is

@@ -166,7 +166,7 @@ func (d *directory) store(store ends.Store) *pebble.DB {
 
 func (d *directory) options(o *pebble.Options) *pebble.Options {
 	o.FS = d.fs
-	o.FormatMajorVersion = pebble.FormatNewest
+	o.FormatMajorVersion = layout.StoreFormat
 	o.Logger = quiet{d.logger}
 	o.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}} // the read says it
 	return o

@@ -33,7 +33,7 @@ func config(dir string) locallog.Config {
 	c.SegmentBytes = 64 << 10
 	c.MaxGroupBytes = 64 << 10
 	c.StateMemtableBytes = 1 << 20
-	c.LowWaterFreeBytes = 1 << 20
+	c.LowWaterFreeBytes, c.LowWaterPercent = 1<<20, 0
 	return c
 }
 

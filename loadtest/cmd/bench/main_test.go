@@ -32,6 +32,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		{[]string{"generate", "-streams", "0"}, "streams"},
 		{[]string{"overload", "-factor", "0"}, "factor"},
 		{[]string{"drill", "-log", "paper"}, "paper"},
+		{[]string{"soak", "-band", "0"}, "band"},
 		{[]string{"recovery", "-what", "nothing"}, "nothing"},
 		{[]string{"recovery", "-log", "paper"}, "paper"},
 		{[]string{serveName, "-kind", "nothing", "-dir", t.TempDir()}, "nothing"},
