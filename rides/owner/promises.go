@@ -55,27 +55,35 @@ func (o *Owner) Searching() []*life.Ride {
 
 // ReadTrack takes the next record of a partition of `tracks`. Every partition is
 // read, in order, from far enough back that each vehicle that is held was
-// published since.
+// published since. Advance and See are its parts, for a reader that serves
+// several owners and knows what concerns which.
 func (o *Owner) ReadTrack(n int32, t *wire.Track) {
-	p := &o.partitions[n]
-	if t.Epoch != o.epoch || p.read && t.SourceOffset <= p.source {
+	if t.Epoch != o.epoch || o.partitions[n].read && t.SourceOffset <= o.partitions[n].source {
 		return // of an epoch that is over, or a repetition
 	}
-	if !p.read {
-		p.read, p.sinceMS = true, t.ClockMS
-	}
-	p.source, p.streamMS = t.SourceOffset, t.ClockMS
 	if t.HasLive {
-		o.see(&t.Live, t)
+		o.See(t.SourceOffset, &t.Live)
 	}
 	for i := range t.Dues {
 		if t.Dues[i].HasLive {
-			o.see(&t.Dues[i].Live, t)
+			o.See(t.SourceOffset, &t.Dues[i].Live)
 		}
 		if t.Dues[i].Forgotten {
 			delete(o.vehicles, t.Dues[i].VehicleID)
 		}
 	}
+	o.Advance(n, t.SourceOffset, t.ClockMS)
+}
+
+// Advance takes how far a partition of `tracks` was read in this epoch: the
+// source offset and stream time of the last record, whose views were passed to
+// See before.
+func (o *Owner) Advance(n int32, source, streamMS int64) {
+	p := &o.partitions[n]
+	if !p.read {
+		p.read, p.sinceMS = true, streamMS
+	}
+	p.source, p.streamMS = source, streamMS
 	if !o.leading {
 		return
 	}
@@ -84,9 +92,10 @@ func (o *Owner) ReadTrack(n int32, t *wire.Track) {
 	}
 }
 
-// see keeps what concerns this partition of rides: vehicles that are held by its
-// rides, or that its rides are bound to or ask for.
-func (o *Owner) see(v *wire.View, t *wire.Track) {
+// See takes a vehicle as the record of a source offset published it. What
+// concerns this partition of rides are vehicles that are held by its rides, that
+// were and are no more, and that its rides are bound to or ask for.
+func (o *Owner) See(source int64, v *wire.View) {
 	_, bound := o.bound[v.VehicleID]
 	_, asked := o.asked[v.VehicleID]
 	if !bound && !asked && (v.Reservation == nil || !o.cfg.OwnsRide(v.Reservation.Ride)) {
@@ -95,7 +104,7 @@ func (o *Owner) see(v *wire.View, t *wire.Track) {
 		return
 	}
 	o.vehicles[v.VehicleID] = seen{
-		epoch: t.Epoch, source: t.SourceOffset, reservation: v.Reservation, seenMS: v.SeenTimeMS, availability: v.Availability,
+		epoch: o.epoch, source: source, reservation: v.Reservation, seenMS: v.SeenTimeMS, availability: v.Availability,
 	}
 	if o.leading {
 		o.examine(v.VehicleID)
