@@ -26,7 +26,7 @@ func checkReport(r *starlingv1.Report) error {
 }
 
 // ValidVehicleID reports whether a server takes id as a vehicle's id: 1 to 64
-// of the characters A-Z a-z 0-9 - _ . ~
+// of the characters A-Z a-z 0-9 - _ . ~, but neither . nor ..
 func ValidVehicleID(id string) bool { return limits.ValidVehicleID(id) }
 
 func shorten(s string) string {

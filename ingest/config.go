@@ -77,6 +77,9 @@ func DefaultConfig() Config {
 const maxFixesEver = limits.MaxFixesPerReport
 
 // Validate returns all faults, each naming its field and rule.
+// MaxRequestBytes is the largest message that the server reads.
+func (c Config) MaxRequestBytes() int { return 2 * c.Limits.MaxMessageBytes }
+
 func (c Config) Validate() error {
 	var faults []error
 	need := func(ok bool, field string, value any, rule string) {

@@ -123,12 +123,11 @@ const (
 
 // ServerOptions are the options that a gRPC server with this service needs.
 func (s *Server) ServerOptions() []grpc.ServerOption {
-	l := s.cfg.Limits
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.Codec()),
 		// Up to twice the bound a message is read and refused with a reason;
 		// beyond that gRPC itself ends the stream.
-		grpc.MaxRecvMsgSize(2 * l.MaxMessageBytes),
+		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes()),
 		grpc.StaticStreamWindowSize(WindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.ReadBufferSize(16 << 10),

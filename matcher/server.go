@@ -9,23 +9,23 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// maxRequestBytes bounds a request: the largest that follows the rules has
+// MaxRequestBytes bounds a request: the largest that follows the rules has
 // 10,000 cells of 15 characters, and labels.
-const maxRequestBytes = 256 << 10
+const MaxRequestBytes = 256 << 10
 
 // WindowBytes is the window of a stream.
-const WindowBytes = maxRequestBytes
+const WindowBytes = MaxRequestBytes
 
 // ServerOptions are the options of the gRPC server that serves the fleet.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxRecvMsgSize(MaxRequestBytes),
 		grpc.ForceServerCodecV2(wire.Codec()),
 		// Requests are small: windows of a fixed size that one fits into spare the
 		// connection the pings that would measure how large they should be, one
 		// or more for every call.
 		grpc.StaticStreamWindowSize(WindowBytes),
-		grpc.StaticConnWindowSize(maxRequestBytes),
+		grpc.StaticConnWindowSize(MaxRequestBytes),
 		// A goroutine that is used again has the stack that a search needs; a new
 		// one grows it step by step. Watch calls that keep a worker for
 		// themselves only take that away: gRPC then starts goroutines as ever.

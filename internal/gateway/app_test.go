@@ -35,7 +35,7 @@ func (p *process) report(id string, sequence int, lat, lon float64) {
 	p.t.Helper()
 	a := p.do("/v1/reports:send", report(id, sequence, lat, lon))
 	require.Equal(p.t, http.StatusOK, a.status, "%s", a.body)
-	require.Equal(p.t, map[string]any{"acknowledgedSequence": fmt.Sprint(sequence)}, a.object(p.t), "64-bit numbers are strings")
+	require.Equal(p.t, map[string]any{"acknowledgedSequence": fmt.Sprint(sequence), "refusals": []any{}}, a.object(p.t), "64-bit numbers are strings")
 	require.Eventually(p.t, func() bool {
 		v := p.do("/v1/vehicles/"+id, "")
 		return v.status == http.StatusOK && at(p.t, v.object(p.t), "fixCounts", "accepted") == fmt.Sprint(sequence)
@@ -72,7 +72,7 @@ func TestEveryMethodAsJSON(t *testing.T) {
 			require.InDelta(t, 1112, at(t, v, "results", 0, "distanceM"), 1)
 			require.Equal(t, "vehicles/van-1", at(t, v, "results", 1, "vehicle", "name"))
 		}
-		require.Empty(t, p.do("/v1/vehicles:searchNearest?place.latitude=48.31&place.longitude=16.37&filter.types=bus", "").object(t))
+		require.Equal(t, map[string]any{"results": []any{}, "stalePartitions": []any{}}, p.do("/v1/vehicles:searchNearest?place.latitude=48.31&place.longitude=16.37&filter.types=bus", "").object(t))
 	})
 	t.Run("SearchArea", func(t *testing.T) {
 		v := p.do("/v1/vehicles:searchArea", `{"area": {"polygon": {"vertices": [
@@ -235,7 +235,13 @@ func TestErrorsAndTheirHTTPStatus(t *testing.T) {
 		{"oversize", "/v1/vehicles:searchNearest", `{"place": {}` + strings.Repeat(" ", 2048) + "}", nil, 413, codes.InvalidArgument, "BODY_TOO_LARGE"},
 		{"oversize of unknown length", "/v1/vehicles:searchNearest", strings.Repeat(" ", 2049), func(r *http.Request) { r.ContentLength = -1 }, 413, codes.InvalidArgument, "BODY_TOO_LARGE"},
 		{"body of a GET", "/v1/vehicles", "{}", method("GET"), 400, codes.InvalidArgument, "INVALID_REQUEST"},
-		{"timeout that is none", "/v1/vehicles", "", with("Grpc-Timeout", "soon"), 400, codes.InvalidArgument, ""},
+		{"timeout that is none", "/v1/vehicles", "", with("Grpc-Timeout", "soon"), 400, codes.InvalidArgument, "INVALID_REQUEST"},
+		{"timeout of nothing", "/v1/vehicles", "", with("Grpc-Timeout", "0S"), 400, codes.InvalidArgument, "INVALID_REQUEST"},
+		{"negative timeout", "/v1/vehicles", "", with("Grpc-Timeout", "-5S"), 400, codes.InvalidArgument, "INVALID_REQUEST"},
+		{"timeout that is over", "/v1/vehicles/a", "", with("Grpc-Timeout", "1n"), 504, codes.DeadlineExceeded, "CALL_TIMEOUT"},
+		{"PUT with a body", "/v1/vehicles", "{}", method("PUT"), 405, codes.Unimplemented, "METHOD_NOT_ALLOWED"},
+		{"POST to the document", "/openapi.json", "{}", nil, 405, codes.Unimplemented, "METHOD_NOT_ALLOWED"},
+		{"a vehicle that clients can't name", "/v1/vehicles/%2e%2e", "", nil, 400, codes.InvalidArgument, "INVALID_REQUEST"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			change := []func(*http.Request){}
@@ -246,14 +252,12 @@ func TestErrorsAndTheirHTTPStatus(t *testing.T) {
 			require.Equal(t, c.status, a.status, "%s", a.body)
 			st := status.FromProto(statusOf(t, a.body))
 			require.Equal(t, c.code, st.Code())
-			if c.reason != "" {
-				info, ok := st.Details()[0].(*errdetails.ErrorInfo)
-				require.True(t, ok)
-				require.Equal(t, c.reason, info.Reason)
-			}
+			require.NotEmpty(t, st.Details())
+			info, ok := st.Details()[0].(*errdetails.ErrorInfo)
+			require.True(t, ok)
+			require.Equal(t, c.reason, info.Reason)
 		})
 	}
-	require.Equal(t, "POST", p.do("/v1/reports:send", "").header.Get("Allow"))
 }
 
 // A watch that is under way when the process stops is answered why, in its own form.

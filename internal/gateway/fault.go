@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,11 @@ const (
 	reasonTooMany          = "TOO_MANY_REQUESTS"
 	reasonNoSuchPath       = "NO_SUCH_PATH"
 	reasonMethodNotAllowed = "METHOD_NOT_ALLOWED"
+	reasonCallTimeout      = "CALL_TIMEOUT"
+	reasonCanceled         = "CANCELED"
+	reasonUnavailable      = "UNAVAILABLE"
+	reasonNotServed        = "NOT_SERVED"
+	reasonOther            = "UNKNOWN"
 )
 
 // maxRuleBytes bounds what an error repeats of a request.
@@ -114,7 +120,7 @@ func handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w 
 	if errors.As(err, &withStatus) {
 		err = withStatus.Err
 	}
-	st := status.Convert(err)
+	st := withReason(status.Convert(err))
 	if f := faultOf(r); f != nil {
 		st = f.status()
 	}
@@ -125,27 +131,63 @@ func handleError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w 
 	writeStatus(w, httpStatus, st)
 }
 
-// handleRouting answers a request that no method has.
-func handleRouting(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
-	switch httpStatus {
-	case http.StatusNotFound:
-		writeStatus(w, httpStatus, newStatus(codes.NotFound, reasonNoSuchPath,
-			fmt.Sprintf("there is no %s here; /openapi.json lists the paths", strconv.Quote(short(r.URL.Path)))))
-	case http.StatusMethodNotAllowed:
-		// A path has GET or POST or both, and this request's is not among them.
-		allow := "GET, POST"
-		switch r.Method {
-		case http.MethodGet:
-			allow = "POST"
-		case http.MethodPost:
-			allow = "GET"
-		}
-		w.Header().Set("Allow", allow)
-		writeStatus(w, httpStatus, newStatus(codes.Unimplemented, reasonMethodNotAllowed,
-			fmt.Sprintf("%s is not among the methods of %s", r.Method, strconv.Quote(short(r.URL.Path)))))
-	default:
-		writeStatus(w, httpStatus, newStatus(codes.InvalidArgument, reasonInvalidRequest, "the path is not well formed"))
+// streamError is the last line of a watch that failed.
+func streamError(_ context.Context, err error) *status.Status { return withReason(status.Convert(err)) }
+
+// withReason gives an error that gRPC itself has made the typed detail that every
+// other error has.
+func withReason(st *status.Status) *status.Status {
+	if len(st.Proto().GetDetails()) > 0 {
+		return st
 	}
+	reason := reasonOther
+	switch st.Code() {
+	case codes.DeadlineExceeded:
+		reason = reasonCallTimeout
+	case codes.Canceled:
+		reason = reasonCanceled
+	case codes.Unavailable:
+		reason = reasonUnavailable
+	case codes.Unimplemented:
+		reason = reasonNotServed
+	default:
+	}
+	return newStatus(st.Code(), reason, st.Message())
+}
+
+// handleRouting answers a request that no method has, although route has let it
+// pass: its path is not well formed.
+func handleRouting(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+	if httpStatus == http.StatusNotFound {
+		writeStatus(w, httpStatus, noSuchPath(r.URL.Path))
+		return
+	}
+	writeStatus(w, http.StatusBadRequest, newStatus(codes.InvalidArgument, reasonInvalidRequest, "the path is not well formed"))
+}
+
+func noSuchPath(path string) *status.Status {
+	return newStatus(codes.NotFound, reasonNoSuchPath, fmt.Sprintf("there is no %s here; %s lists the paths", strconv.Quote(short(path)), documentPath))
+}
+
+func methodNotAllowed(r *http.Request) *status.Status {
+	return newStatus(codes.Unimplemented, reasonMethodNotAllowed,
+		fmt.Sprintf("%s is not among the methods of %s", short(r.Method), strconv.Quote(short(r.URL.Path))))
+}
+
+// tooLarge answers a request that is larger than its service takes.
+func tooLarge(message string) *status.Status {
+	return newStatus(codes.InvalidArgument, reasonTooLarge, message)
+}
+
+// grpcTimeout is the form of the header Grpc-Timeout.
+var grpcTimeout = regexp.MustCompile(`^0*[1-9][0-9]{0,7}[HMSmun]$`)
+
+// wrongTimeout returns what is wrong with the time that a client gives its call.
+func wrongTimeout(h http.Header) *fault {
+	if values := h.Values("Grpc-Timeout"); len(values) > 0 && !grpcTimeout.MatchString(values[0]) {
+		return &fault{"Grpc-Timeout", fmt.Sprintf("is %q, must be a whole number above 0 of at most 8 digits and a unit: H, M, S, m (milliseconds), u or n", short(values[0]))}
+	}
+	return nil
 }
 
 // tooMany asks the client to come back.

@@ -29,11 +29,16 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
+// minGzipBytes is the smallest answer that is compressed: below it, the headers
+// are most of what is sent.
+const minGzipBytes = 256
+
 // Gateway answers JSON over HTTP. Build it with New, add the services, then Serve.
 type Gateway struct {
 	cfg     Config
 	mux     *runtime.ServeMux
 	known   queries
+	routes  routes
 	metrics *metrics
 	logger  *slog.Logger
 	pipes   []*pipe
@@ -59,11 +64,13 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	known := queries{}
 	drop := func(string) (string, bool) { return "", false }
+	json := newJSON()
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &strictJSON{}),
-		runtime.WithMarshalerOption(typeSSE, &events{}),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &json),
+		runtime.WithMarshalerOption(typeSSE, &events{json}),
 		runtime.WithMiddlewares(known.check),
 		runtime.WithErrorHandler(handleError),
+		runtime.WithStreamErrorHandler(streamError),
 		runtime.WithRoutingErrorHandler(handleRouting),
 		// Authorization is passed on without this matcher; nothing else can
 		// become metadata, so no other header can pose as it.
@@ -74,29 +81,32 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithDisableChunkedEncoding(),
 	)
+	all := routes{}
+	all.add(documentPath, http.MethodGet, http.MethodHead)
 	return &Gateway{
-		cfg: cfg, mux: mux, known: known, metrics: m, logger: deps.Logger,
+		cfg: cfg, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
 	}, nil
 }
 
 // AddIngest offers the ingest service. The gRPC server that has it must serve
-// the listener that is returned, and ends it when it stops.
-func (g *Gateway) AddIngest() (net.Listener, error) {
-	return g.add("ingest", starlingv1.File_starling_v1_ingest_proto, func(conn *grpc.ClientConn) error {
+// the listener that is returned, and ends it when it stops. A request that has
+// more than maxRequestBytes as protobuf is refused, as that server would.
+func (g *Gateway) AddIngest(maxRequestBytes int) (net.Listener, error) {
+	return g.add("ingest", maxRequestBytes, starlingv1.File_starling_v1_ingest_proto, func(conn *grpc.ClientConn) error {
 		return handlers.RegisterIngestServiceHandler(context.Background(), g.mux, conn)
 	})
 }
 
 // AddFleet offers the fleet service, as AddIngest does the ingest service.
-func (g *Gateway) AddFleet() (net.Listener, error) {
-	return g.add("fleet", starlingv1.File_starling_v1_fleet_proto, func(conn *grpc.ClientConn) error {
+func (g *Gateway) AddFleet(maxRequestBytes int) (net.Listener, error) {
+	return g.add("fleet", maxRequestBytes, starlingv1.File_starling_v1_fleet_proto, func(conn *grpc.ClientConn) error {
 		return handlers.RegisterFleetServiceHandler(context.Background(), g.mux, conn)
 	})
 }
 
-func (g *Gateway) add(name string, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
-	p, err := newPipe(name, g.cfg.CallTimeout)
+func (g *Gateway) add(name string, maxRequestBytes int, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
+	p, err := newPipe(name, pipeCalls{g.cfg.CallTimeout, maxRequestBytes})
 	if err != nil {
 		return nil, err
 	}
@@ -106,16 +116,22 @@ func (g *Gateway) add(name string, file protoreflect.FileDescriptor, register fu
 	}
 	for i := range file.Services().Len() {
 		g.known.learn(file.Services().Get(i))
+		g.routes.learn(file.Services().Get(i))
 	}
 	return p.listener, nil
 }
 
 // Handler answers requests. It is safe for concurrent use.
 func (g *Gateway) Handler() http.Handler {
-	root := http.NewServeMux()
-	root.HandleFunc("GET /openapi.json", serveDocument)
-	root.Handle("/", g.mux)
-	compress, err := gzhttp.NewWrapper(gzhttp.ContentTypes([]string{typeJSON}), gzhttp.MinSize(1<<10))
+	// Not http.ServeMux, which redirects paths that it thinks unclean.
+	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == documentPath {
+			serveDocument(w, r)
+			return
+		}
+		g.mux.ServeHTTP(w, r)
+	})
+	compress, err := gzhttp.NewWrapper(gzhttp.ContentTypes([]string{typeJSON}), gzhttp.MinSize(minGzipBytes))
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -123,7 +139,7 @@ func (g *Gateway) Handler() http.Handler {
 	if len(g.cfg.AllowOrigins) > 0 {
 		h = cors.New(cors.Options{
 			AllowedOrigins: g.cfg.AllowOrigins,
-			AllowedMethods: []string{http.MethodGet, http.MethodPost},
+			AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
 			AllowedHeaders: []string{"Authorization", "Content-Type", "Grpc-Timeout", "Last-Event-ID"},
 			ExposedHeaders: []string{"Retry-After"},
 			MaxAge:         int(time.Hour / time.Second),
@@ -153,9 +169,10 @@ func serveDocument(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(openapi.Document)
 }
 
-// limit refuses what a service must not see: too many requests, and bodies that
-// are too large, too slow or not JSON.
+// limit refuses what a service must not see: too many requests, paths and methods
+// that there are not, and bodies that are too large, too slow or not JSON.
 func (g *Gateway) limit(next http.Handler) http.Handler {
+	routed := g.route(g.admit(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer g.open.Add(-1)
 		if open := g.open.Add(1); open > int64(g.cfg.MaxOpenRequests) {
@@ -166,6 +183,17 @@ func (g *Gateway) limit(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		if isWatch(r.URL.Path) {
 			w.Header().Set("X-Accel-Buffering", "no") // nginx is to pass each message on
+		}
+		routed.ServeHTTP(w, r)
+	})
+}
+
+// admit takes the header of a call's time, its body and what its answer may hold.
+func (g *Gateway) admit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := wrongTimeout(r.Header); f != nil {
+			writeStatus(w, http.StatusBadRequest, f.status())
+			return
 		}
 		if !g.takeBody(w, r) {
 			return
@@ -209,13 +237,12 @@ func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 		r.Body = &body{Reader: bytes.NewReader(read)}
 		return true
 	}
-	var tooLarge *http.MaxBytesError
+	var oversize *http.MaxBytesError
 	switch {
 	case errors.Is(err, errBusy):
 		writeStatus(w, http.StatusTooManyRequests, busy("bodies are being read"))
-	case errors.As(err, &tooLarge):
-		writeStatus(w, http.StatusRequestEntityTooLarge, newStatus(codes.InvalidArgument, reasonTooLarge,
-			fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)))
+	case errors.As(err, &oversize):
+		writeStatus(w, http.StatusRequestEntityTooLarge, tooLarge(fmt.Sprintf("the body is larger than %d bytes", oversize.Limit)))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		writeStatus(w, http.StatusRequestTimeout, newStatus(codes.DeadlineExceeded, reasonTooSlow,
 			fmt.Sprintf("the body did not come within %s", g.cfg.ReadTimeout)))

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/starling-fleet/starling/internal/gateway"
+	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -39,6 +40,8 @@ type fleet struct {
 	watch func(name string, out grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error
 	// listBytes is about how large a list is.
 	listBytes int
+	// stale are the partitions that a list reports as stale.
+	stale []*starlingv1.StalePartition
 }
 
 func (f *fleet) GetVehicle(ctx context.Context, req *starlingv1.GetVehicleRequest) (*starlingv1.Vehicle, error) {
@@ -59,7 +62,7 @@ func stand(t *testing.T, f *fleet, change ...func(*gateway.Config)) (*process, *
 	registry := prometheus.NewRegistry()
 	json, err := gateway.New(cfg, gateway.Deps{Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	inMemory, err := json.AddFleet()
+	inMemory, err := json.AddFleet(matcher.MaxRequestBytes)
 	require.NoError(t, err)
 	server := grpc.NewServer()
 	starlingv1.RegisterFleetServiceServer(server, f)

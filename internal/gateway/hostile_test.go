@@ -18,7 +18,7 @@ import (
 )
 
 func (f *fleet) ListVehicles(context.Context, *starlingv1.ListVehiclesRequest) (*starlingv1.ListVehiclesResponse, error) {
-	out := &starlingv1.ListVehiclesResponse{}
+	out := &starlingv1.ListVehiclesResponse{StalePartitions: f.stale}
 	for range f.listBytes >> 10 {
 		out.Vehicles = append(out.Vehicles, &starlingv1.Vehicle{Name: strings.Repeat("x", 1<<10)})
 	}

@@ -25,9 +25,14 @@ const (
 	typeSSE    = "text/event-stream"
 )
 
-// strictJSON is protobuf's JSON mapping, which refuses what it does not know
-// and leaves out what is not set. The messages of a stream are lines.
+// strictJSON is protobuf's JSON mapping, which refuses what it does not know. It
+// leaves out fields that can be absent and are, and writes all others: a zero is
+// a value like any other. The messages of a stream are lines.
 type strictJSON struct{ runtime.JSONPb }
+
+func newJSON() strictJSON {
+	return strictJSON{runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
+}
 
 // StreamContentType implements runtime.StreamContentType.
 func (*strictJSON) StreamContentType(any) string { return typeNDJSON }

@@ -7,12 +7,15 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/http"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -25,7 +28,13 @@ type pipe struct {
 	listener *bufconn.Listener
 }
 
-func newPipe(name string, callTimeout time.Duration) (*pipe, error) {
+// pipeCalls are the rules of calls over a pipe.
+type pipeCalls struct {
+	timeout         time.Duration
+	maxRequestBytes int // as protobuf
+}
+
+func newPipe(name string, calls pipeCalls) (*pipe, error) {
 	l := bufconn.Listen(pipeBytes)
 	conn, err := grpc.NewClient("passthrough:///"+name,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
@@ -33,8 +42,8 @@ func newPipe(name string, callTimeout time.Duration) (*pipe, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// The server bounds what it answers.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
-		grpc.WithChainUnaryInterceptor(unaryCall(callTimeout)),
-		grpc.WithChainStreamInterceptor(streamCall),
+		grpc.WithChainUnaryInterceptor(calls.unary),
+		grpc.WithChainStreamInterceptor(calls.stream),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the %s service in memory: %w", name, err)
@@ -42,28 +51,56 @@ func newPipe(name string, callTimeout time.Duration) (*pipe, error) {
 	return &pipe{conn, l}, nil
 }
 
-// unaryCall bounds a call and notes its name for the metrics.
-func unaryCall(timeout time.Duration) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		noteCall(ctx, method)
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		return invoke(ctx, method, req, reply, cc, opts...)
+// checkSize refuses what the server would refuse as too large. The server's own
+// status asks to come back, which can't help.
+func (c pipeCalls) checkSize(req any) error {
+	m, ok := req.(proto.Message)
+	if !ok {
+		return nil
 	}
+	if n := proto.Size(m); n > c.maxRequestBytes {
+		return &runtime.HTTPStatusError{
+			HTTPStatus: http.StatusRequestEntityTooLarge,
+			Err:        tooLarge(fmt.Sprintf("the request has %d bytes as protobuf, at most %d are taken", n, c.maxRequestBytes)).Err(),
+		}
+	}
+	return nil
 }
 
-// streamCall notes the call's name for the metrics, and has a stream that fails
+// unary bounds a call and notes its name for the metrics.
+func (c pipeCalls) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	noteCall(ctx, method)
+	if err := c.checkSize(req); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+// stream notes the call's name for the metrics, and has a stream that fails
 // before its first message fail at once, so that the answer's HTTP status is the error's.
-func streamCall(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c pipeCalls) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	noteCall(ctx, method)
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
 		return nil, err
 	}
-	return &promptStream{s}, nil
+	return &promptStream{s, c}, nil
 }
 
-type promptStream struct{ grpc.ClientStream }
+type promptStream struct {
+	grpc.ClientStream
+	calls pipeCalls
+}
+
+// SendMsg implements grpc.ClientStream.
+func (s *promptStream) SendMsg(m any) error {
+	if err := s.calls.checkSize(m); err != nil {
+		return err
+	}
+	return s.ClientStream.SendMsg(m)
+}
 
 // Header returns the status of a stream that has ended without a header.
 func (s *promptStream) Header() (metadata.MD, error) {

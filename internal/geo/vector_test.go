@@ -53,3 +53,27 @@ func TestBoxesAndCaps(t *testing.T) {
 		}
 	})
 }
+
+// The smallest cap of points drawn in a cap is at most as large as that one, and
+// holds them all, wherever they are dense.
+func TestSmallestCapHoldsAllAndIsSmallest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		lat, lon := latitude().Draw(t, "lat"), longitude().Draw(t, "lon")
+		radiusM := rapid.SampledFrom([]float64{1e3, 1e4, 1e6, 5e6, 9.9e6}).Draw(t, "radius")
+		centre := geo.Unit(lat, lon)
+		var points []geo.Vec
+		for range rapid.IntRange(1, 40).Draw(t, "points") {
+			share := rapid.SampledFrom([]float64{0, 0.01, 0.5, 1}).Draw(t, "share")
+			points = append(points, geo.Unit(geo.Destination(lat, lon, rapid.Float64Range(0, 359).Draw(t, "bearing"), share*radiusM)))
+		}
+		widest := 0.0
+		for _, p := range points {
+			widest = max(widest, geo.Chord2(centre, p))
+		}
+		got := geo.SmallestCap(points)
+		require.LessOrEqual(t, got.Chord2, widest*(1+1e-5)+1e-20)
+		for _, p := range points {
+			require.LessOrEqual(t, geo.Chord2(got.Centre, p), got.Chord2*(1+1e-5)+1e-20)
+		}
+	})
+}

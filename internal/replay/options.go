@@ -82,7 +82,7 @@ func (o Options) Validate() error {
 	rule(o.MaxWait > 0, "max_wait must be positive")
 	rule(o.SettleTimeout > 0, "settle_timeout must be positive")
 	rule(o.ProgressEvery > 0, "progress_every must be positive")
-	rule(o.VehiclePrefix == "" || limits.ValidVehicleID(o.VehiclePrefix), "vehicle_prefix %q may hold A-Z a-z 0-9 - _ . ~ only", o.VehiclePrefix)
+	rule(limits.ValidVehicleID(o.VehiclePrefix+"0"), "vehicle_prefix %q may hold A-Z a-z 0-9 - _ . ~ only", o.VehiclePrefix)
 	return errors.Join(faults...)
 }
 

@@ -83,7 +83,7 @@ func (o Options) Validate() error {
 	rule(o.DeviceInterval == 0 || o.DeviceInterval >= time.Millisecond, "device_interval %v must be 0 or at least 1ms", o.DeviceInterval)
 	rule(o.Backdate >= 0, "backdate %v must not be negative", o.Backdate)
 	rule(o.Watched >= 0, "watched %d must not be negative", o.Watched)
-	rule(limits.ValidVehicleID(o.VehiclePrefix) && len(o.VehiclePrefix) <= 40, "vehicle_prefix %q must have at most 40 characters and be %s", o.VehiclePrefix, limits.VehicleIDRule)
+	rule(o.VehiclePrefix != "" && limits.ValidVehicleID(o.VehiclePrefix+"0") && len(o.VehiclePrefix) <= 40, "vehicle_prefix %q must have at most 40 characters and be %s", o.VehiclePrefix, limits.VehicleIDRule)
 	rule(o.CentreLatDeg >= -80 && o.CentreLatDeg <= 80, "centre_lat_deg %v must be -80 to 80", o.CentreLatDeg)
 	rule(o.CentreLonDeg >= -180 && o.CentreLonDeg <= 180, "centre_lon_deg %v must be -180 to 180", o.CentreLonDeg)
 	rule(o.RadiusM > 0 && o.RadiusM <= 500_000, "radius_m %v must be above 0 and at most 500000", o.RadiusM)

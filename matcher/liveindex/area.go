@@ -1,7 +1,6 @@
 package liveindex
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -85,26 +84,22 @@ type polygon struct {
 	x, y        []float64
 }
 
+// maxPolygonRadiusDeg is how large a polygon may be: the projection ends at 90.
+const maxPolygonRadiusDeg = 89.9
+
 // NewPolygon returns the inside of a polygon whose edges are great circles, by
-// the even-odd rule. It must fit into a circle of 85 degrees around its centre.
+// the even-odd rule. It must fit into a circle of maxPolygonRadiusDeg.
 func NewPolygon(vertices []geo.Vec) (*Area, error) {
 	if len(vertices) < 3 {
 		return nil, fmt.Errorf("%d vertices: must be at least 3", len(vertices))
 	}
-	var sum geo.Vec
-	for _, v := range vertices {
-		sum = sum.Add(v)
-	}
-	centre, length := sum.Normal()
-	if length < 1e-9 {
-		return nil, errors.New("vertices: must fit into less than a hemisphere")
-	}
 	p := &polygon{}
-	p.cap.Centre = centre
-	p.east, p.north = geo.Plane(centre)
+	// The mean of the vertices will not do: it lies where they are dense.
+	p.cap.Centre = geo.SmallestCap(vertices).Centre
+	p.east, p.north = geo.Plane(p.cap.Centre)
 	for _, v := range vertices {
-		if v.Dot(p.cap.Centre) < math.Cos(85*math.Pi/180) {
-			return nil, errors.New("vertices: must fit into less than a hemisphere")
+		if v.Dot(p.cap.Centre) < math.Cos(maxPolygonRadiusDeg*math.Pi/180) {
+			return nil, fmt.Errorf("vertices: must fit into a circle of %v degrees, just less than a hemisphere", maxPolygonRadiusDeg)
 		}
 		x, y := p.project(v)
 		p.x, p.y = append(p.x, x), append(p.y, y)

@@ -210,10 +210,34 @@ func TestAreasRefuse(t *testing.T) {
 	require.ErrorContains(t, err, "at least 3")
 	_, err = liveindex.NewPolygon([]geo.Vec{geo.Unit(0, 0), geo.Unit(0, 120), geo.Unit(0, -120)})
 	require.ErrorContains(t, err, "hemisphere")
-	_, err = liveindex.NewPolygon([]geo.Vec{geo.Unit(0, 0), geo.Unit(80, 0), geo.Unit(0, 170)})
+	_, err = liveindex.NewPolygon([]geo.Vec{geo.Unit(0, 0), geo.Unit(80, 0), geo.Unit(0, 179.9)})
 	require.ErrorContains(t, err, "hemisphere")
 	_, err = liveindex.NewCells([]ourh3.Cell{42})
 	require.ErrorContains(t, err, "not an H3 cell")
+}
+
+// Whether a polygon is taken depends on how large it is, not on where its vertices
+// are dense: near a pole many of them may lie on one side.
+func TestWidePolygonsNearAPoleAreTaken(t *testing.T) {
+	for _, pole := range []float64{1, -1} {
+		for name, edge := range map[string]float64{"around 10 degrees from the pole": 80, "around half of the hemisphere": 45, "nearly a hemisphere": 0.2} {
+			vertices := []geo.Vec{geo.Unit(pole*edge, 120), geo.Unit(pole*edge, -120)}
+			for lon := -20.0; lon <= 20; lon += 0.5 { // a coast line
+				vertices = append(vertices, geo.Unit(pole*edge, lon))
+			}
+			area, err := liveindex.NewPolygon(vertices)
+			require.NoError(t, err, name)
+			for _, c := range []struct {
+				lat, lon float64
+				inside   bool
+			}{{90, 0, true}, {edge + 5, 0, true}, {edge - 1, 0, false}, {-30, 60, false}} {
+				x := liveindex.New(nil)
+				require.NoError(t, x.Upsert(&wire.View{VehicleID: "a", DeviceTimeMS: 1, Estimate: wire.Estimate{LatDeg: pole * c.lat, LonDeg: c.lon}}))
+				_, total := x.Within(area, liveindex.Filter{}, 1, nil)
+				require.Equal(t, c.inside, total == 1, "%s: %v", name, c)
+			}
+		}
+	}
 }
 
 // TestDescendantsReach checks the bound that NewCells relies on where hexagons

@@ -37,6 +37,7 @@ type wholeMessage struct {
 	display            starlingv1.Place
 	diagnosis          starlingv1.DeviceDiagnosis
 	scale, credibility float32
+	odometerM          float64
 }
 
 // fill writes a vehicle as of a moment and returns its message.
@@ -91,7 +92,8 @@ func (m *wholeMessage) fillWhole(v *liveindex.Vehicle, now *follow.Moment) *star
 	if v.DeviceTimeMS == 0 {
 		return out
 	}
-	out.OdometerM = v.Learned.OdometerM
+	m.odometerM = v.Learned.OdometerM
+	out.OdometerM = &m.odometerM
 	if v.Learned.DisplayLatDeg != 0 || v.Learned.DisplayLonDeg != 0 {
 		m.display.Latitude, m.display.Longitude = v.Learned.DisplayLatDeg, v.Learned.DisplayLonDeg
 		out.DisplayPosition = &m.display

@@ -7,7 +7,7 @@ const (
 	// MaxVehicleIDBytes is the length of the longest vehicle id.
 	MaxVehicleIDBytes = 64
 	// VehicleIDRule is the rule of ValidVehicleID in words.
-	VehicleIDRule = "1 to 64 of the characters A-Z a-z 0-9 - _ . ~"
+	VehicleIDRule = "1 to 64 of the characters A-Z a-z 0-9 - _ . ~, but neither . nor .."
 	// VehicleNamePrefix comes before the vehicle id in a resource name.
 	VehicleNamePrefix = "vehicles/"
 
@@ -33,7 +33,9 @@ const (
 )
 
 // ValidVehicleID reports whether id keeps VehicleIDRule. The characters are the
-// unreserved ones of RFC 3986: an id needs no escaping in a resource name.
+// unreserved ones of RFC 3986: an id needs no escaping in a resource name. The
+// segments . and .. are refused because clients and proxies remove them from a
+// path (RFC 3986, section 5.2.4), so that such a vehicle could not be asked for.
 func ValidVehicleID[T string | []byte](id T) bool {
 	if len(id) == 0 || len(id) > MaxVehicleIDBytes {
 		return false
@@ -43,7 +45,7 @@ func ValidVehicleID[T string | []byte](id T) bool {
 			return false
 		}
 	}
-	return true
+	return id[0] != '.' || len(id) > 2 || len(id) == 2 && id[1] != '.'
 }
 
 var unreserved = func() (is [256]bool) {

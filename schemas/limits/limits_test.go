@@ -14,10 +14,12 @@ import (
 // The rule once more, as a pattern.
 var pattern = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,64}$`)
 
+func keepsRule(id string) bool { return pattern.MatchString(id) && id != "." && id != ".." }
+
 func TestValidVehicleID(t *testing.T) {
 	for c := range 256 {
 		id := "a" + string([]byte{byte(c)})
-		require.Equal(t, pattern.MatchString(id), limits.ValidVehicleID(id), "%q", id)
+		require.Equal(t, keepsRule(id), limits.ValidVehicleID(id), "%q", id)
 		require.Equal(t, limits.ValidVehicleID(id), limits.ValidVehicleID([]byte(id)), "%q", id)
 	}
 	for _, length := range []int{0, 1, 63, 64, 65, 1000} {
@@ -25,8 +27,12 @@ func TestValidVehicleID(t *testing.T) {
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		id := rapid.String().Draw(rt, "id")
-		require.Equal(rt, pattern.MatchString(id), limits.ValidVehicleID(id))
+		require.Equal(rt, keepsRule(id), limits.ValidVehicleID(id))
 	})
+	for _, id := range []string{".", "..", "...", ".a", "a.", "..a", ".-", "-."} {
+		require.Equal(t, keepsRule(id), limits.ValidVehicleID(id), "%q", id)
+		require.Equal(t, keepsRule(id), limits.ValidVehicleID([]byte(id)), "%q", id)
+	}
 }
 
 func TestRuleInWordsNamesTheBound(t *testing.T) {

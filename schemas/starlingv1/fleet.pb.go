@@ -124,8 +124,8 @@ type Vehicle struct {
 	// maps, distance and billing. Set by GetVehicle and ListVehicles.
 	DisplayPosition *Place `protobuf:"bytes,17,opt,name=display_position,json=displayPosition,proto3" json:"display_position,omitempty"`
 	// Length in metres of the display track since the vehicle became known. Set
-	// by GetVehicle and ListVehicles.
-	OdometerM float64 `protobuf:"fixed64,18,opt,name=odometer_m,json=odometerM,proto3" json:"odometer_m,omitempty"`
+	// by GetVehicle and ListVehicles, absent elsewhere.
+	OdometerM *float64 `protobuf:"fixed64,18,opt,name=odometer_m,json=odometerM,proto3,oneof" json:"odometer_m,omitempty"`
 	// What the filter has learned of the device. Set by GetVehicle and
 	// ListVehicles.
 	Diagnosis     *DeviceDiagnosis `protobuf:"bytes,19,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
@@ -283,8 +283,8 @@ func (x *Vehicle) GetDisplayPosition() *Place {
 }
 
 func (x *Vehicle) GetOdometerM() float64 {
-	if x != nil {
-		return x.OdometerM
+	if x != nil && x.OdometerM != nil {
+		return *x.OdometerM
 	}
 	return 0
 }
@@ -694,8 +694,8 @@ func (x *Viewport) GetNortheast() *Place {
 	return nil
 }
 
-// Polygon has great circles as its edges and is smaller than a hemisphere. A
-// vehicle exactly on an edge may count as inside or not.
+// Polygon has great circles as its edges and fits into a circle of 89.9 degrees,
+// just less than a hemisphere. A vehicle exactly on an edge may count as inside or not.
 type Polygon struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The vertices in either direction, 3 to 1000, the first not repeated at the
@@ -2057,7 +2057,7 @@ var File_starling_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\x1a\x18starling/v1/supply.proto\"\xc8\a\n" +
+	"\x17starling/v1/fleet.proto\x12\vstarling.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/record.proto\x1a\x18starling/v1/supply.proto\"\xdc\a\n" +
 	"\aVehicle\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vdevice_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -2081,13 +2081,14 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\fdispatchable\x18\x0e \x01(\bR\fdispatchable\x12 \n" +
 	"\vconflicting\x18\x0f \x01(\bR\vconflicting\x12G\n" +
 	"\x12device_clock_ahead\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x10deviceClockAhead\x12=\n" +
-	"\x10display_position\x18\x11 \x01(\v2\x12.starling.v1.PlaceR\x0fdisplayPosition\x12\x1d\n" +
+	"\x10display_position\x18\x11 \x01(\v2\x12.starling.v1.PlaceR\x0fdisplayPosition\x12\"\n" +
 	"\n" +
-	"odometer_m\x18\x12 \x01(\x01R\todometerM\x12:\n" +
+	"odometer_m\x18\x12 \x01(\x01H\x02R\todometerM\x88\x01\x01\x12:\n" +
 	"\tdiagnosis\x18\x13 \x01(\v2\x1c.starling.v1.DeviceDiagnosisR\tdiagnosisB\f\n" +
 	"\n" +
 	"_speed_mpsB\x0e\n" +
-	"\f_heading_deg\"\xe3\x01\n" +
+	"\f_heading_degB\r\n" +
+	"\v_odometer_m\"\xe3\x01\n" +
 	"\bPosition\x12\x1a\n" +
 	"\blatitude\x18\x01 \x01(\x01R\blatitude\x12\x1c\n" +
 	"\tlongitude\x18\x02 \x01(\x01R\tlongitude\x12\x1e\n" +

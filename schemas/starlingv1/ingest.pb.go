@@ -119,7 +119,8 @@ func (RefusalReason) EnumDescriptor() ([]byte, []int) {
 // availability or attributes. At least one of the three must be present.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The vehicle: 1 to 64 of the characters A-Z a-z 0-9 - _ . ~
+	// The vehicle: 1 to 64 of the characters A-Z a-z 0-9 - _ . ~, but neither
+	// . nor ..
 	// On a stream it may be left out when it is the previous report's.
 	VehicleId string `protobuf:"bytes,1,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
 	// A random number that the device draws when its app starts with an empty

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/starling-fleet/starling/internal/gateway"
+	"github.com/starling-fleet/starling/matcher"
 )
 
 // opener opens a listener of the process.
@@ -33,11 +34,11 @@ func (a *App) jsonUnits(open opener) (*jsonGateway, []unit, error) {
 }
 
 // ingest returns what the ingest server listens on besides its own address.
-func (d *jsonGateway) ingest() ([]net.Listener, error) {
+func (d *jsonGateway) ingest(maxRequestBytes int) ([]net.Listener, error) {
 	if d == nil {
 		return nil, nil
 	}
-	l, err := d.AddIngest()
+	l, err := d.AddIngest(maxRequestBytes)
 	return []net.Listener{l}, err
 }
 
@@ -46,6 +47,6 @@ func (d *jsonGateway) fleet() ([]net.Listener, error) {
 	if d == nil {
 		return nil, nil
 	}
-	l, err := d.AddFleet()
+	l, err := d.AddFleet(matcher.MaxRequestBytes)
 	return []net.Listener{l}, err
 }

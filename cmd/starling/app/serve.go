@@ -185,7 +185,7 @@ func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (u
 	if err != nil {
 		return unit{}, nil, fmt.Errorf("set up ingest: %w", err)
 	}
-	inMemory, err := json.ingest()
+	inMemory, err := json.ingest(a.cfg.Ingest.MaxRequestBytes())
 	if err != nil {
 		return unit{}, nil, err
 	}

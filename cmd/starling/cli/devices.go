@@ -129,7 +129,7 @@ func deviceOf(v *starlingv1.Vehicle) device {
 		Conflicting: v.Conflicting,
 		ClockAheadS: v.DeviceClockAhead.AsDuration().Seconds(),
 		BiasM:       learned.GetBiasM(), OutlierShare: learned.GetOutlierShare(),
-		Fixes: counts.GetAccepted() + unused, OdometerM: v.OdometerM,
+		Fixes: counts.GetAccepted() + unused, OdometerM: v.GetOdometerM(),
 	}
 	if v.Age != nil {
 		s := v.Age.AsDuration().Seconds()

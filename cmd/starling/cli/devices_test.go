@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -22,7 +23,7 @@ func (f *answeringFleet) ListVehicles(_ context.Context, req *starlingv1.ListVeh
 		Diagnosis: &starlingv1.DeviceDiagnosis{AccuracyScale: full(0.8), VelocityCredibility: full(1)},
 	}
 	bad := &starlingv1.Vehicle{
-		Name: "vehicles/bad", Conflicting: true, DeviceClockAhead: durationpb.New(-2 * time.Minute), Age: durationpb.New(1234 * time.Millisecond), OdometerM: 1500,
+		Name: "vehicles/bad", Conflicting: true, DeviceClockAhead: durationpb.New(-2 * time.Minute), Age: durationpb.New(1234 * time.Millisecond), OdometerM: proto.Float64(1500),
 		FixCounts: &starlingv1.FixCounts{Accepted: 50, Late: 20, SetAside: 20, Conflict: 10},
 		Diagnosis: &starlingv1.DeviceDiagnosis{AccuracyScale: full(100), VelocityCredibility: full(0), BiasM: 80, OutlierShare: 1},
 	}
