@@ -11,7 +11,7 @@ TEST_FLAGS ?= -race -timeout 20m
 .PHONY: schemas-release help setup build demo test test-short lint proto proto-check docs bench fuzz clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 setup: ## download what the build needs, then build
 	$(GO) mod download
@@ -85,6 +85,10 @@ bench-watchers: build ## 10,000 calls that watch areas: how long a change takes 
 .PHONY: drill-clocks
 drill-clocks: build ## a Kafka whose clock is set wrong, devices with wrong clocks and second phones; the account is closed (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling -log clocks -rate 1000 -fixes-per-report 2 -partitions 6 -streams 16 -duration 5m $(DRILL_FLAGS)
+
+.PHONY: golden-arm64
+golden-arm64: ## the step's, the filter's and the cells' golden tests on arm64, cross-built and run under qemu
+	./tools/golden-arm64.sh
 
 .PHONY: model-mutations
 model-mutations: ## faults that are put into the tracker's step, each of which the model test must find

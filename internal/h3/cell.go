@@ -1,8 +1,8 @@
 // Package h3 is Uber's H3: cells, what lies in which, how far they reach, and in
-// which cell a position lies. The answers are always those of
-// github.com/uber/h3-go; whatever can be read from a cell's bits, and whether a
-// vehicle is still well inside its cell, costs no call into C. It is pure: no
-// clock, no goroutine, no I/O. It imports internal/geo, and whatever deals with
+// which cell a position lies. The answers are those of github.com/uber/h3-go;
+// whatever can be read from a cell's bits, and in which cell a position lies,
+// costs no call into C, and the latter is the same on every machine (see At). It
+// is pure: no clock, no goroutine, no I/O. It imports internal/geo, and whatever deals with
 // cells may import it.
 package h3
 
@@ -39,16 +39,6 @@ func Parse(text string) (Cell, error) {
 		return 0, fmt.Errorf("%q is not an H3 cell in hexadecimal form", text)
 	}
 	return Cell(n), nil
-}
-
-// At returns the cell of a WGS84 position in degrees. It fails when the
-// resolution or the position is outside H3's domain.
-func At(latDeg, lonDeg float64, resolution int) (Cell, error) {
-	cell, err := h3.LatLngToCell(h3.LatLng{Lat: latDeg, Lng: lonDeg}, resolution)
-	if err != nil {
-		return 0, fmt.Errorf("H3 cell of (%v, %v) at resolution %d: %w", latDeg, lonDeg, resolution, err)
-	}
-	return Cell(cell), nil
 }
 
 // Roots returns the cells of resolution 0, which cover the earth.

@@ -62,7 +62,7 @@ func (c *Cursor) inside(latDeg, lonDeg float64) bool {
 	const radPerDeg = math.Pi / 180
 	dLat := math.Abs(latDeg - c.latDeg)
 	dLon := lonDeg - c.lonDeg
-	chord2 := dLat*dLat + c.cosLat*(c.cosLat+dLat*radPerDeg)*dLon*dLon
+	chord2 := float64(dLat*dLat) + float64(c.cosLat*(c.cosLat+float64(dLat*radPerDeg))*dLon*dLon)
 	return chord2 < c.insideChordDeg2
 }
 
@@ -159,4 +159,6 @@ func unit(p h3.LatLng) vector {
 	return vector{cosLat * cosLon, cosLat * sinLon, sinLat}
 }
 
-func (v vector) dot(w vector) float64 { return v[0]*w[0] + v[1]*w[1] + v[2]*w[2] }
+func (v vector) dot(w vector) float64 {
+	return float64(v[0]*w[0]) + float64(v[1]*w[1]) + float64(v[2]*w[2])
+}

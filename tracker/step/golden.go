@@ -48,7 +48,8 @@ const goldenStartMS = 1_767_268_800_000
 // goldenLog is a log in which a bit of everything happens: three vehicles drive
 // and stand, report more or less, repeat themselves, come out of order and
 // late, change sessions and clocks, and fall silent; two phones report for one,
-// a device is ahead, and the stamps jump back and forth.
+// a device is ahead, and the stamps jump back and forth. Products are converted,
+// so that no compiler fuses them with an addition: the log is the same everywhere.
 func goldenLog() []Record {
 	var records []Record
 	add := func(seconds int64, key string, l wire.Location) {
@@ -76,8 +77,8 @@ func goldenLog() []Record {
 			driven := float64(min(fixSecond-k, 100)) // then it stands
 			r.Fixes = append(r.Fixes, wire.Fix{
 				DeviceTimeMS: ms,
-				LatDeg:       30.27 + float64(vehicle) + driven*1e-4 + float64(i%7)*1e-6,
-				LonDeg:       -97.74 + float64(i%5)*1e-6,
+				LatDeg:       30.27 + float64(vehicle) + float64(driven*1e-4) + float64(float64(i%7)*1e-6),
+				LonDeg:       -97.74 + float64(float64(i%5)*1e-6),
 				AccuracyM:    float32(3 + i%6), SpeedMPS: 11, HeadingDeg: 1,
 				Has: wire.Has(i % 8),
 			})
@@ -109,7 +110,7 @@ func goldenPhones(add func(seconds int64, key string, l wire.Location)) {
 			fixSecond += 60
 		}
 		r := wire.Report{SessionID: session, Sequence: 1 + 2*i}
-		r.Fixes = append(r.Fixes, wire.Fix{DeviceTimeMS: goldenStartMS + fixSecond*1000, LatDeg: 30.27 + float64(i)*1e-4, LonDeg: 10 + float64(session)*1e-3})
+		r.Fixes = append(r.Fixes, wire.Fix{DeviceTimeMS: goldenStartMS + fixSecond*1000, LatDeg: 30.27 + float64(float64(i)*1e-4), LonDeg: 10 + float64(float64(session)*1e-3)})
 		if i%20 == 0 {
 			r.Availability = starlingv1.Availability(1 + i/20%5)
 		}
