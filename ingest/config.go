@@ -76,10 +76,10 @@ func DefaultConfig() Config {
 // maxFixesEver is the largest max_fixes: the API's own bound.
 const maxFixesEver = limits.MaxFixesPerReport
 
-// Validate returns all faults, each naming its field and rule.
 // MaxRequestBytes is the largest message that the server reads.
 func (c Config) MaxRequestBytes() int { return 2 * c.Limits.MaxMessageBytes }
 
+// Validate returns all faults, each naming its field and rule.
 func (c Config) Validate() error {
 	var faults []error
 	need := func(ok bool, field string, value any, rule string) {
