@@ -60,8 +60,11 @@ func TestLaterSourceWins(t *testing.T) {
 
 func TestAllFaultsInOneError(t *testing.T) {
 	_, err := load(t, "nmae: x\nwait: 3s\ncount: many\ndeep_section:\n  wait: 5\n", []string{"STARLING_COLOUR=red", "STARLING_SHARE=half"})
-	for _, part := range []string{`unknown setting "nmae"`, `"wait" (did you mean "deep_section.wait"?)`, "STARLING_COLOUR", "'count'", "'share'", "no unit"} {
+	for _, part := range []string{`unknown setting "nmae"`, `"wait" (did you mean "deep_section.wait"?)`, "STARLING_COLOUR", `count is "many": must be a whole number`, `STARLING_SHARE is "half": must be a number`, "deep_section.wait is 5, which has no unit: must be a duration such as 1500ms or 30s"} {
 		require.ErrorContains(t, err, part)
+	}
+	for _, foreign := range []string{"strconv", "decoding failed", "mapstructure", "parse value"} {
+		require.NotContains(t, err.Error(), foreign, "a library's words")
 	}
 }
 

@@ -82,8 +82,30 @@ func loadFile(k *koanf.Koanf, settings []Setting, path string) []error {
 			fromFile.Delete(key)
 		}
 	}
+	faults = append(faults, convertAll(fromFile, settings, path)...)
 	if err := k.Merge(fromFile); err != nil {
 		faults = append(faults, fmt.Errorf("%s: %w", path, err))
+	}
+	return faults
+}
+
+// convertAll gives the values of one source their settings' types and returns what
+// could not be read.
+func convertAll(k *koanf.Koanf, settings []Setting, source string) []error {
+	var faults []error
+	for _, s := range settings {
+		if !k.Exists(s.Key) {
+			continue
+		}
+		value, err := convert(s, k.Get(s.Key))
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %s %w", source, s.Key, err))
+			k.Delete(s.Key)
+			continue
+		}
+		if err := k.Set(s.Key, value); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %s: %w", source, s.Key, err))
+		}
 	}
 	return faults
 }
@@ -112,7 +134,12 @@ func loadEnv(k *koanf.Koanf, settings []Setting, environ []string) []error {
 			faults = append(faults, fmt.Errorf("environment: unknown setting %s", name))
 			continue
 		}
-		values[s.Key] = value
+		typed, err := convert(s, value)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("environment: %s %w", name, err))
+			continue
+		}
+		values[s.Key] = typed
 	}
 	if err := k.Load(confmap.Provider(values, "."), nil); err != nil {
 		faults = append(faults, fmt.Errorf("environment: %w", err))

@@ -190,6 +190,9 @@ var (
 	ErrClosed = errors.New("log is closed")
 	// ErrUnknownTopic reports that the log has no such topic or partition.
 	ErrUnknownTopic = errors.New("no such topic or partition")
+	// ErrConfiguredOtherwise is returned by an open of a log whose number of
+	// partitions, or another property that can't change, is not the configured one.
+	ErrConfiguredOtherwise = errors.New("the log is made otherwise than it is configured")
 )
 
 // TruncatedError reports that records which a reader wanted have been deleted.

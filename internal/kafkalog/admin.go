@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
@@ -88,7 +89,7 @@ func (r *Report) Err() error {
 		case !t.Exists:
 			faults = append(faults, fmt.Errorf("topic %s does not exist: create it with `starling topics create`, or set create_topics", t.Name))
 		case t.Fault != "":
-			faults = append(faults, errors.New(t.Fault))
+			faults = append(faults, fmt.Errorf("%w: %s", eventlog.ErrConfiguredOtherwise, t.Fault))
 		}
 	}
 	return errors.Join(faults...)

@@ -11,6 +11,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/eventlog"
+
 	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
@@ -24,8 +26,8 @@ func TestOpenRefusesAnotherNumberOfPartitions(t *testing.T) {
 	require.NoError(t, openTest(t, cfg, fs).Close())
 	cfg.Partitions = 7
 	_, err := tryOpen(cfg, fs)
-	require.ErrorContains(t, err, "created with 4")
-	require.ErrorContains(t, err, "says 7")
+	require.ErrorIs(t, err, eventlog.ErrConfiguredOtherwise)
+	require.ErrorContains(t, err, "partitions is 7: must be 4")
 	cfg.Partitions = 4
 	openTest(t, cfg, fs)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/locallog/ends"
 	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -99,7 +100,7 @@ func (l *Log) examine() (*discovery, error) {
 		l.logger.Warn("one slot of the account of what was acknowledged can't be read, as after a crash while it was written; the other one counts", "error", loaded.Damaged)
 	}
 	if loaded.Partitions != l.cfg.Partitions {
-		return nil, fmt.Errorf("partitions: the log was created with %d, the configuration says %d; the number cannot be changed", loaded.Partitions, l.cfg.Partitions)
+		return nil, fmt.Errorf("%w: partitions is %d: must be %d, the number that the log was created with, which cannot be changed", eventlog.ErrConfiguredOtherwise, l.cfg.Partitions, loaded.Partitions)
 	}
 	found := &discovery{account: loaded.Account, generation: loaded.Generation}
 	if loaded.New { // nothing was acknowledged

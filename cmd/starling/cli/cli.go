@@ -3,9 +3,7 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -81,9 +79,13 @@ Start here:
   starling up            everything in one process, for your own drivers
   starling nearest --help
 
-Exit codes: 0 success; 1 something failed while running; 2 wrong usage or
-configuration; 3 the command ran and its answer is no (an account that does not
-close, a vehicle that is not known, a check that fails).`,
+Exit codes:
+  0  success
+  1  something failed: no connection, no answer in time, a disk, a server
+  2  wrong usage or configuration: a flag, an argument, a setting or a request
+     that can't be right, a file or log that is not there
+  3  the command ran and its answer is no: a vehicle that is not known, an account
+     that does not close, a check that found something`,
 		Version:       version.Read().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -94,9 +96,8 @@ close, a vehicle that is not known, a check that fails).`,
 	root.SetOut(world.Out)
 	root.SetErr(world.Err)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(fmt.Errorf("%w (see `%s --help`)", err, cmd.CommandPath()))
-	})
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand(root))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run Starling:"},
@@ -125,29 +126,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // jsonFlag adds --json.
 func jsonFlag(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("json", false, "Print the result as JSON.")
-}
-
-// printJSON writes one value as indented JSON.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
-// rawJSON is JSON that is printed as it is, apart from its indentation.
-type rawJSON []byte
-
-// MarshalJSON returns the JSON itself.
-func (r rawJSON) MarshalJSON() ([]byte, error) { return r, nil }
-
-// compactJSON removes white space between tokens.
-func compactJSON(in []byte) []byte {
-	var out bytes.Buffer
-	if json.Compact(&out, in) != nil {
-		return in
-	}
-	return out.Bytes()
+	return cmd.Flags().Bool("json", false, "Print the result as JSON: protobuf's mapping, one object a line.")
 }
 
 func newVersion(world IO) *cobra.Command {

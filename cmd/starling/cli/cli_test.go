@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -62,37 +61,6 @@ func TestEveryCommandHasHelpAndAnExample(t *testing.T) {
 	}
 }
 
-func TestExitCodes(t *testing.T) {
-	ctx := t.Context()
-	for _, c := range []struct {
-		args []string
-		code int
-		says string
-	}{
-		{[]string{"version"}, exitOK, ""},
-		{[]string{"nonsense"}, exitUsage, "nonsense"},
-		{[]string{"up", "--no-such-flag"}, exitUsage, "no-such-flag"},
-		{[]string{"up", "surplus"}, exitUsage, "surplus"},
-		{[]string{"up", "--partitions", "0", "--log-format", "xml", "--server-ingest-listen", "0.0.0.0:1"}, exitUsage, "partitions is 0"},
-		{[]string{"up", "--partitions", "0", "--log-format", "xml", "--server-ingest-listen", "0.0.0.0:1"}, exitUsage, "format is \"xml\""},
-		{[]string{"up", "--partitions", "0", "--log-format", "xml", "--server-ingest-listen", "0.0.0.0:1"}, exitUsage, "allow_unauthenticated"},
-		{[]string{"tracker"}, exitUsage, "kafka.brokers is empty"},
-		{[]string{"topics", "create"}, exitUsage, "kafka.brokers is empty"},
-		{[]string{"nearest"}, exitUsage, "at"},
-		{[]string{"nearest", "--at", "here"}, exitUsage, "LATITUDE,LONGITUDE"},
-		{[]string{"nearest", "--at", "1,2", "--available", "maybe"}, exitUsage, "maybe"},
-		{[]string{"nearest", "--at", "1,2", "--matcher", "127.0.0.1:1", "--timeout", "2s"}, exitFailed, "127.0.0.1:1"},
-		{[]string{"replay", "--speedup", "0.5", "x.csv"}, exitUsage, "speedup"},
-		{[]string{"replay", "no-such-file.csv"}, exitFailed, "no-such-file.csv"},
-		{[]string{"simulate", "--vehicles", "0"}, exitUsage, "vehicles"},
-		{[]string{"filter", "--window", "-1s"}, exitUsage, "window"},
-	} {
-		got := runCLI(t, ctx, "", c.args...)
-		require.Equal(t, c.code, got.code, "%v: %s", c.args, got.err)
-		require.Contains(t, got.err, c.says, "%v", c.args)
-	}
-}
-
 func TestFilterWritesARowForEachRow(t *testing.T) {
 	in := "vehicle_id,unix_ms,lat,lon,accuracy_m,speed_mps,heading_deg\n" +
 		"a,1000,48.0,16.0,5,,\nb,1000,1.0,2.0,,,\na,2000,48.0001,16.0,5,10,0\n"
@@ -120,7 +88,7 @@ func TestDemoShowsFiguresAndStopsCleanly(t *testing.T) {
 	asJSON := runCLI(t, t.Context(), "", "demo", "--vehicles", "50", "--period", "500ms", "--duration", "5s", "--json")
 	require.Equal(t, exitOK, asJSON.code, asJSON.err)
 	var report demoReport
-	require.NoError(t, json.Unmarshal([]byte(asJSON.out), &report))
+	readJSON(t, asJSON.out, &report)
 	require.Greater(t, report.Simulation.Client.AcknowledgedFixes, int64(100))
 	require.Zero(t, report.Simulation.Client.PendingReports)
 	require.Positive(t, report.Searchable.Count)

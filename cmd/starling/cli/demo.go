@@ -185,7 +185,7 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 	defer cancel()
 	answer, err := d.search(asking)
 	if err != nil {
-		return demoReport{}, fmt.Errorf("search at the end of the demo: %w", describe(err))
+		return demoReport{}, fmt.Errorf("search at the end of the demo: %w", explain(err))
 	}
 	report := demoReport{Simulation: result, Searchable: d.probe.Shown(), TrackerLag: d.lag(), VehiclesAtCentre: len(answer.Results)}
 	if len(answer.Results) > 0 {
@@ -220,7 +220,7 @@ func (d *demo) show(ctx context.Context, p fleetsim.Progress) {
 	}
 	answer, err := d.search(ctx)
 	if err != nil {
-		d.say("search: %v\n", describe(err))
+		d.say("search: %v\n", explain(err))
 		return
 	}
 	d.say("\nNearest free vehicles to the centre:\n")

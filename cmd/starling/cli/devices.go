@@ -77,6 +77,9 @@ The badness of a device is the sum of these, each between 0 and 1:
 		if *most < 0 {
 			return usage(errors.New("--max-results must not be negative"))
 		}
+		if err := positive("timeout", *timeout); err != nil {
+			return err
+		}
 		conn, err := dial(*addr)
 		if err != nil {
 			return err
@@ -86,7 +89,7 @@ The badness of a device is the sum of these, each between 0 and 1:
 		defer cancel()
 		report, err := gatherDevices(ctx, starlingv1.NewFleetServiceClient(conn), *most)
 		if err != nil {
-			return fmt.Errorf("list the vehicles at %s: %w", *addr, describe(err))
+			return asked(err, "list the vehicles at %s", *addr)
 		}
 		if *asJSON {
 			return printJSON(world.Out, report)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +57,7 @@ func TestDevicesAreReportedWorstFirst(t *testing.T) {
 	got = runCLI(t, t.Context(), "", "devices", "--matcher", addr, "--json", "--max-results", "1")
 	require.Equal(t, exitOK, got.code, got.err)
 	var report devicesReport
-	require.NoError(t, json.Unmarshal([]byte(got.out), &report))
+	readJSON(t, got.out, &report)
 	require.Equal(t, 3, report.Vehicles)
 	require.Len(t, report.Devices, 1)
 	require.Equal(t, "bad", report.Devices[0].Vehicle)

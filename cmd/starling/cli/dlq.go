@@ -78,7 +78,7 @@ func newDLQList(world IO) *cobra.Command {
 	}
 	with := logCommand(cmd, world)
 	filter := deadLetterFilter(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "Print a JSON object a line.")
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		selected, err := filter(time.Now())
 		if err != nil {
@@ -97,7 +97,7 @@ func newDLQList(world IO) *cobra.Command {
 				}
 				listed++
 				if *asJSON {
-					return printJSONLine(world.Out, l.line())
+					return printJSON(world.Out, l.line())
 				}
 				_, err := fmt.Fprintf(world.Out, "%-24s  %s  %-20s  %s\n", l.key(), l.appendTime().Format(timeLayout), oneLine(string(l.Key)), oneLine(l.Error))
 				return err
@@ -167,7 +167,7 @@ func newDLQShow(world IO) *cobra.Command {
 func (l *deadLetter) decode() (rawJSON, error) {
 	var m starlingv1.LocationRecord
 	fault := proto.Unmarshal(l.Value, &m)
-	out, err := protojson.MarshalOptions{UseProtoNames: true, AllowPartial: true}.Marshal(&m)
+	out, err := protojson.MarshalOptions{AllowPartial: true}.Marshal(&m)
 	if err != nil {
 		return nil, errors.Join(fault, err)
 	}

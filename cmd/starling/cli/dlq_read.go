@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -154,6 +152,3 @@ func readDeadLetter(partition int32, rec eventlog.Stored) *deadLetter {
 	}
 	return l
 }
-
-// printJSONLine writes one value as a line of JSON.
-func printJSONLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }

@@ -81,7 +81,7 @@ vehicle's present session says of its availability.`,
 	var opts replayOptions
 	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "Say what would be done, and append nothing.")
 	cmd.Flags().BoolVar(&opts.force, "force", false, "Replay reports of sessions that may be out of date, too.")
-	asJSON := cmd.Flags().Bool("json", false, "Print a JSON object a line.")
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		selected, err := filter(time.Now())
 		if err != nil {
@@ -314,7 +314,7 @@ func (r *replayRun) append(ctx context.Context, partition int32, chosen []*repla
 
 func printReplayed(w io.Writer, one *replayed, asJSON bool) error {
 	if asJSON {
-		return printJSONLine(w, one)
+		return printJSON(w, one)
 	}
 	what := one.Result
 	if one.Offset != nil {

@@ -115,7 +115,7 @@ func jsonLines[T any](t *testing.T, text string) []T {
 	var out []T
 	for line := range strings.Lines(text) {
 		var v T
-		require.NoError(t, json.Unmarshal([]byte(line), &v), line)
+		readJSON(t, line, &v)
 		out = append(out, v)
 	}
 	return out
@@ -148,7 +148,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 		require.Contains(t, shown, "ff 67 61 72 62 61 67 65", "the bytes")
 		require.NotContains(t, shown, "\x1b", "nothing of a record reaches the terminal as it is")
 		var full deadLetterInFull
-		require.NoError(t, json.Unmarshal([]byte(b.run(exitOK, "dlq", "show", "locations/0/1", "--json").out), &full))
+		readJSON(t, b.run(exitOK, "dlq", "show", "locations/0/1", "--json").out, &full)
 		require.Equal(t, "ff676172626167651b5b33316d", full.RecordHex)
 		require.NotEmpty(t, full.DecodeError)
 		require.Contains(t, b.run(exitNo, "dlq", "show", "locations/0/7").err, "there is no dead letter locations/0/7")

@@ -57,7 +57,7 @@ func newLogCheck(world IO) *cobra.Command {
 		Short: "Read everything in a local log and report what is missing or damaged",
 		Long: `Read every block of both stores and every chunk of every partition, hold them
 against what was acknowledged, and report. Nothing is changed. The log must not be
-in use. Exit code 0 says that everything acknowledged is there, 1 that it is not or
+in use. Exit code 0 says that everything acknowledged is there, 3 that it is not, 1
 that the check could not be made.`,
 		Example: "  starling log check --data data/log",
 		Args:    usageArgs(cobra.NoArgs),
@@ -74,7 +74,7 @@ that the check could not be made.`,
 			err = printLogReport(world.Out, report)
 		}
 		if err == nil && len(report.Findings) > 0 {
-			err = fmt.Errorf("the log in %s does not hold everything that was acknowledged (`starling log repair --data %s` shows what a repair would do)", *dir, *dir)
+			err = answerNo("the log in %s does not hold everything that was acknowledged (`starling log repair --data %s` shows what a repair would do)", *dir, *dir)
 		}
 		return err
 	}

@@ -56,7 +56,7 @@ func TestLogCheckAndRepair(t *testing.T) {
 	_, err = openIt()
 	require.ErrorContains(t, err, "locations partition 1: offsets 0 to 99 (100 records)")
 	code, out, errOut := runLog(t, "check", "--data", cfg.Directory)
-	require.Equal(t, 1, code)
+	require.Equal(t, exitNo, code)
 	require.Contains(t, out, "damage: locations partition 1: offsets 0 to 99 (100 records)")
 	require.Contains(t, errOut, "starling log repair")
 	code, out, _ = runLog(t, "repair", "--data", cfg.Directory)

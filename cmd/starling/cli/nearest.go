@@ -13,9 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/starling-fleet/starling/schemas/limits"
@@ -31,20 +28,6 @@ func dial(addr string) (*grpc.ClientConn, error) {
 		return nil, usage(fmt.Errorf("connect to %q: %w", addr, err))
 	}
 	return conn, nil
-}
-
-// printProto writes a message as JSON.
-func printProto(w io.Writer, m proto.Message, multiline bool) error {
-	out, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: false}.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("print the answer: %w", err)
-	}
-	if multiline {
-		// protojson varies its white space on purpose; encoding/json does not.
-		return printJSON(w, rawJSON(out))
-	}
-	_, err = fmt.Fprintf(w, "%s\n", compactJSON(out))
-	return err
 }
 
 // parsePlace reads "LAT,LON" in degrees.
@@ -107,6 +90,9 @@ newest fix is fresh, and only one device reports for them.`,
 	timeout := flags.Duration("timeout", 10*time.Second, "How long to wait for the answer.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := positive("timeout", *timeout); err != nil {
+			return err
+		}
 		place, err := parsePlace(*at)
 		if err != nil {
 			return err
@@ -136,27 +122,14 @@ newest fix is fresh, and only one device reports for them.`,
 		defer cancel()
 		answer, err := starlingv1.NewFleetServiceClient(conn).SearchNearest(ctx, req)
 		if err != nil {
-			return fmt.Errorf("search the nearest vehicles at %s: %w", *addr, describe(err))
+			return asked(err, "search the nearest vehicles at %s", *addr)
 		}
 		if *asJSON {
-			return printProto(world.Out, answer, true)
+			return printJSON(world.Out, answer)
 		}
 		return printNearest(world.Out, answer, req.Filter.Dispatchable)
 	}
 	return cmd
-}
-
-// describe writes out a gRPC error and its details.
-func describe(err error) error {
-	s, ok := status.FromError(err)
-	if !ok {
-		return err
-	}
-	text := fmt.Sprintf("%s: %s", s.Code(), s.Message())
-	for _, d := range s.Details() {
-		text += fmt.Sprintf(" [%v]", d)
-	}
-	return fmt.Errorf("%s", text)
 }
 
 func printNearest(w io.Writer, answer *starlingv1.SearchNearestResponse, dispatchable bool) error {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,8 +98,11 @@ report for the same vehicles meanwhile, or the account can't close.`,
 			opts.Progress = func(p replay.Progress) { printProgress(world.Err, p) }
 		}
 		account, err := replay.Run(cmd.Context(), opts)
+		if errors.Is(err, fs.ErrNotExist) {
+			return usage(err)
+		}
 		if err != nil {
-			return fmt.Errorf("replay: %w", err)
+			return err
 		}
 		return closeReplay(cmd.Context(), world, account, verifier{matcher, *verify}, *asJSON)
 	}

@@ -84,7 +84,7 @@ once, which is safe too.`,
 		if err != nil {
 			return usage(err)
 		}
-		return process.Run(cmd.Context())
+		return setupError(process.Run(cmd.Context()))
 	}
 	return cmd
 }
@@ -116,6 +116,21 @@ func newConfig(world IO) *cobra.Command {
 		}
 		return config.Print(world.Out, cfg)
 	}
+	check := &cobra.Command{
+		Use:     "check",
+		Short:   "Check the configuration and say whether it can be used",
+		Long:    "Check the configuration, from defaults, file, environment and flags. Faults are all\nnamed in one message, with exit code 2. No server, log or cluster is asked.",
+		Example: "  starling config check --config starling.yaml",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	loadChecked := settings(check, world)
+	check.RunE = func(*cobra.Command, []string) error {
+		if _, err := loadChecked(); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(world.Out, "The configuration can be used.")
+		return err
+	}
 	reference := &cobra.Command{
 		Use:   "reference",
 		Short: "Print the reference of all settings (Markdown)",
@@ -124,6 +139,6 @@ func newConfig(world IO) *cobra.Command {
 			return writeReference(world.Out)
 		},
 	}
-	cmd.AddCommand(show, reference)
+	cmd.AddCommand(show, check, reference)
 	return cmd
 }

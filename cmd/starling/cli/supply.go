@@ -39,6 +39,9 @@ with --watch also every change, a row for each cell whose counts have changed.`,
 	timeout := flags.Duration("timeout", 10*time.Second, "How long to wait for the answer; not with --watch.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := positive("timeout", *timeout); err != nil {
+			return err
+		}
 		selection := &starlingv1.CellSelection{Resolution: *resolution, WithinH3Cells: *within, Dispatchable: *dispatchable}
 		for _, name := range *available {
 			a, err := parseAvailability(name)
@@ -64,10 +67,7 @@ with --watch also every change, a row for each cell whose counts have changed.`,
 		if status.Code(err) == codes.Canceled && cmd.Context().Err() != nil {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("count vehicles at %s: %w", *addr, describe(err))
-		}
-		return nil
+		return asked(err, "count vehicles at %s", *addr)
 	}
 	return cmd
 }
@@ -88,7 +88,7 @@ func printSupply(ctx context.Context, w io.Writer, fleet starlingv1.FleetService
 		}
 	}
 	if asJSON {
-		return printProto(w, whole, true)
+		return printJSON(w, whole)
 	}
 	if len(whole.Cells) == 0 {
 		_, err := fmt.Fprintln(w, "No vehicle matches.")
@@ -114,7 +114,7 @@ func watchCounts(ctx context.Context, w io.Writer, fleet starlingv1.FleetService
 			return err
 		}
 		if asJSON {
-			if err := printProto(w, part, false); err != nil {
+			if err := printJSON(w, part); err != nil {
 				return err
 			}
 			continue

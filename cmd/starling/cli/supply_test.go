@@ -71,7 +71,7 @@ func TestSupplyPrintsAllPages(t *testing.T) {
 	require.Contains(t, lines[3], "Careful: 1 partitions are behind")
 
 	got = runCLI(t, t.Context(), "", "supply", "--matcher", addr, "--json")
-	require.Contains(t, got.out, `"h3_cell": "871e15b77ffffff"`)
+	require.Contains(t, got.out, `"h3Cell":"871e15b77ffffff"`)
 	got = runCLI(t, t.Context(), "", "supply", "--matcher", addr, "--watch")
 	require.Equal(t, exitOK, got.code, got.err)
 	require.Contains(t, got.out, "871e15b75ffffff")

@@ -48,7 +48,12 @@ func newTopicsList(world IO) *cobra.Command {
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if *asJSON {
-			return printJSON(world.Out, topics.All())
+			for _, t := range topics.All() {
+				if err := printJSON(world.Out, t); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
 		tw := tabwriter.NewWriter(world.Out, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(tw, "TOPIC\tKEY\tVALUE\tKEPT\tLARGEST RECORD")

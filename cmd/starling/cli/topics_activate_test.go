@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -21,7 +20,7 @@ func (b *logBench) activate(code int, args ...string) activation {
 	b.t.Helper()
 	var a activation
 	got := b.run(code, append([]string{"topics", "activate", "--json"}, args...)...)
-	require.NoError(b.t, json.Unmarshal([]byte(got.out), &a), got.out)
+	readJSON(b.t, got.out, &a)
 	require.Len(b.t, a.Partitions, b.cfg.Partitions)
 	return a
 }

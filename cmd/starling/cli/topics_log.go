@@ -51,7 +51,7 @@ func logCommand(cmd *cobra.Command, world IO) func(run func(context.Context, *op
 		cfg.Kafka.CreateTopics = false
 		if !cfg.OnKafka() {
 			if _, err := os.Stat(filepath.Join(cfg.Local.Directory, "state")); err != nil {
-				return usage(fmt.Errorf("there is no local log in %s: %w (--local-directory says where it is, --kafka-brokers that it is on Kafka)", cfg.Local.Directory, err))
+				return usage(fmt.Errorf("there is no local log in %s (--local-directory names its folder, --kafka-brokers the cluster that it is on)", cfg.Local.Directory))
 			}
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *patience)
@@ -61,7 +61,7 @@ func logCommand(cmd *cobra.Command, world IO) func(run func(context.Context, *op
 			return fmt.Errorf("%w (the local log belongs to one process: stop `starling up`, run this, and start it again)", err)
 		}
 		if err != nil {
-			return err
+			return setupError(err)
 		}
 		err = run(cmd.Context(), &openLog{Log: log, cfg: cfg, patience: *patience})
 		if closeErr := log.Close(); closeErr != nil {

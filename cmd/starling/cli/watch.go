@@ -33,11 +33,21 @@ two uploads.`,
   starling watch car-00042 --playback-delay 65s --reconnect`,
 	}
 	addr := cmd.Flags().String("matcher", defaultMatcher, "Address of the matcher's or fan-out's gRPC server.")
-	count := cmd.Flags().Int("count", 0, "End after so many lines; 0 means never.")
+	count := cmd.Flags().Int("count", 0, "End after so many changes of the vehicle; 0 means never. Until it is known, the command waits.")
 	playback := cmd.Flags().Duration("playback-delay", 0, "Show each fix so long after it was taken, 1s to 15m; 0 shows the newest at once.")
+	timeout := cmd.Flags().Duration("timeout", 0, "End after so long, with exit code 3 if fewer lines than --count have come; 0 means never.")
 	reconnect := cmd.Flags().Bool("reconnect", false, "When the server goes away, wait for it and go on where the watch broke off.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *count < 0 || *timeout < 0 {
+			return usage(errors.New("--count and --timeout must not be negative"))
+		}
+		ctx := cmd.Context()
+		if *timeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeoutCause(ctx, *timeout, errWatchOver)
+			defer cancel()
+		}
 		conn, err := dial(*addr)
 		if err != nil {
 			return err
@@ -55,16 +65,19 @@ two uploads.`,
 			w.req.PlaybackDelay = durationpb.New(*playback)
 		}
 		for {
-			err := w.run(cmd.Context())
-			if *reconnect && status.Code(err) == codes.Unavailable && cmd.Context().Err() == nil {
-				_, _ = fmt.Fprintf(world.Err, "%s: %v; waiting\n", *addr, status.Convert(err).Message())
-				_ = retry.Sleep(cmd.Context(), time.Second)
+			err := w.run(ctx)
+			if errors.Is(context.Cause(ctx), errWatchOver) {
+				return w.over(args[0], *timeout)
+			}
+			if *reconnect && status.Code(err) == codes.Unavailable && ctx.Err() == nil {
+				_, _ = fmt.Fprintf(world.Err, "%s: %v; waiting\n", *addr, explain(err))
+				_ = retry.Sleep(ctx, time.Second)
 				continue
 			}
 			if err == nil || cmd.Context().Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("watch %s at %s: %w", name, *addr, describe(err))
+			return asked(err, "watch %s at %s", args[0], *addr)
 		}
 	}
 	return cmd
@@ -76,8 +89,24 @@ type watching struct {
 	fleet  starlingv1.FleetServiceClient
 	req    *starlingv1.WatchVehicleRequest
 	count  int // lines to print; 0 means no end
-	lines  int // printed
+	lines  int // printed; that a vehicle is not known is none
 	asJSON bool
+
+	unknown bool // as of the newest message
+}
+
+// errWatchOver ends a watch when its time is over.
+var errWatchOver = errors.New("the time of the watch is over")
+
+// over is how a watch ends whose time is over.
+func (w *watching) over(name string, timeout time.Duration) error {
+	switch {
+	case w.lines == 0 && w.unknown:
+		return answerNo("%s did not become known within %s", name, timeout)
+	case w.lines < w.count:
+		return answerNo("%s changed %d times within %s", name, w.lines, timeout)
+	}
+	return nil
 }
 
 // run makes one call and prints what it is sent. It returns nil when all lines
@@ -98,23 +127,26 @@ func (w *watching) run(ctx context.Context) error {
 			return err
 		}
 		w.req.ResumeToken = answer.ResumeToken
+		if w.unknown = answer.Unknown; w.unknown {
+			_, _ = fmt.Fprintf(w.world.Err, "%s is not known; waiting for it to report\n", strings.TrimPrefix(answer.Vehicle.GetName(), limits.VehicleNamePrefix))
+			if !w.asJSON {
+				continue
+			}
+		} else {
+			w.lines++
+		}
 		if err := printWatched(w.world.Out, answer, w.asJSON); err != nil {
 			return err
 		}
-		w.lines++
 	}
 	return nil
 }
 
 func printWatched(w io.Writer, answer *starlingv1.WatchVehicleResponse, asJSON bool) error {
 	if asJSON {
-		return printProto(w, answer, false)
+		return printJSON(w, answer)
 	}
 	v := answer.Vehicle
-	if answer.Unknown {
-		_, err := fmt.Fprintf(w, "%s is not known (yet); waiting\n", strings.TrimPrefix(v.GetName(), limits.VehicleNamePrefix))
-		return err
-	}
 	when := "no fix yet"
 	if v.DeviceTime != nil {
 		when = v.DeviceTime.AsTime().UTC().Format("15:04:05.000")

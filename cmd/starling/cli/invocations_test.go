@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// foreign are words of libraries that a user is never to read.
+var foreign = regexp.MustCompile(`strconv|mapstructure|decoding failed|rpc error|Error while dialing|field_violations|context deadline exceeded|time: (missing|unknown|invalid)|no such file or directory \(`)
+
+// upForTests is a whole Starling in this process, as `starling up` runs it.
+func upForTests(t *testing.T) *app.App {
+	t.Helper()
+	cfg := app.DefaultConfig()
+	cfg.Partitions = 2
+	cfg.Local.Directory = t.TempDir()
+	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	a, err := app.New(cfg, app.AllRoles(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
+	select {
+	case <-a.Ready():
+	case <-time.After(time.Minute):
+		t.Fatal("not ready in time")
+	}
+	return a
+}
+
+// What every kind of command line leads to: its exit code, what it says, and no
+// word of a library.
+func TestInvocations(t *testing.T) {
+	up := upForTests(t)
+	ingest, matcher := "--ingest="+up.Addr(app.Ingest), "--matcher="+up.Addr(app.Matcher)
+	const nobody = "--matcher=127.0.0.1:1"
+	used := t.TempDir() // a log with two partitions
+	made := runCLI(t, stopped(t), "", "up", "--partitions=2", "--local-directory="+used, "--server-ingest-listen=127.0.0.1:0", "--server-matcher-listen=127.0.0.1:0", "--server-json-listen=", "--server-admin-listen=")
+	require.Equal(t, exitOK, made.code, made.err)
+
+	for _, c := range []struct {
+		line  string
+		code  int
+		words string // on standard error, or on standard output if the code is 0
+	}{
+		{"version", exitOK, ""},
+		{"help", exitOK, "Exit codes"},
+		{"help nearest", exitOK, "starling nearest"},
+		{"help topics create", exitOK, "starling topics create"},
+		{"help nope", exitUsage, `no command "nope"`},
+		{"help topics nope", exitUsage, `no command "topics nope"`},
+		{"nope", exitUsage, "nope"},
+		{"topics nope", exitUsage, "nope"},
+		{"up --no-such-flag", exitUsage, "no-such-flag"},
+		{"up surplus", exitUsage, "surplus"},
+		{"up --partitions x", exitUsage, `--partitions is "x": must be a whole number`},
+		{"up --partitions 0 --log-format xml --server-ingest-listen 0.0.0.0:1", exitUsage, "partitions is 0"},
+		{"up --partitions 0 --log-format xml --server-ingest-listen 0.0.0.0:1", exitUsage, `format is "xml"`},
+		{"up --server-drain-timeout 5", exitUsage, `--server-drain-timeout is "5": must be a duration`},
+		{"up --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
+		{"dlq list --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
+		{"dlq list --partitions 2 --partition 2 --local-directory " + used, exitUsage, "partitions 0 to 1"},
+		{"dlq list --partitions 2 --local-directory " + used, exitOK, "0 dead letters"},
+		{"dlq show nonsense", exitUsage, "TOPIC/PARTITION/OFFSET"},
+		{"dlq show locations/0/7 --partitions 2 --local-directory " + used, exitNo, "no dead letter"},
+		{"dlq list --local-directory /nonexistent", exitUsage, "no local log in /nonexistent"},
+		{"log check --data /nonexistent", exitUsage, "/nonexistent"},
+		{"log check --data " + used, exitOK, "everything that was acknowledged is there"},
+		{"tracker", exitUsage, "kafka.brokers is empty"},
+		{"topics create", exitUsage, "kafka.brokers is empty"},
+		{"config check", exitOK, "can be used"},
+		{"config check --partitions 0", exitUsage, "partitions is 0"},
+		{"config check --config /nonexistent.yaml", exitUsage, "/nonexistent.yaml"},
+		{"config print", exitOK, "partitions: 24"},
+		{"nearest", exitUsage, "--at"},
+		{"nearest --at here", exitUsage, "LATITUDE,LONGITUDE"},
+		{"nearest --at 1,2 --available maybe", exitUsage, "maybe"},
+		{"nearest --at 91,0 " + matcher, exitUsage, "place.latitude: is 91, must be between -90 and 90"},
+		{"nearest --at nan,0 " + matcher, exitUsage, "place.latitude"},
+		{"nearest --at 1,2 --max-results 9999 " + matcher, exitUsage, "max_results"},
+		{"nearest --at 1,2 --max-results x " + matcher, exitUsage, `--max-results is "x": must be a whole number`},
+		{"nearest --at 1,2 --timeout 0s " + matcher, exitUsage, "--timeout is 0s: must be positive"},
+		{"nearest --at 1,2 " + matcher, exitOK, "No vehicle"},
+		{"nearest --at 1,2 --timeout 20s " + nobody, exitFailed, "no connection: connection refused"},
+		{"supply --resolution 99 " + matcher, exitUsage, "selection.resolution"},
+		{"supply --in zz " + matcher, exitUsage, "selection.within_h3_cells"},
+		{"supply " + matcher, exitOK, "No vehicle matches"},
+		{"supply " + nobody, exitFailed, "no connection: connection refused"},
+		{"devices --max-results -1 " + matcher, exitUsage, "--max-results"},
+		{"devices " + matcher, exitOK, "0 of 0 vehicles"},
+		{"devices " + nobody, exitFailed, "no connection: connection refused"},
+		{"watch", exitUsage, "1 arg"},
+		{"watch nosuch --count 1 --timeout 100ms " + matcher, exitNo, "nosuch did not become known within 100ms"},
+		{"watch a --playback-delay 1ms " + matcher, exitUsage, "playback_delay"},
+		{"watch .. " + matcher, exitUsage, "neither . nor .."},
+		{"watch a --count -1 " + matcher, exitUsage, "--count"},
+		{"watch a " + nobody, exitFailed, "no connection: connection refused"},
+		{"replay --speedup 0.5 x.csv", exitUsage, "speedup"},
+		{"replay no-such-file.csv", exitUsage, "no-such-file.csv"},
+		{"simulate --vehicles 0", exitUsage, "vehicles"},
+		{"simulate --vehicles x", exitUsage, `--vehicles is "x": must be a whole number`},
+		{"simulate --vehicles 2 --duration 10s --flat-out --quiet " + ingest, exitOK, "fixes"},
+		{"filter --window -1s", exitUsage, "window"},
+		{"filter surplus", exitUsage, "surplus"},
+	} {
+		t.Run(c.line, func(t *testing.T) {
+			got := runCLI(t, t.Context(), "", strings.Fields(c.line)...)
+			require.Equal(t, c.code, got.code, "%s%s", got.out, got.err)
+			if c.code == exitOK {
+				require.Contains(t, got.out, c.words)
+			} else {
+				require.Contains(t, got.err, c.words)
+				require.True(t, strings.HasPrefix(lastLine(got.err), "starling: ") || strings.Contains(got.err, "starling: "), got.err)
+			}
+			require.NotRegexp(t, foreign, got.err)
+		})
+	}
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// stopped is a context that is done: a process with it makes its log and stops.
+func stopped(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestSettingsOfTheEnvironmentAreChecked(t *testing.T) {
+	for variable, words := range map[string]string{
+		"STARLING_PARTITIONS=1e3":    `STARLING_PARTITIONS is "1e3": must be a whole number`,
+		"STARLING_TRACKER_WINDOW=5":  "STARLING_TRACKER_WINDOW is 5, which has no unit",
+		"STARLING_LOCAL_SYNC=maybe":  `STARLING_LOCAL_SYNC is "maybe": must be true or false`,
+		"STARLING_PARTITONS=7":       "unknown setting STARLING_PARTITONS",
+		"STARLING_LOG_LEVEL=verbose": "log",
+	} {
+		var out, errs bytes.Buffer
+		code := Main(t.Context(), []string{"config", "check"}, IO{In: strings.NewReader(""), Out: &out, Err: &errs, Environ: []string{variable}})
+		require.Equal(t, exitUsage, code, variable)
+		require.Contains(t, errs.String(), words)
+		require.NotRegexp(t, foreign, errs.String())
+	}
+}
+
+// Everything that --json prints is in one form: objects, one a line, with names in
+// lowerCamelCase.
+func TestJSONIsOneDialect(t *testing.T) {
+	up := upForTests(t)
+	ingest, matcher := "--ingest="+up.Addr(app.Ingest), "--matcher="+up.Addr(app.Matcher)
+	conn, err := dial(up.Addr(app.Matcher))
+	require.NoError(t, err)
+	defer conn.Close()
+	for _, line := range []string{
+		"version", "config print", "topics list",
+		"simulate --vehicles 3 --period 1s --duration 20s --flat-out --quiet --offline-share 0 --tunnels 0 " + ingest,
+		"nearest --all --at 48.2,16.37 " + matcher, "supply " + matcher, "devices " + matcher,
+		"watch sim-0001 --count 1 " + matcher,
+	} {
+		t.Run(line, func(t *testing.T) {
+			if strings.HasPrefix(line, "nearest") {
+				waitForVehicles(t, conn, 3)
+			}
+			got := runCLI(t, t.Context(), "", append(strings.Fields(line), "--json")...)
+			require.Equal(t, exitOK, got.code, got.err)
+			lines := bufio.NewScanner(strings.NewReader(got.out))
+			lines.Buffer(nil, 1<<20)
+			n := 0
+			for ; lines.Scan(); n++ {
+				var object map[string]any
+				require.NoError(t, json.Unmarshal(lines.Bytes(), &object), "%s", lines.Text())
+				if line != "config print" { // whose names are those of settings
+					requireCamel(t, object)
+				}
+			}
+			require.Positive(t, n)
+		})
+	}
+}
+
+func requireCamel(t *testing.T, v any) {
+	t.Helper()
+	switch v := v.(type) {
+	case map[string]any:
+		for name, value := range v {
+			require.Regexp(t, `^[a-z][a-zA-Z0-9]*$`, name)
+			requireCamel(t, value)
+		}
+	case []any:
+		for _, value := range v {
+			requireCamel(t, value)
+		}
+	}
+}
+
+func waitForVehicles(t *testing.T, conn grpc.ClientConnInterface, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		list, err := starlingv1.NewFleetServiceClient(conn).ListVehicles(t.Context(), &starlingv1.ListVehiclesRequest{})
+		return err == nil && len(list.Vehicles) >= n
+	}, time.Minute, 10*time.Millisecond)
+}
+
+func TestDialect(t *testing.T) {
+	type inner struct {
+		Deep int32 `json:"deep_value"`
+	}
+	type outer struct {
+		inner
+		Wait   time.Duration    `json:"wait_ns"`
+		At     time.Time        `json:"at_time"`
+		Big    int64            `json:"big"`
+		Small  int32            `json:"small"`
+		Empty  []string         `json:"empty"`
+		Absent *int64           `json:"absent,omitempty"`
+		Counts map[string]int64 `json:"counts"`
+		Raw    json.RawMessage  `json:"raw"`
+		Odd    float64          `json:"odd"`
+		Plain  string
+		hidden int
+	}
+	nan := 0.0
+	var out bytes.Buffer
+	require.NoError(t, printJSON(&out, outer{
+		inner: inner{1}, Wait: 1500 * time.Millisecond, At: time.Unix(1, 5e8), Big: 1 << 60, Counts: map[string]int64{"b_c": 2, "a": 1},
+		Raw: json.RawMessage(`{"window_ms": 3}`), Odd: nan / nan, Plain: "<p>", hidden: 1,
+	}))
+	require.Equal(t, `{"deepValue":1,"wait":"1.500s","atTime":"1970-01-01T00:00:01.5Z","big":"1152921504606846976","small":0,"empty":[],"counts":{"a":"1","b_c":"2"},"raw":{"windowMs":3},"odd":"NaN","plain":"\u003cp\u003e"}`+"\n", out.String())
+	require.Error(t, printJSON(&broken{}, 1))
+}
+
+type broken struct{}
+
+func (*broken) Write([]byte) (int, error) { return 0, net.ErrClosed }
