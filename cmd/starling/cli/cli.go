@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/version"
 )
 
@@ -138,7 +139,7 @@ func newVersion(world IO) *cobra.Command {
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if *asJSON {
-			return printJSON(world.Out, version.Read())
+			return dialect.Print(world.Out, version.Read())
 		}
 		_, err := fmt.Fprintln(world.Out, version.Read())
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/internal/freshness"
 	"github.com/starling-fleet/starling/internal/latency"
@@ -69,7 +70,7 @@ figures. Ctrl-C stops it cleanly.`,
 			return err
 		}
 		if *asJSON {
-			return printJSON(world.Out, report)
+			return dialect.Print(world.Out, report)
 		}
 		d.farewell(report)
 		return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -92,7 +93,7 @@ The badness of a device is the sum of these, each between 0 and 1:
 			return asked(err, "list the vehicles at %s", *addr)
 		}
 		if *asJSON {
-			return printJSON(world.Out, report)
+			return dialect.Print(world.Out, report)
 		}
 		return printDevices(world.Out, report)
 	}

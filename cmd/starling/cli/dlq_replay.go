@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -314,7 +315,7 @@ func (r *replayRun) append(ctx context.Context, partition int32, chosen []*repla
 
 func printReplayed(w io.Writer, one *replayed, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, one)
+		return dialect.Print(w, one)
 	}
 	what := one.Result
 	if one.Offset != nil {

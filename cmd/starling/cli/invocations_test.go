@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -238,12 +239,12 @@ func TestDialect(t *testing.T) {
 	}
 	nan := 0.0
 	var out bytes.Buffer
-	require.NoError(t, printJSON(&out, outer{
+	require.NoError(t, dialect.Print(&out, outer{
 		inner: inner{1}, Wait: 1500 * time.Millisecond, At: time.Unix(1, 5e8), Big: 1 << 60, Counts: map[string]int64{"b_c": 2, "a": 1},
 		Raw: json.RawMessage(`{"window_ms": 3}`), Odd: nan / nan, Plain: "<p>", hidden: 1,
 	}))
 	require.Equal(t, `{"deepValue":1,"wait":"1.500s","atTime":"1970-01-01T00:00:01.5Z","big":"1152921504606846976","small":0,"empty":[],"counts":{"a":"1","b_c":"2"},"raw":{"windowMs":3},"odd":"NaN","plain":"\u003cp\u003e"}`+"\n", out.String())
-	require.Error(t, printJSON(&broken{}, 1))
+	require.Error(t, dialect.Print(&broken{}, 1))
 }
 
 type broken struct{}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/locallog/repair"
 )
 
@@ -69,7 +70,7 @@ that the check could not be made.`,
 			return err
 		}
 		if *asJSON {
-			err = printJSON(world.Out, report)
+			err = dialect.Print(world.Out, report)
 		} else {
 			err = printLogReport(world.Out, report)
 		}
@@ -147,7 +148,7 @@ Without --yes it only shows what was found. The log must not be in use.`,
 				return err
 			}
 			if *asJSON {
-				return printJSON(world.Out, report)
+				return dialect.Print(world.Out, report)
 			}
 			if err := printLogReport(world.Out, report); err != nil || len(report.Findings) == 0 {
 				return err
@@ -171,7 +172,7 @@ Without --yes it only shows what was found. The log must not be in use.`,
 			return logUsage(err)
 		}
 		if *asJSON {
-			return printJSON(world.Out, out)
+			return dialect.Print(world.Out, out)
 		}
 		return printRepair(world.Out, out)
 	}

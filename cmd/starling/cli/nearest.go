@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -125,7 +126,7 @@ newest fix is fresh, and only one device reports for them.`,
 			return asked(err, "search the nearest vehicles at %s", *addr)
 		}
 		if *asJSON {
-			return printJSON(world.Out, answer)
+			return dialect.Print(world.Out, answer)
 		}
 		return printNearest(world.Out, answer, req.Filter.Dispatchable)
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/replay"
 )
 
@@ -152,7 +153,7 @@ func printProgress(w io.Writer, p replay.Progress) {
 
 func printReplay(w io.Writer, r replayReport, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, r)
+		return dialect.Print(w, r)
 	}
 	_, err := fmt.Fprintf(w, "%s\n%d vehicles from %d files, acknowledged in %s (%.0f fixes/s), searchable %s later\n",
 		r.Account, r.Account.Vehicles, len(r.Account.Files),

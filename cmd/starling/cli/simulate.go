@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/fleetsim"
 )
@@ -67,7 +68,7 @@ The same seed gives the same fleet.`,
 			return fmt.Errorf("simulate: %w", err)
 		}
 		if *asJSON {
-			err = printJSON(world.Out, result)
+			err = dialect.Print(world.Out, result)
 		} else {
 			printSimulation(world.Out, result)
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -88,7 +89,7 @@ func printSupply(ctx context.Context, w io.Writer, fleet starlingv1.FleetService
 		}
 	}
 	if asJSON {
-		return printJSON(w, whole)
+		return dialect.Print(w, whole)
 	}
 	if len(whole.Cells) == 0 {
 		_, err := fmt.Fprintln(w, "No vehicle matches.")
@@ -114,7 +115,7 @@ func watchCounts(ctx context.Context, w io.Writer, fleet starlingv1.FleetService
 			return err
 		}
 		if asJSON {
-			if err := printJSON(w, part); err != nil {
+			if err := dialect.Print(w, part); err != nil {
 				return err
 			}
 			continue

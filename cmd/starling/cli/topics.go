@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
@@ -49,7 +50,7 @@ func newTopicsList(world IO) *cobra.Command {
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if *asJSON {
 			for _, t := range topics.All() {
-				if err := printJSON(world.Out, t); err != nil {
+				if err := dialect.Print(world.Out, t); err != nil {
 					return err
 				}
 			}
@@ -125,7 +126,7 @@ func newTopicsKafka(world IO, name, short string, do func(context.Context, *kafk
 
 func printTopics(w io.Writer, report kafkalog.Report, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, report)
+		return dialect.Print(w, report)
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "TOPIC\tSTATE\tPARTITIONS\tREPLICAS\tNOT IN SYNC")

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -144,7 +145,7 @@ func (w *watching) run(ctx context.Context) error {
 
 func printWatched(w io.Writer, answer *starlingv1.WatchVehicleResponse, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, answer)
+		return dialect.Print(w, answer)
 	}
 	v := answer.Vehicle
 	when := "no fix yet"

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 )
 
 // readJSON reads what printJSON has printed back into a value, by the names and
@@ -33,7 +35,7 @@ func readValue(t *testing.T, v any, into reflect.Value) {
 		require.NoError(t, err)
 		into.Set(reflect.ValueOf(at))
 		return
-	case rawJSON, json.RawMessage:
+	case dialect.Raw, json.RawMessage:
 		text, err := json.Marshal(v)
 		require.NoError(t, err)
 		into.SetBytes(text)
@@ -82,7 +84,7 @@ func readFields(t *testing.T, from map[string]any, into reflect.Value) {
 		if field.Type == reflect.TypeFor[time.Duration]() {
 			name = strings.TrimSuffix(name, "_ns")
 		}
-		if v, ok := from[lowerCamel(name)]; ok && into.Field(i).CanSet() {
+		if v, ok := from[dialect.LowerCamel(name)]; ok && into.Field(i).CanSet() {
 			readValue(t, v, into.Field(i))
 		}
 	}

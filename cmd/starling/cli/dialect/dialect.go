@@ -1,4 +1,9 @@
-package cli
+// Package dialect prints what --json prints: protobuf's JSON, as the gateway's is
+// (docs/json.md). One object a line, names in lowerCamelCase, 64-bit numbers as
+// strings, times as RFC 3339, durations as "1.5s"; what can be absent and is, is
+// left out, and a zero is written. Values that are no messages are printed by the
+// same rules.
+package dialect
 
 import (
 	"bytes"
@@ -18,13 +23,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// What --json prints is protobuf's JSON, as the gateway's is (docs/json.md): one
-// object a line, names in lowerCamelCase, 64-bit numbers as strings, times as
-// RFC 3339, durations as "1.5s"; what can be absent and is, is left out, and a
-// zero is written. Values that are no messages are printed by the same rules.
-
-// printJSON writes one value as a line of JSON.
-func printJSON(w io.Writer, v any) error {
+// Print writes one value as a line of JSON.
+func Print(w io.Writer, v any) error {
 	line, err := appendJSON(nil, reflect.ValueOf(v))
 	if err != nil {
 		return fmt.Errorf("print the result: %w", err)
@@ -73,14 +73,14 @@ func appendSpecial(b []byte, v any) (special bool, _ []byte, _ error) {
 	switch v := v.(type) {
 	case proto.Message:
 		text, err := messageJSON.Marshal(v)
-		return true, append(b, compactJSON(text)...), err
+		return true, append(b, Compact(text)...), err
 	case time.Duration:
 		text, err := protojson.Marshal(durationpb.New(v))
 		return true, append(b, text...), err
 	case time.Time:
 		return true, v.UTC().AppendFormat(append(b, '"'), `2006-01-02T15:04:05.999999999Z07:00"`), nil
-	case rawJSON:
-		return true, append(b, compactJSON(v)...), nil
+	case Raw:
+		return true, append(b, Compact(v)...), nil
 	case json.RawMessage:
 		decoder := json.NewDecoder(bytes.NewReader(v))
 		decoder.UseNumber()
@@ -125,7 +125,7 @@ func appendFields(b []byte, v reflect.Value, first bool) ([]byte, bool, error) {
 		}
 		first = false
 		var err error
-		if b, err = appendJSON(append(strconv.AppendQuote(b, lowerCamel(name)), ':'), value); err != nil {
+		if b, err = appendJSON(append(strconv.AppendQuote(b, LowerCamel(name)), ':'), value); err != nil {
 			return b, first, err
 		}
 	}
@@ -139,7 +139,7 @@ func absent(v reflect.Value) bool {
 		return v.IsNil()
 	case reflect.Slice:
 		switch v.Interface().(type) {
-		case rawJSON, json.RawMessage:
+		case Raw, json.RawMessage:
 			return v.Len() == 0
 		}
 	default:
@@ -187,7 +187,7 @@ func renamed(v any) any {
 	case map[string]any:
 		out := map[string]any{}
 		for name, value := range v {
-			out[lowerCamel(name)] = renamed(value)
+			out[LowerCamel(name)] = renamed(value)
 		}
 		return out
 	case []any:
@@ -198,8 +198,8 @@ func renamed(v any) any {
 	return v
 }
 
-// lowerCamel is a name of lower_snake_case in lowerCamelCase.
-func lowerCamel(name string) string {
+// LowerCamel is a name of lower_snake_case in lowerCamelCase.
+func LowerCamel(name string) string {
 	parts := strings.Split(name, "_")
 	for i := 1; i < len(parts); i++ {
 		if parts[i] != "" {
@@ -209,12 +209,12 @@ func lowerCamel(name string) string {
 	return strings.Join(parts, "")
 }
 
-// rawJSON is JSON that is printed as it is.
-type rawJSON []byte
+// Raw is JSON that is printed as it is.
+type Raw []byte
 
-// compactJSON removes white space between tokens, which protojson varies on
+// Compact removes white space between tokens, which protojson varies on
 // purpose.
-func compactJSON(in []byte) []byte {
+func Compact(in []byte) []byte {
 	var out bytes.Buffer
 	if json.Compact(&out, in) != nil {
 		return in
