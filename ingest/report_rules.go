@@ -106,7 +106,7 @@ var reportRules = [...]reportRule{
 	},
 	{
 		field: "report.attributes", name: "attributes",
-		rule: "A type of at most 32 characters, 0 to 1000 seats, at most 16 tags, each of at most 32 characters",
+		rule: "A type of at most 32 characters, 0 to 1000 seats, at most 16 tags, each of at most 32 characters; type and tags " + limits.LabelRule,
 		check: func(_ *validator, r *wire.Report) (string, string) {
 			return checkAttributes(&r.Attributes)
 		},
@@ -114,8 +114,8 @@ var reportRules = [...]reportRule{
 }
 
 func checkAttributes(a *wire.Attributes) (field, fault string) {
-	if tooLong(a.Type) {
-		return ".type", fmt.Sprintf("it has %d characters", utf8.RuneCountInString(a.Type))
+	if fault := labelFault(a.Type); fault != "" {
+		return ".type", fault
 	}
 	if a.Seats < 0 || a.Seats > maxSeats {
 		return ".seats", fmt.Sprintf("it is %d", a.Seats)
@@ -124,15 +124,21 @@ func checkAttributes(a *wire.Attributes) (field, fault string) {
 		return ".tags", fmt.Sprintf("there are %d", len(a.Tags))
 	}
 	for i, tag := range a.Tags {
-		if tooLong(tag) {
-			return fmt.Sprintf(".tags[%d]", i), fmt.Sprintf("it has %d characters", utf8.RuneCountInString(tag))
+		if fault := labelFault(tag); fault != "" {
+			return fmt.Sprintf(".tags[%d]", i), fault
 		}
 	}
 	return "", ""
 }
 
-func tooLong(label string) bool {
-	return len(label) > maxLabelChars && utf8.RuneCountInString(label) > maxLabelChars
+func labelFault(label string) string {
+	if n := len(label); n > maxLabelChars && utf8.RuneCountInString(label) > maxLabelChars {
+		return fmt.Sprintf("it has %d characters", utf8.RuneCountInString(label))
+	}
+	if !limits.VisibleLabel(label) {
+		return fmt.Sprintf("%q has a control character or another that shows nothing", label)
+	}
+	return ""
 }
 
 // report returns the rules that r breaks as a whole, with their names.

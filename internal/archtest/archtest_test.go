@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 	"matcher":             {"fanout/region", "internal/rpcstatus", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	"internal/locallog":   {"internal/eventlog", "internal/throttle", "schemas/topics"},
 	"internal/throttle":   {},
-	"internal/kafkalog":   {"internal/eventlog", "schemas/topics", "internal/retry"},
+	"internal/kafkalog":   {"internal/config", "internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
 	"internal/eventlog":   {"schemas/topics"},
 	"internal/gateway":    {"internal/budget", "internal/httpserver", "internal/rpcstatus", "schemas"},
@@ -204,6 +205,27 @@ func TestProductDoesNotImportLoadtest(t *testing.T) {
 		}
 	})
 	require.Positive(t, importers, "the packages of loadtest import each other")
+}
+
+// notServing are modules that the binary must not contain: what draws, tests or
+// measures only gives those who serve more to patch.
+var notServing = []string{
+	"gonum.org", "golang.org/x/image", "github.com/golang/freetype", "github.com/redis", "github.com/stretchr",
+	"pgregory.net/rapid", "github.com/twmb/franz-go/pkg/kfake", "testing",
+}
+
+func TestWhatTheBinaryContains(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"cmd/starling").Output()
+	require.NoError(t, err)
+	packages := strings.Fields(string(out))
+	require.Contains(t, packages, module+"ingest", "the list must be the binary's")
+	for _, p := range packages {
+		for _, banned := range notServing {
+			if within(p, banned) {
+				t.Errorf("bin/starling contains %s", p)
+			}
+		}
+	}
 }
 
 // maxFiles is how many files besides its tests a package may have.

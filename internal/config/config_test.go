@@ -2,6 +2,9 @@ package config_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,12 +22,12 @@ type section struct {
 }
 
 type sample struct {
-	Name     string  `koanf:"name" help:"Who."`
-	Password string  `koanf:"password" help:"Hidden." secret:"true"`
-	Count    int     `koanf:"count" help:"How many."`
-	Share    float64 `koanf:"share" help:"How much."`
-	On       bool    `koanf:"on" help:"Whether."`
-	Deep     section `koanf:"deep_section" help:"-"`
+	Name     string        `koanf:"name" help:"Who."`
+	Password config.Secret `koanf:"password" help:"Hidden."`
+	Count    int           `koanf:"count" help:"How many."`
+	Share    float64       `koanf:"share" help:"How much."`
+	On       bool          `koanf:"on" help:"Whether."`
+	Deep     section       `koanf:"deep_section" help:"-"`
 }
 
 func defaults() sample {
@@ -81,4 +84,33 @@ func TestPrintReadsBackAndHidesSecrets(t *testing.T) {
 	out.Reset()
 	require.NoError(t, config.Print(&out, cfg))
 	require.NotContains(t, out.String(), "hunter2")
+	require.Contains(t, out.String(), "# password is set and not shown")
+	// What is printed does not load as a password.
+	back, err = load(t, out.String(), nil)
+	require.NoError(t, err)
+	require.Empty(t, back.Password)
+}
+
+// A secret loads from every source and shows in nothing but Reveal.
+func TestSecret(t *testing.T) {
+	for name, from := range map[string]func() (sample, error){
+		"file":        func() (sample, error) { return load(t, "password: hunter2\n", nil) },
+		"environment": func() (sample, error) { return load(t, "", []string{"STARLING_PASSWORD=hunter2"}) },
+		"flag":        func() (sample, error) { return load(t, "", nil, "--password=hunter2") },
+	} {
+		cfg, err := from()
+		require.NoError(t, err, name)
+		require.Equal(t, "hunter2", cfg.Password.Reveal(), name)
+		var shown bytes.Buffer
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			_, _ = fmt.Fprintf(&shown, verb+" "+verb, cfg, cfg.Password)
+		}
+		require.NoError(t, json.NewEncoder(&shown).Encode(cfg))
+		for _, handler := range []slog.Handler{slog.NewTextHandler(&shown, nil), slog.NewJSONHandler(&shown, nil)} {
+			slog.New(handler).Info("starting", "config", cfg, "password", cfg.Password)
+		}
+		require.NoError(t, config.WriteReference(&shown, cfg))
+		require.NotContains(t, shown.String(), "hunter2", name)
+		require.NotContains(t, shown.String(), fmt.Sprintf("%x", "hunter2"), name)
+	}
 }

@@ -11,9 +11,16 @@ import (
 	"github.com/knadh/koanf/v2"
 )
 
-// Print writes the configuration as a YAML file that Load would read back.
-// Secrets that are set are shown as "(set)".
+// Print writes the configuration as a YAML file that Load would read back, but
+// for secrets, which are left out: a comment names those that are set.
 func Print(w io.Writer, cfg any) error {
+	for _, s := range Settings(cfg) {
+		if s.Secret && s.Default != "" {
+			if _, err := fmt.Fprintf(w, "# %s is set and not shown\n", s.Key); err != nil {
+				return err
+			}
+		}
+	}
 	k := koanf.New(".")
 	if err := k.Load(confmap.Provider(Values(cfg), "."), nil); err != nil {
 		return fmt.Errorf("print configuration: %w", err)
@@ -26,18 +33,21 @@ func Print(w io.Writer, cfg any) error {
 	return err
 }
 
-// Values returns the configuration by key, in the form that Print prints.
+// Values returns the configuration by key, in the form that Print prints, without
+// the secrets.
 func Values(cfg any) map[string]any {
 	values := map[string]any{}
 	for _, s := range Settings(cfg) {
-		values[s.Key] = printable(s)
+		if !s.Secret {
+			values[s.Key] = printable(s)
+		}
 	}
 	return values
 }
 
 func printable(s Setting) any {
-	if s.Secret && s.Default != "" {
-		return "(set)"
+	if s.Secret {
+		return ""
 	}
 	if d, ok := s.Default.(time.Duration); ok {
 		return d.String()

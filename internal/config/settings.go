@@ -26,7 +26,7 @@ type Setting struct {
 	Help string
 	// Default is its value in the struct that was walked.
 	Default any
-	// Secret settings are not printed.
+	// Secret settings are not printed: their type is Secret.
 	Secret bool
 }
 
@@ -86,7 +86,7 @@ func walk(v reflect.Value, prefix string, all *[]Setting) {
 			Key:     prefix + name,
 			Help:    help,
 			Default: plain(v.Field(i), prefix+name),
-			Secret:  field.Tag.Get("secret") == "true",
+			Secret:  field.Type == secretType,
 		})
 	}
 }

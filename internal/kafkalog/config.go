@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -23,10 +24,10 @@ type Config struct {
 	TLSServerName         string `koanf:"tls_server_name" help:"Name that the brokers' certificates must bear; empty means each broker's host."`
 	TLSInsecureSkipVerify bool   `koanf:"tls_insecure_skip_verify" help:"Accept any certificate: anybody in between can then read and forge everything. For tests only."`
 
-	SASLMechanism    string `koanf:"sasl_mechanism" help:"How to prove identity: plain, scram-sha-256 or scram-sha-512; empty means not at all."`
-	SASLUser         string `koanf:"sasl_user" help:"User name for SASL."`
-	SASLPassword     string `koanf:"sasl_password" secret:"true" help:"Password for SASL; sasl_password_file is the better place."`
-	SASLPasswordFile string `koanf:"sasl_password_file" help:"File with the password for SASL; a trailing line end is dropped."`
+	SASLMechanism    string        `koanf:"sasl_mechanism" help:"How to prove identity: plain, scram-sha-256 or scram-sha-512; empty means not at all."`
+	SASLUser         string        `koanf:"sasl_user" help:"User name for SASL."`
+	SASLPassword     config.Secret `koanf:"sasl_password" help:"Password for SASL; sasl_password_file is the better place."`
+	SASLPasswordFile string        `koanf:"sasl_password_file" help:"File with the password for SASL; a trailing line end is dropped."`
 
 	// Partitions is the number of partitions of every topic. It is set once
 	// for all rooms, outside of this section.

@@ -104,7 +104,7 @@ func tlsConfig(cfg *Config) (*tls.Config, error) {
 func saslMechanism(cfg *Config) (sasl.Mechanism, error) {
 	password := func() (string, error) {
 		if cfg.SASLPasswordFile == "" {
-			return cfg.SASLPassword, nil
+			return cfg.SASLPassword.Reveal(), nil
 		}
 		b, err := os.ReadFile(cfg.SASLPasswordFile)
 		if err != nil {

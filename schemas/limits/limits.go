@@ -3,6 +3,8 @@
 // package may use it.
 package limits
 
+import "unicode"
+
 const (
 	// MaxVehicleIDBytes is the length of the longest vehicle id.
 	MaxVehicleIDBytes = 64
@@ -26,6 +28,8 @@ const (
 	// MaxLabelChars is the length of the longest vehicle type and of the
 	// longest tag, in characters.
 	MaxLabelChars = 32
+	// LabelRule is the rule of VisibleLabel in words.
+	LabelRule = "without control characters and others that show nothing"
 	// MaxTags is how many tags a vehicle may have, and a filter may name.
 	MaxTags = 16
 	// MaxSeats is the largest number of seats.
@@ -54,3 +58,14 @@ var unreserved = func() (is [256]bool) {
 	}
 	return is
 }()
+
+// VisibleLabel reports whether a vehicle type or a tag keeps LabelRule: a label
+// is printed, and what terminals take for commands or hide does not belong there.
+func VisibleLabel(label string) bool {
+	for _, r := range label {
+		if !unicode.IsGraphic(r) {
+			return false
+		}
+	}
+	return true
+}

@@ -40,6 +40,15 @@ func TestRuleInWordsNamesTheBound(t *testing.T) {
 	require.Equal(t, 64, limits.MaxVehicleIDBytes)
 }
 
+func TestVisibleLabel(t *testing.T) {
+	for label, want := range map[string]bool{
+		"": true, "van": true, "Großraum 7": true, "車": true, "🚕": true, "a\u00a0b": true,
+		"\x00": false, "a\n": false, "\x1b[2J": false, "\x7f": false, "\u009b": false, "\u202e": false, "\u200b": false, "\u2028": false, "\U000E0041": false,
+	} {
+		require.Equal(t, want, limits.VisibleLabel(label), "%q", label)
+	}
+}
+
 func BenchmarkValidVehicleID(b *testing.B) {
 	id := "driver-0a1b2c3d-4e5f"
 	b.ReportAllocs()

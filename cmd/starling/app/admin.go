@@ -43,10 +43,10 @@ func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, cfg
 		_ = config.Print(w, cfg)
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	// Without /debug/pprof/cmdline: a secret may have come as a flag.
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 
-	return server.Serve(ctx, l, mux, httpserver.Options{Name: "admin", ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
+	return server.Serve(ctx, l, httpserver.KnownHosts(mux, cfg.Server.AdminHosts), httpserver.Options{Name: "admin", ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
 }

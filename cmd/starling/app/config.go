@@ -38,6 +38,8 @@ type ServerConfig struct {
 	MatcherListen string           `koanf:"matcher_listen" help:"Address of the server for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
 	JSONListen    string           `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string           `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
+	AdminAnyone   bool             `koanf:"admin_allow_unauthenticated" help:"Serve metrics, health, the configuration and profiles to anyone on an address other than loopback. allow_unauthenticated does not include it."`
+	AdminHosts    []string         `koanf:"admin_hosts" help:"Host names under which the admin server answers besides its addresses and localhost. Others are refused, so that no web page can read it by a name of its own."`
 	AllowAnyone   bool             `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
 	GRPC          rpcserver.Config `koanf:"grpc" help:"-"`
 	DrainTimeout  time.Duration    `koanf:"drain_timeout" help:"How long a stop waits for open calls, and a process whose log has failed for its parts to stop."`
@@ -118,12 +120,13 @@ func (c *Config) Validate() error {
 func (c *ServerConfig) validate() error {
 	var faults []error
 	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen} {
-		faults = append(faults, c.checkListen(name, addr))
+		faults = append(faults, checkListen(name, addr, c.AllowAnyone, "allow_unauthenticated"))
 	}
-	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen} {
-		if addr != "" {
-			faults = append(faults, c.checkListen(name, addr))
-		}
+	if c.JSONListen != "" {
+		faults = append(faults, checkListen("json_listen", c.JSONListen, c.AllowAnyone, "allow_unauthenticated"))
+	}
+	if c.AdminListen != "" {
+		faults = append(faults, checkListen("admin_listen", c.AdminListen, c.AdminAnyone, "admin_allow_unauthenticated"))
 	}
 	if c.MaxConnections < 0 {
 		faults = append(faults, fmt.Errorf("max_connections is %d: must not be negative", c.MaxConnections))
@@ -138,19 +141,19 @@ func (c *ServerConfig) validate() error {
 }
 
 // checkListen keeps an unauthenticated server on loopback unless the operator
-// says otherwise in so many words.
-func (c *ServerConfig) checkListen(name, addr string) error {
+// says otherwise in so many words, by a setting.
+func checkListen(name, addr string, anyone bool, setting string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%s is %q: must be host:port: %w", name, addr, err)
 	}
-	if c.AllowAnyone || host == "localhost" {
+	if anyone || host == "localhost" {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%s is %q: an address other than loopback needs allow_unauthenticated, because callers are not asked who they are", name, addr)
+	return fmt.Errorf("%s is %q: an address other than loopback needs %s, because callers are not asked who they are", name, addr, setting)
 }
 
 // LocalLog returns the local log's configuration with what both logs share.

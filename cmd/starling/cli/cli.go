@@ -53,6 +53,10 @@ func answerNo(format string, args ...any) error {
 
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, args []string, world IO) int {
+	out, errs := &quoting{to: world.Out}, &quoting{to: world.Err}
+	defer out.flush()
+	defer errs.flush()
+	world.Out, world.Err = out, errs
 	root := newRoot(world)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

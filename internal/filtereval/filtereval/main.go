@@ -51,7 +51,7 @@ func (o *options) run() error {
 	}
 	truth, drives := filepath.Join(o.data, "truth"), filepath.Join(o.data, "drives")
 	if o.plots != "" {
-		return filtereval.Plots(truth, o.plots)
+		return plots(truth, o.plots)
 	}
 	streams, err := filtereval.LoadDir(truth, drives)
 	if err != nil {

@@ -1,4 +1,4 @@
-package filtereval
+package main
 
 import (
 	"fmt"
@@ -14,6 +14,7 @@ import (
 	_ "gonum.org/v1/plot/vg/vgimg" // draws PNG
 
 	"github.com/starling-fleet/starling/gpsfilter"
+	"github.com/starling-fleet/starling/internal/filtereval"
 )
 
 var (
@@ -23,10 +24,10 @@ var (
 	boundColor = color.RGBA{0x9a, 0xc4, 0xe4, 0xff}
 )
 
-// Plots draws the pictures of docs/gpsfilter.md into folder out, from the
+// plots draws the pictures of docs/gpsfilter.md into folder out, from the
 // drives in dir that may be shown: ppc and comma2k19.
-func Plots(dir, out string) error {
-	streams, err := LoadDir(dir)
+func plots(dir, out string) error {
+	streams, err := filtereval.LoadDir(dir)
 	if err != nil {
 		return err
 	}
@@ -34,13 +35,13 @@ func Plots(dir, out string) error {
 	if err != nil {
 		return fmt.Errorf("make filter: %w", err)
 	}
-	var shown []Stream
+	var shown []filtereval.Stream
 	for _, s := range streams {
 		if s.Kind == "ppc" || s.Kind == "comma2k19" {
 			shown = append(shown, s)
 		}
 	}
-	var tokyo *Stream
+	var tokyo *filtereval.Stream
 	for i := range shown {
 		if strings.Contains(shown[i].Name, "tokyo_run2") {
 			tokyo = &shown[i]
@@ -49,10 +50,10 @@ func Plots(dir, out string) error {
 	if tokyo == nil {
 		return fmt.Errorf("no ppc tokyo_run2 in %s", dir)
 	}
-	at1 := Every(tokyo.Fixes, 1000)
-	clean := trace(tokyo, at1, Starling(f))
-	faulty, _ := Inject(at1, AllFaults(), 2)
-	broken := trace(tokyo, faulty, Starling(f))
+	at1 := filtereval.Every(tokyo.Fixes, 1000)
+	clean := filtereval.Trace(tokyo, at1, filtereval.Starling(f))
+	faulty, _ := filtereval.Inject(at1, filtereval.AllFaults(), 2)
+	broken := filtereval.Trace(tokyo, faulty, filtereval.Starling(f))
 	pictures := []struct {
 		name string
 		draw func() (*plot.Plot, error)
@@ -60,7 +61,7 @@ func Plots(dir, out string) error {
 		{"map-clean", func() (*plot.Plot, error) { return drawMap("Tokyo, 1 Hz, as received", clean, 640, 760) }},
 		{"map-faulted", func() (*plot.Plot, error) { return drawMap("Tokyo, 1 Hz, with injected faults", broken, 280, 420) }},
 		{"error-over-time", func() (*plot.Plot, error) { return drawErrors(clean, 250, 900) }},
-		{"calibration", func() (*plot.Plot, error) { return drawCalibration(shown, Starling(f)) }},
+		{"calibration", func() (*plot.Plot, error) { return drawCalibration(shown, filtereval.Starling(f)) }},
 	}
 	for _, p := range pictures {
 		pl, err := p.draw()
@@ -74,61 +75,30 @@ func Plots(dir, out string) error {
 	return nil
 }
 
-// tracePoint is one row of a run; off is the distance under the stated
-// covariance.
-type tracePoint struct {
-	s                float64
-	raw, live, truth vec
-	known            bool
-	sigma95          float64
-	d2               float64
-}
-
-func trace(s *Stream, fixes []gpsfilter.Fix, f Runner) []tracePoint {
-	fr := newFrame(s)
-	ref := newReference(newTruthPath(s, fr), fixes)
-	live := f(fixes)
-	out := make([]tracePoint, len(fixes))
-	for i, fix := range fixes {
-		e := live[i]
-		p := tracePoint{
-			s:   float64(fix.TimeMS-fixes[0].TimeMS) / 1000,
-			raw: fr.vec(fix.LatDeg, fix.LonDeg), live: fr.vec(e.LatDeg, e.LonDeg), truth: ref.at[i], known: ref.known[i],
-		}
-		mean, diff := (e.VarEastM2+e.VarNorthM2)/2, (e.VarEastM2-e.VarNorthM2)/2
-		p.sigma95 = math.Sqrt(ellipse95 * (mean + math.Hypot(diff, e.CovEastNorthM2)))
-		d := p.live.sub(p.truth)
-		det := e.VarEastM2*e.VarNorthM2 - e.CovEastNorthM2*e.CovEastNorthM2
-		p.d2 = (d.e*d.e*e.VarNorthM2 - 2*d.e*d.n*e.CovEastNorthM2 + d.n*d.n*e.VarEastM2) / det
-		out[i] = p
-	}
-	return out
-}
-
-func between(tr []tracePoint, fromS, toS float64) []tracePoint {
-	var out []tracePoint
+func between(tr []filtereval.TracePoint, fromS, toS float64) []filtereval.TracePoint {
+	var out []filtereval.TracePoint
 	for _, p := range tr {
-		if p.s >= fromS && p.s <= toS {
+		if p.TimeS >= fromS && p.TimeS <= toS {
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
-func drawMap(title string, tr []tracePoint, fromS, toS float64) (*plot.Plot, error) {
+func drawMap(title string, tr []filtereval.TracePoint, fromS, toS float64) (*plot.Plot, error) {
 	tr = between(tr, fromS, toS)
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, "metres east", "metres north"
 	var truth, raw, live plotter.XYs
-	lo, hi := vec{math.Inf(1), math.Inf(1)}, vec{math.Inf(-1), math.Inf(-1)}
+	loE, loN, hiE, hiN := math.Inf(1), math.Inf(1), math.Inf(-1), math.Inf(-1)
 	for _, t := range tr {
-		if t.known {
-			truth = append(truth, plotter.XY{X: t.truth.e, Y: t.truth.n})
+		if t.Known {
+			truth = append(truth, plotter.XY{X: t.Truth.EastM, Y: t.Truth.NorthM})
 		}
-		raw = append(raw, plotter.XY{X: t.raw.e, Y: t.raw.n})
-		live = append(live, plotter.XY{X: t.live.e, Y: t.live.n})
-		lo = vec{min(lo.e, t.live.e), min(lo.n, t.live.n)}
-		hi = vec{max(hi.e, t.live.e), max(hi.n, t.live.n)}
+		raw = append(raw, plotter.XY{X: t.Raw.EastM, Y: t.Raw.NorthM})
+		live = append(live, plotter.XY{X: t.Live.EastM, Y: t.Live.NorthM})
+		loE, loN = min(loE, t.Live.EastM), min(loN, t.Live.NorthM)
+		hiE, hiN = max(hiE, t.Live.EastM), max(hiN, t.Live.NorthM)
 	}
 	if err := addLine(p, "as received", raw, rawColor, 0.8); err != nil {
 		return nil, err
@@ -140,22 +110,22 @@ func drawMap(title string, tr []tracePoint, fromS, toS float64) (*plot.Plot, err
 		return nil, err
 	}
 	const margin = 60
-	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = lo.e-margin, hi.e+margin, lo.n-margin, hi.n+margin
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = loE-margin, hiE+margin, loN-margin, hiN+margin
 	p.Legend.Top = true
 	return p, nil
 }
 
-func drawErrors(tr []tracePoint, fromS, toS float64) (*plot.Plot, error) {
+func drawErrors(tr []filtereval.TracePoint, fromS, toS float64) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Tokyo, 1 Hz: error over time", "seconds", "metres"
 	var raw, live, bound plotter.XYs
 	for _, t := range between(tr, fromS, toS) {
-		if !t.known {
+		if !t.Known {
 			continue
 		}
-		raw = append(raw, plotter.XY{X: t.s, Y: t.raw.sub(t.truth).norm()})
-		live = append(live, plotter.XY{X: t.s, Y: t.live.sub(t.truth).norm()})
-		bound = append(bound, plotter.XY{X: t.s, Y: t.sigma95})
+		raw = append(raw, plotter.XY{X: t.TimeS, Y: t.Raw.DistanceM(t.Truth)})
+		live = append(live, plotter.XY{X: t.TimeS, Y: t.Live.DistanceM(t.Truth)})
+		bound = append(bound, plotter.XY{X: t.TimeS, Y: t.Sigma95M})
 	}
 	if err := addLine(p, "stated 95 %, long axis", bound, boundColor, 1.5); err != nil {
 		return nil, err
@@ -173,7 +143,7 @@ func drawErrors(tr []tracePoint, fromS, toS float64) (*plot.Plot, error) {
 
 // drawCalibration shows the share of truth inside the stated ellipse of each
 // probability.
-func drawCalibration(streams []Stream, f Runner) (*plot.Plot, error) {
+func drawCalibration(streams []filtereval.Stream, f filtereval.Runner) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Calibration, 1 Hz", "stated probability", "share of truth inside"
 	colors := []color.Color{rawColor, liveColor, color.RGBA{0x2c, 0xa0, 0x2c, 0xff}, color.RGBA{0x7b, 0x3f, 0x9e, 0xff}}
@@ -182,15 +152,15 @@ func drawCalibration(streams []Stream, f Runner) (*plot.Plot, error) {
 	}
 	for i := range streams {
 		var line plotter.XYs
-		tr := trace(&streams[i], Every(streams[i].Fixes, 1000), f)
+		tr := filtereval.Trace(&streams[i], filtereval.Every(streams[i].Fixes, 1000), f)
 		for q := 0.05; q < 0.995; q += 0.05 {
 			in, n := 0, 0
 			for _, t := range tr {
-				if !t.known {
+				if !t.Known {
 					continue
 				}
 				n++
-				if t.d2 <= -2*math.Log(1-q) {
+				if t.D2 <= -2*math.Log(1-q) {
 					in++
 				}
 			}

@@ -1,0 +1,75 @@
+package app
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/httpserver"
+)
+
+// The admin server shows no secret, whatever is asked, and answers under no name
+// that is not its own.
+func TestAdminShowsNoSecretAndKnowsItsNames(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Kafka.SASLUser, cfg.Kafka.SASLPassword = "starling", "hunter2"
+	cfg.Server.AdminHosts = []string{"admin.fleet"}
+	registry := prometheus.NewRegistry()
+	group, err := httpserver.NewGroup(registry, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- runAdmin(ctx, group, l, cfg, registry, func() bool { return true }, func() error { return nil })
+	}()
+	defer func() { cancel(); require.NoError(t, <-ended) }()
+
+	get := func(path, host string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.Addr().String()+path, nil)
+		require.NoError(t, err)
+		if host != "" {
+			req.Host = host
+		}
+		answer, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		require.NoError(t, err)
+		return answer.StatusCode, string(body)
+	}
+	for _, path := range []string{"/config", "/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1"} {
+		code, body := get(path, "")
+		require.Equal(t, http.StatusOK, code, path)
+		require.NotContains(t, body, "hunter2", path)
+		code, body = get(path, "evil.example:7602")
+		require.Equal(t, http.StatusMisdirectedRequest, code, path)
+		require.NotContains(t, body, "starling_", path)
+		code, _ = get(path, "admin.fleet:7602")
+		require.Equal(t, http.StatusOK, code, path)
+	}
+	code, _ := get("/debug/pprof/cmdline", "")
+	require.Equal(t, http.StatusNotFound, code)
+	_, body := get("/config", "")
+	require.Contains(t, body, "sasl_user: starling")
+	require.Contains(t, body, "# kafka.sasl_password is set and not shown")
+}
+
+// What exposes the servers of callers does not expose the operator's.
+func TestAdminHasASwitchOfItsOwn(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Server.IngestListen, cfg.Server.AdminListen, cfg.Server.AllowAnyone = "0.0.0.0:7600", "0.0.0.0:7602", true
+	require.ErrorContains(t, cfg.Validate(), `admin_listen is "0.0.0.0:7602": an address other than loopback needs admin_allow_unauthenticated`)
+	require.NotContains(t, cfg.Validate().Error(), "ingest_listen")
+	cfg.Server.AdminAnyone = true
+	require.NoError(t, cfg.Validate())
+	cfg.Server.AllowAnyone = false
+	require.ErrorContains(t, cfg.Validate(), `ingest_listen is "0.0.0.0:7600": an address other than loopback needs allow_unauthenticated`)
+}
