@@ -63,6 +63,13 @@ clean: ## remove what was built
 $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/protoc-gen-grpc-gateway $(BIN)/protoc-gen-openapiv2 &: tools/buf/go.sum
 	cd tools/buf && GOBIN=$(BIN) $(GO) install tool
 
+$(BIN)/govulncheck: tools/vuln/go.sum
+	cd tools/vuln && GOBIN=$(BIN) $(GO) install tool
+
+.PHONY: vuln
+vuln: $(BIN)/govulncheck ## known vulnerabilities in what the binary calls (asks vuln.go.dev)
+	$(BIN)/govulncheck ./cmd/starling
+
 $(BIN)/golangci-lint: tools/lint/go.sum
 	cd tools/lint && GOBIN=$(BIN) $(GO) install tool
 

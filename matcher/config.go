@@ -18,6 +18,8 @@ type Config struct {
 
 	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches, and of cells in which one call watches counts; bounds the call's memory, about 100 bytes each."`
 
+	WatchBytes int64 `koanf:"watch_bytes" help:"Budget for the areas of calls that watch areas and for what these were sent, in bytes, with those that ended within a minute and may be resumed. When it is used up, those that may be resumed are forgotten, the oldest first, and then calls are refused."`
+
 	SupplyResolution int `koanf:"supply_resolution" help:"Finest H3 resolution, 0 to 15, at which vehicles are counted by cell; about 100 bytes for each cell that has vehicles, of this and all coarser resolutions."`
 
 	MaxPlaybackFixes int `koanf:"max_playback_fixes" help:"Largest number of fixes that are kept for calls that play vehicles out, about 60 bytes each; when there are more, the oldest of the vehicle that has just reported go."`
@@ -50,6 +52,7 @@ func DefaultConfig() Config {
 		RebuildWindow:   time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
+		WatchBytes:      256 << 20,
 
 		SupplyResolution: 9,
 
@@ -79,6 +82,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxAreaVehicles < 1 || c.MaxAreaVehicles > 10_000_000 {
 		errs = append(errs, fmt.Errorf("max_area_vehicles: %d, must be between 1 and 10000000", c.MaxAreaVehicles))
+	}
+	if c.WatchBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("watch_bytes: %d, must be at least 1048576", c.WatchBytes))
 	}
 	if c.SupplyResolution < 0 || c.SupplyResolution > supply.MaxResolution {
 		errs = append(errs, fmt.Errorf("supply_resolution: %d, must be between 0 and %d", c.SupplyResolution, supply.MaxResolution))

@@ -96,7 +96,7 @@ func (m *Matcher) assemble(cfg Config, deps Deps) (err error) {
 		return err
 	}
 	m.Watcher, err = watch.New(
-		watch.Config{MaxAreaVehicles: cfg.MaxAreaVehicles},
+		watch.Config{MaxAreaVehicles: cfg.MaxAreaVehicles, SessionBytes: cfg.WatchBytes},
 		watch.Deps{Feeds: feeds, Index: index, Supply: counts, Playout: buffers, Follower: m.follower, Now: deps.Now, Stopped: m.stopped, Registerer: deps.Registerer},
 	)
 	if err != nil {

@@ -18,19 +18,25 @@ import (
 const (
 	// areaLinger is how long a session is kept after its call has ended.
 	areaLinger = time.Minute
-	// maxLingering bounds the vehicles in the views of sessions that wait for
-	// their clients, at about 100 bytes each. The oldest go first.
-	maxLingering = 1_000_000
+	// sessionBytes is what a session is charged with besides its area and the
+	// vehicles that its client was sent.
+	sessionBytes = 4 << 10
+	// chargeStep is the least change of what a session holds that is accounted for.
+	chargeStep = 16 << 10
 )
 
-// Sessions keep what the clients of WatchArea were sent, beyond their calls.
+// Sessions keep what the clients of WatchArea were sent, beyond their calls, within
+// a budget. When it is used up, those that wait for their clients go, the oldest
+// first; then no more are opened.
 type Sessions struct {
-	seed maphash.Seed
+	seed  maphash.Seed
+	limit int64 // bytes
 
 	mu        sync.Mutex
 	byID      map[uint64]*Session
-	lingering list.List // of *Session, the oldest first
-	vehicles  int       // in the views of those
+	lingering list.List   // of *Session, the oldest first
+	sweeper   *time.Timer // set for the oldest; nil when none lingers
+	used      int64       // bytes
 }
 
 // Session is what one client was sent of one area, over one call after another.
@@ -46,14 +52,15 @@ type Session struct {
 
 	// What follows is written under Sessions.mu.
 
-	turn  atomic.Uint64
-	place *list.Element // in lingering
-	held  int           // vehicles, while it lingers
+	turn    atomic.Uint64
+	place   *list.Element // in lingering
+	left    time.Time     // when it began to linger
+	charged int64         // bytes
 }
 
-// NewSessions returns no sessions yet.
-func NewSessions() *Sessions {
-	return &Sessions{seed: maphash.MakeSeed(), byID: map[uint64]*Session{}}
+// NewSessions returns no sessions yet, which may take so many bytes.
+func NewSessions(limit int64) *Sessions {
+	return &Sessions{seed: maphash.MakeSeed(), limit: limit, byID: map[uint64]*Session{}}
 }
 
 // Hash distinguishes requests by what they watch.
@@ -66,13 +73,44 @@ func (s *Sessions) Hash(req *starlingv1.WatchAreaRequest) uint64 {
 	return maphash.Bytes(s.seed, b)
 }
 
-// Open begins a session and returns the caller's turn in it.
+// Open begins a session and returns the caller's turn in it, or nil when the
+// budget is used up.
 func (s *Sessions) Open(request uint64, view *liveindex.View) (*Session, uint64) {
 	one := &Session{ID: randomID(), request: request, view: view}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byID[one.ID] = one
+	if !s.charge(one, view.Bytes()) {
+		s.forget(one)
+		return nil, 0
+	}
 	return one, one.turn.Add(1)
+}
+
+// charge accounts for what a session holds, if need be by forgetting others. It is
+// false when even that does not make room. The caller holds mu.
+func (s *Sessions) charge(one *Session, viewBytes int64) bool {
+	bytes := sessionBytes + viewBytes
+	s.used += bytes - one.charged
+	one.charged = bytes
+	for oldest := s.lingering.Front(); s.used > s.limit && oldest != nil; oldest = s.lingering.Front() {
+		s.forget(oldest.Value.(*Session))
+	}
+	return s.used <= s.limit
+}
+
+// Used is what all sessions hold, in bytes.
+func (s *Sessions) Used() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used
+}
+
+// Lingering is how many sessions wait for their clients.
+func (s *Sessions) Lingering() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.lingering.Len())
 }
 
 // Resume takes over the session of a token, if it is kept and watches the same.
@@ -91,26 +129,34 @@ func (s *Sessions) Resume(id, request uint64) (*Session, uint64) {
 // Leave keeps a session for a client that comes back, if the turn was the last.
 func (s *Sessions) Leave(one *Session, turn uint64) {
 	one.mu.Lock()
-	held := one.view.Len()
+	bytes := one.view.Bytes()
 	one.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if one.turn.Load() != turn || s.byID[one.ID] != one {
 		return
 	}
-	one.held, one.place = held, s.lingering.PushBack(one)
-	s.vehicles += held
-	for s.vehicles > maxLingering {
-		s.forget(s.lingering.Front().Value.(*Session))
+	one.left, one.place = time.Now(), s.lingering.PushBack(one)
+	s.charge(one, bytes)
+	if s.sweeper == nil && s.lingering.Len() > 0 {
+		s.sweeper = time.AfterFunc(areaLinger, s.sweep)
 	}
-	place := one.place
-	time.AfterFunc(areaLinger, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if place != nil && one.place == place {
-			s.forget(one)
+}
+
+// sweep forgets the sessions whose clients have not come back in time. There is
+// one timer for all of them.
+func (s *Sessions) sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweeper = nil
+	for oldest := s.lingering.Front(); oldest != nil; oldest = s.lingering.Front() {
+		one := oldest.Value.(*Session)
+		if wait := areaLinger - time.Since(one.left); wait > 0 {
+			s.sweeper = time.AfterFunc(wait, s.sweep)
+			return
 		}
-	})
+		s.forget(one)
+	}
 }
 
 // Discard ends a session that nobody shall resume.
@@ -123,27 +169,36 @@ func (s *Sessions) Discard(one *Session) {
 // forget ends a session. The caller holds mu.
 func (s *Sessions) forget(one *Session) {
 	s.unlinger(one)
-	delete(s.byID, one.ID)
+	if s.byID[one.ID] == one {
+		delete(s.byID, one.ID)
+		s.used -= one.charged
+		one.charged = 0
+	}
 }
 
 func (s *Sessions) unlinger(one *Session) {
 	if one.place != nil {
 		s.lingering.Remove(one.place)
-		s.vehicles -= one.held
-		one.place, one.held = nil, 0
+		one.place = nil
 	}
 }
 
-// Use calls fn with the session's view, unless another call has taken the
-// session over since the turn: then it is false.
-func (one *Session) Use(turn uint64, fn func(*liveindex.View)) bool {
+// Use calls fn with the session's view. Resumed means that another call has taken
+// the session over since the turn, and full that the budget of all is used up.
+func (s *Sessions) Use(one *Session, turn uint64, fn func(*liveindex.View)) (resumed, full bool) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	if one.turn.Load() != turn {
-		return false
+		return true, false
 	}
+	before := one.view.Bytes()
 	fn(one.view)
-	return true
+	if after := one.view.Bytes(); after/chargeStep != before/chargeStep {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return false, s.byID[one.ID] == one && !s.charge(one, after)
+	}
+	return false, false
 }
 
 func randomID() uint64 {

@@ -16,9 +16,17 @@ type shape interface {
 	// mayHold is false only if the box between two corners certainly has no
 	// place of the area in it.
 	mayHold(lo, hi geo.Vec) bool
+	// sure reports whether a vehicle is inside, if known, by its place alone: its
+	// state stands far away in memory.
+	sure(at geo.Vec) (inside, known bool)
 	// holds reports whether a vehicle is inside.
 	holds(at geo.Vec, s *state) bool
+	// bytes is about how much memory the shape takes.
+	bytes() int
 }
+
+// Bytes is about how much memory the area takes.
+func (a *Area) Bytes() int64 { return int64(a.shape.bytes()) }
 
 // viewport lies between two latitudes and two longitudes.
 type viewport struct {
@@ -55,6 +63,8 @@ func NewViewport(south, west, north, east float64) (*Area, error) {
 	return &Area{v}, nil
 }
 
+func (v *viewport) bytes() int { return 128 }
+
 func (v *viewport) mayHold(lo, hi geo.Vec) bool {
 	if hi.Z < v.minZ || lo.Z > v.maxZ {
 		return false
@@ -62,6 +72,21 @@ func (v *viewport) mayHold(lo, hi geo.Vec) bool {
 	const slack = -1e-12
 	a, b := geo.MaxDot(v.eastOfWest, lo, hi) >= slack, geo.MaxDot(v.westOfEast, lo, hi) >= slack
 	return a && b || v.wide && (a || b)
+}
+
+// sure implements shape. Near the borders the degrees decide.
+func (v *viewport) sure(at geo.Vec) (inside, known bool) {
+	const slack = 1e-11
+	east, west := v.eastOfWest.Dot(at), v.westOfEast.Dot(at)
+	switch {
+	case at.Z < v.minZ-slack, at.Z > v.maxZ+slack:
+		return false, true
+	case !v.wide && (east < -slack || west < -slack), v.wide && east < -slack && west < -slack:
+		return false, true
+	case at.Z < v.minZ+slack, at.Z > v.maxZ-slack:
+		return false, false
+	}
+	return true, east > slack && west > slack || v.wide && (east > slack || west > slack)
 }
 
 func (v *viewport) holds(_ geo.Vec, s *state) bool {
@@ -74,61 +99,4 @@ func (v *viewport) holdsLon(lon float64) bool {
 		return lon >= v.west && lon <= v.east
 	}
 	return lon >= v.west || lon <= v.east
-}
-
-// polygon is judged in the gnomonic projection from its centre, in which great
-// circles are straight lines.
-type polygon struct {
-	cap         geo.Cap
-	east, north geo.Vec // axes of the plane
-	x, y        []float64
-}
-
-// maxPolygonRadiusDeg is how large a polygon may be: the projection ends at 90.
-const maxPolygonRadiusDeg = 89.9
-
-// NewPolygon returns the inside of a polygon whose edges are great circles, by
-// the even-odd rule. It must fit into a circle of maxPolygonRadiusDeg.
-func NewPolygon(vertices []geo.Vec) (*Area, error) {
-	if len(vertices) < 3 {
-		return nil, fmt.Errorf("%d vertices: must be at least 3", len(vertices))
-	}
-	p := &polygon{}
-	// The mean of the vertices will not do: it lies where they are dense.
-	p.cap.Centre = geo.SmallestCap(vertices).Centre
-	p.east, p.north = geo.Plane(p.cap.Centre)
-	for _, v := range vertices {
-		if v.Dot(p.cap.Centre) < math.Cos(maxPolygonRadiusDeg*math.Pi/180) {
-			return nil, fmt.Errorf("vertices: must fit into a circle of %v degrees, just less than a hemisphere", maxPolygonRadiusDeg)
-		}
-		x, y := p.project(v)
-		p.x, p.y = append(p.x, x), append(p.y, y)
-		// A circle smaller than a hemisphere holds the great circles between
-		// places in it, hence all of the polygon.
-		p.cap.Chord2 = max(p.cap.Chord2, geo.Chord2(p.cap.Centre, v)*(1+1e-9))
-	}
-	return &Area{p}, nil
-}
-
-func (p *polygon) project(v geo.Vec) (x, y float64) {
-	d := v.Dot(p.cap.Centre)
-	return v.Dot(p.east) / d, v.Dot(p.north) / d
-}
-
-func (p *polygon) mayHold(lo, hi geo.Vec) bool { return p.cap.MayHold(lo, hi) }
-
-// holds counts the edges that a ray towards the east crosses (M. Shimrat,
-// "Algorithm 112: position of point relative to polygon", 1962).
-func (p *polygon) holds(at geo.Vec, _ *state) bool {
-	if geo.Chord2(p.cap.Centre, at) > p.cap.Chord2 {
-		return false
-	}
-	x, y := p.project(at)
-	inside := false
-	for i, j := 0, len(p.x)-1; i < len(p.x); i, j = i+1, i {
-		if (p.y[i] > y) != (p.y[j] > y) && x < (p.x[j]-p.x[i])*(y-p.y[i])/(p.y[j]-p.y[i])+p.x[i] {
-			inside = !inside
-		}
-	}
-	return inside
 }

@@ -1,7 +1,9 @@
 package liveindex_test
 
 import (
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -297,4 +299,117 @@ func where(v geo.Vec) string {
 		return "equator"
 	}
 	return "pole"
+}
+
+// Polygons of many edges, drawn without any care, hold what counting every edge
+// shows that they hold.
+func TestPolygonsAgainstEveryEdge(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.SampledFrom([]int{3, 9, 40, 300}).Draw(t, "vertices")
+		spread := rapid.SampledFrom([]float64{1e-4, 0.1, 20, 80}).Draw(t, "degrees")
+		grid := rapid.SampledFrom([]float64{1, 16, 1 << 30}).Draw(t, "grid") // equal and collinear vertices, too
+		seed := rapid.Uint64().Draw(t, "seed")
+		rng := rand.New(rand.NewPCG(seed, 1))
+		draw := func() float64 { return math.Round((2*rng.Float64()-1)*grid) / grid * spread }
+		shape := rapid.SampledFrom([]string{"any", "zigzag", "comb far away"}).Draw(t, "shape")
+		var vertices []geo.Vec
+		for i := range n {
+			lat, lon := draw(), draw()
+			switch shape {
+			case "zigzag":
+				lat, lon = spread*float64(1-i%2*2), spread*(2*float64(i)/float64(n)-1)
+			case "comb far away":
+				if i > 2 {
+					lon = spread + lon/1000
+				}
+			}
+			vertices = append(vertices, geo.Unit(lat, lon))
+		}
+		area, err := liveindex.NewPolygon(vertices)
+		if err != nil {
+			return // all in one place, or around the centre
+		}
+		x := liveindex.New(nil)
+		want := 0
+		holds := everyEdge(vertices)
+		for i := range 300 {
+			lat, lon := draw()*1.1, draw()*1.1
+			v := wire.View{VehicleID: fmt.Sprint(i), DeviceTimeMS: 1}
+			v.LatDeg, v.LonDeg = lat, lon
+			require.NoError(t, x.Upsert(&v))
+			if holds(geo.Unit(lat, lon)) {
+				want++
+			}
+		}
+		_, total := x.Within(area, liveindex.Filter{}, 0, nil)
+		require.Equal(t, want, total)
+		require.Less(t, area.Bytes(), int64(1024+n*1024))
+	})
+}
+
+// everyEdge is the rule of NewPolygon without any shortening.
+func everyEdge(vertices []geo.Vec) func(geo.Vec) bool {
+	centre := geo.SmallestCap(vertices).Centre
+	east, north := geo.Plane(centre)
+	project := func(v geo.Vec) (x, y float64) {
+		d := v.Dot(centre)
+		return v.Dot(east) / d, v.Dot(north) / d
+	}
+	return func(at geo.Vec) bool {
+		x, y := project(at)
+		inside := false
+		for i, j := 0, len(vertices)-1; i < len(vertices); i, j = i+1, i {
+			xi, yi := project(vertices[i])
+			xj, yj := project(vertices[j])
+			if (yi > y) != (yj > y) && x < (xj-xi)*(y-yi)/(yj-yi)+xi {
+				inside = !inside
+			}
+		}
+		return inside
+	}
+}
+
+// The first few by id are the same whichever way they are found, while vehicles
+// move, come and go.
+func TestWithinInOrderWhileTheFleetChanges(t *testing.T) {
+	x := liveindex.New(nil)
+	rng := rand.New(rand.NewPCG(1, 1))
+	upsert := func(i int) {
+		v := wire.View{VehicleID: fmt.Sprintf("v%03d", i), DeviceTimeMS: 1 + rng.Int64N(1e9)}
+		v.LatDeg, v.LonDeg = rng.Float64(), rng.Float64()
+		require.NoError(t, x.Upsert(&v))
+	}
+	for i := range 400 {
+		upsert(i)
+	}
+	world, err := liveindex.NewViewport(-90, -180, 90, 180)
+	require.NoError(t, err)
+	done, changing := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(changing)
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			upsert(1 + i%399)
+			if i%7 == 0 { // v000 stays
+				x.Remove(fmt.Sprintf("v%03d", 1+rng.IntN(399)))
+			}
+		}
+	}()
+	for range 500 {
+		few, total := x.Within(world, liveindex.Filter{}, 5, nil)
+		require.Len(t, few, 5)
+		require.GreaterOrEqual(t, total, 5)
+		require.Equal(t, "v000", few[0].ID)
+		require.True(t, slices.IsSortedFunc(few, func(a, b liveindex.Vehicle) int { return strings.Compare(a.ID, b.ID) }))
+	}
+	close(done)
+	<-changing
+	few, total := x.Within(world, liveindex.Filter{}, 5, nil)
+	all, _ := x.Within(world, liveindex.Filter{}, 1000, nil)
+	require.Len(t, all, total)
+	require.Equal(t, ids(all[:5]), ids(few))
 }

@@ -22,6 +22,7 @@ type Index struct {
 	slots    *readerSlots
 	version  atomic.Uint64 // the newest published
 	count    atomic.Int64  // vehicles
+	removed  atomic.Uint64 // vehicles ever removed
 	speeds   speeds
 	root     *node
 	changed  func(*Change)
@@ -171,6 +172,7 @@ func (x *Index) Remove(id string) bool {
 	c := Change{ID: v.id(), From: x.whereIs(x.states.at(current)), Old: x.states.at(current).standing()}
 	x.retire(current, x.states.at(current), died)
 	x.retired.last().vehicle = number + 1
+	x.removed.Add(1)
 	v.current.Store(0)
 	x.ids.remove(place)
 	x.order.remove(number)

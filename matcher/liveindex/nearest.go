@@ -120,8 +120,11 @@ type cube struct {
 type searchScratch struct {
 	cubes []cube
 	best  []candidate
-	memo  []uint32 // by number of attributes: 2*stamp, plus 1 if they pass
-	stamp uint32
+	// inside and bits are those of Within.
+	inside []uint32
+	bits   []uint64
+	memo   []uint32 // by number of attributes: 2*stamp, plus 1 if they pass
+	stamp  uint32
 }
 
 // clear lets go of what the search pointed to.

@@ -51,6 +51,19 @@ func (x *Index) NewView(a *Area) *View {
 // Len is the number of vehicles that were inside at the last update.
 func (v *View) Len() int { return len(v.held) }
 
+// heldBytes and departedBytes are about what a vehicle in the view, and one that
+// has left it, take.
+const (
+	heldBytes     = 100
+	agedBytes     = 100
+	departedBytes = 24
+)
+
+// Bytes is about how much memory the view takes, with its area.
+func (v *View) Bytes() int64 {
+	return v.area.Bytes() + int64(len(v.held)*heldBytes+len(v.ages.heap)*agedBytes+cap(v.departed)*departedBytes)
+}
+
 // Reset has the view forget what it has sent, as if it were new; only the
 // numbers of its updates go on.
 func (v *View) Reset() {
@@ -70,7 +83,8 @@ func (v *View) Rescan(f Filter) (changed []Vehicle, left []string) {
 	v.aging = f.MinFixTimeMS > 0
 	x := v.index
 	r, version := x.pin()
-	x.eachWithin(r, version, v.area, f, func(s *state) {
+	x.eachWithin(r, version, v.area, f, func(number uint32) {
+		s := x.states.at(number)
 		id := x.vehicles.at(s.vehicle).id()
 		if last, ok := v.held[id]; ok && last.born == s.born {
 			v.held[id] = sent{s.born, last.at, v.number}

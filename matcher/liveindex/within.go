@@ -8,9 +8,9 @@ import (
 	"github.com/starling-fleet/starling/internal/geo"
 )
 
-// eachWithin calls fn for every vehicle inside an area that passes a filter, as
-// of the version that the caller has pinned.
-func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn func(*state)) {
+// eachWithin calls fn with the number of the state of every vehicle inside an
+// area that passes a filter, as of the version that the caller has pinned.
+func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn func(state uint32)) {
 	var filter compiledFilter
 	filter.compile(f, &r.scratch, x.attrs)
 	x.descend(x.root, a.shape, func(n *node) {
@@ -19,8 +19,19 @@ func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn 
 			if atomic.LoadUint64(&e.death) <= version || !filter.passes(&r.scratch, x.attrs, e) {
 				continue
 			}
-			if s := x.states.at(e.state); s.born <= version && a.shape.holds(e.at, s) && x.passesSkew(&filter, s) {
-				fn(s)
+			inside, known := a.shape.sure(e.at)
+			if known && !inside {
+				continue
+			}
+			// The state is looked at only where it has to be: it stands far away in
+			// memory. The leaf's latest birth is read after the entry's death, which
+			// was written after it.
+			if known && f.Skew.Of == nil && atomic.LoadUint64(&n.lastBorn) <= version {
+				fn(e.state)
+				continue
+			}
+			if s := x.states.at(e.state); s.born <= version && (known || a.shape.holds(e.at, s)) && x.passesSkew(&filter, s) {
+				fn(e.state)
 			}
 		}
 	})
@@ -49,19 +60,64 @@ func (x *Index) descend(n *node, within shape, fn func(leaf *node)) {
 // Within appends to dst the first n vehicles by id that are inside an area and
 // pass a filter, and how many there are in all, as of one moment.
 func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle, total int) {
+	removed := x.removed.Load()
 	r, version := x.pin()
 	defer r.unpin()
-	var inside []*state
-	x.eachWithin(r, version, a, f, func(s *state) { inside = append(inside, s) })
-	slices.SortFunc(inside, func(a, b *state) int {
-		return strings.Compare(x.vehicles.at(a.vehicle).id(), x.vehicles.at(b.vehicle).id())
-	})
-	total = len(inside)
-	for _, s := range inside[:min(n, total)] {
+	inside := r.scratch.inside[:0]
+	x.eachWithin(r, version, a, f, func(s uint32) { inside = append(inside, s) })
+	r.scratch.inside = inside[:0]
+	if total = len(inside); n == 0 {
+		return dst, total
+	}
+	first, ok := x.firstByID(&r.scratch, inside, n, version, removed)
+	if !ok {
+		slices.SortFunc(inside, func(a, b uint32) int { return strings.Compare(x.idOf(a), x.idOf(b)) })
+		first = inside[:min(n, total)]
+	}
+	for _, s := range first {
 		dst = append(dst, Vehicle{})
-		x.read(s, &dst[len(dst)-1])
+		x.read(x.states.at(s), &dst[len(dst)-1])
 	}
 	return dst, total
+}
+
+func (x *Index) idOf(state uint32) string { return x.vehicles.at(x.states.at(state).vehicle).id() }
+
+// firstByID returns the first n of some states by id, by a walk over all ids: that
+// is the shorter way where many vehicles are inside. It is false where it may not
+// be, and when a vehicle on the way has changed or one was removed since the
+// version: the walk meets the newest states.
+func (x *Index) firstByID(scratch *searchScratch, inside []uint32, n int, version, removed uint64) (first []uint32, ok bool) {
+	if n >= len(inside)/4 {
+		return nil, false
+	}
+	most := slices.Max(inside)
+	is := append(scratch.bits[:0], make([]uint64, most/64+1)...)
+	scratch.bits = is[:0]
+	for _, s := range inside {
+		is[s/64] |= 1 << (s % 64)
+	}
+	var page []uint32
+	after := ""
+	for walked := 0; walked < len(inside); walked += len(page) {
+		page = x.order.after(after, runMax, page[:0])
+		if len(page) == 0 {
+			return nil, false
+		}
+		for _, number := range page {
+			current := x.vehicles.at(number).current.Load()
+			if current == 0 || x.states.at(current-1).born > version {
+				return nil, false
+			}
+			if s := current - 1; s <= most && is[s/64]>>(s%64)&1 == 1 {
+				if first = append(first, s); len(first) == n {
+					return first, x.removed.Load() == removed
+				}
+			}
+		}
+		after = x.vehicles.at(page[len(page)-1]).id()
+	}
+	return nil, false
 }
 
 // Cube is a cube of the octree, by its level and place.

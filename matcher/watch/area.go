@@ -42,13 +42,19 @@ func (s *Watcher) WatchArea(req *starlingv1.WatchAreaRequest, stream grpc.Server
 	}
 	if a.session == nil {
 		token.update = 0
-		a.session, a.turn = s.sessions.Open(request, s.index.NewView(area))
+		if a.session, a.turn = s.sessions.Open(request, s.index.NewView(area)); a.session == nil {
+			return sessionsFull()
+		}
 	}
 	defer func() { s.sessions.Leave(a.session, a.turn) }()
 	if err := a.begin(token.update); err != nil {
 		return err
 	}
 	return a.follow()
+}
+
+func sessionsFull() error {
+	return query.Error(codes.ResourceExhausted, query.ReasonTooManyWatchers, "calls that watch areas hold as much as the server allows", query.RetryInfo())
 }
 
 // areaWatch is one WatchArea call at work.
@@ -99,11 +105,16 @@ func (a *areaWatch) look(u *areaUpdate, use func(*liveindex.View, liveindex.Filt
 	u.now = a.watcher.follower.Moment()
 	filter := f.Filter(a.req.GetFilter(), &u.now)
 	vehicles := 0
-	if !a.session.Use(a.turn, func(view *liveindex.View) {
+	resumed, full := a.watcher.sessions.Use(a.session, a.turn, func(view *liveindex.View) {
 		use(view, filter)
 		u.number, vehicles = view.Number(), view.Len()
-	}) {
+	})
+	switch {
+	case resumed:
 		return query.Error(codes.Aborted, query.ReasonResumed, "another call goes on with this one's resume token")
+	case full:
+		a.watcher.sessions.Discard(a.session)
+		return sessionsFull()
 	}
 	if vehicles > a.watcher.cfg.MaxAreaVehicles {
 		a.watcher.sessions.Discard(a.session)

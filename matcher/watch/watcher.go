@@ -18,6 +18,9 @@ type Config struct {
 	// MaxAreaVehicles bounds the vehicles inside the area that one call watches,
 	// and the cells in which one call watches counts.
 	MaxAreaVehicles int
+	// SessionBytes is the budget for what calls that watch areas hold, and those
+	// that may be resumed.
+	SessionBytes int64
 }
 
 // Deps are what a watcher works with.
@@ -53,7 +56,7 @@ type Watcher struct {
 // New returns a watcher. It fails when the registerer has another's metrics.
 func New(cfg Config, deps Deps) (*Watcher, error) {
 	s := &Watcher{
-		cfg: cfg, feeds: deps.Feeds, sessions: feed.NewSessions(), index: deps.Index, supply: deps.Supply, playout: deps.Playout,
+		cfg: cfg, feeds: deps.Feeds, sessions: feed.NewSessions(cfg.SessionBytes), index: deps.Index, supply: deps.Supply, playout: deps.Playout,
 		follower: deps.Follower, now: deps.Now, stopped: deps.Stopped,
 	}
 	if err := s.register(deps.Registerer); err != nil {
@@ -73,6 +76,8 @@ func (s *Watcher) register(reg prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		s.areaRescans,
 		gauge("watchers", "Open calls that watch a vehicle.", s.feeds.vehicles.Open),
+		gauge("area_watch_bytes", "Budget (matcher.watch_bytes) held by calls that watch areas, and by those whose clients may come back.", s.sessions.Used),
+		gauge("area_sessions_waiting", "Ended calls that watched an area and whose clients may still come back.", s.sessions.Lingering),
 		gauge("area_watchers", "Open calls that watch an area.", s.feeds.areas.Open),
 		gauge("count_watchers", "Open calls that watch counts.", s.feeds.counts.open.Load),
 		gauge("playback_fixes", "Fixes kept for calls that play vehicles out.", s.playout.Held),

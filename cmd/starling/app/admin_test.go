@@ -21,7 +21,7 @@ func TestAdminShowsNoSecretAndKnowsItsNames(t *testing.T) {
 	cfg.Kafka.SASLUser, cfg.Kafka.SASLPassword = "starling", "hunter2"
 	cfg.Server.AdminHosts = []string{"admin.fleet"}
 	registry := prometheus.NewRegistry()
-	group, err := httpserver.NewGroup(registry, slog.New(slog.DiscardHandler))
+	group, err := httpserver.NewGroup(httpserver.Deps{Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
