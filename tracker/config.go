@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/gpsfilter"
+	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker/step"
 )
 
@@ -15,8 +16,16 @@ import (
 type Config struct {
 	Window         time.Duration `koanf:"window" help:"Reorder window: device time behind a vehicle's newest fix within which a fix still changes the state, and stream time after the last report at which the window closes."`
 	WindowMaxFixes int           `koanf:"window_max_fixes" help:"Largest number of fixes that one vehicle's reorder window holds; more close its oldest end early."`
-	RepeatInterval time.Duration `koanf:"repeat_interval" help:"Stream time after which the view of a silent vehicle is published again, so that readers can start from a bounded stretch of tracks."`
-	ForgetAfter    time.Duration `koanf:"forget_after" help:"Stream time without a report after which a vehicle is forgotten."`
+	RepeatInterval time.Duration `koanf:"repeat_interval" help:"Stream time after its last report at which the view of a silent vehicle is published again, so that readers can start from a bounded stretch of tracks; each further interval is twice the one before, up to repeat_max_interval."`
+
+	RepeatMaxInterval time.Duration `koanf:"repeat_max_interval" help:"Longest interval at which the view of a silent vehicle is published again. A silent fleet costs less the longer it is, and a matcher's start reads more: matcher.rebuild_window must be at least as long and two repeat_interval more."`
+
+	ForgetAfter time.Duration `koanf:"forget_after" help:"Stream time without a report after which a vehicle is forgotten."`
+
+	ForgetSingleAfter time.Duration `koanf:"forget_single_after" help:"The same for a vehicle that has reported once. Vehicles that always report more rarely than this never get older than their last report."`
+
+	MaxVehicles int `koanf:"max_vehicles" help:"Largest number of vehicles of the whole fleet, shared evenly among the partitions. A partition that knows its share refuses reports of vehicles that it does not know, and publishes that; vehicles are not spread quite evenly, so leave a margin of a tenth."`
+
 	MaxAhead       time.Duration `koanf:"max_ahead" help:"Device time ahead of the log's time beyond which a fix is always set aside, and largest offset of a device's clock that is learned; ingest refuses fixes that are further ahead (ingest.validation.max_ahead)."`
 	RebaseAfter    time.Duration `koanf:"rebase_after" help:"Stream time for which a vehicle's new reports must lie behind its window, at about the pace of stream time, before the vehicle is followed at the new device time."`
 	ClockJump      time.Duration `koanf:"clock_jump" help:"Distance of a record's append time from stream time beyond which it is a jump, which is not believed at once."`
@@ -44,11 +53,12 @@ func DefaultConfig() Config {
 	return Config{
 		Window:         ms(s.WindowMS),
 		WindowMaxFixes: s.WindowMaxFixes,
-		RepeatInterval: ms(s.RepeatIntervalMS),
-		ForgetAfter:    ms(s.ForgetAfterMS),
-		MaxAhead:       ms(s.MaxAheadMS),
-		RebaseAfter:    ms(s.RebaseAfterMS),
-		ClockJump:      ms(s.ClockJumpMS), ClockSettle: ms(s.ClockSettleMS), RememberFixes: s.RememberFixes,
+		RepeatInterval: ms(s.RepeatIntervalMS), RepeatMaxInterval: ms(s.RepeatMaxIntervalMS),
+		ForgetAfter: ms(s.ForgetAfterMS), ForgetSingleAfter: ms(s.ForgetSingleAfterMS),
+		MaxVehicles: s.MaxVehicles * topics.DefaultPartitions,
+		MaxAhead:    ms(s.MaxAheadMS),
+		RebaseAfter: ms(s.RebaseAfterMS),
+		ClockJump:   ms(s.ClockJumpMS), ClockSettle: ms(s.ClockSettleMS), RememberFixes: s.RememberFixes,
 		SessionSilence: ms(s.SessionSilenceMS), AheadTolerance: ms(s.AheadToleranceMS),
 		ClockMemory: ms(s.ClockMemoryMS), DispatchMaxAge: ms(s.DispatchMaxAgeMS),
 		H3Resolution: s.H3Resolution,
@@ -65,7 +75,7 @@ func DefaultConfig() Config {
 // Validate returns all faults of c joined, each naming its field and rule, or
 // nil.
 func (c Config) Validate() error {
-	errs := []error{c.StepSettings().Validate()}
+	errs := []error{c.StepSettings(1).Validate()}
 	bad := func(field, rule string, value any) {
 		errs = append(errs, fmt.Errorf("%s: %v, must be %s", field, value, rule))
 	}
@@ -87,13 +97,14 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// StepSettings returns what the step reads.
-func (c Config) StepSettings() step.Settings {
+// StepSettings returns what the step of one partition reads, in a log of so many.
+func (c Config) StepSettings(partitions int) step.Settings {
 	return step.Settings{
 		WindowMS:         c.Window.Milliseconds(),
 		WindowMaxFixes:   c.WindowMaxFixes,
-		RepeatIntervalMS: c.RepeatInterval.Milliseconds(),
-		ForgetAfterMS:    c.ForgetAfter.Milliseconds(),
+		RepeatIntervalMS: c.RepeatInterval.Milliseconds(), RepeatMaxIntervalMS: c.RepeatMaxInterval.Milliseconds(),
+		ForgetAfterMS: c.ForgetAfter.Milliseconds(), ForgetSingleAfterMS: c.ForgetSingleAfter.Milliseconds(),
+		MaxVehicles:      (c.MaxVehicles + partitions - 1) / partitions,
 		MaxAheadMS:       c.MaxAhead.Milliseconds(),
 		RebaseAfterMS:    c.RebaseAfter.Milliseconds(),
 		H3Resolution:     c.H3Resolution,

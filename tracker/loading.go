@@ -21,7 +21,8 @@ var errReplaced = errors.New("a later claim owns the partition")
 // when a later claim has fenced this one.
 func (o *owner) load(ctx context.Context) error {
 	started := time.Now()
-	loader, err := o.carried.NewLoader(o.cfg.StepSettings(), o.log.Epoch())
+	configured := o.cfg.StepSettings(int(o.log.Partitions()))
+	loader, err := o.carried.NewLoader(configured, o.log.Epoch())
 	if err != nil {
 		return err
 	}
@@ -42,9 +43,9 @@ func (o *owner) load(ctx context.Context) error {
 			return err
 		}
 	}
-	if o.state.Settings() != o.cfg.StepSettings() {
+	if o.state.Settings() != configured {
 		o.logger.Warn("the partition keeps the step settings of its state; a version switch in the log would change them",
-			"in_force", string(o.state.Settings().Encode()), "configured", string(o.cfg.StepSettings().Encode()))
+			"in_force", string(o.state.Settings().Encode()), "configured", string(configured.Encode()))
 	}
 	o.end = at.End
 	o.checkpoint.resume = o.state.Offset() + 1

@@ -15,12 +15,13 @@ import (
 type metrics struct {
 	reports, ticks, switches, poisoned    prometheus.Counter
 	accepted, duplicate, conflict, late   prometheus.Counter
-	setAside                              prometheus.Counter
+	setAside, refused, refusedReports     prometheus.Counter
 	jumpsForward, jumpsBack               prometheus.Counter
 	finalPoints, refreshed, forgotten     prometheus.Counter
 	rebases, timerTicks                   prometheus.Counter
 	vehicles, partitions                  prometheus.Gauge
 	conflicting, clocksOff, jumpsPending  prometheus.Gauge
+	full                                  prometheus.Gauge
 	lag, streamTime                       *prometheus.GaugeVec
 	checkpoints, checkpointBytes, retries prometheus.Counter
 	checkpointSeconds, loadSeconds        prometheus.Histogram
@@ -55,25 +56,24 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		register(h)
 		return h
 	}
-	records := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "starling_tracker_records_total", Help: "Records of locations that were stepped, by kind.",
-	}, []string{"kind"})
-	fixes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "starling_tracker_fixes_total", Help: "Fixes by what became of them.",
-	}, []string{"result"})
-	jumps := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "starling_tracker_stream_time_jumps_total", Help: "Jumps of the log's stamps that were believed after they had settled, by direction.",
-	}, []string{"direction"})
-	register(jumps)
-	register(records)
-	register(fixes)
+	by := func(label, name, help string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_tracker_" + name, Help: help}, []string{label})
+		register(c)
+		return c
+	}
+	records := by("kind", "records_total", "Records of locations that were stepped, by kind.")
+	fixes := by("result", "fixes_total", "Fixes by what became of them.")
+	jumps := by("direction", "stream_time_jumps_total", "Jumps of the log's stamps that were believed after they had settled, by direction.")
+	refusals := by("reason", "refused_reports_total", "Reports that were refused as a whole after they had been acknowledged, by reason.")
 	m := &metrics{
 		reports: records.WithLabelValues("report"), ticks: records.WithLabelValues("tick"),
 		switches: records.WithLabelValues("version_switch"), poisoned: records.WithLabelValues("poison"),
 		accepted: fixes.WithLabelValues("accepted"), duplicate: fixes.WithLabelValues("duplicate"),
 		conflict: fixes.WithLabelValues("conflict"), late: fixes.WithLabelValues("late"),
-		setAside:     fixes.WithLabelValues("set_aside"),
-		jumpsForward: jumps.WithLabelValues("forward"), jumpsBack: jumps.WithLabelValues("back"),
+		setAside: fixes.WithLabelValues("set_aside"), refused: fixes.WithLabelValues("refused"),
+		refusedReports: refusals.WithLabelValues("partition_full"),
+		full:           gauge("full_partitions", "Partitions that know as many vehicles as the settings of the log allow; reports of others are refused."),
+		jumpsForward:   jumps.WithLabelValues("forward"), jumpsBack: jumps.WithLabelValues("back"),
 		finalPoints:       counter("final_points_total", "Fixes whose reorder window has closed."),
 		refreshed:         counter("refreshed_total", "Views of silent vehicles that were published again."),
 		forgotten:         counter("forgotten_total", "Vehicles that were forgotten after a long silence."),
@@ -101,7 +101,7 @@ type tally struct {
 	reports, ticks, switches, poisoned int
 	fixes                              wire.FixCounts
 	finalPoints, refreshed, forgotten  int
-	rebases                            int
+	rebases, refusedReports            int
 	jumpsForward, jumpsBack            int
 }
 
@@ -119,6 +119,9 @@ func (c *tally) add(r *step.Result) {
 	if r.Rebased {
 		c.rebases++
 	}
+	if r.Track.Refusal != 0 {
+		c.refusedReports++
+	}
 	switch {
 	case r.BelievedMS > 0:
 		c.jumpsForward++
@@ -130,6 +133,7 @@ func (c *tally) add(r *step.Result) {
 	c.fixes.Conflict += r.Track.Counts.Conflict
 	c.fixes.Late += r.Track.Counts.Late
 	c.fixes.SetAside += r.Track.Counts.SetAside
+	c.fixes.Refused += r.Track.Counts.Refused
 	c.finalPoints += len(r.Track.FinalPoints)
 	for i := range r.Track.Dues {
 		d := &r.Track.Dues[i]
@@ -153,6 +157,8 @@ func (c *tally) flush(m *metrics) {
 	m.conflict.Add(float64(c.fixes.Conflict))
 	m.late.Add(float64(c.fixes.Late))
 	m.setAside.Add(float64(c.fixes.SetAside))
+	m.refused.Add(float64(c.fixes.Refused))
+	m.refusedReports.Add(float64(c.refusedReports))
 	m.jumpsForward.Add(float64(c.jumpsForward))
 	m.jumpsBack.Add(float64(c.jumpsBack))
 	m.finalPoints.Add(float64(c.finalPoints))
@@ -168,7 +174,7 @@ type partitionMetrics struct {
 	label           string
 	lag, streamTime prometheus.Gauge
 	// shares are what the partition has added to the gauges of all.
-	vehicles, conflicting, clocksOff, jumpsPending share
+	vehicles, conflicting, clocksOff, jumpsPending, full share
 }
 
 // share is one partition's part of a gauge that sums all.
@@ -190,7 +196,7 @@ func (m *metrics) own(partition int32) *partitionMetrics {
 	return &partitionMetrics{
 		all: m, label: label, lag: m.lag.WithLabelValues(label), streamTime: m.streamTime.WithLabelValues(label),
 		vehicles: share{of: m.vehicles}, conflicting: share{of: m.conflicting},
-		clocksOff: share{of: m.clocksOff}, jumpsPending: share{of: m.jumpsPending},
+		clocksOff: share{of: m.clocksOff}, jumpsPending: share{of: m.jumpsPending}, full: share{of: m.full},
 	}
 }
 
@@ -200,14 +206,19 @@ func (m *partitionMetrics) set(p *step.Partition, end int64) {
 	m.vehicles.set(p.Vehicles())
 	m.conflicting.set(p.ConflictingVehicles())
 	m.clocksOff.set(p.ClocksOff())
-	m.jumpsPending.set(0)
-	if p.JumpPending() {
-		m.jumpsPending.set(1)
+	m.jumpsPending.set(oneIf(p.JumpPending()))
+	m.full.set(oneIf(p.Vehicles() >= p.Settings().MaxVehicles))
+}
+
+func oneIf(yes bool) int {
+	if yes {
+		return 1
 	}
+	return 0
 }
 
 func (m *partitionMetrics) release() {
-	for _, s := range []*share{&m.vehicles, &m.conflicting, &m.clocksOff, &m.jumpsPending} {
+	for _, s := range []*share{&m.vehicles, &m.conflicting, &m.clocksOff, &m.jumpsPending, &m.full} {
 		s.set(0)
 	}
 	m.all.partitions.Dec()

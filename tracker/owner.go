@@ -178,7 +178,7 @@ func (o *owner) noticeJump(r *step.Result) {
 	if r.JumpPending && !o.jumpPending {
 		stampMS := r.Track.AppendTimeMS
 		o.logger.Warn("the log's stamps have jumped: timers stand still until stamps have stayed there",
-			"offset", r.Track.SourceOffset, "by", time.Duration(stampMS-r.Track.ClockMS)*time.Millisecond, "believed_after", o.cfg.ClockSettle)
+			"offset", r.Track.SourceOffset, "by", time.Duration(stampMS-r.Track.ClockMS)*time.Millisecond, "believed_after", time.Duration(o.state.Settings().ClockSettleMS)*time.Millisecond)
 	}
 	if r.BelievedMS != 0 {
 		o.logger.Warn("stream time follows a jump of the log's stamps", "offset", r.Track.SourceOffset, "by", time.Duration(r.BelievedMS)*time.Millisecond)

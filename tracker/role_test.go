@@ -129,7 +129,7 @@ func stepped(t *testing.T, store *memlog.Store) []eventlog.Stored {
 }
 
 func newPartitionOfEpoch(t *testing.T, epoch int64) *step.Partition {
-	p, err := step.NewPartition(tracker.DefaultConfig().StepSettings(), epoch)
+	p, err := step.NewPartition(tracker.DefaultConfig().StepSettings(1), epoch)
 	require.NoError(t, err)
 	return p
 }
@@ -460,7 +460,7 @@ func TestUnknownVersionGivesThePartitionBack(t *testing.T) {
 		log := open(t, memlog.NewStore(1, topics.All(), 0), memlog.Options{})
 		tr := start(t, log)
 		send(t, log, 1, 1)
-		settings := tracker.DefaultConfig().StepSettings()
+		settings := tracker.DefaultConfig().StepSettings(1)
 		settings.WindowMS = 10 * second
 		appendTo(t, log, "", wire.Location{Kind: wire.KindVersionSwitch, Switch: wire.VersionSwitch{StepVersion: step.Newest, Settings: settings.Encode()}})
 		send(t, log, 1, 2)
@@ -495,12 +495,12 @@ func TestStateThatCannotBeReadIsRefused(t *testing.T) {
 		"nothing":                      {1, []byte("v"), nil, "is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			loader, err := step.NewLoader(tracker.DefaultConfig().StepSettings(), test.epoch)
+			loader, err := step.NewLoader(tracker.DefaultConfig().StepSettings(1), test.epoch)
 			require.NoError(t, err)
 			require.ErrorContains(t, loader.Add(test.key, test.value), test.want)
 		})
 	}
-	loader, err := step.NewLoader(tracker.DefaultConfig().StepSettings(), 1)
+	loader, err := step.NewLoader(tracker.DefaultConfig().StepSettings(1), 1)
 	require.NoError(t, err)
 	require.NoError(t, loader.Add(header.Key, header.Value))
 	_, err = loader.Partition(7, step.Bounds{End: 7})

@@ -19,6 +19,7 @@ import (
 // Log is the part of eventlog.Log that the tracker needs.
 type Log interface {
 	eventlog.Appender
+	Partitions() int32
 	Epoch() int64
 	Bounds(ctx context.Context, topic string) ([]eventlog.Bounds, error)
 	NewReader(ctx context.Context, topic string, start map[int32]int64) (eventlog.Reader, error)

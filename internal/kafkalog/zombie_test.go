@@ -306,7 +306,7 @@ func (w *zombieWorld) judge() {
 	require.NoError(w.t, err)
 	states := make([]*step.Partition, len(bounds))
 	for p := range bounds {
-		loader, err := step.NewLoader(zombieTracker().StepSettings(), w.log.Epoch())
+		loader, err := step.NewLoader(zombieTracker().StepSettings(len(bounds)), w.log.Epoch())
 		require.NoError(w.t, err)
 		states[p], err = loader.Partition(-1, step.Bounds(bounds[p]))
 		require.NoError(w.t, err)

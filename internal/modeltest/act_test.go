@@ -290,7 +290,7 @@ func (w *world) oneWrongStamp() {
 }
 
 func (w *world) switchVersion() {
-	l := drawSwitch(w.rng, w.cfg.tracker.StepSettings())
+	l := drawSwitch(w.rng, w.cfg.tracker.StepSettings(partitions))
 	w.tally.switches++
 	for p := range int32(partitions) {
 		w.inject(p, eventlog.Record{Value: l.Append(nil)})

@@ -214,7 +214,7 @@ func TestAPartitionThatWasSilentForSixHours(t *testing.T) {
 	for name, forgetAfter := range map[string]time.Duration{"told again": 24 * time.Hour, "forgotten": 5 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			cfg := shipped()
-			cfg.tracker.ForgetAfter = forgetAfter
+			cfg.tracker.ForgetAfter, cfg.tracker.ForgetSingleAfter = forgetAfter, forgetAfter
 			drill(t, cfg, func(w *world) {
 				w.start(roles{ingest: true, matcher: true}, 0)
 				n := w.start(roles{tracker: true}, 0)
@@ -245,6 +245,7 @@ func TestAPartitionThatWasSilentForSixHours(t *testing.T) {
 func TestAPartitionOfSilentVehicles(t *testing.T) {
 	cfg := shipped()
 	cfg.tracker.ForgetAfter, cfg.tracker.RepeatInterval, cfg.tracker.TickInterval = 5*time.Hour, time.Hour, 10*time.Second
+	cfg.tracker.RepeatMaxInterval, cfg.tracker.ForgetSingleAfter = time.Hour, 5*time.Hour
 	drill(t, cfg, func(w *world) {
 		w.start(roles{true, true, true}, 0)
 		w.reportAll(silentVehicles)

@@ -71,7 +71,9 @@ func (w *world) drawState(r *report) {
 func drawSwitch(rng *rand.Rand, s trackerstep.Settings) wire.Location {
 	s.WindowMS = pick(rng, 0, int64(2000), int64(8000))
 	s.RepeatIntervalMS = pick(rng, int64(2000), int64(7000))
+	s.RepeatMaxIntervalMS = s.RepeatIntervalMS * pick(rng, int64(1), int64(3), int64(8))
 	s.ForgetAfterMS = pick(rng, int64(17_000), int64(60_000))
+	s.ForgetSingleAfterMS = pick(rng, int64(9_000), int64(100_000))
 	s.WindowMaxFixes = pick(rng, 2, 1024)
 	s.H3Resolution = 5 + rng.IntN(8)
 	s.RememberFixes = pick(rng, 0, 5, 64)

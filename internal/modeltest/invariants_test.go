@@ -39,6 +39,7 @@ type audit struct {
 // seen counts what the audit has met, so that one that checks nothing shows.
 type seen struct {
 	believedAhead, believedBack, setAside, conflicting, dispatchable, aged, returned int
+	repeated, forgottenSoon                                                          int
 }
 
 // audited is what was published of one vehicle.
@@ -75,12 +76,14 @@ func (a *audit) failf(offset int64, format string, args ...any) {
 // track takes the next record and its track.
 func (a *audit) track(rec eventlog.Stored, t *wire.Track) {
 	var l wire.Location
-	poisoned := l.Unmarshal(rec.Value) != nil || l.Kind == wire.KindReport && !t.HasLive
+	poisoned := l.Unmarshal(rec.Value) != nil || l.Kind == wire.KindReport && !t.HasLive && t.Refusal == 0
 	if !poisoned && l.Kind == wire.KindVersionSwitch {
 		a.use(l.Switch.Settings)
 	}
 	pending := a.time(rec, t)
-	if l.Kind == wire.KindReport && !poisoned {
+	if t.Refusal != 0 {
+		a.refusal(rec.Offset, string(rec.Key), &l.Report, t)
+	} else if l.Kind == wire.KindReport && !poisoned {
 		a.report(rec.Offset, string(rec.Key), &l.Report, t)
 	} else if t.Counts != (wire.FixCounts{}) || len(t.Points)+len(t.FinalPoints)+len(t.LateFixes)+len(t.SetAsideFixes) > 0 {
 		a.failf(rec.Offset, "no report, and yet it has fixes")
@@ -174,13 +177,30 @@ func (a *audit) due(offset int64, d *wire.Due) {
 		v.push(p.Fix.DeviceTimeMS)
 	}
 	if d.HasLive {
+		if d.Live.SeenTimeMS == v.view.SeenTimeMS {
+			a.seen.repeated++
+		}
 		if d.Live.Availability != v.view.Availability {
 			a.failf(offset, "%s becomes %v by time", d.VehicleID, d.Live.Availability)
 		}
 		a.view(offset, v, &d.Live)
 	}
 	if d.Forgotten {
+		if a.streamMS-v.view.SeenTimeMS < a.settings.ForgetAfterMS {
+			a.seen.forgottenSoon++
+		}
 		delete(a.vehicles, d.VehicleID)
+	}
+}
+
+// refusal: a report is refused as a whole, when its vehicle is unknown and the
+// partition is full.
+func (a *audit) refusal(offset int64, id string, r *wire.Report, t *wire.Track) {
+	if a.vehicles[id] != nil || len(a.vehicles) < a.settings.MaxVehicles {
+		a.failf(offset, "%s is refused: known %v, among %d vehicles", id, a.vehicles[id] != nil, len(a.vehicles))
+	}
+	if t.HasLive || t.Counts != (wire.FixCounts{Refused: int64(len(r.Fixes))}) || len(t.Points)+len(t.FinalPoints)+len(t.LateFixes)+len(t.SetAsideFixes) > 0 {
+		a.failf(offset, "%s is refused, and yet there is something of it: %+v", id, t.Counts)
 	}
 }
 

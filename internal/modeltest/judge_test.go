@@ -108,7 +108,7 @@ func (w *world) judgePartition(number int32) []wire.View {
 	if w.failed() != "" {
 		return nil
 	}
-	settings := w.cfg.tracker.StepSettings()
+	settings := w.cfg.tracker.StepSettings(partitions)
 	p, err := trackerstep.NewPartition(settings, w.store.Epoch())
 	w.noError(err)
 	m, audit := slow.New(settings, w.store.Epoch()), newAudit(settings)
@@ -145,7 +145,7 @@ func (w *world) judgePartition(number int32) []wire.View {
 		addCounts(&counts, want.Counts)
 	}
 	w.tally.stepped += len(records)
-	if sum := counts.Accepted + counts.Duplicate + counts.Conflict + counts.Late + counts.SetAside; sum != fixes {
+	if sum := counts.Accepted + counts.Duplicate + counts.Conflict + counts.Late + counts.SetAside + counts.Refused; sum != fixes {
 		w.fail("partition %d: %d fixes are accounted for, %d are in the log", number, sum, fixes)
 	}
 	w.judgeState(number, p, values)

@@ -44,7 +44,8 @@ type drawnPhone struct {
 
 func drawLog(seed uint64, records int) *drawnLog {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	d := &drawnLog{rng: rng, settings: drawConfig(rng).tracker.StepSettings(), trueMS: 1_767_268_800_000}
+	d := &drawnLog{rng: rng, settings: drawConfig(rng).tracker.StepSettings(partitions), trueMS: 1_767_268_800_000}
+	d.settings.MaxVehicles = pick(rng, 1, 2, 50, 50, 50)
 	for v := range 1 + rng.IntN(3) {
 		for range pick(rng, 1, 1, 2, 3) {
 			d.phones = append(d.phones, &drawnPhone{vehicle: fmt.Sprint("v-", v), session: rng.Uint64() | 1, latDeg: 30 + float64(v)})
@@ -240,7 +241,9 @@ func (d *drawnLog) oneWrongStamp(p *drawnPhone) {
 }
 
 func (d *drawnLog) switchSettings(*drawnPhone) {
-	l := drawSwitch(d.rng, d.settings)
+	s := d.settings
+	s.MaxVehicles = pick(d.rng, 1, 2, 50, 50, 50)
+	l := drawSwitch(d.rng, s)
 	d.append("", l.Append(nil))
 }
 
@@ -354,6 +357,8 @@ func (r *logResult) add(o logResult) {
 	r.seen.dispatchable += o.seen.dispatchable
 	r.seen.aged += o.seen.aged
 	r.seen.returned += o.seen.returned
+	r.seen.repeated += o.seen.repeated
+	r.seen.forgottenSoon += o.seen.forgottenSoon
 }
 
 func addCounts(to *wire.FixCounts, n wire.FixCounts) {
@@ -362,6 +367,7 @@ func addCounts(to *wire.FixCounts, n wire.FixCounts) {
 	to.Conflict += n.Conflict
 	to.Late += n.Late
 	to.SetAside += n.SetAside
+	to.Refused += n.Refused
 }
 
 // eachSeed runs the seeds from 1 on, two at a time, or the one of the flag.

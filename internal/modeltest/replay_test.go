@@ -32,7 +32,7 @@ func record(t *testing.T, seed uint64, actions int) recorded {
 		require.Empty(t, w.failed(), "seed %d", seed)
 		r.cfg, r.records = w.cfg, w.store.Records(topics.Locations, 0)
 	})
-	p, err := trackerstep.NewPartition(r.cfg.tracker.StepSettings(), 0)
+	p, err := trackerstep.NewPartition(r.cfg.tracker.StepSettings(partitions), 0)
 	require.NoError(t, err)
 	for _, rec := range r.records {
 		result, err := p.Step(trackerstep.Record(rec))

@@ -116,7 +116,9 @@ func drawConfig(rng *rand.Rand) config {
 	t.Window = pick(rng, 0, 2*time.Second, 5*time.Second, 5*time.Second)
 	t.WindowMaxFixes = pick(rng, 1, 3, 1024, 1024)
 	t.RepeatInterval = pick(rng, 3*time.Second, 11*time.Second)
+	t.RepeatMaxInterval = t.RepeatInterval * time.Duration(pick(rng, 1, 3, 8))
 	t.ForgetAfter = pick(rng, 17*time.Second, time.Minute)
+	t.ForgetSingleAfter = pick(rng, 9*time.Second, time.Minute)
 	t.MaxAhead, t.RebaseAfter = 10*time.Second, 5*time.Second
 	t.ClockJump = pick(rng, 2*time.Second, 7*time.Second, 15*time.Second)
 	t.ClockSettle = pick(rng, 1500*time.Millisecond, 4*time.Second)

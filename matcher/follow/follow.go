@@ -64,6 +64,8 @@ type Follower struct {
 	metrics      *metrics
 	resident     *Residence // nil: all vehicles are kept
 	skew         *skew
+	agreement    agreement
+	refusals     refusals
 	staleChanged func()
 	ready, ended atomic.Bool
 
@@ -86,6 +88,7 @@ func New(cfg Config, deps Deps) (*Follower, error) {
 		cfg: cfg, log: deps.Log, logger: deps.Logger, now: deps.Now, index: deps.Index, playout: deps.Playout,
 		resident: cfg.Residence, skew: newSkew(deps.Logger, cfg.StaleAfter), staleChanged: deps.StaleChanged,
 		partitions: make([]partition, deps.Log.Partitions()),
+		agreement:  agreement{logger: deps.Logger, maxAgeMS: cfg.DispatchMaxAge.Milliseconds()},
 	}
 	var err error
 	f.metrics, err = newMetrics(deps.Registerer, f)

@@ -147,14 +147,28 @@ func (f *Follower) applyRecord(p *partition, number int32, r *eventlog.Stored) e
 			delete(p.departures.left, d.VehicleID)
 			f.forget(p, d.VehicleID)
 		case d.HasLive:
+			f.noteAgreement(p, t, &d.Live)
 			f.upsert(p, &d.Live)
 		}
 	}
+	if t.Refusal != 0 {
+		f.metrics.refused.Inc()
+		f.refusals.note(string(r.Key), Refusal{t.Refusal, t.ClockMS})
+	}
 	if t.HasLive {
 		f.record(t.Live.VehicleID, r.Value)
+		f.noteAgreement(p, t, &t.Live)
 		f.upsert(p, &t.Live)
 	}
 	return nil
+}
+
+// noteAgreement looks at what is published now, not at the settings of before that
+// a rebuild still reads.
+func (f *Follower) noteAgreement(p *partition, t *wire.Track, v *wire.View) {
+	if p.rebuilt {
+		f.agreement.note(v, t.ClockMS, t.ClockMS)
+	}
 }
 
 // record puts the fixes of a report into the vehicle's buffer, if it has one.

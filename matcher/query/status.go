@@ -24,6 +24,7 @@ const (
 
 	reasonInvalidRequest  = "INVALID_REQUEST"
 	reasonVehicleNotFound = "VEHICLE_NOT_FOUND"
+	reasonVehicleRefused  = "VEHICLE_REFUSED"
 	reasonRebuilding      = "REBUILDING"
 	reasonStopped         = "STOPPED"
 	reasonNoTravelTimes   = "NO_TRAVEL_TIMES"
@@ -62,6 +63,15 @@ func Serving(f *follow.Follower) error {
 func notFound(name string) error {
 	return Error(codes.NotFound, reasonVehicleNotFound, name+" is not known",
 		&errdetails.ResourceInfo{ResourceType: "starling.v1.Vehicle", ResourceName: name, Description: "The vehicle has not reported, or was silent for so long that it was forgotten."})
+}
+
+// refusedByTracker is the error for a vehicle that is not known because its report
+// was refused after it had been acknowledged.
+func refusedByTracker(name string, r follow.Refusal) error {
+	return Error(codes.NotFound, reasonVehicleRefused, name+" is not known",
+		&errdetails.ResourceInfo{ResourceType: "starling.v1.Vehicle", ResourceName: name, Description: fmt.Sprintf(
+			"Its report was refused at %s: %s. The vehicle's partition knows as many vehicles as it may (tracker.max_vehicles).",
+			time.UnixMilli(r.StreamTimeMS).UTC().Format(time.RFC3339Nano), r.Reason)})
 }
 
 // Faults gathers what is wrong with a request. Its methods read parts of one into

@@ -67,5 +67,8 @@ func (s *Searcher) unknown(name, id string) error {
 			return Error(codes.Unavailable, reasonStale, fmt.Sprintf("%s is not known here, but its partition %d is stale", name, p.Number), RetryInfo())
 		}
 	}
+	if refusal, refused := s.follower.Refused(id); refused {
+		return refusedByTracker(name, refusal)
+	}
 	return notFound(name)
 }

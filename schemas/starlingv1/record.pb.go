@@ -21,6 +21,56 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Refusal is why a tracker refused a report that was acknowledged.
+type Refusal int32
+
+const (
+	// It was not refused.
+	Refusal_REFUSAL_UNSPECIFIED Refusal = 0
+	// The vehicle is unknown, and its partition holds as many vehicles as the
+	// settings of the log allow (tracker.max_vehicles).
+	Refusal_REFUSAL_PARTITION_FULL Refusal = 1
+)
+
+// Enum value maps for Refusal.
+var (
+	Refusal_name = map[int32]string{
+		0: "REFUSAL_UNSPECIFIED",
+		1: "REFUSAL_PARTITION_FULL",
+	}
+	Refusal_value = map[string]int32{
+		"REFUSAL_UNSPECIFIED":    0,
+		"REFUSAL_PARTITION_FULL": 1,
+	}
+)
+
+func (x Refusal) Enum() *Refusal {
+	p := new(Refusal)
+	*p = x
+	return p
+}
+
+func (x Refusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_starling_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (Refusal) Type() protoreflect.EnumType {
+	return &file_starling_v1_record_proto_enumTypes[0]
+}
+
+func (x Refusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal.Descriptor instead.
+func (Refusal) EnumDescriptor() ([]byte, []int) {
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{0}
+}
+
 // Verdict is the filter's judgement of one fix.
 type Verdict int32
 
@@ -78,11 +128,11 @@ func (x Verdict) String() string {
 }
 
 func (Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_starling_v1_record_proto_enumTypes[0].Descriptor()
+	return file_starling_v1_record_proto_enumTypes[1].Descriptor()
 }
 
 func (Verdict) Type() protoreflect.EnumType {
-	return &file_starling_v1_record_proto_enumTypes[0]
+	return &file_starling_v1_record_proto_enumTypes[1]
 }
 
 func (x Verdict) Number() protoreflect.EnumNumber {
@@ -91,7 +141,7 @@ func (x Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Verdict.Descriptor instead.
 func (Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{0}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{1}
 }
 
 // LocationRecord is the value of one record of the topic `locations`, whose key
@@ -386,7 +436,11 @@ type TrackRecord struct {
 	SetAsideFixes []*Fix `protobuf:"bytes,11,rep,name=set_aside_fixes,json=setAsideFixes,proto3" json:"set_aside_fixes,omitempty"`
 	// The append time of the source record, in milliseconds since the Unix epoch;
 	// zero when it equals clock_ms.
-	AppendTimeMs  int64 `protobuf:"varint,12,opt,name=append_time_ms,json=appendTimeMs,proto3" json:"append_time_ms,omitempty"`
+	AppendTimeMs int64 `protobuf:"varint,12,opt,name=append_time_ms,json=appendTimeMs,proto3" json:"append_time_ms,omitempty"`
+	// Why the tracker refused the source record's report as a whole, unspecified
+	// when it did not. Then the record has changed nothing, and fix_counts has its
+	// fixes as refused.
+	Refusal       Refusal `protobuf:"varint,13,opt,name=refusal,proto3,enum=starling.v1.Refusal" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -505,6 +559,13 @@ func (x *TrackRecord) GetAppendTimeMs() int64 {
 	return 0
 }
 
+func (x *TrackRecord) GetRefusal() Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return Refusal_REFUSAL_UNSPECIFIED
+}
+
 // FixCounts is what became of fixes; each fix is in exactly one count.
 type FixCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -519,7 +580,10 @@ type FixCounts struct {
 	Late int64 `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
 	// Stamped ahead of the device's own clock, or sent by a session that another
 	// one has shut out: kept for history, without effect on the live position.
-	SetAside      int64 `protobuf:"varint,5,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	SetAside int64 `protobuf:"varint,5,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	// Refused with the whole report, which has changed nothing: see Refusal. They
+	// are not published again; the source record has them.
+	Refused       int64 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,6 +649,13 @@ func (x *FixCounts) GetLate() int64 {
 func (x *FixCounts) GetSetAside() int64 {
 	if x != nil {
 		return x.SetAside
+	}
+	return 0
+}
+
+func (x *FixCounts) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
 	}
 	return 0
 }
@@ -1160,7 +1231,7 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\rVersionSwitch\x12!\n" +
 	"\fstep_version\x18\x01 \x01(\x05R\vstepVersion\x12\x1a\n" +
 	"\bsettings\x18\x02 \x01(\fR\bsettings\x12#\n" +
-	"\rgolden_digest\x18\x03 \x01(\fR\fgoldenDigest\"\xa9\x04\n" +
+	"\rgolden_digest\x18\x03 \x01(\fR\fgoldenDigest\"\xd9\x04\n" +
 	"\vTrackRecord\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12#\n" +
 	"\rsource_offset\x18\x02 \x01(\x03R\fsourceOffset\x124\n" +
@@ -1176,13 +1247,15 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\x04dues\x18\n" +
 	" \x03(\v2\x17.starling.v1.VehicleDueR\x04dues\x128\n" +
 	"\x0fset_aside_fixes\x18\v \x03(\v2\x10.starling.v1.FixR\rsetAsideFixes\x12$\n" +
-	"\x0eappend_time_ms\x18\f \x01(\x03R\fappendTimeMs\"\x92\x01\n" +
+	"\x0eappend_time_ms\x18\f \x01(\x03R\fappendTimeMs\x12.\n" +
+	"\arefusal\x18\r \x01(\x0e2\x14.starling.v1.RefusalR\arefusal\"\xac\x01\n" +
 	"\tFixCounts\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12\x1a\n" +
 	"\bconflict\x18\x03 \x01(\x03R\bconflict\x12\x12\n" +
 	"\x04late\x18\x04 \x01(\x03R\x04late\x12\x1b\n" +
-	"\tset_aside\x18\x05 \x01(\x03R\bsetAside\"\xaf\b\n" +
+	"\tset_aside\x18\x05 \x01(\x03R\bsetAside\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\x03R\arefused\"\xaf\b\n" +
 	"\vVehicleView\x12\x1d\n" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12$\n" +
@@ -1253,7 +1326,10 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12,\n" +
 	"\x04live\x18\x02 \x01(\v2\x18.starling.v1.VehicleViewR\x04live\x12:\n" +
 	"\ffinal_points\x18\x03 \x03(\v2\x17.starling.v1.TrackPointR\vfinalPoints\x12\x1c\n" +
-	"\tforgotten\x18\x04 \x01(\bR\tforgotten*\xc1\x01\n" +
+	"\tforgotten\x18\x04 \x01(\bR\tforgotten*>\n" +
+	"\aRefusal\x12\x17\n" +
+	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16REFUSAL_PARTITION_FULL\x10\x01*\xc1\x01\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10VERDICT_ACCEPTED\x10\x01\x12\x15\n" +
@@ -1276,58 +1352,60 @@ func file_starling_v1_record_proto_rawDescGZIP() []byte {
 	return file_starling_v1_record_proto_rawDescData
 }
 
-var file_starling_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_starling_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_starling_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_starling_v1_record_proto_goTypes = []any{
-	(Verdict)(0),            // 0: starling.v1.Verdict
-	(*LocationRecord)(nil),  // 1: starling.v1.LocationRecord
-	(*Tick)(nil),            // 2: starling.v1.Tick
-	(*VersionSwitch)(nil),   // 3: starling.v1.VersionSwitch
-	(*TrackRecord)(nil),     // 4: starling.v1.TrackRecord
-	(*FixCounts)(nil),       // 5: starling.v1.FixCounts
-	(*VehicleView)(nil),     // 6: starling.v1.VehicleView
-	(*DeviceDiagnosis)(nil), // 7: starling.v1.DeviceDiagnosis
-	(*TrackPoint)(nil),      // 8: starling.v1.TrackPoint
-	(*VehicleDue)(nil),      // 9: starling.v1.VehicleDue
-	(*Report)(nil),          // 10: starling.v1.Report
-	(*Proposal)(nil),        // 11: starling.v1.Proposal
-	(*Release)(nil),         // 12: starling.v1.Release
-	(*Reasserted)(nil),      // 13: starling.v1.Reasserted
-	(*Fix)(nil),             // 14: starling.v1.Fix
-	(Availability)(0),       // 15: starling.v1.Availability
-	(*Attributes)(nil),      // 16: starling.v1.Attributes
-	(*Reservation)(nil),     // 17: starling.v1.Reservation
+	(Refusal)(0),            // 0: starling.v1.Refusal
+	(Verdict)(0),            // 1: starling.v1.Verdict
+	(*LocationRecord)(nil),  // 2: starling.v1.LocationRecord
+	(*Tick)(nil),            // 3: starling.v1.Tick
+	(*VersionSwitch)(nil),   // 4: starling.v1.VersionSwitch
+	(*TrackRecord)(nil),     // 5: starling.v1.TrackRecord
+	(*FixCounts)(nil),       // 6: starling.v1.FixCounts
+	(*VehicleView)(nil),     // 7: starling.v1.VehicleView
+	(*DeviceDiagnosis)(nil), // 8: starling.v1.DeviceDiagnosis
+	(*TrackPoint)(nil),      // 9: starling.v1.TrackPoint
+	(*VehicleDue)(nil),      // 10: starling.v1.VehicleDue
+	(*Report)(nil),          // 11: starling.v1.Report
+	(*Proposal)(nil),        // 12: starling.v1.Proposal
+	(*Release)(nil),         // 13: starling.v1.Release
+	(*Reasserted)(nil),      // 14: starling.v1.Reasserted
+	(*Fix)(nil),             // 15: starling.v1.Fix
+	(Availability)(0),       // 16: starling.v1.Availability
+	(*Attributes)(nil),      // 17: starling.v1.Attributes
+	(*Reservation)(nil),     // 18: starling.v1.Reservation
 }
 var file_starling_v1_record_proto_depIdxs = []int32{
-	10, // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
-	2,  // 1: starling.v1.LocationRecord.tick:type_name -> starling.v1.Tick
-	3,  // 2: starling.v1.LocationRecord.version_switch:type_name -> starling.v1.VersionSwitch
-	11, // 3: starling.v1.LocationRecord.proposal:type_name -> starling.v1.Proposal
-	12, // 4: starling.v1.LocationRecord.release:type_name -> starling.v1.Release
-	13, // 5: starling.v1.LocationRecord.reasserted:type_name -> starling.v1.Reasserted
-	5,  // 6: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
-	6,  // 7: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
-	8,  // 8: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
-	8,  // 9: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
-	14, // 10: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
-	9,  // 11: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
-	14, // 12: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
-	15, // 13: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
-	16, // 14: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
-	5,  // 15: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
-	0,  // 16: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
-	15, // 17: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
-	7,  // 18: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
-	17, // 19: starling.v1.VehicleView.reservation:type_name -> starling.v1.Reservation
-	14, // 20: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
-	0,  // 21: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
-	6,  // 22: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
-	8,  // 23: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	11, // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
+	3,  // 1: starling.v1.LocationRecord.tick:type_name -> starling.v1.Tick
+	4,  // 2: starling.v1.LocationRecord.version_switch:type_name -> starling.v1.VersionSwitch
+	12, // 3: starling.v1.LocationRecord.proposal:type_name -> starling.v1.Proposal
+	13, // 4: starling.v1.LocationRecord.release:type_name -> starling.v1.Release
+	14, // 5: starling.v1.LocationRecord.reasserted:type_name -> starling.v1.Reasserted
+	6,  // 6: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
+	7,  // 7: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
+	9,  // 8: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
+	9,  // 9: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
+	15, // 10: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
+	10, // 11: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
+	15, // 12: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
+	0,  // 13: starling.v1.TrackRecord.refusal:type_name -> starling.v1.Refusal
+	16, // 14: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
+	17, // 15: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
+	6,  // 16: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
+	1,  // 17: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
+	16, // 18: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
+	8,  // 19: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
+	18, // 20: starling.v1.VehicleView.reservation:type_name -> starling.v1.Reservation
+	15, // 21: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
+	1,  // 22: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
+	7,  // 23: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
+	9,  // 24: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_record_proto_init() }
@@ -1354,7 +1432,7 @@ func file_starling_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_record_proto_rawDesc), len(file_starling_v1_record_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,

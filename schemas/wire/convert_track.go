@@ -6,7 +6,7 @@ import "github.com/starling-fleet/starling/schemas/starlingv1"
 func FixCountsFromProto(m *starlingv1.FixCounts) FixCounts {
 	return FixCounts{
 		Accepted: m.GetAccepted(), Duplicate: m.GetDuplicate(),
-		Conflict: m.GetConflict(), Late: m.GetLate(), SetAside: m.GetSetAside(),
+		Conflict: m.GetConflict(), Late: m.GetLate(), SetAside: m.GetSetAside(), Refused: m.GetRefused(),
 	}
 }
 
@@ -17,7 +17,7 @@ func (c FixCounts) ToProto() *starlingv1.FixCounts {
 		return nil
 	}
 	return &starlingv1.FixCounts{
-		Accepted: c.Accepted, Duplicate: c.Duplicate, Conflict: c.Conflict, Late: c.Late, SetAside: c.SetAside,
+		Accepted: c.Accepted, Duplicate: c.Duplicate, Conflict: c.Conflict, Late: c.Late, SetAside: c.SetAside, Refused: c.Refused,
 	}
 }
 
@@ -178,6 +178,7 @@ func TrackFromProto(m *starlingv1.TrackRecord) (t Track) {
 
 		SetAsideFixes: fixesFromProto(m.SetAsideFixes),
 		AppendTimeMS:  m.AppendTimeMs,
+		Refusal:       m.Refusal,
 	}
 	for _, d := range m.Dues {
 		t.Dues = append(t.Dues, Due{
@@ -200,6 +201,7 @@ func (t *Track) ToProto() *starlingv1.TrackRecord {
 
 		SetAsideFixes: fixesToProto(t.SetAsideFixes),
 		AppendTimeMs:  t.AppendTimeMS,
+		Refusal:       t.Refusal,
 	}
 	if t.HasLive {
 		m.Live = t.Live.ToProto()

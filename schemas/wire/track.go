@@ -28,7 +28,8 @@ func (t *Track) Append(dst []byte) []byte {
 		dst = protoappend.Close(t.Dues[i].append(dst), start)
 	}
 	dst = appendFixes(dst, 11, t.SetAsideFixes)
-	return protoappend.Varint(dst, 12, uint64(t.AppendTimeMS))
+	dst = protoappend.Varint(dst, 12, uint64(t.AppendTimeMS))
+	return protoappend.Varint(dst, 13, uint64(int64(t.Refusal)))
 }
 
 // Unmarshal decodes a starlingv1.TrackRecord whole.
@@ -49,7 +50,7 @@ func (t *Track) reset() viewStrings {
 	t.HasLive = false
 	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
 	t.LateFixes, t.Dues = t.LateFixes[:0], t.Dues[:0]
-	t.SetAsideFixes, t.AppendTimeMS = t.SetAsideFixes[:0], 0
+	t.SetAsideFixes, t.AppendTimeMS, t.Refusal = t.SetAsideFixes[:0], 0, 0
 	return old
 }
 
@@ -94,6 +95,8 @@ func (t *Track) unmarshal(b []byte, points bool) error {
 			}
 		case 12<<3 | typeVarint:
 			t.AppendTimeMS = int64(s.num)
+		case 13<<3 | typeVarint:
+			t.Refusal = starlingv1.Refusal(int32(s.num))
 		}
 		s.invalid(err)
 	}
@@ -151,6 +154,7 @@ func (c *FixCounts) appendField(b []byte, field protoappend.Number) []byte {
 	b = protoappend.Varint(b, 3, uint64(c.Conflict))
 	b = protoappend.Varint(b, 4, uint64(c.Late))
 	b = protoappend.Varint(b, 5, uint64(c.SetAside))
+	b = protoappend.Varint(b, 6, uint64(c.Refused))
 	return protoappend.Close(b, start)
 }
 
@@ -168,6 +172,8 @@ func (c *FixCounts) merge(b []byte) error {
 			c.Late = int64(s.num)
 		case 5<<3 | typeVarint:
 			c.SetAside = int64(s.num)
+		case 6<<3 | typeVarint:
+			c.Refused = int64(s.num)
 		}
 	}
 	return s.err

@@ -90,7 +90,7 @@ type VersionSwitch struct {
 
 // FixCounts is starlingv1.FixCounts.
 type FixCounts struct {
-	Accepted, Duplicate, Conflict, Late, SetAside int64
+	Accepted, Duplicate, Conflict, Late, SetAside, Refused int64
 }
 
 // Estimate is the filter's answer as it is published: where a vehicle was at
@@ -170,6 +170,8 @@ type Track struct {
 	SetAsideFixes        []Fix
 	// AppendTimeMS is zero when it equals ClockMS.
 	AppendTimeMS int64
+	// Refusal is why the source record's report was refused, zero when it was not.
+	Refusal starlingv1.Refusal
 }
 
 // FixRefusal is starlingv1.FixRefusal.

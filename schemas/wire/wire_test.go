@@ -189,7 +189,7 @@ func drawCounts(t *rapid.T) wire.FixCounts {
 	if rapid.Bool().Draw(t, "no counts") {
 		return wire.FixCounts{}
 	}
-	return wire.FixCounts{Accepted: drawInt(t), Duplicate: drawInt(t), Conflict: drawInt(t), Late: drawInt(t), SetAside: drawInt(t)}
+	return wire.FixCounts{Accepted: drawInt(t), Duplicate: drawInt(t), Conflict: drawInt(t), Late: drawInt(t), SetAside: drawInt(t), Refused: drawInt(t)}
 }
 
 func drawEstimate(t *rapid.T) wire.Estimate {
@@ -249,7 +249,7 @@ func drawTrack(t *rapid.T) *wire.Track {
 	tr := &wire.Track{
 		Epoch: drawInt(t), SourceOffset: drawInt(t), PreviousSourceOffset: drawInt(t), ClockMS: drawInt(t),
 		Counts: drawCounts(t), Points: points(), FinalPoints: points(),
-		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }), AppendTimeMS: drawInt(t),
+		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }), AppendTimeMS: drawInt(t), Refusal: starlingv1.Refusal(rapid.IntRange(0, 2).Draw(t, "refusal")),
 		SetAsideFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }),
 		Dues: drawSlice(t, func() wire.Due {
 			d := wire.Due{VehicleID: drawString(t), FinalPoints: points(), Forgotten: rapid.Bool().Draw(t, "forgotten")}

@@ -56,7 +56,7 @@ func (p *Partition) Snapshot(buffer []byte, pause func()) Snapshot {
 	}
 	b = append(b, headerKey...)
 	ends = append(ends, len(b))
-	b = appendHeader(b, header{stepVersion: int64(p.version.Number), epoch: p.epoch, streamMS: p.streamMS, jump: p.jump, offset: p.offset, settings: p.settings.Encode()})
+	b = appendHeader(b, header{stepVersion: int64(p.version.Number), epoch: p.epoch, streamMS: p.streamMS, jump: p.jump, offset: p.offset, repeated: p.repeated, settings: p.settings.Encode()})
 	ends = append(ends, len(b))
 	for start := 0; len(ends) > 0; ends = ends[2:] {
 		c.Changes = append(c.Changes, Change{Key: b[start:ends[0]:ends[0]], Value: b[ends[0]:ends[1]:ends[1]]})

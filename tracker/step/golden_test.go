@@ -143,10 +143,18 @@ func set(t *testing.T, s *step.Settings, assignments []string) {
 			n, err := strconv.Atoi(value)
 			require.NoError(t, err)
 			s.WindowMaxFixes = n
-		case "forget_after":
+		case "max_vehicles":
+			n, err := strconv.Atoi(value)
+			require.NoError(t, err)
+			s.MaxVehicles = n
+		case "forget_after", "forget_single_after":
 			d, err := time.ParseDuration(value)
 			require.NoError(t, err)
-			s.ForgetAfterMS = d.Milliseconds()
+			if name == "forget_after" {
+				s.ForgetAfterMS = d.Milliseconds()
+			} else {
+				s.ForgetSingleAfterMS = d.Milliseconds()
+			}
 		default:
 			require.Fail(t, "unknown setting", a)
 		}
@@ -275,6 +283,9 @@ func describe(out *strings.Builder, r step.Result) {
 	if c := formatCounts(t.Counts); c != "" {
 		line("fixes: %s", c)
 	}
+	if t.Refusal != 0 {
+		line("refused: %s", strings.ToLower(strings.TrimPrefix(t.Refusal.String(), "REFUSAL_")))
+	}
 	if r.JumpPending {
 		line("the stamp is not believed yet: stream time stays at %s", formatTime(t.ClockMS))
 	}
@@ -351,7 +362,7 @@ func formatCounts(c wire.FixCounts) string {
 	for _, w := range []struct {
 		n    int64
 		name string
-	}{{c.Accepted, "accepted"}, {c.Duplicate, "duplicate"}, {c.Conflict, "conflict"}, {c.Late, "late"}, {c.SetAside, "set aside"}} {
+	}{{c.Accepted, "accepted"}, {c.Duplicate, "duplicate"}, {c.Conflict, "conflict"}, {c.Late, "late"}, {c.SetAside, "set aside"}, {c.Refused, "refused"}} {
 		if w.n > 0 {
 			words = append(words, fmt.Sprintf("%d %s", w.n, w.name))
 		}

@@ -34,6 +34,10 @@ type Partition struct {
 	// notable counts the vehicles that an operator may want to look at.
 	notable notable
 	timers  timers
+	// repeated is the last timer that did nothing but publish a view again. It
+	// stands in the checkpoint, and shows which vehicles were published so since
+	// their state was written.
+	repeated moment
 
 	// changed and forgotten are what the next snapshot has to write.
 	changed   []*vehicle

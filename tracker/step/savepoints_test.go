@@ -25,7 +25,7 @@ func (f *counter) Step(s *gpsfilter.State, fix gpsfilter.Fix) gpsfilter.Estimate
 // openWindow returns a partition with one vehicle of so many open fixes.
 func openWindow(t testing.TB, fixes int) *Partition {
 	s := DefaultSettings()
-	s.WindowMS, s.WindowMaxFixes = int64(fixes)*1000, 4096
+	s.WindowMS, s.WindowMaxFixes, s.ForgetSingleAfterMS = int64(fixes)*1000, 4096, s.ForgetAfterMS
 	p, err := NewPartition(s, 1)
 	require.NoError(t, err)
 	for i := range int64(fixes) {

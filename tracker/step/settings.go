@@ -21,10 +21,18 @@ type Settings struct {
 	// WindowMS is the reorder window, of device time and of stream time.
 	WindowMS       int64 `json:"window_ms"`
 	WindowMaxFixes int   `json:"window_max_fixes"`
-	// RepeatIntervalMS and ForgetAfterMS are stream time since the vehicle's
-	// last publication and report.
-	RepeatIntervalMS int64 `json:"repeat_interval_ms"`
-	ForgetAfterMS    int64 `json:"forget_after_ms"`
+	// RepeatIntervalMS is the stream time after a vehicle's last report at which
+	// its view is published again; each further interval is twice the one before,
+	// up to RepeatMaxIntervalMS.
+	RepeatIntervalMS    int64 `json:"repeat_interval_ms"`
+	RepeatMaxIntervalMS int64 `json:"repeat_max_interval_ms"`
+	// ForgetAfterMS is the stream time since the last report after which a vehicle
+	// is forgotten, and ForgetSingleAfterMS that for one that has reported once.
+	ForgetAfterMS       int64 `json:"forget_after_ms"`
+	ForgetSingleAfterMS int64 `json:"forget_single_after_ms"`
+	// MaxVehicles is how many vehicles the partition knows at most. Reports of
+	// others are refused.
+	MaxVehicles int `json:"max_vehicles"`
 	// MaxAheadMS bounds how far a fix may be ahead of the log's time, and a
 	// learned offset of a device's clock.
 	MaxAheadMS    int64 `json:"max_ahead_ms"`
@@ -57,8 +65,9 @@ func DefaultSettings() Settings {
 	return Settings{
 		WindowMS:         30 * second,
 		WindowMaxFixes:   1024,
-		RepeatIntervalMS: 30 * second,
-		ForgetAfterMS:    24 * hour,
+		RepeatIntervalMS: 30 * second, RepeatMaxIntervalMS: 300 * second,
+		ForgetAfterMS: 24 * hour, ForgetSingleAfterMS: 600 * second,
+		MaxVehicles:      40_000,
 		MaxAheadMS:       120 * second,
 		RebaseAfterMS:    300 * second,
 		H3Resolution:     9,
@@ -75,6 +84,28 @@ func DefaultSettings() Settings {
 
 // maxRememberFixes bounds Settings.RememberFixes: each takes 8 bytes a vehicle.
 const maxRememberFixes = 1024
+
+// maxVehicles bounds Settings.MaxVehicles: a partition is one goroutine's work.
+const maxVehicles = 100_000_000
+
+// repeats returns the last moment at which the view of a vehicle is published
+// again that a silence of so long has reached, 0 if none, and the first that it
+// has not; both from the last report on. The first is RepeatIntervalMS, and each
+// interval twice the one before, up to RepeatMaxIntervalMS.
+func (s *Settings) repeats(silentMS int64) (lastMS, nextMS int64) {
+	interval := s.RepeatIntervalMS
+	nextMS = interval
+	for nextMS <= silentMS {
+		lastMS = nextMS
+		if interval == s.RepeatMaxIntervalMS {
+			lastMS += (silentMS - nextMS) / interval * interval
+			return lastMS, lastMS + interval
+		}
+		interval = min(2*interval, s.RepeatMaxIntervalMS)
+		nextMS += interval
+	}
+	return lastMS, nextMS
+}
 
 // Encode returns the canonical encoding of s: JSON in the order of the fields.
 func (s Settings) Encode() []byte {
@@ -114,7 +145,10 @@ func (s Settings) Validate() error {
 	inRange("window (milliseconds)", s.WindowMS, 0, hour)
 	inRange("window_max_fixes", int64(s.WindowMaxFixes), 1, 4096)
 	inRange("repeat_interval (milliseconds)", s.RepeatIntervalMS, 1000, day)
+	inRange("repeat_max_interval (milliseconds)", s.RepeatMaxIntervalMS, s.RepeatIntervalMS, day)
 	inRange("forget_after (milliseconds)", s.ForgetAfterMS, max(1000, s.WindowMS), 365*day)
+	inRange("forget_single_after (milliseconds)", s.ForgetSingleAfterMS, max(1000, s.WindowMS), 365*day)
+	inRange("max_vehicles", int64(s.MaxVehicles), 1, maxVehicles)
 	inRange("max_ahead (milliseconds)", s.MaxAheadMS, 0, 365*day)
 	inRange("rebase_after (milliseconds)", s.RebaseAfterMS, 1000, day)
 	inRange("clock_jump (milliseconds)", s.ClockJumpMS, 1000, 365*day)

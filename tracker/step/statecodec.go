@@ -56,13 +56,13 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 		flag(v.diagnosis.HasVelocityCredibility, flagVelocityCredibility) |
 		flag(v.clock.hasPrev, flagClockPrevious) |
 		flag(v.clock.settled, flagClockSettled) | flag(v.clock.prevSettled, flagClockPreviousSettled)
-	b = append(b, stateVersion, flags)
+	b = append(b, stateVersion, flags, v.reports)
 	b = appendFilterState(b, &v.base)
 	b = appendFixes(b, v.window)
 	b = appendEstimate(b, &v.last)
 	b = appendDoubles(b, v.odometerM, v.givenUpM)
 	b = appendFloats(b, v.diagnosis.AccuracyScale, v.diagnosis.VelocityCredibility, v.diagnosis.BiasM, v.diagnosis.OutlierShare)
-	b = appendInts(b, v.newestMS, v.lowWatermarkMS, v.seenMS, v.refreshedMS, v.jumpSinceMS,
+	b = appendInts(b, v.newestMS, v.lowWatermarkMS, v.seenMS, v.publishedMS, v.jumpSinceMS,
 		v.authorityFixMS, v.conflictUntilMS, v.behind.sinceMS, v.behind.firstFixMS,
 		v.clock.blockMS, v.clock.curMS, v.clock.prevMS, v.clock.agreedMS, v.clock.agreedSinceMS, int64(v.clock.count), int64(v.suspect.count), v.suspect.lastFixMS, v.suspect.aheadMS,
 		v.counts.Accepted, v.counts.Duplicate, v.counts.Conflict, v.counts.Late, v.counts.SetAside, int64(v.availability))
@@ -125,6 +125,9 @@ func decodeVehicle(id string, b []byte) (*vehicle, error) {
 	r := reader{rest: b[1:]}
 	v := &vehicle{id: id, timerSlot: noSlot}
 	flags := r.byte()
+	if v.reports = r.byte(); v.reports > enoughReports {
+		r.fail("a count is out of range")
+	}
 	r.filterState(&v.base)
 	v.window = r.fixes()
 	r.estimate(&v.last)
@@ -134,7 +137,7 @@ func decodeVehicle(id string, b []byte) (*vehicle, error) {
 		AccuracyScale: r.float32(), VelocityCredibility: r.float32(), BiasM: r.float32(), OutlierShare: r.float32(),
 		HasAccuracyScale: flags&flagAccuracyScale != 0, HasVelocityCredibility: flags&flagVelocityCredibility != 0,
 	}
-	r.ints(&v.newestMS, &v.lowWatermarkMS, &v.seenMS, &v.refreshedMS, &v.jumpSinceMS,
+	r.ints(&v.newestMS, &v.lowWatermarkMS, &v.seenMS, &v.publishedMS, &v.jumpSinceMS,
 		&v.authorityFixMS, &v.conflictUntilMS, &v.behind.sinceMS, &v.behind.firstFixMS,
 		&v.clock.blockMS, &v.clock.curMS, &v.clock.prevMS, &v.clock.agreedMS, &v.clock.agreedSinceMS)
 	v.clock.hasPrev = flags&flagClockPrevious != 0
@@ -240,13 +243,15 @@ func (v *vehicle) check() error {
 type header struct {
 	stepVersion, epoch, streamMS, offset int64
 	jump                                 jump
+	repeated                             moment
 	// settings are encoded: another version may have others.
 	settings []byte
 }
 
 func appendHeader(b []byte, h header) []byte {
 	b = append(b, stateVersion)
-	b = appendInts(b, h.stepVersion, h.epoch, h.streamMS, h.jump.sinceMS, h.jump.lastMS, h.offset)
+	b = appendInts(b, h.stepVersion, h.epoch, h.streamMS, h.jump.sinceMS, h.jump.lastMS, h.offset, h.repeated.atMS)
+	b = appendString(b, h.repeated.vehicle)
 	return appendString(b, string(h.settings))
 }
 
@@ -256,7 +261,8 @@ func decodeHeader(b []byte) (header, error) {
 	}
 	var h header
 	r := reader{rest: b[1:]}
-	r.ints(&h.stepVersion, &h.epoch, &h.streamMS, &h.jump.sinceMS, &h.jump.lastMS, &h.offset)
+	r.ints(&h.stepVersion, &h.epoch, &h.streamMS, &h.jump.sinceMS, &h.jump.lastMS, &h.offset, &h.repeated.atMS)
+	h.repeated.vehicle = r.string()
 	h.settings = []byte(r.string())
 	if err := r.end(); err != nil {
 		return header{}, fmt.Errorf("state of the partition: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -93,7 +94,7 @@ func (p *Partition) resetTrack(offset int64) *wire.Track {
 
 // blank takes out of the track what the record did to its own vehicle.
 func (p *Partition) blank(t *wire.Track) {
-	t.Counts = wire.FixCounts{}
+	t.Counts, t.Refusal = wire.FixCounts{}, 0
 	t.HasLive = false
 	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
 	t.LateFixes, t.SetAsideFixes = t.LateFixes[:0], t.SetAsideFixes[:0]
@@ -114,6 +115,11 @@ func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
 		}
 		if err := validReport(&p.location.Report); err != nil {
 			return err
+		}
+		if !known && len(p.vehicles) >= p.settings.MaxVehicles {
+			t.Refusal = starlingv1.Refusal_REFUSAL_PARTITION_FULL
+			t.Counts.Refused = int64(len(p.location.Report.Fixes))
+			return nil
 		}
 		before := p.notableIn(v)
 		if err := p.stepReportSafely(v, known, t); err != nil {
@@ -162,13 +168,14 @@ func (p *Partition) stepReport(v *vehicle, report *wire.Report, t *wire.Track) {
 	}
 	if !at.recognised {
 		v.state(at, report)
+		v.reports = min(v.reports+1, enoughReports)
 	}
 	v.counts.Accepted += t.Counts.Accepted
 	v.counts.Duplicate += t.Counts.Duplicate
 	v.counts.Conflict += t.Counts.Conflict
 	v.counts.Late += t.Counts.Late
 	v.counts.SetAside += t.Counts.SetAside
-	v.seenMS, v.refreshedMS, v.jumpSinceMS = p.streamMS, p.streamMS, p.jump.sinceMS
+	v.seenMS, v.publishedMS, v.jumpSinceMS = p.streamMS, p.streamMS, p.jump.sinceMS
 	t.HasLive = true
 	p.view(v, &t.Live)
 }
@@ -197,7 +204,7 @@ func (p *Partition) fireOwn(v *vehicle, t *wire.Track) {
 	if p.streamMS >= v.conflictUntilMS {
 		v.conflictUntilMS = 0
 	}
-	if silent >= p.settings.ForgetAfterMS {
+	if silent >= p.forgetAfterMS(v) {
 		v.forget()
 	}
 }

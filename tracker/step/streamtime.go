@@ -53,7 +53,7 @@ func (p *Partition) believe(stampMS int64) {
 			v.shift(shiftMS)
 		case v.jumpSinceMS == p.jump.sinceMS:
 			v.sessions.seenAgain(p.streamMS, stampMS)
-			v.seenMS, v.refreshedMS = stampMS, stampMS
+			v.seenMS, v.publishedMS = stampMS, stampMS
 		default:
 			continue
 		}
@@ -61,6 +61,7 @@ func (p *Partition) believe(stampMS int64) {
 	}
 	p.streamMS, p.jump = stampMS, jump{}
 	if shiftMS < 0 {
+		p.repeated.atMS += shiftMS
 		p.scheduleAll() // timers expire earlier than they are scheduled
 	}
 }
@@ -68,7 +69,7 @@ func (p *Partition) believe(stampMS int64) {
 // shift moves every stream time that the vehicle holds.
 func (v *vehicle) shift(byMS int64) {
 	v.seenMS += byMS
-	v.refreshedMS += byMS
+	v.publishedMS += byMS
 	v.sessions.shift(byMS)
 	if v.behind.sinceMS != 0 {
 		v.behind.sinceMS += byMS

@@ -23,7 +23,7 @@ const (
 // closes, its view is refreshed, its conflict ends, it is no longer dispatchable for
 // its age, or it is forgotten.
 func (p *Partition) timerMS(v *vehicle) int64 {
-	at := min(v.refreshedMS+p.settings.RepeatIntervalMS, v.seenMS+p.settings.ForgetAfterMS)
+	at := min(p.repeatMS(v), v.seenMS+p.forgetAfterMS(v))
 	if len(v.window) > 0 {
 		at = min(at, v.seenMS+p.settings.WindowMS)
 	}
@@ -36,12 +36,46 @@ func (p *Partition) timerMS(v *vehicle) int64 {
 	return at
 }
 
+// moment is a timer: its stream time and vehicle.
+type moment struct {
+	atMS    int64
+	vehicle string
+}
+
+func (m moment) after(other moment) bool {
+	return m.atMS > other.atMS || m.atMS == other.atMS && m.vehicle > other.vehicle
+}
+
+// repeatMS is the stream time at which the vehicle's view is published again.
+//
+// The moments follow from the last report, and a vehicle is behind with at most
+// its last one: it was published at that one if a report or a timer has changed
+// the vehicle since, or if the partition's timers have come past it, for they
+// expire in order. So nothing of it stands in the vehicle's own state.
+func (p *Partition) repeatMS(v *vehicle) int64 {
+	lastMS, nextMS := p.settings.repeats(p.streamMS - v.seenMS)
+	if lastMS > 0 {
+		if m := (moment{v.seenMS + lastMS, v.id}); m.atMS > v.publishedMS && m.after(p.repeated) {
+			return m.atMS
+		}
+	}
+	return v.seenMS + nextMS
+}
+
+// forgetAfterMS is how long the vehicle may be silent before it is forgotten.
+func (p *Partition) forgetAfterMS(v *vehicle) int64 {
+	if v.reports < enoughReports {
+		return min(p.settings.ForgetSingleAfterMS, p.settings.ForgetAfterMS)
+	}
+	return p.settings.ForgetAfterMS
+}
+
 // staleMS is the stream time from which on the vehicle is not dispatchable for
-// its age, and whether it was published as dispatchable last. Everything else
-// that makes it so or not changes only with a publication.
+// its age, and whether it has to be published then: when it is free and nothing
+// has changed it since.
 func (p *Partition) staleMS(v *vehicle) (int64, bool) {
 	at := v.correctedMS() + p.settings.DispatchMaxAgeMS + 1
-	return at, v.availability == starlingv1.Availability_AVAILABILITY_FREE && v.conflictUntilMS == 0 && p.isFresh(v, v.refreshedMS)
+	return at, v.availability == starlingv1.Availability_AVAILABILITY_FREE && v.conflictUntilMS == 0 && v.newestMS > 0 && at > v.publishedMS
 }
 
 // fireTimers fires the expired timers of other vehicles in the order of (time,
@@ -88,15 +122,18 @@ func (p *Partition) nextExpired() *vehicle {
 
 // fire does to v what its timer stands for. If that panics, the vehicle's track
 // is dropped, because its window could never close.
+//
+// What it does is one of two: it changes the vehicle, which is stored then, or it
+// publishes the view again and leaves the vehicle as it is.
 func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
-	p.markChanged(v)
 	p.undo.reset()
 	p.undo.save(v)
 	defer func() {
 		if r := recover(); r != nil {
 			p.undo.restore(v)
 			v.restart()
-			v.refreshedMS = p.streamMS
+			v.publishedMS = p.streamMS
+			p.markChanged(v)
 			if p.streamMS >= v.conflictUntilMS {
 				v.conflictUntilMS = 0
 			}
@@ -107,27 +144,34 @@ func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
 		}
 	}()
 	silent := p.streamMS - v.seenMS
-	if silent >= p.settings.ForgetAfterMS {
+	if silent >= p.forgetAfterMS(v) {
 		d.FinalPoints = p.closeAll(v, d.FinalPoints)
 		d.Forgotten = true
 		p.forget(v)
 		return nil
 	}
-	if silent >= p.settings.WindowMS {
+	repeatMS := p.repeatMS(v)
+	closes := silent >= p.settings.WindowMS && len(v.window) > 0
+	if closes {
 		d.FinalPoints = p.closeAll(v, d.FinalPoints)
 	}
-	publish := p.streamMS-v.refreshedMS >= p.settings.RepeatIntervalMS
-	if staleMS, ok := p.staleMS(v); ok && p.streamMS >= staleMS {
-		publish = true
-	}
+	staleMS, changes := p.staleMS(v)
+	changes = changes && p.streamMS >= staleMS
 	if v.conflictUntilMS != 0 && p.streamMS >= v.conflictUntilMS {
 		v.conflictUntilMS = 0
-		publish = true
+		changes = true
 	}
-	if publish {
+	if changes || p.streamMS >= repeatMS {
 		d.HasLive = true
 		p.view(v, &d.Live)
-		v.refreshedMS = p.streamMS
+		if changes || closes {
+			v.publishedMS = p.streamMS
+		} else {
+			p.repeated = moment{repeatMS, v.id}
+		}
+	}
+	if changes || closes {
+		p.markChanged(v)
 	}
 	p.timers.schedule(v, p.timerMS(v))
 	return nil

@@ -26,9 +26,13 @@ type vehicle struct {
 	availability starlingv1.Availability
 	attributes   *wire.Attributes
 	counts       wire.FixCounts
-	// seenMS and refreshedMS are the stream times at which the vehicle last
-	// reported and its view was last published.
-	seenMS, refreshedMS int64
+	// seenMS and publishedMS are the stream times at which the vehicle last
+	// reported, and at which its view was last published because of a report or of
+	// a timer that changed the vehicle. A view that is only published again changes
+	// nothing here, or every silent vehicle would have to be stored anew.
+	seenMS, publishedMS int64
+	// reports counts the reports that were new, up to enoughReports.
+	reports uint8
 	// jumpSinceMS is the first stamp of the jump that was pending at the last
 	// report, 0 for none.
 	jumpSinceMS int64
@@ -41,6 +45,9 @@ type vehicle struct {
 	timerSlot int32 // index in the partition's timers
 	dirty     bool  // changed since the last snapshot
 }
+
+// enoughReports make a vehicle one that is not forgotten soon.
+const enoughReports = 2
 
 // newVehicle returns a vehicle that has not reported.
 func newVehicle(id string) *vehicle {

@@ -116,8 +116,14 @@ func (p *Partition) switchVersion(offset int64, s *wire.VersionSwitch) error {
 			return refuse(fmt.Sprintf("its golden outputs have the digest %x, not %x", digest, s.GoldenDigest))
 		}
 	}
+	differs := version != p.version || settings != p.settings
 	if err := p.use(version, settings); err != nil {
 		return refuse(err.Error())
+	}
+	if differs {
+		// Views may have become others: those that time alone has published are
+		// published once more, by the moments of the new settings.
+		p.repeated = moment{}
 	}
 	// The filter may have changed, and live must stay what base and the open
 	// fixes make of it: it is made again when the vehicle reports next. Timers
@@ -156,7 +162,7 @@ func (p *Partition) restore(h header) error {
 	if err != nil {
 		return err
 	}
-	p.streamMS, p.jump, p.offset = h.streamMS, h.jump, h.offset
+	p.streamMS, p.jump, p.offset, p.repeated = h.streamMS, h.jump, h.offset, h.repeated
 	return p.use(version, settings)
 }
 

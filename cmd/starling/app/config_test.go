@@ -19,7 +19,19 @@ func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
 	cfg := DefaultConfig()
 	require.NoError(t, cfg.Validate())
 	cfg.Tracker.RepeatInterval = 45 * time.Second
-	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 1m0s: must be 0 or at least twice tracker.repeat_interval, which is 45s")
+	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 6m0s: must be 0 or at least tracker.repeat_max_interval and twice tracker.repeat_interval, together 6m30s")
+	cfg.Tracker.RepeatInterval = 30 * time.Second
+	require.NoError(t, cfg.Validate())
+	cfg.Tracker.RepeatMaxInterval = 10 * time.Minute
+	require.ErrorContains(t, cfg.Validate(), "together 11m0s")
 	cfg.Matcher.RebuildWindow = 0
+	require.NoError(t, cfg.Validate())
+}
+
+func TestMatcherAndTrackerHaveOneAgeOfDispatch(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Matcher.DispatchMaxAge = 2 * time.Minute
+	require.ErrorContains(t, cfg.Validate(), "matcher: dispatch_max_age is 2m0s: must be what tracker.dispatch_max_age is, which is 1m0s")
+	cfg.Tracker.DispatchMaxAge = 2 * time.Minute
 	require.NoError(t, cfg.Validate())
 }

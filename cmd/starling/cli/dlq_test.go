@@ -182,7 +182,7 @@ func TestAReplayedReportCountsOnce(t *testing.T) {
 			letter := func(offset int64, key string, value []byte) {
 				b.writeLetter(log, tracker.DeadLetter{Topic: topics.Locations, Offset: offset, AppendTimeMS: now, Key: []byte(key), Value: value, Error: "step panicked\nbadly"})
 			}
-			settings := tracker.DefaultConfig().StepSettings()
+			settings := tracker.DefaultConfig().StepSettings(topics.DefaultPartitions)
 			swap, err := step.NewVersionSwitch(step.Newest, settings)
 			require.NoError(t, err)
 			letter(1, "v-1", reportOf(7, 2, now-2000))

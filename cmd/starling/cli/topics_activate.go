@@ -83,7 +83,7 @@ docs/operations.md has the whole procedure.`,
 			return usage(fmt.Errorf("--step-version is %d: this binary carries %v", *version, carried))
 		}
 		return with(func(ctx context.Context, log *openLog) error {
-			record, err := step.NewVersionSwitch(*version, log.cfg.Tracker.StepSettings())
+			record, err := step.NewVersionSwitch(*version, log.cfg.Tracker.StepSettings(log.cfg.Partitions))
 			if err != nil {
 				return err
 			}

@@ -85,7 +85,7 @@ func TestActivateNamesWhatIsMissing(t *testing.T) {
 	}})
 	t.Cleanup(func() { require.NoError(t, log.Close()) })
 	opened := &openLog{Log: log, cfg: app.DefaultConfig(), patience: time.Minute}
-	record, err := step.NewVersionSwitch(step.Newest, tracker.DefaultConfig().StepSettings())
+	record, err := step.NewVersionSwitch(step.Newest, tracker.DefaultConfig().StepSettings(topics.DefaultPartitions))
 	require.NoError(t, err)
 	out, err := activate(t.Context(), opened, record)
 	require.ErrorContains(t, err, "2 of 4 partitions may lack the switch, repeat the command: partitions 1, 3: the leader is away")

@@ -87,6 +87,22 @@ var mutations = []mutation{
 		"&& age <= p.settings.DispatchMaxAgeMS", "&& age <= p.settings.DispatchMaxAgeMS+100_000"},
 	{"a conflicting vehicle is dispatchable", "vehicle.go",
 		"&& !out.Conflicting &&", "&&"},
+	{"a full partition refuses who is known", "step.go",
+		"if !known && len(p.vehicles) >= p.settings.MaxVehicles {", "if len(p.vehicles) >= p.settings.MaxVehicles {"},
+	{"a partition takes one vehicle more than it may", "step.go",
+		"len(p.vehicles) >= p.settings.MaxVehicles", "len(p.vehicles) > p.settings.MaxVehicles"},
+	{"a copy makes a vehicle one that is remembered for long", "step.go",
+		"		v.reports = min(v.reports+1, enoughReports)\n	}\n", "	}\n	v.reports = min(v.reports+1, enoughReports)\n"},
+	{"every vehicle is forgotten soon", "timers.go",
+		"if v.reports < enoughReports {", "if true {"},
+	{"a silent vehicle is published at even intervals", "settings.go",
+		"interval = min(2*interval, s.RepeatMaxIntervalMS)", "interval = min(interval, s.RepeatMaxIntervalMS)"},
+	{"who was published again is not known after a restart", "checkpoint.go",
+		", repeated: p.repeated,", ","},
+	{"who waits behind 64 others is not published again", "timers.go",
+		"			p.repeated = moment{repeatMS, v.id}\n", "			p.repeated = moment{p.streamMS, v.id}\n"},
+	{"a switch publishes nobody again", "versions.go",
+		"		p.repeated = moment{}\n", "		_ = differs\n"},
 }
 
 func main() {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -15,10 +16,14 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 	}
 	v := m.vehicles[id]
 	if v == nil {
+		if len(m.vehicles) >= m.settings.MaxVehicles {
+			t.Refusal, t.Counts.Refused = starlingv1.Refusal_REFUSAL_PARTITION_FULL, int64(len(r.Fixes))
+			return
+		}
 		v = &vehicle{id: id, seenMS: m.stream.ms}
 	}
 	t.FinalPoints = append(t.FinalPoints, m.closeIfSilent(v)...)
-	if m.stream.ms-v.seenMS >= m.settings.ForgetAfterMS {
+	if m.stream.ms >= m.forgotten(v) {
 		v = &vehicle{id: id}
 	}
 	m.vehicles[id] = v
@@ -55,7 +60,10 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 	v.counts.Conflict += t.Counts.Conflict
 	v.counts.Late += t.Counts.Late
 	v.counts.SetAside += t.Counts.SetAside
-	v.seenMS, v.refreshedMS, v.jumpFirstMS = m.stream.ms, m.stream.ms, m.stream.firstMS
+	v.seenMS, v.publishedMS, v.changedMS, v.jumpFirstMS = m.stream.ms, m.stream.ms, m.stream.ms, m.stream.firstMS
+	if !p.recognised {
+		v.newReports++
+	}
 	t.HasLive, t.Live = true, m.view(v)
 }
 

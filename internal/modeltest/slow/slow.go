@@ -67,7 +67,9 @@ func (m *Model) Step(rec eventlog.Stored) (t wire.Track, poison error) {
 	case l.Kind == wire.KindReport:
 		if poison = faultOf(string(rec.Key), &l.Report); poison == nil {
 			m.report(string(rec.Key), &l.Report, &t)
-			m.quietUntilMS = min(m.quietUntilMS, m.timer(m.vehicles[string(rec.Key)]))
+			if v := m.vehicles[string(rec.Key)]; v != nil {
+				m.quietUntilMS = min(m.quietUntilMS, m.timer(v))
+			}
 		}
 	default:
 		poison = errors.New("no event")
@@ -81,8 +83,12 @@ func (m *Model) use(s wire.VersionSwitch) {
 	if err != nil {
 		panic(err)
 	}
+	differs := settings != m.settings
 	m.settings, m.filter, m.quietUntilMS = settings, newFilter(settings), 0
 	for _, v := range m.vehicles {
+		if differs {
+			v.publishedMS = v.changedMS
+		}
 		v.memory.keep(settings.RememberFixes)
 	}
 }

@@ -43,7 +43,7 @@ func (m *Model) believe(stampMS int64) {
 		case stampMS < before.ms:
 			v.shift(stampMS - before.ms)
 		case v.jumpFirstMS == before.firstMS:
-			v.seenMS, v.refreshedMS = stampMS, stampMS
+			v.seenMS, v.publishedMS, v.changedMS = stampMS, stampMS, stampMS
 			for _, s := range v.sessions {
 				if s.seenMS == before.ms {
 					s.seenMS = stampMS
@@ -56,7 +56,8 @@ func (m *Model) believe(stampMS int64) {
 // shift moves all stream times of the vehicle.
 func (v *vehicle) shift(ms int64) {
 	v.seenMS += ms
-	v.refreshedMS += ms
+	v.publishedMS += ms
+	v.changedMS += ms
 	for _, s := range v.sessions {
 		s.seenMS += ms
 	}

@@ -41,24 +41,53 @@ func (m *Model) settleOthers(t *wire.Track) {
 
 // timer is when time next does something to the vehicle.
 func (m *Model) timer(v *vehicle) int64 {
-	ms := min(m.publication(v), v.seenMS+m.settings.ForgetAfterMS)
-	if slices.ContainsFunc(v.fixes, func(f knownFix) bool { return !f.isFinal() }) {
+	ms := min(m.repetition(v), m.change(v), m.forgotten(v))
+	if v.hasOpen() {
 		ms = min(ms, v.seenMS+m.settings.WindowMS)
 	}
 	return ms
 }
 
-// publication is when the vehicle is published anew without a report: after a
-// while, when a conflict ends, and when it is too old to be dispatched.
-func (m *Model) publication(v *vehicle) int64 {
-	ms := v.refreshedMS + m.settings.RepeatIntervalMS
+// forgotten is when the vehicle is, if it stays silent.
+func (m *Model) forgotten(v *vehicle) int64 {
+	if v.newReports < 2 && m.settings.ForgetSingleAfterMS < m.settings.ForgetAfterMS {
+		return v.seenMS + m.settings.ForgetSingleAfterMS
+	}
+	return v.seenMS + m.settings.ForgetAfterMS
+}
+
+// repetition is when a silent vehicle is published again: of the moments that lie
+// ever further apart, the last that has come if it was not published since, or
+// else the next.
+func (m *Model) repetition(v *vehicle) int64 {
+	last, next, apart := v.seenMS, v.seenMS+m.settings.RepeatIntervalMS, m.settings.RepeatIntervalMS
+	for next <= m.stream.ms {
+		apart = min(apart*2, m.settings.RepeatMaxIntervalMS)
+		last, next = next, next+apart
+	}
+	if last > v.publishedMS {
+		return last
+	}
+	return next
+}
+
+const never = math.MaxInt64
+
+// change is when the vehicle is published because it becomes another by time:
+// its conflict ends, or, being free, it gets too old to be dispatched.
+func (m *Model) change(v *vehicle) int64 {
 	if v.conflictUntilMS != 0 {
-		ms = min(ms, v.conflictUntilMS)
+		return v.conflictUntilMS
 	}
-	if v.conflictUntilMS == 0 && m.isDispatchable(v, v.refreshedMS) {
-		ms = min(ms, v.newestMS-v.device.learnedMS()+m.settings.DispatchMaxAgeMS+1)
+	tooOldMS := v.newestMS - v.device.learnedMS() + m.settings.DispatchMaxAgeMS + 1
+	if v.availability != starlingv1.Availability_AVAILABILITY_FREE || v.newestMS == 0 || tooOldMS <= v.changedMS {
+		return never
 	}
-	return ms
+	return tooOldMS
+}
+
+func (v *vehicle) hasOpen() bool {
+	return slices.ContainsFunc(v.fixes, func(f knownFix) bool { return !f.isFinal() })
 }
 
 // isDispatchable reports whether the vehicle can be offered a ride at a stream time.
@@ -69,17 +98,22 @@ func (m *Model) isDispatchable(v *vehicle, streamMS int64) bool {
 }
 
 func (m *Model) settle(v *vehicle) wire.Due {
+	repeats, hadOpen := m.repetition(v) <= m.stream.ms, v.hasOpen()
 	d := wire.Due{VehicleID: v.id, FinalPoints: m.closeIfSilent(v)}
-	if m.stream.ms-v.seenMS >= m.settings.ForgetAfterMS {
+	if m.stream.ms >= m.forgotten(v) {
 		d.Forgotten = true
 		d.FinalPoints = append(d.FinalPoints, m.closeBefore(v, math.MaxInt64)...)
 		delete(m.vehicles, v.id)
 		return d
 	}
-	if m.publication(v) <= m.stream.ms {
+	changes := m.change(v) <= m.stream.ms
+	if changes || repeats {
 		m.endConflict(v)
 		d.HasLive, d.Live = true, m.view(v)
-		v.refreshedMS = m.stream.ms
+		v.publishedMS = m.stream.ms
+		if changes || hadOpen && !v.hasOpen() {
+			v.changedMS = m.stream.ms
+		}
 	}
 	return d
 }

@@ -15,9 +15,11 @@ type vehicle struct {
 	fixes             []knownFix // of the present track, by time
 	floorMS, newestMS int64
 	memory            memory
-	// seenMS and refreshedMS are the stream times of the last report and of
-	// the last publication.
-	seenMS, refreshedMS int64
+	// seenMS is the stream time of the last report, publishedMS that of the last
+	// publication, and changedMS that of the last one by a report or by a timer
+	// that did something to the vehicle.
+	seenMS, publishedMS, changedMS int64
+	newReports                     int // that were no copies
 	// jumpFirstMS is the first stamp of the jump that was pending when the
 	// vehicle last reported, 0 for none.
 	jumpFirstMS int64
