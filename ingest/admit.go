@@ -1,11 +1,27 @@
 package ingest
 
 import (
+	"strconv"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
+
+// mayReport returns why a caller may not send report number for a vehicle, or nil.
+// A report that names no vehicle is refused for that, by admit.
+func (s *Server) mayReport(c *auth.Caller, vehicle string, number int64) error {
+	if vehicle == "" && c.Has(auth.Report) {
+		return nil
+	}
+	refusal := c.MayReport(vehicle)
+	if refusal == nil {
+		return nil
+	}
+	s.metrics.reportsRejected[rejectedVehicle].Inc()
+	return refusal.With(metadataReportNumber, strconv.FormatInt(number, 10)).Err()
+}
 
 // admit checks a message that was read. It leaves the report's good fixes in
 // it and returns the refusals of the others, or the status for a report that

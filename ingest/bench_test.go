@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -136,7 +137,7 @@ func BenchmarkDoor(b *testing.B) {
 			ctx, cancel := context.WithCancel(context.Background())
 			ended := make(chan error, 1)
 			go func() { ended <- s.Run(ctx) }()
-			g := grpc.NewServer(s.ServerOptions()...)
+			g := grpc.NewServer(append(s.ServerOptions(), auth.Open().Server("ingest").Options()...)...)
 			s.Register(g)
 			drive(b, g, fixes)
 			cancel()

@@ -121,6 +121,7 @@ Each is counted in ` + "`starling_ingest_reports_rejected_total`" + ` under its 
 	fmt.Fprintf(&b, "| `report` | A StreamReportsRequest in protobuf's binary form | - | - | `%s` |\n", rejectedMalformed)
 	fmt.Fprintf(&b, "| `report` | Its encoding is not longer than the bound | %d bytes | `ingest.limits.max_message_bytes` | `%s` |\n",
 		cfg.Limits.MaxMessageBytes, rejectedTooLarge)
+	fmt.Fprintf(&b, "| `vehicle_id` | It is the vehicle of the caller's token, or matches its pattern; else `PERMISSION_DENIED` ([identity.md](identity.md)) | - | - | `%s` |\n", rejectedVehicle)
 	b.WriteString(`
 A message longer than twice ` + "`max_message_bytes`" + ` is not read at all: gRPC ends the
 stream with a ` + "`RESOURCE_EXHAUSTED`" + ` of its own, which carries no details.

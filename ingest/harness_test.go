@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -188,7 +189,7 @@ func open(t *testing.T, log ingest.Appender, change ...func(*ingest.Config)) *en
 		StampInterval: time.Millisecond,
 	})
 	require.NoError(t, err)
-	g := grpc.NewServer(append(d.server.ServerOptions(), grpc.WaitForHandlers(true))...)
+	g := grpc.NewServer(append(append(d.server.ServerOptions(), auth.Open().Server("ingest").Options()...), grpc.WaitForHandlers(true))...)
 	d.server.Register(g)
 	ctx, cancel := context.WithCancel(context.Background())
 	d.stop = cancel

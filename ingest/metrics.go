@@ -25,10 +25,12 @@ type metrics struct {
 	appendSeconds                            prometheus.Histogram
 }
 
-// rejectedMalformed and rejectedTooLarge label reports that could not be read.
+// rejectedMalformed and rejectedTooLarge label reports that could not be read,
+// rejectedVehicle those for a vehicle that is not the caller's.
 const (
 	rejectedMalformed = "malformed"
 	rejectedTooLarge  = "message_too_large"
+	rejectedVehicle   = "vehicle_not_permitted"
 )
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -83,6 +85,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.reportsRejected = map[string]prometheus.Counter{
 		rejectedMalformed: rejected.WithLabelValues(rejectedMalformed),
 		rejectedTooLarge:  rejected.WithLabelValues(rejectedTooLarge),
+		rejectedVehicle:   rejected.WithLabelValues(rejectedVehicle),
 	}
 	for _, rule := range reportRules {
 		m.reportsRejected[rule.name] = rejected.WithLabelValues(rule.name)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
@@ -57,7 +58,7 @@ func TestAPanicCostsItsOwnStream(t *testing.T) {
 		Monotonic: func() time.Duration { return 0 },
 	})
 	require.NoError(t, err)
-	group, err := rpcserver.NewGroup(rpcserver.DefaultConfig(), rpcserver.Deps{Registerer: reg, Logger: logger})
+	group, err := rpcserver.NewGroup(rpcserver.DefaultConfig(), rpcserver.Deps{Guard: auth.Open(), Registerer: reg, Logger: logger})
 	require.NoError(t, err)
 	server := group.New(rpcserver.Role{Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Codec: wire.Codec()})
 	l := bufconn.Listen(64 << 10)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -33,8 +34,10 @@ type stream struct {
 	records   arena
 	sessionID uint64
 	vehicleID string
-	number    int64 // reports read
-	appending bool  // the log has been asked to take a record and has not answered
+	caller    *auth.Caller
+	permitted string // the vehicle that the caller was last found to report for
+	number    int64  // reports read
+	appending bool   // the log has been asked to take a record and has not answered
 	reports   pacer
 	fixes     pacer
 
@@ -100,7 +103,7 @@ func (in *received) checkSize(bytes, most int) {
 // StreamReports implements starlingv1.IngestServiceServer.
 func (s *Server) StreamReports(rpc grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]) error {
 	st := &stream{
-		srv: s, rpc: rpc,
+		srv: s, rpc: rpc, caller: auth.CallerOf(rpc.Context()),
 		in:       received{maxBytes: s.cfg.Limits.MaxMessageBytes},
 		valid:    newValidator(s.cfg.Validation),
 		reports:  pacer{perSecond: s.cfg.Limits.StreamReportsPerSec},
@@ -192,6 +195,9 @@ func (s *stream) handle() error {
 	if s.in.fault == "" {
 		s.inherit(r)
 		m.fixesReceived.Add(float64(len(r.Fixes)))
+		if err := s.permit(r.VehicleID); err != nil {
+			return err
+		}
 	}
 	refusals, err := s.srv.admit(&s.valid, &s.in, s.number, now)
 	if err != nil {
@@ -212,6 +218,18 @@ func (s *stream) inherit(r *wire.Report) {
 		r.SessionID = s.sessionID
 	}
 	s.vehicleID, s.sessionID = r.VehicleID, r.SessionID
+}
+
+// permit returns why the caller may not report for a vehicle, or nil.
+func (s *stream) permit(vehicle string) error {
+	if vehicle == s.permitted && vehicle != "" {
+		return nil
+	}
+	if err := s.srv.mayReport(s.caller, vehicle, s.number); err != nil {
+		return err
+	}
+	s.permitted = vehicle
+	return nil
 }
 
 // pace waits until the stream's rates allow a report.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -33,6 +34,9 @@ func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 	in.checkSize(proto.Size(req), s.cfg.Limits.MaxMessageBytes)
 	s.metrics.reportsReceived.Inc()
 	s.metrics.fixesReceived.Add(float64(len(in.Report.Fixes)))
+	if err := s.mayReport(auth.CallerOf(ctx), in.Report.VehicleID, 1); err != nil {
+		return nil, err
+	}
 	v := newValidator(s.cfg.Validation)
 	refusals, err := s.admit(&v, in, 1, now)
 	if err != nil {

@@ -16,7 +16,8 @@ func (s *Server) watchInterval() time.Duration {
 	return min(max(shortest/8, time.Millisecond), time.Second)
 }
 
-// watch looks at every stream for a timeout that has passed. One goroutine for
+// watch looks at every stream for a timeout that has passed and a token that has
+// expired. One goroutine for
 // all streams costs less than timers that every report would have to move.
 func (s *Server) watch() {
 	now := int64(time.Since(s.started)) + 1
@@ -24,7 +25,11 @@ func (s *Server) watch() {
 	s.judgeClock(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	wall := time.Now()
 	for st := range s.streams {
+		if err := st.caller.Ended(wall); err != nil {
+			st.finish(err) // what is durable is still acknowledged
+		}
 		st.watch(now)
 	}
 }

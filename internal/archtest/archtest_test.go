@@ -24,9 +24,9 @@ const module = "github.com/starling-fleet/starling/"
 // folder; packages of one component may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
-	"cmd/starling/cli": {"cmd/starling/app", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
-	"cmd/starling/app": {"internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
-	"ingest":           {"internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
+	"cmd/starling/cli": {"cmd/starling/app", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
+	"cmd/starling/app": {"internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
+	"ingest":           {"internal/auth", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas", "tracker/reserve"},
@@ -44,8 +44,9 @@ var mayImport = map[string][]string{
 	"internal/kafkalog":   {"internal/config", "internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
 	"internal/eventlog":   {"schemas/topics"},
-	"internal/gateway":    {"internal/budget", "internal/httpserver", "internal/rpcstatus", "schemas"},
-	"internal/rpcserver":  {"internal/budget", "internal/rpcstatus"},
+	"internal/auth":       {"internal/rpcstatus", "schemas"},
+	"internal/gateway":    {"internal/auth", "internal/budget", "internal/httpserver", "internal/rpcstatus", "schemas"},
+	"internal/rpcserver":  {"internal/auth", "internal/budget", "internal/rpcstatus"},
 	"internal/budget":     {},
 	"internal/rpcstatus":  {},
 	"internal/httpserver": {},
@@ -66,7 +67,7 @@ var mayImport = map[string][]string{
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/conns", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Puts the servers together that are measured, as cmd/starling/app does.
-	"loadtest/cmd": {"client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
+	"loadtest/cmd": {"internal/auth", "client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
 	"gpsfilter":    {},
 	"internal/geo": {},
 	"internal/h3":  {"internal/geo"},

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
@@ -112,6 +113,12 @@ func retryDelay(st *status.Status) (time.Duration, bool) {
 		}
 	}
 	return 0, false
+}
+
+// refuse answers who is not let in.
+func refuse(w http.ResponseWriter, _ *http.Request, why *auth.Refusal) {
+	st := status.Convert(why.Err())
+	writeStatus(w, runtime.HTTPStatusFromCode(st.Code()), st)
 }
 
 // handleError answers a call that failed.

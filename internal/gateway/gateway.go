@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/budget"
 	handlers "github.com/starling-fleet/starling/internal/gateway/handlers"
 	"github.com/starling-fleet/starling/internal/httpserver"
@@ -36,6 +37,7 @@ const minGzipBytes = 256
 // Gateway answers JSON over HTTP. Build it with New, add the services, then Serve.
 type Gateway struct {
 	cfg     Config
+	guard   *auth.HTTP
 	mux     *runtime.ServeMux
 	known   queries
 	routes  routes
@@ -49,6 +51,8 @@ type Gateway struct {
 
 // Deps are what a gateway works with.
 type Deps struct {
+	// Guard lets callers in.
+	Guard      *auth.Guard
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
@@ -83,8 +87,10 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	)
 	all := routes{}
 	all.add(documentPath, http.MethodGet, http.MethodHead)
+	callers := deps.Guard.HTTP("JSON")
+	callers.Refuse = refuse
 	return &Gateway{
-		cfg: cfg, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
+		cfg: cfg, guard: callers, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
 	}, nil
 }
@@ -135,7 +141,9 @@ func (g *Gateway) Handler() http.Handler {
 	if err != nil {
 		panic(err) // the options are constants
 	}
-	h := g.limit(whole(root, compress(root)))
+	// Who is not let in gets no part of a budget. Which calls a caller may make
+	// is the gRPC server's to decide, which gets the token too.
+	h := g.guard.Wrap(g.limit(whole(root, compress(root))))
 	if len(g.cfg.AllowOrigins) > 0 {
 		h = cors.New(cors.Options{
 			AllowedOrigins: g.cfg.AllowOrigins,

@@ -28,6 +28,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -60,7 +61,7 @@ func stand(t *testing.T, f *fleet, change ...func(*gateway.Config)) (*process, *
 		c(&cfg)
 	}
 	registry := prometheus.NewRegistry()
-	json, err := gateway.New(cfg, gateway.Deps{Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
+	json, err := gateway.New(cfg, gateway.Deps{Guard: auth.Open(), Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	inMemory, err := json.AddFleet(matcher.MaxRequestBytes)
 	require.NoError(t, err)

@@ -32,6 +32,7 @@ type process struct {
 func start(t *testing.T, change ...func(*app.Config)) *process {
 	t.Helper()
 	cfg := app.DefaultConfig()
+	cfg.Dev = true
 	cfg.Partitions = 2
 	cfg.Local.Directory = t.TempDir()
 	cfg.Server.IngestListen, cfg.Server.MatcherListen = "127.0.0.1:0", "127.0.0.1:0"

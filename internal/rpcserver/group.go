@@ -6,11 +6,14 @@ import (
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starling-fleet/starling/internal/auth"
 )
 
 // Group builds the gRPC servers of one process, which share metrics and limits.
 type Group struct {
 	cfg     Config
+	guard   *auth.Guard
 	logger  *slog.Logger
 	calls   *grpcprom.ServerMetrics
 	metrics *metrics
@@ -48,6 +51,8 @@ func (m *metrics) all() []prometheus.Collector {
 
 // Deps are what a group works with.
 type Deps struct {
+	// Guard lets callers in.
+	Guard      *auth.Guard
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
@@ -58,7 +63,7 @@ func NewGroup(cfg Config, deps Deps) (*Group, error) {
 		return nil, err
 	}
 	g := &Group{
-		cfg: cfg, logger: deps.Logger,
+		cfg: cfg, guard: deps.Guard, logger: deps.Logger,
 		// 1 ms to 16 s: searches take tenths of a millisecond, streams are told
 		// apart from calls by their type.
 		calls: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(

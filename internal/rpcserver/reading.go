@@ -41,10 +41,15 @@ func readingOf(ctx context.Context) *reading {
 }
 
 // tap is called for every call whose headers have arrived, with the lock of its
-// connection held: it must not block. A call with one request takes a part of
+// connection held: it must not block. Who may not make the call gets no further.
+// A call with one request takes a part of
 // the budget until the request is whole; when it takes too long, or has to give
 // way, the call ends with CANCELLED.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	ctx, err := s.guard.Admit(ctx, info.FullMethodName, info.Header)
+	if err != nil {
+		return ctx, err
+	}
 	if !s.oneRequest[info.FullMethodName] {
 		return ctx, nil
 	}

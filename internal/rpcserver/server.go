@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/budget"
 )
 
@@ -62,6 +63,7 @@ type Role struct {
 type Server struct {
 	group *Group
 	role  Role
+	guard *auth.Server
 	grpc  *grpc.Server
 	// memory serves this process's gateway, over connections in memory.
 	memory *grpc.Server
@@ -84,7 +86,7 @@ func (g *Group) New(role Role) *Server {
 		role.Codec = encoding.GetCodecV2(proto.Name)
 	}
 	s := &Server{
-		group: g, role: role, checks: health.NewServer(),
+		group: g, role: role, guard: g.guard.Server(role.Name), checks: health.NewServer(),
 		oneRequest: map[string]bool{}, large: map[string]bool{},
 		readings: budget.New(c.ReadingBytes, readingGrace), answers: newAnswers(),
 		working: semaphore.NewWeighted(int64(cmp.Or(role.LargeAtWork, 2*runtime.GOMAXPROCS(0)))), side: semaphore.NewWeighted(int64(c.MaxSideStreams)),
@@ -133,8 +135,8 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(uint32(cmp.Or(s.role.MaxConnStreams, c.MaxConnStreams))),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.MinPing, PermitWithoutStream: true}),
 		// The first is the outermost: what a panic becomes is counted by code.
-		grpc.ChainUnaryInterceptor(g.calls.UnaryServerInterceptor(), s.unary),
-		grpc.ChainStreamInterceptor(g.calls.StreamServerInterceptor(), s.stream),
+		grpc.ChainUnaryInterceptor(g.calls.UnaryServerInterceptor(), s.guard.AdmitUnary, s.unary, s.guard.CheckUnary),
+		grpc.ChainStreamInterceptor(g.calls.StreamServerInterceptor(), s.guard.AdmitStream, s.stream, s.guard.CheckStream),
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -85,7 +86,7 @@ func start(t *testing.T, f *fleet, drain time.Duration, change ...func(*rpcserve
 	}
 	r := &running{registry: prometheus.NewRegistry(), log: &logBuffer{}, ended: make(chan error, 1)}
 	r.ready.Store(true)
-	group, err := rpcserver.NewGroup(cfg, rpcserver.Deps{Registerer: r.registry, Logger: slog.New(slog.NewTextHandler(r.log, nil))})
+	group, err := rpcserver.NewGroup(cfg, rpcserver.Deps{Guard: auth.Open(), Registerer: r.registry, Logger: slog.New(slog.NewTextHandler(r.log, nil))})
 	require.NoError(t, err)
 	server := group.New(rpcserver.Role{
 		Name: "fleet", Ready: r.ready.Load, Large: []string{listVehicles},

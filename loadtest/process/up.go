@@ -31,7 +31,7 @@ func FreeAddresses() (Addresses, error) {
 // Args are the flags that make a process listen there, and nowhere else.
 func (a Addresses) Args() []string {
 	return []string{
-		"--server-ingest-listen", a.Ingest, "--server-matcher-listen", a.Matcher,
+		"--dev", "--server-ingest-listen", a.Ingest, "--server-matcher-listen", a.Matcher,
 		"--server-json-listen", "", "--server-admin-listen", a.Admin,
 	}
 }

@@ -28,7 +28,7 @@ func TestAdminShowsNoSecretAndKnowsItsNames(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- runAdmin(ctx, group, l, cfg, registry, func() bool { return true }, func() error { return nil })
+		ended <- runAdmin(ctx, group, l, func(h http.Handler) http.Handler { return h }, cfg, registry, func() bool { return true }, func() error { return nil })
 	}()
 	defer func() { cancel(); require.NoError(t, <-ended) }()
 
@@ -62,14 +62,24 @@ func TestAdminShowsNoSecretAndKnowsItsNames(t *testing.T) {
 	require.Contains(t, body, "# kafka.sasl_password is set and not shown")
 }
 
-// What exposes the servers of callers does not expose the operator's.
-func TestAdminHasASwitchOfItsOwn(t *testing.T) {
+// Without proof of identity no server listens anywhere but on loopback.
+func TestDevelopmentIsOnLoopback(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.Server.IngestListen, cfg.Server.AdminListen, cfg.Server.AllowAnyone = "0.0.0.0:7600", "0.0.0.0:7602", true
-	require.ErrorContains(t, cfg.Validate(), `admin_listen is "0.0.0.0:7602": an address other than loopback needs admin_allow_unauthenticated`)
-	require.NotContains(t, cfg.Validate().Error(), "ingest_listen")
-	cfg.Server.AdminAnyone = true
+	cfg.Dev = true
+	cfg.Server.MetricsListen = "localhost:7604"
 	require.NoError(t, cfg.Validate())
-	cfg.Server.AllowAnyone = false
-	require.ErrorContains(t, cfg.Validate(), `ingest_listen is "0.0.0.0:7600": an address other than loopback needs allow_unauthenticated`)
+	for name, addr := range map[string]*string{
+		"ingest_listen": &cfg.Server.IngestListen, "matcher_listen": &cfg.Server.MatcherListen, "json_listen": &cfg.Server.JSONListen,
+		"admin_listen": &cfg.Server.AdminListen, "metrics_listen": &cfg.Server.MetricsListen,
+	} {
+		for _, open := range []string{"0.0.0.0:1", ":1", "[::]:1", "10.0.0.1:1", "example.com:1"} {
+			before := *addr
+			*addr = open
+			require.ErrorContains(t, cfg.Validate(), name+` is "`+open+`": with --dev it must be on loopback`)
+			*addr = before
+		}
+	}
+	cfg.Dev, cfg.Server.AdminListen = false, "0.0.0.0:7602"
+	cfg.Auth.KeysFile, cfg.Auth.Issuer = "keys.pem", "https://id.example"
+	require.NoError(t, cfg.Validate())
 }

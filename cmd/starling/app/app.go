@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/httpserver"
 	"github.com/starling-fleet/starling/internal/kafkalog"
@@ -48,12 +49,14 @@ type App struct {
 	operators, clients *connections
 
 	// What the process's servers share: set by Run.
-	rpc  *rpcserver.Group
-	http *httpserver.Group
+	guard *auth.Guard
+	rpc   *rpcserver.Group
+	http  *httpserver.Group
 
-	addrs map[Role]string
-	admin string
-	json  string
+	addrs   map[Role]string
+	admin   string
+	metrics string
+	json    string
 }
 
 // New checks the configuration and prepares a process; it opens nothing.
@@ -70,6 +73,9 @@ func New(cfg Config, roles []Role, logger *slog.Logger) (*App, error) {
 		}
 	} else if !cfg.OnKafka() && len(roles) < len(AllRoles()) {
 		return nil, fmt.Errorf("kafka.brokers is empty: a role in a process of its own needs Kafka, because the local log belongs to one process (use `starling up`)")
+	}
+	if !cfg.Dev && !cfg.Auth.HasKeys() && serves(&cfg, roles) {
+		return nil, auth.ErrNoIdentity
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -117,6 +123,9 @@ func (a *App) Run(ctx context.Context) error {
 	metrics := newConnectionMetrics(a.registry)
 	a.clients = newConnections(share.connections, metrics, a.logger)
 	a.operators = newConnections(adminConnections, metrics, a.logger)
+	if a.guard, err = a.identity(ctx); err != nil {
+		return err
+	}
 	if a.has(Fanout) {
 		return a.serve(ctx, nil)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
@@ -19,6 +20,8 @@ import (
 
 // Config is everything that can be set. Every package owns its section.
 type Config struct {
+	// Dev is development mode.
+	Dev bool `koanf:"dev" help:"Development mode: everybody who reaches this machine's loopback may do everything, or, with auth.dev_secret_file or other keys, tokens are checked. Servers listen on loopback only."`
 	// Partitions is set on whichever log is used.
 	Partitions int             `koanf:"partitions" help:"Partitions of every topic. Fixed once the topics exist: a process that is set otherwise refuses to start."`
 	Local      locallog.Config `koanf:"local"`
@@ -29,6 +32,7 @@ type Config struct {
 	Fanout     fanout.Config   `koanf:"fanout"`
 	Server     ServerConfig    `koanf:"server"`
 	JSON       gateway.Config  `koanf:"json"`
+	Auth       auth.Config     `koanf:"auth"`
 	Log        LogConfig       `koanf:"log"`
 }
 
@@ -37,10 +41,9 @@ type ServerConfig struct {
 	IngestListen  string           `koanf:"ingest_listen" help:"Address of the server for driver apps (gRPC)."`
 	MatcherListen string           `koanf:"matcher_listen" help:"Address of the server for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
 	JSONListen    string           `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
-	AdminListen   string           `koanf:"admin_listen" help:"Address of metrics, health and profiles (HTTP); empty turns it off."`
-	AdminAnyone   bool             `koanf:"admin_allow_unauthenticated" help:"Serve metrics, health, the configuration and profiles to anyone on an address other than loopback. allow_unauthenticated does not include it."`
+	AdminListen   string           `koanf:"admin_listen" help:"Address of health, profiles and, without metrics_listen, metrics (HTTP); empty turns it off."`
+	MetricsListen string           `koanf:"metrics_listen" help:"Address of metrics alone (HTTP), which the admin server then does not have; empty leaves them there."`
 	AdminHosts    []string         `koanf:"admin_hosts" help:"Host names under which the admin server answers besides its addresses and localhost. Others are refused, so that no web page can read it by a name of its own."`
-	AllowAnyone   bool             `koanf:"allow_unauthenticated" help:"Accept callers without proof of identity on addresses other than loopback. Put a proxy that authenticates in front."`
 	GRPC          rpcserver.Config `koanf:"grpc" help:"-"`
 	DrainTimeout  time.Duration    `koanf:"drain_timeout" help:"How long a stop waits for open calls, and a process whose log has failed for its parts to stop."`
 	// MaxConnections bounds the connections of all servers but the admin one.
@@ -72,6 +75,7 @@ func DefaultConfig() Config {
 			GRPC:          rpcserver.DefaultConfig(),
 		},
 		JSON: gateway.DefaultConfig(),
+		Auth: auth.DefaultConfig(),
 		Log:  LogConfig{Level: "info", Format: "text"},
 	}
 }
@@ -109,7 +113,8 @@ func (c *Config) Validate() error {
 		faults = append(faults, fmt.Errorf("ingest: validation.max_ahead is %s: must be what tracker.max_ahead is, which is %s: what ingest takes, the tracker must not set aside", in, step))
 	}
 	add("fanout", c.Fanout.Validate())
-	add("server", c.Server.validate())
+	add("server", c.Server.validate(c.Dev))
+	add("auth", c.Auth.Validate(c.Dev))
 	add("json", c.JSON.Validate())
 	if _, err := c.Log.level(); err != nil {
 		add("log", err)
@@ -120,16 +125,15 @@ func (c *Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-func (c *ServerConfig) validate() error {
+func (c *ServerConfig) validate(dev bool) error {
 	var faults []error
 	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen} {
-		faults = append(faults, checkListen(name, addr, c.AllowAnyone, "allow_unauthenticated"))
+		faults = append(faults, checkListen(name, addr, dev))
 	}
-	if c.JSONListen != "" {
-		faults = append(faults, checkListen("json_listen", c.JSONListen, c.AllowAnyone, "allow_unauthenticated"))
-	}
-	if c.AdminListen != "" {
-		faults = append(faults, checkListen("admin_listen", c.AdminListen, c.AdminAnyone, "admin_allow_unauthenticated"))
+	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen, "metrics_listen": c.MetricsListen} {
+		if addr != "" {
+			faults = append(faults, checkListen(name, addr, dev))
+		}
 	}
 	if c.MaxConnections < 0 {
 		faults = append(faults, fmt.Errorf("max_connections is %d: must not be negative", c.MaxConnections))
@@ -143,20 +147,16 @@ func (c *ServerConfig) validate() error {
 	return errors.Join(faults...)
 }
 
-// checkListen keeps an unauthenticated server on loopback unless the operator
-// says otherwise in so many words, by a setting.
-func checkListen(name, addr string, anyone bool, setting string) error {
+// checkListen keeps the servers of development mode on loopback.
+func checkListen(name, addr string, dev bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%s is %q: must be host:port: %w", name, addr, err)
 	}
-	if anyone || host == "localhost" {
-		return nil
+	if dev && !auth.Loopback(host) {
+		return fmt.Errorf("%s is %q: with --dev it must be on loopback; for another address set auth.keys_file or auth.jwks_url instead (docs/identity.md)", name, addr)
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return fmt.Errorf("%s is %q: an address other than loopback needs %s, because callers are not asked who they are", name, addr, setting)
+	return nil
 }
 
 // LocalLog returns the local log's configuration with what both logs share.

@@ -23,6 +23,7 @@ import (
 // so through both doors, and stops when it is asked to.
 func TestAFanoutNeedsNoLog(t *testing.T) {
 	cfg := app.DefaultConfig()
+	cfg.Dev = true
 	cfg.Local.Directory = "/nowhere/at/all"
 	cfg.Matcher.Regions = []string{"west=841e149ffffffff", "east=rest"}
 	addrs, err := freeport.Addrs(4)

@@ -46,6 +46,7 @@ func TestATrackerIsReadyWhenItOwnsItsPartitions(t *testing.T) {
 			})
 
 			cfg := app.DefaultConfig()
+			cfg.Dev = true
 			cfg.Partitions = 2
 			cfg.Kafka.Brokers = cluster.ListenAddrs()
 			cfg.Kafka.ReplicationFactor = 1

@@ -30,7 +30,7 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 			return nil, err
 		}
 		listeners = append(listeners, l)
-		if name == "admin" {
+		if name == "admin" || name == "metrics" {
 			return a.operators.on(name, l), nil
 		}
 		return a.clients.on(name, l), nil
@@ -51,7 +51,7 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 
 // serverGroups prepares what the process's servers share.
 func (a *App) serverGroups() (err error) {
-	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, rpcserver.Deps{Registerer: a.registry, Logger: a.logger.With("component", "rpcserver")}); err != nil {
+	if a.rpc, err = rpcserver.NewGroup(a.cfg.Server.GRPC, rpcserver.Deps{Guard: a.guard, Registerer: a.registry, Logger: a.logger.With("component", "rpcserver")}); err != nil {
 		return err
 	}
 	a.http, err = httpserver.NewGroup(httpserver.Deps{Registerer: a.registry, Logger: a.logger.With("component", "httpserver")})
@@ -70,7 +70,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
-			return runAdmin(ctx, a.http, l, a.cfg, a.registry, func() bool { return ready() }, func() error {
+			return runAdmin(ctx, a.http, l, a.guardAdmin, a.cfg, a.registry, func() bool { return ready() }, func() error {
 				if log == nil { // a fan-out
 					return nil
 				}
@@ -78,6 +78,11 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 			})
 		}})
 	}
+	more, err := a.identityUnits(open)
+	if err != nil {
+		return nil, nil, err
+	}
+	units = append(units, more...)
 	json, more, err := a.jsonUnits(open)
 	if err != nil {
 		return nil, nil, err
@@ -163,7 +168,7 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: matcher: eta: %w", err)
 	}
-	f, err := fanout.New(a.cfg.Fanout, fanout.Deps{Regions: a.cfg.Matcher.Regions, Estimator: estimator, Registerer: a.registry, Logger: a.logger.With("component", "fanout")})
+	f, err := fanout.New(a.cfg.Fanout, fanout.Deps{Regions: a.cfg.Matcher.Regions, Estimator: estimator, Registerer: a.registry, Logger: a.logger.With("component", "fanout"), DialOptions: a.guard.DialOptions()})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: %w", err)
 	}

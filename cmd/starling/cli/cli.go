@@ -81,7 +81,7 @@ nearest.
 
 Start here:
   starling demo          everything in one process, with a simulated fleet
-  starling up            everything in one process, for your own drivers
+  starling up --dev      everything in one process, for your own drivers
   starling nearest --help
 
 Exit codes:

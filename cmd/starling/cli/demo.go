@@ -101,6 +101,8 @@ func demoDefaults(cmd *cobra.Command, cfg *app.Config) (cleanUp func(), err erro
 			*addr = "127.0.0.1:0"
 		}
 	}
+	// A demonstration is one of development, unless it was given keys.
+	cfg.Dev = cfg.Dev || !cfg.Auth.HasKeys()
 	if !set("log-level") {
 		cfg.Log.Level = "warn"
 	}
@@ -247,7 +249,7 @@ func (d *demo) farewell(r demoReport) {
 Stopped. %d fixes were acknowledged, %d reports broke off; a fix was searchable after %s (median), %s (99 %%).
 
 Three things to try next:
-  bin/starling up                                       serve your own drivers: the log stays in a folder
+  bin/starling up --dev                                 serve your own drivers: the log stays in a folder
   bin/starling simulate --vehicles 1000                 (in another terminal) a larger fleet; then
   bin/starling nearest --at %.4f,%.4f --available free  who is nearest?
 `, r.Simulation.Client.AcknowledgedFixes, r.Simulation.Client.PendingReports, short(r.Searchable.P50), short(r.Searchable.P99),

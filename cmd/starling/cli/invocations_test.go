@@ -27,6 +27,7 @@ var foreign = regexp.MustCompile(`strconv|mapstructure|decoding failed|rpc error
 func upForTests(t *testing.T) *app.App {
 	t.Helper()
 	cfg := app.DefaultConfig()
+	cfg.Dev = true
 	cfg.Partitions = 2
 	cfg.Local.Directory = t.TempDir()
 	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -51,7 +52,7 @@ func TestInvocations(t *testing.T) {
 	ingest, matcher := "--ingest="+up.Addr(app.Ingest), "--matcher="+up.Addr(app.Matcher)
 	const nobody = "--matcher=127.0.0.1:1"
 	used := t.TempDir() // a log with two partitions
-	made := runCLI(t, stopped(t), "", "up", "--partitions=2", "--local-directory="+used, "--server-ingest-listen=127.0.0.1:0", "--server-matcher-listen=127.0.0.1:0", "--server-json-listen=", "--server-admin-listen=")
+	made := runCLI(t, stopped(t), "", "up", "--dev", "--partitions=2", "--local-directory="+used, "--server-ingest-listen=127.0.0.1:0", "--server-matcher-listen=127.0.0.1:0", "--server-json-listen=", "--server-admin-listen=")
 	require.Equal(t, exitOK, made.code, made.err)
 
 	for _, c := range []struct {
@@ -72,8 +73,16 @@ func TestInvocations(t *testing.T) {
 		{"up --partitions x", exitUsage, `--partitions is "x": must be a whole number`},
 		{"up --partitions 0 --log-format xml --server-ingest-listen 0.0.0.0:1", exitUsage, "partitions is 0"},
 		{"up --partitions 0 --log-format xml --server-ingest-listen 0.0.0.0:1", exitUsage, `format is "xml"`},
+		{"up --dev --server-ingest-listen 0.0.0.0:1", exitUsage, "with --dev it must be on loopback"},
+		{"up", exitUsage, "set auth.keys_file or auth.jwks_url"},
+		{"up", exitUsage, "use --dev"},
+		{"matcher --kafka-brokers 127.0.0.1:1", exitUsage, "use --dev"},
+		{"tracker --kafka-brokers 127.0.0.1:1", exitUsage, "use --dev"},
+		{"up --auth-keys-file /nonexistent", exitUsage, "issuer"},
+		{"up --auth-keys-file /nonexistent --auth-issuer me", exitFailed, "/nonexistent"},
+		{"up --auth-dev-secret-file /nonexistent --auth-issuer me", exitUsage, "needs dev"},
 		{"up --server-drain-timeout 5", exitUsage, `--server-drain-timeout is "5": must be a duration`},
-		{"up --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
+		{"up --dev --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
 		{"dlq list --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
 		{"dlq list --partitions 2 --partition 2 --local-directory " + used, exitUsage, "partitions 0 to 1"},
 		{"dlq list --partitions 2 --local-directory " + used, exitOK, "0 dead letters"},

@@ -41,18 +41,18 @@ func lookupEnv(environ []string, name string) string {
 
 func roleCommands(world IO) []*cobra.Command {
 	return []*cobra.Command{
-		newRole(world, "up", "Run every role in one process", app.AllRoles(), `  starling up
-  starling up --local-directory /var/lib/starling --log-format json
-  starling up --kafka-brokers localhost:9092 --partitions 48`),
+		newRole(world, "up", "Run every role in one process", app.AllRoles(), `  starling up --dev
+  starling up --auth-keys-file keys.pem --auth-issuer https://id.example.com --local-directory /var/lib/starling
+  starling up --dev --kafka-brokers localhost:9092 --partitions 48`),
 		newRole(world, "ingest", "Run the server for driver apps on a Kafka cluster", []app.Role{app.Ingest},
-			`  starling ingest --kafka-brokers k1:9092,k2:9092 --server-ingest-listen 127.0.0.1:7600`),
+			`  starling ingest --dev --kafka-brokers k1:9092,k2:9092 --server-ingest-listen 127.0.0.1:7600`),
 		newRole(world, "tracker", "Run an owner of partitions on a Kafka cluster", []app.Role{app.Tracker},
-			`  starling tracker --kafka-brokers k1:9092,k2:9092 --server-admin-listen 127.0.0.1:7702`),
+			`  starling tracker --dev --kafka-brokers k1:9092,k2:9092 --server-admin-listen 127.0.0.1:7702`),
 		newRole(world, "matcher", "Run the server for dispatchers and riders on a Kafka cluster", []app.Role{app.Matcher},
-			`  starling matcher --kafka-brokers k1:9092,k2:9092 --server-matcher-listen 127.0.0.1:7601
-  starling matcher --kafka-brokers k1:9092 --matcher-region west --matcher-regions 'west=841e149ffffffff,else=rest'`),
+			`  starling matcher --dev --kafka-brokers k1:9092,k2:9092 --server-matcher-listen 127.0.0.1:7601
+  starling matcher --dev --kafka-brokers k1:9092 --matcher-region west --matcher-regions 'west=841e149ffffffff,else=rest'`),
 		newRole(world, "fanout", "Run the server for dispatchers and riders before matchers of regions", []app.Role{app.Fanout},
-			`  starling fanout --matcher-regions 'west=841e149ffffffff,else=rest' \
+			`  starling fanout --dev --matcher-regions 'west=841e149ffffffff,else=rest' \
       --fanout-replicas west=10.0.0.1:7601,else=10.0.0.2:7601`),
 	}
 }

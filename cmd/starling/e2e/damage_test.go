@@ -118,7 +118,7 @@ func meetDamage(t *testing.T, dir, table string, terminate bool) {
 	addrs, err := freeport.Addrs(3)
 	require.NoError(t, err)
 	out := &output{}
-	cmd := exec.Command(binary(t), "up", "--local-directory", dir, "--server-drain-timeout", damageDrain.String(),
+	cmd := exec.Command(binary(t), "up", "--dev", "--local-directory", dir, "--server-drain-timeout", damageDrain.String(),
 		"--server-ingest-listen", addrs[0], "--server-matcher-listen", addrs[1], "--server-admin-listen", addrs[2], "--server-json-listen", "")
 	cmd.Stdout, cmd.Stderr = out, out
 	require.NoError(t, cmd.Start())

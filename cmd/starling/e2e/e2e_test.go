@@ -39,7 +39,15 @@ type process struct {
 	ended chan error
 }
 
+// start starts a process in development mode.
 func start(t *testing.T, cfg app.Config, roles ...app.Role) *process {
+	t.Helper()
+	cfg.Dev = true
+	return startAs(t, cfg, roles...)
+}
+
+// startAs starts a process whose configuration says whom it believes.
+func startAs(t *testing.T, cfg app.Config, roles ...app.Role) *process {
 	t.Helper()
 	cfg.Server.IngestListen, cfg.Server.MatcherListen = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0"

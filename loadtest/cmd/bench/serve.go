@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
@@ -113,7 +114,7 @@ func (f serveFlags) service(ctx context.Context, group *errgroup.Group, log even
 		if err != nil {
 			return nil, err
 		}
-		server := grpc.NewServer(role.ServerOptions()...)
+		server := grpc.NewServer(append(role.ServerOptions(), auth.Open().Server("ingest").Options()...)...)
 		role.Register(server)
 		group.Go(func() error { return role.Run(ctx) })
 		return server, nil
