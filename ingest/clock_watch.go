@@ -146,8 +146,7 @@ func (s *Server) showClock(v verdict) {
 	if !v.inDoubt() {
 		return
 	}
-	now, last := s.clocks.monoMS(), s.warnedAt.Load()
-	if (last == 0 || now-last >= warnInterval.Milliseconds()) && s.warnedAt.CompareAndSwap(last, now) {
+	if _, ok := s.clockWarning.PassAt(time.UnixMilli(s.clocks.monoMS())); ok {
 		s.logger.Warn("this server's clock is in doubt: refusals for a device time are kept back until it is mended",
 			"log_ahead_s", float64(v.logSkewMS)/1000, "devices_ahead_s", float64(v.deviceSkewMS)/1000,
 			"contradicted_by_log", v.byLog, "contradicted_by_devices", v.byDevices)

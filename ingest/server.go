@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/throttle"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -40,16 +41,13 @@ type Server struct {
 
 	stampInterval time.Duration
 	judgedAt      int64 // the watch's own: tick of its last look at the clocks
-	// warnedAt is when the clock was last warned of, in milliseconds of the
-	// monotonic clock; zero before.
-	warnedAt atomic.Int64
+	// Warnings of the clock, by the monotonic one, and of appends that failed.
+	clockWarning, failure throttle.Throttle
 
 	// tick is the time of the watch's last round in nanoseconds of a monotonic
 	// clock, never zero: precise enough for timeouts, and free to read.
 	tick    atomic.Int64
 	started time.Time
-	// loggedAt is when a failed append was last logged, in Unix nanoseconds.
-	loggedAt atomic.Int64
 
 	mu       sync.Mutex
 	streams  map[*stream]struct{}
@@ -95,7 +93,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: deps.Log, partitions: deps.Partitions, metrics: m, logger: deps.Logger, clock: deps.Now,
 		budget:  newBudget(cfg.Limits.ServerBytes, m.inFlightBytes),
-		started: time.Now(), streams: map[*stream]struct{}{}, stampInterval: cmp.Or(deps.StampInterval, stampInterval), mono: deps.Monotonic,
+		started: time.Now(), streams: map[*stream]struct{}{}, clockWarning: throttle.Throttle{Interval: warnInterval}, failure: throttle.Throttle{Interval: time.Second},
+		stampInterval: cmp.Or(deps.StampInterval, stampInterval), mono: deps.Monotonic,
 	}
 	if s.clock == nil {
 		s.clock = time.Now

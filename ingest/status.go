@@ -86,8 +86,7 @@ func (s *Server) appendFailed(number int64, err error) error {
 // logFailure logs a failed append, and no other within a second: when the log
 // fails, it fails for every stream.
 func (s *Server) logFailure(reason string, err error) {
-	now, last := time.Now().UnixNano(), s.loggedAt.Load()
-	if now-last > int64(time.Second) && s.loggedAt.CompareAndSwap(last, now) {
+	if _, ok := s.failure.Pass(); ok {
 		s.logger.Warn("the log did not take a report; further ones are only counted for a second", "reason", reason, "error", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,4 +99,31 @@ func TestRankingByArrival(t *testing.T) {
 	require.Equal(t, "NO_TRAVEL_TIMES", detail[*errdetails.ErrorInfo](t, err).Reason)
 	_, err = s.SearchNearest(ctx, &starlingv1.SearchNearestRequest{Place: &starlingv1.Place{}, Ranking: 7})
 	require.Equal(t, "ranking", detail[*errdetails.BadRequest](t, err).FieldViolations[0].Field)
+}
+
+// How long a search took is measured by the injected clock: here each reading of
+// it is a second after the one before.
+func TestSearchesAreTimedByTheInjectedClock(t *testing.T) {
+	w := newWorld(t)
+	w.report(w.at("v", 0, 0))
+	var ticking atomic.Bool
+	w.clock = func() time.Time {
+		if ticking.Load() {
+			w.nowMS.Add(1000)
+		}
+		return time.UnixMilli(w.nowMS.Load())
+	}
+	s := w.startReady()
+	ticking.Store(true)
+	_, err := s.SearchNearest(ctx, &starlingv1.SearchNearestRequest{Place: &starlingv1.Place{}})
+	require.NoError(t, err)
+	families, err := s.registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == "starling_matcher_search_seconds" {
+			require.GreaterOrEqual(t, f.Metric[0].GetHistogram().GetSampleSum(), 1.0)
+			return
+		}
+	}
+	require.Fail(t, "no searches are timed")
 }

@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
 	"cmd/starling/cli": {"cmd/starling/app", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry"},
 	"cmd/starling/app": {"internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
-	"ingest":           {"internal/auth", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
+	"ingest":           {"internal/throttle", "internal/auth", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas", "tracker/reserve"},
@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	// Answers from matchers of regions, whose pages and ranking it shares.
 	"fanout":              {"matcher", "internal/geo", "internal/rpcstatus", "schemas"},
 	"fanout/region":       {"internal/geo", "internal/h3"},
-	"matcher":             {"fanout/region", "internal/rpcstatus", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
+	"matcher":             {"internal/throttle", "fanout/region", "internal/rpcstatus", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	"internal/locallog":   {"internal/eventlog", "internal/throttle", "schemas/topics"},
 	"internal/throttle":   {},
 	"internal/kafkalog":   {"internal/config", "internal/eventlog", "schemas/topics", "internal/retry"},

@@ -20,11 +20,14 @@ type Throttle struct {
 
 // Pass reports whether an event passes, and how many have not since the last that
 // did.
-func (t *Throttle) Pass() (suppressed int64, ok bool) {
+func (t *Throttle) Pass() (suppressed int64, ok bool) { return t.PassAt(time.Now()) }
+
+// PassAt is Pass by another clock. One that has been set back lets an event
+// through.
+func (t *Throttle) PassAt(now time.Time) (suppressed int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := time.Now()
-	if !t.last.IsZero() && now.Sub(t.last) < t.Interval {
+	if since := now.Sub(t.last); !t.last.IsZero() && since >= 0 && since < t.Interval {
 		t.suppressed++
 		return 0, false
 	}

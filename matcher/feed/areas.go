@@ -116,7 +116,7 @@ func (f *Areas) WakeAll() {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	for w := range f.all {
-		w.poke()
+		w.force()
 	}
 }
 
@@ -137,7 +137,7 @@ func (w *AreaWatcher) Wait() bool {
 // since it was called last, some more than once, or reports that they were too
 // many to be remembered.
 func (w *AreaWatcher) Changes() (ids []string, lost bool) {
-	w.poked.Store(false)
+	w.forced.Store(false)
 	for i, f := range w.feeds {
 		if f.next.Load() == w.read[i] {
 			continue

@@ -24,40 +24,40 @@ type Feed[T any] struct {
 	next atomic.Uint64 // number of the next change; written under mu
 
 	mu      sync.Mutex
-	ring    []T    // its length is 0 or a power of two
-	oldest  uint64 // number of the oldest change in it
-	turned  time.Time
+	ring    []T       // its length is 0 or a power of two
+	oldest  uint64    // number of the oldest change in it
+	began   time.Time // when the ring was last begun anew
 	waiters []*Waiter
 	now     func() time.Time
 }
 
-// Waiter is a call that reads feeds. All but its own call use only rouse and
-// poke.
+// Waiter is a call that reads feeds. All but its own call use only notify and
+// force.
 type Waiter struct {
 	// Wake holds at most one wake-up.
 	Wake chan struct{}
 	// armed is true while the call waits and wants to be woken, once.
 	armed atomic.Bool
-	// poked is true when it shall look although nothing has changed.
-	poked atomic.Bool
+	// forced is true when it shall look although nothing has changed.
+	forced atomic.Bool
 }
 
 // NewWaiter returns a waiter that has nothing to read.
 func NewWaiter() Waiter { return Waiter{Wake: make(chan struct{}, 1)} }
 
-// Arm reports whether the call has to wait: it does not if it was poked or changed
+// Arm reports whether the call has to wait: it does not if it was forced to look or changed
 // returns that there is something to read.
 func (w *Waiter) Arm(changed func() bool) bool {
 	w.armed.Store(true)
-	if w.poked.Load() || changed() {
+	if w.forced.Load() || changed() {
 		w.armed.Store(false)
 		return false
 	}
 	return true
 }
 
-// rouse wakes a call that waits.
-func (w *Waiter) rouse() {
+// notify wakes a call that waits.
+func (w *Waiter) notify() {
 	if w.armed.Load() && w.armed.CompareAndSwap(true, false) {
 		select {
 		case w.Wake <- struct{}{}:
@@ -66,18 +66,18 @@ func (w *Waiter) rouse() {
 	}
 }
 
-// poke has the call look whether or not something has changed for it.
-func (w *Waiter) poke() {
-	w.poked.Store(true)
-	w.rouse()
+// force has the call look whether or not something has changed for it.
+func (w *Waiter) force() {
+	w.forced.Store(true)
+	w.notify()
 }
 
-// PokeAll has all readers look.
-func (f *Feed[T]) PokeAll() {
+// WakeAll has all readers look, whether or not something has changed.
+func (f *Feed[T]) WakeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.waiters {
-		w.poke()
+		w.force()
 	}
 }
 
@@ -111,22 +111,22 @@ func (f *Feed[T]) Add(change T) {
 	defer f.mu.Unlock()
 	n := f.next.Load()
 	if size := uint64(len(f.ring)); size == 0 || n&(size-1) == 0 {
-		f.turn(n)
+		f.nextRound(n)
 	}
 	f.ring[n&uint64(len(f.ring)-1)] = change
 	f.oldest = max(f.oldest, n+1-min(n+1, uint64(len(f.ring))))
 	f.next.Store(n + 1)
 	for _, w := range f.waiters {
-		w.rouse()
+		w.notify()
 	}
 }
 
-// turn begins another round of the ring, which is doubled if the last round
+// nextRound begins another round of the ring, which is doubled if the last round
 // took less than feedSpan.
-func (f *Feed[T]) turn(n uint64) {
+func (f *Feed[T]) nextRound(n uint64) {
 	now, size := f.now(), len(f.ring)
-	fast := now.Sub(f.turned) < feedSpan
-	f.turned = now
+	fast := now.Sub(f.began) < feedSpan
+	f.began = now
 	switch {
 	case size == 0:
 		f.ring = make([]T, minFeed)
@@ -156,8 +156,8 @@ func (f *Feed[T]) Since(from *uint64, dst []T) (changes []T, all bool) {
 // Changed returns whether there are changes from a number on.
 func (f *Feed[T]) Changed(from uint64) bool { return f.next.Load() != from }
 
-// Looked has the waiter wait again after a poke.
-func (w *Waiter) Looked() { w.poked.Store(false) }
+// Looked has the waiter wait again after it was forced to look.
+func (w *Waiter) Looked() { w.forced.Store(false) }
 
 // New returns an empty feed that reads a clock.
 func New[T any](now func() time.Time) *Feed[T] { return &Feed[T]{now: now} }

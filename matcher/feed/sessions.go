@@ -2,8 +2,6 @@ package feed
 
 import (
 	"container/list"
-	"crypto/rand"
-	"encoding/binary"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -12,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/matcher/randid"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -68,7 +67,7 @@ func (s *Sessions) Hash(req *starlingv1.WatchAreaRequest) uint64 {
 	what := &starlingv1.WatchAreaRequest{Area: req.GetArea(), Filter: req.GetFilter()}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(what)
 	if err != nil {
-		return randomID() // then it is like no other
+		return randid.New() // then it is like no other
 	}
 	return maphash.Bytes(s.seed, b)
 }
@@ -76,7 +75,7 @@ func (s *Sessions) Hash(req *starlingv1.WatchAreaRequest) uint64 {
 // Open begins a session and returns the caller's turn in it, or nil when the
 // budget is used up.
 func (s *Sessions) Open(request uint64, view *liveindex.View) (*Session, uint64) {
-	one := &Session{ID: randomID(), request: request, view: view}
+	one := &Session{ID: randid.New(), request: request, view: view}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byID[one.ID] = one
@@ -122,7 +121,7 @@ func (s *Sessions) Resume(id, request uint64) (*Session, uint64) {
 	if one == nil || one.request != request {
 		return nil, 0
 	}
-	s.unlinger(one)
+	s.removeLingering(one)
 	return one, one.turn.Add(1)
 }
 
@@ -168,7 +167,7 @@ func (s *Sessions) Discard(one *Session) {
 
 // forget ends a session. The caller holds mu.
 func (s *Sessions) forget(one *Session) {
-	s.unlinger(one)
+	s.removeLingering(one)
 	if s.byID[one.ID] == one {
 		delete(s.byID, one.ID)
 		s.used -= one.charged
@@ -176,7 +175,7 @@ func (s *Sessions) forget(one *Session) {
 	}
 }
 
-func (s *Sessions) unlinger(one *Session) {
+func (s *Sessions) removeLingering(one *Session) {
 	if one.place != nil {
 		s.lingering.Remove(one.place)
 		one.place = nil
@@ -199,10 +198,4 @@ func (s *Sessions) Use(one *Session, turn uint64, fn func(*liveindex.View)) (res
 		return false, s.byID[one.ID] == one && !s.charge(one, after)
 	}
 	return false, false
-}
-
-func randomID() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return binary.LittleEndian.Uint64(b[:])
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/throttle"
 )
 
 const (
@@ -22,13 +24,14 @@ const (
 type skew struct {
 	logger            *slog.Logger
 	staleAfterMS      int64
-	sinceMS, warnedMS int64
+	sinceMS           int64
+	warning           throttle.Throttle
 	current, previous int64 // the smallest delays, in milliseconds
 	valueMS           atomic.Int64
 }
 
 func newSkew(logger *slog.Logger, staleAfter time.Duration) *skew {
-	return &skew{logger: logger, staleAfterMS: staleAfter.Milliseconds(), current: math.MaxInt64, previous: math.MaxInt64}
+	return &skew{logger: logger, warning: throttle.Throttle{Interval: skewSpan}, staleAfterMS: staleAfter.Milliseconds(), current: math.MaxInt64, previous: math.MaxInt64}
 }
 
 // note takes in the stamp of a record that is applied now.
@@ -45,8 +48,10 @@ func (s *skew) note(nowMS, appendMS int64) {
 	}
 	s.current = min(s.current, delay)
 	s.valueMS.Store(min(s.current, s.previous))
-	if delay < -skewAlarm.Milliseconds() && (s.warnedMS == 0 || nowMS-s.warnedMS >= skewSpan.Milliseconds() || nowMS < s.warnedMS) {
-		s.warnedMS = nowMS
+	if delay >= -skewAlarm.Milliseconds() {
+		return
+	}
+	if _, ok := s.warning.PassAt(time.UnixMilli(nowMS)); ok {
 		s.logger.Warn("the log's stamps are in the future: this clock or the log's is wrong", "ahead", time.Duration(-delay)*time.Millisecond)
 	}
 }

@@ -5,13 +5,12 @@ package playout
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/binary"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/starling-fleet/starling/matcher/randid"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -97,7 +96,7 @@ func (t *Buffers) Join(vehicle string, p *Cursor) {
 	defer t.mu.Unlock()
 	one := t.byID[vehicle]
 	if one == nil {
-		one = &Buffer{id: randomID(), vehicle: vehicle, cursors: map[*Cursor]struct{}{}}
+		one = &Buffer{id: randid.New(), vehicle: vehicle, cursors: map[*Cursor]struct{}{}}
 		t.byID[vehicle] = one
 		t.open.Add(1)
 	}
@@ -228,10 +227,4 @@ func (t *Buffer) drop(n int, wanted bool) {
 		}
 	}
 	t.fixes = slices.Delete(t.fixes, 0, n)
-}
-
-func randomID() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return binary.LittleEndian.Uint64(b[:])
 }

@@ -59,8 +59,8 @@ func newCountFeeds(limit int, now func() time.Time) *countFeeds {
 	return f
 }
 
-// changed writes down that a cell's counts are others now, if anybody watches
-// that resolution.
+// changed records that a cell's counts have changed, if anybody watches that
+// resolution.
 func (f *countFeeds) changed(resolution int, cell h3.Cell) {
 	if one := &f.byResolution[resolution]; one.open.Load() > 0 {
 		one.feed.Add(cell)
@@ -69,6 +69,6 @@ func (f *countFeeds) changed(resolution int, cell h3.Cell) {
 
 func (f *countFeeds) wakeAll() {
 	for i := range f.byResolution {
-		f.byResolution[i].feed.PokeAll()
+		f.byResolution[i].feed.WakeAll()
 	}
 }

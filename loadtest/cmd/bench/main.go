@@ -93,6 +93,12 @@ func newFlags(name string) *flag.FlagSet {
 	return flag.NewFlagSet("bench "+name, flag.ContinueOnError)
 }
 
+// serverFlags adds the flags of subcommands that start a server of their own.
+func serverFlags(flags *flag.FlagSet, workDir *string) (starling *string, asJSON *bool) {
+	flags.StringVar(workDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
+	return flags.String("starling", "bin/starling", "the starling binary"), flags.Bool("json", false, "print JSON")
+}
+
 // parse parses args. If it returns false, the subcommand ends with the exit
 // code; flag has printed why.
 func parse(flags *flag.FlagSet, args []string) (code int, ok bool) {

@@ -11,8 +11,7 @@ import (
 func overloadCommand(ctx context.Context, args []string) (code int, err error) {
 	o := overload.DefaultOptions()
 	flags := newFlags("overload")
-	starling := flags.String("starling", "bin/starling", "the starling binary")
-	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
+	starling, asJSON := serverFlags(flags, &o.WorkDir)
 	flags.DurationVar(&o.Calibration, "calibration", o.Calibration, "time for which the sustainable load is looked for")
 	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of the overload")
 	flags.Float64Var(&o.Factor, "factor", o.Factor, "offered load in sustainable loads")
@@ -29,7 +28,6 @@ func overloadCommand(ctx context.Context, args []string) (code int, err error) {
 	flags.DurationVar(&o.MaxHonestP99, "max-honest-p99", o.MaxHonestP99, "longest time to an honest report's acknowledgement, for 99 in 100")
 	flags.DurationVar(&o.MaxSearchP99, "max-search-p99", o.MaxSearchP99, "longest time of a search, for 99 in 100")
 	flags.DurationVar(&o.SettleTimeout, "settle-timeout", o.SettleTimeout, "longest wait for the last acknowledgements and for trackers without progress")
-	asJSON := flags.Bool("json", false, "print JSON")
 	if code, ok := parse(flags, args); !ok {
 		return code, nil
 	}

@@ -11,8 +11,7 @@ import (
 func soakCommand(ctx context.Context, args []string) (code int, err error) {
 	o := soak.DefaultOptions()
 	flags := newFlags("soak")
-	starling := flags.String("starling", "bin/starling", "the starling binary")
-	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
+	starling, asJSON := serverFlags(flags, &o.WorkDir)
 	flags.DurationVar(&o.Duration, "duration", o.Duration, "time for which each phase, load and silence, is measured")
 	flags.DurationVar(&o.Settle, "settle", o.Settle, "time before that of each phase")
 	flags.DurationVar(&o.Calibration, "calibration", o.Calibration, "time for which the sustained load is looked for")
@@ -22,7 +21,6 @@ func soakCommand(ctx context.Context, args []string) (code int, err error) {
 	flags.IntVar(&o.FixesPerReport, "fixes-per-report", o.FixesPerReport, "fixes in one message")
 	flags.Int64Var(&o.RetentionBytes, "retention-bytes", o.RetentionBytes, "bytes that the log keeps of locations, and of tracks")
 	flags.Float64Var(&o.Band, "band", o.Band, "share by which a window may be off its phase's median")
-	asJSON := flags.Bool("json", false, "print JSON")
 	if code, ok := parse(flags, args); !ok {
 		return code, nil
 	}

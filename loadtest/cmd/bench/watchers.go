@@ -10,8 +10,7 @@ import (
 func watchersCommand(ctx context.Context, args []string) (code int, err error) {
 	o := watchers.DefaultOptions()
 	flags := newFlags("watchers")
-	starling := flags.String("starling", o.Starling[0], "the starling binary")
-	flags.StringVar(&o.WorkDir, "work-dir", "", "where the local log is put; empty means the system's temporary folder")
+	starling, asJSON := serverFlags(flags, &o.WorkDir)
 	flags.IntVar(&o.Watchers, "watchers", o.Watchers, "calls of WatchArea")
 	flags.IntVar(&o.Areas, "areas", o.Areas, "areas, which the watchers take turns at")
 	flags.IntVar(&o.VehiclesPerArea, "vehicles-per-area", o.VehiclesPerArea, "vehicles in each area")
@@ -21,7 +20,6 @@ func watchersCommand(ctx context.Context, args []string) (code int, err error) {
 	flags.DurationVar(&o.Warmup, "warmup", o.Warmup, "time before the measurement")
 	flags.DurationVar(&o.Duration, "duration", o.Duration, "time of the measurement")
 	flags.DurationVar(&o.MaxP99, "max-p99", o.MaxP99, "longest time from a fix to its clients, for 99 in 100")
-	asJSON := flags.Bool("json", false, "print JSON")
 	if code, ok := parse(flags, args); !ok {
 		return code, nil
 	}
