@@ -28,8 +28,8 @@ test: ## run all tests with the race detector (the Kafka tests need Java and Mav
 	$(GO) test $(TEST_FLAGS) ./...
 
 .PHONY: model
-model: ## ten thousand seeds that disturb the real roles, judged by a slow model (make test runs some, with the race detector)
-	$(GO) test -count=1 -timeout 20m ./internal/modeltest
+model: ## ten thousand seeds that disturb the real roles, judged by a slow model, and every state of small spaces of the reservation protocol (make test runs some, with the race detector)
+	$(GO) test -count=1 -timeout 20m ./internal/modeltest ./rides/owner
 
 lint: $(BIN)/golangci-lint $(BIN)/buf ## linters for Go and protobuf, and the breaking-change check
 	$(BIN)/golangci-lint run ./...
@@ -100,6 +100,14 @@ golden-arm64: ## the step's, the filter's and the cells' golden tests on arm64, 
 .PHONY: model-mutations
 model-mutations: ## faults that are put into the tracker's step, each of which the model test must find
 	$(GO) run ./internal/modeltest/mutations
+
+.PHONY: rides-search
+rides-search: ## every state of the reservation protocol in larger spaces (make test visits those of small ones)
+	STARLING_LONG=1 $(GO) test -count=1 -v -timeout 6h ./rides/owner -run TestSearch
+
+.PHONY: rides-mutations
+rides-mutations: ## faults that are put into the reservation protocol, each of which the search must find
+	$(GO) run ./internal/modeltest/mutations -rides
 
 .PHONY: drill
 drill: build ## random kills under load, and a check of the account (docs/drills.md)

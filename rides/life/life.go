@@ -126,6 +126,9 @@ func (s *State) Apply(offset int64, r *starlingv1.RideRecord) Verdict {
 		if owner.Before(s.Owner) {
 			return Voided
 		}
+		if owner.Epoch > s.Owner.Epoch {
+			s.RequestsBelow = 0 // offsets of a new epoch may repeat
+		}
 		s.Owner = owner
 		s.RequestsBelow = max(s.RequestsBelow, r.GetRequestsBelow())
 		return TookOver

@@ -77,6 +77,9 @@ type Owner struct {
 	cfg   Config
 	epoch int64
 	state life.State
+	// startRequests is state.RequestsBelow at the start: what records of an older
+	// epoch that are read later say of it is of other offsets.
+	startRequests int64
 	// nonce is that of the last takeover that this owner appended, and leading is
 	// true once it was read back and as long as no later one was.
 	nonce   uint64
@@ -90,9 +93,7 @@ type Owner struct {
 	requests []request           // whose effect was not read back, by offset
 	next     int64               // the offset in `ride-requests` behind the last that was read
 	releases map[string]release  // by vehicle
-	// reasserted are the offsets of this generation's restatements by partition
-	// of `locations`, -1 before the last part's is known.
-	reasserted []int64
+	restated []restatement       // by partition of `locations`
 
 	// What follows is what the trackers published.
 	partitions []partition
@@ -131,6 +132,16 @@ type release struct {
 	offset  int64 // -1 while it is in flight
 }
 
+// restatement is how far this generation's restatement to a partition of
+// `locations` has come. The zero value has not begun.
+type restatement struct {
+	begun bool
+	// missing is how many of its parts are not in the log.
+	missing int
+	// offset is that of the last part that came to the log.
+	offset int64
+}
+
 // partition is how far a partition of `tracks` was read.
 type partition struct {
 	source, streamMS int64
@@ -151,20 +162,22 @@ type seen struct {
 
 // appended is what is done when an append completes.
 type appended struct {
-	ride      string // an event of it
-	proposal  string // of the ride
-	released  string // the vehicle
-	reassert  int32
-	takeover  bool
-	reasserts bool
-	last      bool
+	ride     string // an event of it
+	proposal string // of the ride
+	released string // the vehicle
+	takeover uint64 // its nonce
+	// reasserts is a part of a restatement, nil if it is none. What fails is
+	// appended again as it was: parts of one generation must agree.
+	reasserts *Append
 }
 
 // New returns an owner of a partition whose records were folded into state so
-// far, in a log of the given epoch.
+// far, in a log of the given epoch. If state is of an older epoch, its
+// RequestsBelow must have been lowered to the end of `ride-requests`: where that
+// log was shortened its offsets repeat.
 func New(cfg Config, epoch int64, state life.State) *Owner {
 	o := &Owner{
-		cfg: cfg, epoch: epoch, state: state,
+		cfg: cfg, epoch: epoch, state: state, startRequests: state.RequestsBelow,
 		partitions: make([]partition, cfg.Partitions), vehicles: make(map[string]seen), waiting: make(map[uint64]appended),
 	}
 	o.reset()
@@ -180,8 +193,8 @@ func (o *Owner) reset() {
 		o.partitions[i].asking = nil
 	}
 	// A takeover of its own may be under way: its failure counts.
-	maps.DeleteFunc(o.waiting, func(_ uint64, a appended) bool { return !a.takeover })
-	o.reasserted = slices.Repeat([]int64{-1}, int(o.cfg.Partitions))
+	maps.DeleteFunc(o.waiting, func(_ uint64, a appended) bool { return a.takeover == 0 })
+	o.restated = make([]restatement, o.cfg.Partitions)
 	o.bound = make(map[string]string)
 	o.state.Each(func(r *life.Ride) {
 		if r.Bound != nil {
@@ -212,10 +225,14 @@ func (o *Owner) Take() ([]Append, []*starlingv1.RideEvent) {
 // It is called once at the start, and again whenever MustTakeOver returns true.
 func (o *Owner) TakeOver(nonce uint64, address string) {
 	o.nonce, o.leading = nonce, false
+	below := o.state.RequestsBelow
+	if o.state.Owner.Epoch < o.epoch {
+		below = o.startRequests
+	}
 	o.append(Append{Partition: o.cfg.Partition, Ride: &starlingv1.RideRecord{
-		Epoch: o.epoch, RequestsBelow: o.state.RequestsBelow,
+		Epoch: o.epoch, RequestsBelow: below,
 		Record: &starlingv1.RideRecord_Takeover{Takeover: &starlingv1.RideTakeover{Nonce: nonce, Address: address}},
-	}}, appended{takeover: true})
+	}}, appended{takeover: nonce})
 }
 
 // MustTakeOver returns whether the owner has to take over (again): somebody else
@@ -228,12 +245,15 @@ func (o *Owner) ReadRide(offset int64, r *starlingv1.RideRecord) life.Verdict {
 	verdict := o.state.Apply(offset, r)
 	switch verdict {
 	case life.TookOver:
-		mine := o.nonce != 0 && r.GetTakeover().GetNonce() == o.nonce && r.GetEpoch() == o.epoch
-		o.leading = mine
+		led := o.leading
+		o.leading = o.nonce != 0 && r.GetTakeover().GetNonce() == o.nonce && r.GetEpoch() == o.epoch
 		o.reset()
-		if mine {
+		switch {
+		case o.leading:
 			o.lead()
-		} else if o.state.Owner.Epoch <= o.epoch {
+		case led && o.state.Owner.Epoch <= o.epoch:
+			// One that has not read its own takeover yet has it before it, or hears
+			// that it has failed: to take over again now would never end.
 			o.nonce = 0
 		}
 	case life.Happened:
@@ -284,10 +304,14 @@ func (o *Owner) Completed(token uint64, offset int64, failed, certain bool) {
 	}
 	delete(o.waiting, token)
 	switch {
-	case a.takeover, a.ride != "":
-		if failed {
-			o.nonce = 0 // a late copy must not count
-			o.leading = false
+	case a.takeover != 0:
+		if failed && a.takeover == o.nonce {
+			o.nonce, o.leading = 0, false
+		}
+	case a.ride != "":
+		// A late copy must not count. If a takeover is on its way, it ends that.
+		if failed && o.leading {
+			o.nonce, o.leading = 0, false
 		}
 	case a.proposal != "":
 		if at := o.attempts[a.proposal]; at != nil && !failed {
@@ -304,16 +328,25 @@ func (o *Owner) Completed(token uint64, offset int64, failed, certain bool) {
 			r.offset = offset
 			o.releases[a.released] = r
 		}
-	case a.reasserts:
-		if failed {
-			o.reassertTo(a.reassert)
-		} else if a.last {
-			o.reasserted[a.reassert] = offset
-			for _, vehicle := range slices.Sorted(maps.Keys(o.bound)) {
-				if o.cfg.PartitionOf(vehicle) == a.reassert {
-					o.examine(vehicle)
-				}
-			}
+	case a.reasserts != nil && failed:
+		o.append(*a.reasserts, a)
+	case a.reasserts != nil:
+		o.partRestated(a.reasserts.Partition, offset)
+	}
+}
+
+// partRestated notes that a part of a restatement is in the log. Behind the last
+// one a bound vehicle that is not held is gone.
+func (o *Owner) partRestated(n int32, offset int64) {
+	at := &o.restated[n]
+	at.missing--
+	at.offset = max(at.offset, offset)
+	if at.missing > 0 {
+		return
+	}
+	for _, vehicle := range slices.Sorted(maps.Keys(o.bound)) {
+		if o.cfg.PartitionOf(vehicle) == n {
+			o.examine(vehicle)
 		}
 	}
 }

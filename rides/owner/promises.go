@@ -179,8 +179,8 @@ func (o *Owner) conclusive(b *life.Binding, v seen) bool {
 	if b.Fence.Epoch == v.epoch {
 		return v.source > b.Fence.Offset
 	}
-	at := o.reasserted[o.cfg.PartitionOf(b.VehicleID)]
-	return at >= 0 && v.source >= at
+	at := o.restated[o.cfg.PartitionOf(b.VehicleID)]
+	return at.begun && at.missing == 0 && v.source >= at.offset
 }
 
 // over returns whether a reservation of a ride of this partition can't be, or
@@ -234,11 +234,13 @@ func (o *Owner) reassertTo(n int32) {
 	if len(parts) == 0 {
 		parts = [][]wire.Promise{nil}
 	}
+	o.restated[n] = restatement{begun: true, missing: len(parts)}
 	for i, promises := range parts {
-		o.append(Append{Partition: n, Location: &wire.Location{Kind: wire.KindReasserted, Reasserted: wire.Reasserted{
+		a := &Append{Partition: n, Location: &wire.Location{Kind: wire.KindReasserted, Reasserted: wire.Reasserted{
 			Epoch: o.epoch, RidesPartition: o.cfg.Partition, Generation: o.state.Owner.Generation,
 			Part: int32(i), Parts: int32(len(parts)), Promises: promises,
-		}}}, appended{reasserts: true, reassert: n, last: i == len(parts)-1})
+		}}}
+		o.append(*a, appended{reasserts: a})
 	}
 }
 

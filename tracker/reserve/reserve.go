@@ -6,7 +6,9 @@
 // expires: only a release of the same attempt, or an operator's, ends it. What
 // was decided, and a release that overtook its proposal, is remembered until
 // stream time has passed the proposal's decide-by, after which no copy can be
-// granted any more. So repeated, late and reordered copies change nothing.
+// granted any more. So repeated, late and reordered copies change nothing. Only
+// where stream time goes back, after a jump that the log's clock has taken back, a
+// copy may be decided again; its owner has closed the attempt and releases it.
 package reserve
 
 import (
@@ -88,15 +90,15 @@ func (v *Vehicle) Propose(p *wire.Proposal, f Facts, limits Limits) Outcome {
 	case v.knows(p.Ride, p.Attempt):
 		return Repeated
 	case p.DecideByMS < f.StreamMS, p.DecideByMS > f.StreamMS+limits.MaxDecideAheadMS:
-		// Stream time only grows: one that is too late stays so, and needs no
-		// memory. One too far ahead is of an owner whose clock is not ours.
+		// One that is too late stays so while stream time grows, and needs no
+		// memory. One too far ahead is of an owner that read another stream time.
 		return Refused
 	case len(v.decided) >= limits.MaxRemembered:
 		// Without memory a later copy could be granted: only its owner would
 		// notice, and release it.
 		return Refused
 	}
-	v.decided = append(v.decided, decided{p.Ride, p.Attempt, p.DecideByMS})
+	v.remember(decided{p.Ride, p.Attempt, p.DecideByMS})
 	if v.held != nil || !f.Ready || !f.Dispatchable || f.AgeMS > p.MaxAgeMS {
 		return Refused
 	}
@@ -120,7 +122,7 @@ func (v *Vehicle) Release(r *wire.Release, f Facts, limits Limits) bool {
 	}
 	untilMS := min(r.DecideByMS, f.StreamMS+limits.MaxDecideAheadMS)
 	if r.Attempt.Epoch == f.Epoch && untilMS >= f.StreamMS && !v.knows(r.Ride, r.Attempt) && len(v.decided) < limits.MaxRemembered {
-		v.decided = append(v.decided, decided{r.Ride, r.Attempt, untilMS})
+		v.remember(decided{r.Ride, r.Attempt, untilMS})
 	}
 	return false
 }
@@ -152,6 +154,9 @@ func (v *Vehicle) Expire(streamMS int64) {
 
 // Clear drops the reservation and all memory: what a new epoch does.
 func (v *Vehicle) Clear() { *v = Vehicle{} }
+
+// remember leaves the memory of a copy of v alone.
+func (v *Vehicle) remember(d decided) { v.decided = append(slices.Clip(v.decided), d) }
 
 func (v *Vehicle) knows(ride string, attempt wire.Attempt) bool {
 	return slices.ContainsFunc(v.decided, func(d decided) bool { return d.ride == ride && d.attempt == attempt }) ||

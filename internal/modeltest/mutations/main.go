@@ -1,12 +1,13 @@
-// Command mutations puts one fault after another into the tracker's step and
-// shows that the model test finds each: a judge that finds nothing proves
-// nothing. It changes no file; the compiler is given the changed text in the
-// place of the real one.
+// Command mutations puts one fault after another into the tracker's step, or into
+// the protocol of reservations, and shows that the model test, or the search of
+// its states, finds each: a judge that finds nothing proves nothing. It changes no
+// file; the compiler is given the changed text in the place of the real one.
 //
 //	go run ./internal/modeltest/mutations          # all; make model-mutations
 //	go run ./internal/modeltest/mutations -only recognition
+//	go run ./internal/modeltest/mutations -rides   # make rides-mutations
 //
-// It exits with 1 when a fault is not found, or no longer fits the step's text.
+// It exits with 1 when a fault is not found, or no longer fits the text.
 package main
 
 import (
@@ -22,10 +23,21 @@ import (
 	"time"
 )
 
-const stepDir = "tracker/step"
+// subject is what faults are put into, and what must find them.
+type subject struct {
+	dir, pkg, tests string
+	// foundBy finds in the tests' output what has found a fault.
+	foundBy   *regexp.Regexp
+	mutations []mutation
+}
 
-// mutation is a fault: in a file of the step, one text in the place of another
-// that stands there once.
+var step = subject{
+	dir: "tracker/step", pkg: "./internal/modeltest", tests: "TestLogs|TestNothingHoldsAVehicle",
+	foundBy: regexp.MustCompile(`-run (Test\w+ -seed \d+)`), mutations: mutations,
+}
+
+// mutation is a fault: in a file, one text in the place of another that stands
+// there once.
 type mutation struct {
 	name, file, old, new string
 }
@@ -107,15 +119,23 @@ var mutations = []mutation{
 
 func main() {
 	only := flag.String("only", "", "regular expression of the names to try")
-	logs := flag.String("test", "TestLogs|TestNothingHoldsAVehicle", "the tests that must find it")
+	ofRides := flag.Bool("rides", false, "faults of the protocol of reservations instead of the step's")
+	tests := flag.String("test", "", "the tests that must find it, empty for those that are meant to")
 	flag.Parse()
-	if err := run(regexp.MustCompile(*only), *logs); err != nil {
+	subject := step
+	if *ofRides {
+		subject = rides
+	}
+	if *tests != "" {
+		subject.tests = *tests
+	}
+	if err := subject.run(regexp.MustCompile(*only)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(only *regexp.Regexp, tests string) error {
+func (s *subject) run(only *regexp.Regexp) error {
 	dir, err := os.MkdirTemp("", "starling-mutations-")
 	if err != nil {
 		return err
@@ -123,13 +143,13 @@ func run(only *regexp.Regexp, tests string) error {
 	defer func() { _ = os.RemoveAll(dir) }()
 	var missed error
 	tried := 0
-	for _, m := range mutations {
+	for _, m := range s.mutations {
 		if !only.MatchString(m.name) {
 			continue
 		}
 		tried++
 		began := time.Now()
-		found, err := m.try(dir, tests)
+		found, err := s.try(m, dir)
 		if err != nil {
 			missed = errors.Join(missed, fmt.Errorf("%s: %w", m.name, err))
 			found = "NOT FOUND: " + err.Error()
@@ -142,11 +162,9 @@ func run(only *regexp.Regexp, tests string) error {
 
 var errSilent = errors.New("the tests pass")
 
-var foundBy = regexp.MustCompile(`-run (Test\w+) -seed (\d+)`)
-
-// try runs the tests over the step with the fault and returns what found it.
-func (m mutation) try(dir, tests string) (string, error) {
-	path, err := filepath.Abs(filepath.Join(stepDir, m.file))
+// try runs the tests over the text with the fault and returns what found it.
+func (s *subject) try(m mutation, dir string) (string, error) {
+	path, err := filepath.Abs(filepath.Join(s.dir, m.file))
 	if err != nil {
 		return "", err
 	}
@@ -157,7 +175,7 @@ func (m mutation) try(dir, tests string) (string, error) {
 	if n := strings.Count(string(text), m.old); n != 1 {
 		return "", fmt.Errorf("%s has the text %d times, want once: %q", m.file, n, m.old)
 	}
-	changed, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	changed, overlay := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
 	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o644); err != nil {
 		return "", err
 	}
@@ -168,13 +186,13 @@ func (m mutation) try(dir, tests string) (string, error) {
 	if err := os.WriteFile(overlay, replace, 0o644); err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "test", "-count=1", "-failfast", "-overlay", overlay, "./internal/modeltest", "-run", tests).CombinedOutput()
+	out, err := exec.Command("go", "test", "-count=1", "-failfast", "-overlay", overlay, s.pkg, "-run", s.tests).CombinedOutput()
 	if err == nil {
 		return "", errSilent
 	}
-	by := foundBy.FindStringSubmatch(string(out))
+	by := s.foundBy.FindStringSubmatch(string(out))
 	if by == nil {
 		return "", fmt.Errorf("the tests fail otherwise: %.2000s", out)
 	}
-	return by[1] + " with seed " + by[2], nil
+	return by[1], nil
 }
