@@ -64,7 +64,7 @@ func TestAPanicCostsItsOwnStream(t *testing.T) {
 	l := bufconn.Listen(64 << 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, []net.Listener{l}, nil, patience) }()
+	go func() { served <- server.Serve(ctx, []net.Listener{l}, nil, func() time.Duration { return patience }) }()
 	defer func() {
 		cancel()
 		require.NoError(t, <-served)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,5 +113,27 @@ func TestSecret(t *testing.T) {
 		require.NoError(t, config.WriteReference(&shown, cfg))
 		require.NotContains(t, shown.String(), "hunter2", name)
 		require.NotContains(t, shown.String(), fmt.Sprintf("%x", "hunter2"), name)
+	}
+}
+
+// What Kubernetes sets for services whose names begin as ours stops nothing; a
+// setting that is written wrong still does.
+func TestServiceLinksAreNoSettings(t *testing.T) {
+	links := []string{
+		"STARLING_SERVICE_HOST=10.0.0.11", "STARLING_SERVICE_PORT=7600", "STARLING_SERVICE_PORT_GRPC=7600", "STARLING_SERVICE_PORT_JSON_API=7603",
+		"STARLING_PORT=tcp://10.0.0.11:7600", "STARLING_PORT_7600_TCP=tcp://10.0.0.11:7600", "STARLING_PORT_7600_TCP_PROTO=tcp",
+		"STARLING_PORT_7600_TCP_PORT=7600", "STARLING_PORT_7600_TCP_ADDR=10.0.0.11", "STARLING_PORT_53_UDP=udp://10.0.0.11:53",
+		"STARLING_INGEST_SERVICE_HOST=fd00::1", "STARLING_INGEST_PORT=tcp://fd00::1:7600", "STARLING_INGEST_PORT_7600_TCP=tcp://[fd00::1]:7600",
+	}
+	cfg, err := load(t, "", links)
+	require.NoError(t, err)
+	require.Equal(t, defaults(), cfg)
+	for _, typo := range []string{
+		"STARLING_SERVER_PORT=7600", "STARLING_PORT=7600", "STARLING_PORT=tcp://nowhere", "STARLING_PORT=http://10.0.0.1:80", "STARLING_SERVICE_HOST=localhost:1",
+		"STARLING_SERVICE_PORT=many", "STARLING_COUNTS=3", "STARLING_PORT_7600_TCP_ADDR=", "STARLING_PORT_7600_TCP_PROTO=http", "STARLING_SERVICE_PORT=70000",
+	} {
+		_, err := load(t, "", append(links, typo))
+		name, _, _ := strings.Cut(typo, "=")
+		require.ErrorContains(t, err, "environment: unknown setting "+name, typo)
 	}
 }

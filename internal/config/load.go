@@ -130,6 +130,9 @@ func loadEnv(k *koanf.Koanf, settings []Setting, environ []string) []error {
 			continue
 		}
 		s, ok := byEnv[name]
+		if !ok && serviceLink(name, value) {
+			continue
+		}
 		if !ok {
 			faults = append(faults, fmt.Errorf("environment: unknown setting %s", name))
 			continue

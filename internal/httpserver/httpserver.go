@@ -65,7 +65,7 @@ func (g *Group) Serve(ctx context.Context, l net.Listener, h http.Handler, o Opt
 		ReadHeaderTimeout: o.ReadTimeout,
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(g.logger.With("server", o.Name).Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(g.logger.With("server", o.Name).Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

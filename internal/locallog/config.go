@@ -55,6 +55,17 @@ func DefaultConfig() Config {
 	}
 }
 
+// StoreMemoryBytes is about what the stores hold outside Go's heap: their caches,
+// and the memtables that are written to or written out.
+func (c *Config) StoreMemoryBytes() int64 {
+	const memtables = 2 // of up to four of each store
+	return c.BlockCacheBytes + stateCacheBytes + memtables*(c.recordMemtableBytes()+c.StateMemtableBytes)
+}
+
+func (c *Config) recordMemtableBytes() int64 {
+	return c.SegmentBytes + c.SegmentBytes/4 + 2*c.MaxGroupBytes
+}
+
 // maxPartitions is what the key's layout allows.
 const maxPartitions = 1 << 16
 

@@ -84,7 +84,7 @@ func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 func (l *Log) recordOptions() *pebble.Options {
 	o := &pebble.Options{
 		CacheSize:                   l.cfg.BlockCacheBytes,
-		MemTableSize:                uint64(l.cfg.SegmentBytes + l.cfg.SegmentBytes/4 + 2*l.cfg.MaxGroupBytes),
+		MemTableSize:                uint64(l.cfg.recordMemtableBytes()),
 		MemTableStopWritesThreshold: 4,
 		FlushDelayDeleteRange:       10 * time.Second, // so that retention frees space soon
 	}
@@ -98,10 +98,13 @@ func (l *Log) recordOptions() *pebble.Options {
 	return o
 }
 
+// stateCacheBytes is the state store's cache: it is read at starts alone.
+const stateCacheBytes = 8 << 20
+
 // stateOptions suit a store whose keys are all written again and again.
 func (l *Log) stateOptions() *pebble.Options {
 	o := &pebble.Options{
-		CacheSize:                   8 << 20,
+		CacheSize:                   stateCacheBytes,
 		MemTableSize:                uint64(l.cfg.StateMemtableBytes),
 		MemTableStopWritesThreshold: 4,
 		// Few large merges into one level instead of many through several: with a

@@ -142,8 +142,9 @@ func (s *Server) options() []grpc.ServerOption {
 
 // Serve answers on the listeners, and to this process's gateway on those in
 // memory, and runs the role, until ctx is done. Then health fails, the role
-// stops, and open calls may end within drain; those that do not are cut off.
-func (s *Server) Serve(ctx context.Context, listeners, memory []net.Listener, drain time.Duration) error {
+// stops, and open calls may end within drain, which is asked at that moment; those
+// that do not are cut off.
+func (s *Server) Serve(ctx context.Context, listeners, memory []net.Listener, drain func() time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	served := make(chan error, len(listeners)+len(memory))
@@ -179,7 +180,7 @@ func (s *Server) Serve(ctx context.Context, listeners, memory []net.Listener, dr
 		faults = append(faults, err)
 	}
 	cancel()
-	s.stop(drain)
+	s.stop(drain())
 	stopSweep()
 	watchers.Wait()
 	for ; ended < cap(served); ended++ {

@@ -97,7 +97,7 @@ func start(t *testing.T, f *fleet, drain time.Duration, change ...func(*rpcserve
 	r.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	go func() { r.ended <- server.Serve(ctx, []net.Listener{l}, nil, drain) }()
+	go func() { r.ended <- server.Serve(ctx, []net.Listener{l}, nil, func() time.Duration { return drain }) }()
 	r.conn, err = grpc.NewClient(r.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	r.client = starlingv1.NewFleetServiceClient(r.conn)

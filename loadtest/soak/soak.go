@@ -45,7 +45,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if s.dir, err = os.MkdirTemp(o.WorkDir, "starling-soak-"); err != nil {
 		return s.result, fmt.Errorf("soak: %w", err)
 	}
-	defer os.RemoveAll(s.dir)
+	defer func() { _ = os.RemoveAll(s.dir) }()
 	keep := fmt.Sprintf("locations=%d,tracks=%d", o.RetentionBytes, o.RetentionBytes)
 	s.server, err = process.StartUp(ctx, o.Starling, s.dir, "--local-retention-bytes", keep, "--local-retention-interval", "5s")
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -45,6 +46,7 @@ type App struct {
 	logger   *slog.Logger
 	registry *prometheus.Registry
 	ready    chan struct{}
+	life     *life
 	// The connections of the admin server, and of all others: set by Run.
 	operators, clients *connections
 
@@ -85,6 +87,7 @@ func New(cfg Config, roles []Role, logger *slog.Logger) (*App, error) {
 		logger:   logger,
 		registry: registry,
 		ready:    make(chan struct{}),
+		life:     newLife(registry),
 		addrs:    map[Role]string{},
 	}, nil
 }
@@ -110,7 +113,11 @@ func (a *App) JSONAddr() string { return a.json }
 // (flush and checkpoint), matcher, log. It returns nil after a stop that was
 // asked for.
 func (a *App) Run(ctx context.Context) error {
+	announceStart(a.logger, a.roles)
+	grpcLines.use(a.logger)
+	defer a.life.watch(ctx)()
 	raiseProcs()
+	limitMemory(a.cfg.storeBytes(), memlimit.FromCgroup, a.logger)
 	limit, err := raiseDescriptors()
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ type ServerConfig struct {
 	MetricsListen string           `koanf:"metrics_listen" help:"Address of metrics alone (HTTP), which the admin server then does not have; empty leaves them there."`
 	AdminHosts    []string         `koanf:"admin_hosts" help:"Host names under which the admin server answers besides its addresses and localhost. Others are refused, so that no web page can read it by a name of its own."`
 	GRPC          rpcserver.Config `koanf:"grpc" help:"-"`
-	DrainTimeout  time.Duration    `koanf:"drain_timeout" help:"How long a stop waits for open calls, and a process whose log has failed for its parts to stop."`
+	DrainTimeout  time.Duration    `koanf:"drain_timeout" help:"How long a stop may take: half of it is for open calls, which are cut off then. Also how long a process whose log has failed waits for its parts."`
 	// MaxConnections bounds the connections of all servers but the admin one.
 	MaxConnections int `koanf:"max_connections" help:"Connections that all servers but the admin one accept together; 0 means as many as the process's limit of open files (ulimit -n) leaves beside the log's store."`
 }
@@ -53,7 +53,8 @@ type ServerConfig struct {
 // LogConfig sets what the process logs.
 type LogConfig struct {
 	Level  string `koanf:"level" help:"Least level that is logged: debug, info, warn or error."`
-	Format string `koanf:"format" help:"Form of the log on standard error: text or json."`
+	Format string `koanf:"format" help:"Form of the log: text or json."`
+	File   string `koanf:"file" help:"File that is logged to, in place of standard error; SIGHUP opens it anew after a rotation."`
 }
 
 // DefaultConfig is a laptop's: everything on loopback, on the local log.

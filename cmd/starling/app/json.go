@@ -29,7 +29,7 @@ func (a *App) jsonUnits(open opener) (*jsonGateway, []unit, error) {
 	}
 	a.json = l.Addr().String()
 	return &jsonGateway{json}, []unit{{"JSON gateway", func(ctx context.Context) error {
-		return json.Serve(ctx, a.http, l, a.cfg.Server.DrainTimeout)
+		return json.Serve(ctx, a.http, l, a.cfg.Server.DrainTimeout/4)
 	}}}, nil
 }
 

@@ -70,7 +70,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
-			return runAdmin(ctx, a.http, l, a.guardAdmin, a.cfg, a.registry, func() bool { return ready() }, func() error {
+			return runAdmin(ctx, a.http, l, a.guardAdmin, a.cfg, a.registry, a.life.whileRunning(func() bool { return ready() }), func() error {
 				if log == nil { // a fan-out
 					return nil
 				}
@@ -144,7 +144,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	}
 	a.addrs[Matcher] = l.Addr().String()
 	server := a.rpc.New(rpcserver.Role{
-		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: m.Ready,
+		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers,
 	})
 	// The role stops before its server, so that watches end at once and hold
@@ -178,7 +178,7 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 	}
 	a.addrs[Fanout] = l.Addr().String()
 	server := a.rpc.New(rpcserver.Role{
-		Name: "fan-out", Register: f.Register, Options: matcher.ServerOptions(), Ready: f.Ready,
+		Name: "fan-out", Register: f.Register, Options: matcher.ServerOptions(), Ready: a.life.whileRunning(f.Ready),
 		// Its handlers wait for matchers more than they compute.
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers, LargeAtWork: 64,
 	})
@@ -197,17 +197,22 @@ func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (u
 	a.addrs[Ingest] = l.Addr().String()
 	limits := a.cfg.Ingest.Limits
 	server := a.rpc.New(rpcserver.Role{
-		Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Ready: s.Ready, Run: s.Run,
+		Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Ready: a.life.whileRunning(s.Ready), Run: s.Run,
 		Codec: wire.Codec(), Window: ingest.WindowBytes,
 		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
 	})
 	return unit{"ingest", a.serving(server, l, inMemory)}, s.Ready, nil
 }
 
+// callsMayTake is how long open calls may go on at a stop: half of all the time
+// that a stop has, for all servers together, so that trackers store their
+// positions and the log is closed in the other half.
+func (a *App) callsMayTake() time.Duration { return a.life.left(a.cfg.Server.DrainTimeout / 2) }
+
 // serving is the run of a unit that is a gRPC server.
 func (a *App) serving(server *rpcserver.Server, l net.Listener, inMemory []net.Listener) func(context.Context) error {
 	return func(ctx context.Context) error {
-		return server.Serve(ctx, []net.Listener{l}, inMemory, a.cfg.Server.DrainTimeout)
+		return server.Serve(ctx, []net.Listener{l}, inMemory, a.callsMayTake)
 	}
 }
 

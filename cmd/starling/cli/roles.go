@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -70,22 +71,33 @@ Every setting is a flag, an environment variable and a key of the configuration
 file; a flag wins over a variable, a variable over the file. The reference is
 docs/configuration.md, and ` + "`starling config print`" + ` shows what is in force.
 It stops on SIGINT or SIGTERM without losing anything; a second signal ends it at
-once, which is safe too.`,
+once, which is safe too. On SIGHUP it opens its log file (log.file) anew and reads
+again what can change while it runs.`,
 	}
 	load := settings(cmd, world)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		hangups := takeHangups()
+		defer hangups.stop()
 		cfg, err := load()
 		if err != nil {
 			return err
 		}
-		logger, err := app.NewLogger(cfg.Log, world.Err)
+		output, err := app.OpenLogOutput(cfg.Log, world.Err)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = output.Close() }()
+		logger, err := app.NewLogger(cfg.Log, output)
 		if err != nil {
 			return usage(err)
 		}
+		slog.SetDefault(logger) // what libraries log by package log or slog
 		process, err := app.New(cfg, roles, logger)
 		if err != nil {
 			return usage(err)
 		}
+		process.OnReload("log file", output.Reopen)
+		hangups.reload(process.Reload)
 		return setupError(process.Run(cmd.Context()))
 	}
 	return cmd
