@@ -102,6 +102,7 @@ func TestLogFileIsReopened(t *testing.T) {
 // Every part is read again, also after one that can't be.
 func TestReload(t *testing.T) {
 	cfg := DefaultConfig()
+	cfg.Dev = true
 	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
 	a, err := New(cfg, []Role{Tracker}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

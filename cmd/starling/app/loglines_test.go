@@ -23,6 +23,7 @@ import (
 // coordinate and no token is in any, whether a call is right or wrong.
 func TestNothingSecretIsLogged(t *testing.T) {
 	cfg := DefaultConfig()
+	cfg.Dev = true
 	cfg.Partitions, cfg.Local.Directory, cfg.Log.Format = 2, t.TempDir()+"/log", "json"
 	addrs, err := freeport.Addrs(4)
 	require.NoError(t, err)

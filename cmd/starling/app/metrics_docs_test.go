@@ -35,6 +35,7 @@ type metric struct {
 // collect adds what processes of every kind export.
 func collect(t *testing.T, all map[string]metric, cfg Config, roles ...Role) {
 	t.Helper()
+	cfg.Dev = true
 	addrs, err := freeport.Addrs(4)
 	require.NoError(t, err)
 	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = addrs[0], addrs[1], addrs[2], addrs[3]
