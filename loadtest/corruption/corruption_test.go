@@ -81,9 +81,9 @@ func killedUnderLoad(t *testing.T, command []string) string {
 	return dir
 }
 
-// endsByItself waits for a process to refuse or fail, which it must do without
-// ever having been ready when it is to refuse.
-func endsByItself(t *testing.T, p *process.Process, mayServe bool) string {
+// refuses waits for a process to end by itself, which it must do without ever
+// having been ready.
+func refuses(t *testing.T, p *process.Process) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -95,9 +95,7 @@ func endsByItself(t *testing.T, p *process.Process, mayServe bool) string {
 		case <-ctx.Done():
 			require.FailNow(t, "the process neither refuses nor ends", p.LastOutput())
 		case <-time.After(20 * time.Millisecond):
-			if !mayServe {
-				require.False(t, p.Ready(ctx), "it is ready before the account is whole")
-			}
+			require.False(t, p.Ready(ctx), "it is ready before the account is whole")
 		}
 	}
 }
@@ -141,7 +139,7 @@ func TestDamagedLogIsRefused(t *testing.T) {
 		require.NoError(t, os.CopyFS(dir, os.DirFS(left)))
 		do(dir)
 		p, _ := start(t, command, dir, &counter{})
-		said := endsByItself(t, p, false)
+		said := refuses(t, p)
 		require.Contains(t, said, "starling log repair", name)
 		require.NoError(t, os.RemoveAll(dir))
 	}
@@ -160,26 +158,6 @@ func TestDamagedLogIsRefused(t *testing.T) {
 	p, _ := start(t, command, left, &counter{})
 	ready(t, p)
 	require.NoError(t, p.StopWithin(patience))
-}
-
-// TestDamagedTableEndsTheProcess flips a byte in the largest table: whoever reads
-// it first ends the process, with the log's failure for its reason.
-func TestDamagedTableEndsTheProcess(t *testing.T) {
-	command := starlingtest.Command(t)
-	dir := killedUnderLoad(t, command)
-	names, err := filepath.Glob(filepath.Join(dir, "records", "*.sst"))
-	require.NoError(t, err)
-	require.NotEmpty(t, names)
-	for _, name := range names { // all, so that what is read first is damaged
-		data, err := os.ReadFile(name)
-		require.NoError(t, err)
-		for at := 1000; at < len(data)-2000; at += 20_000 {
-			data[at] ^= 1
-		}
-		require.NoError(t, os.WriteFile(name, data, 0o644))
-	}
-	p, _ := start(t, command, dir, &counter{})
-	endsByItself(t, p, true)
 }
 
 // TestIdleConnections opens more connections than the process has descriptors:

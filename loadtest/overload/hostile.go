@@ -138,9 +138,9 @@ func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
 }
 
-// rubbish is what a garbage sender sends: no protobuf, a message above the
+// garbage is what a garbage sender sends: no protobuf, a message above the
 // server's default size, and one above what the server reads at all.
-func rubbish() ([][]byte, error) {
+func garbage() ([][]byte, error) {
 	v := newVehicle("garbage", 1)
 	r := v.next()
 	r.SessionId, r.Sequence = 1, 1
@@ -156,9 +156,9 @@ func rubbish() ([][]byte, error) {
 	return messages, nil
 }
 
-// sendGarbage sends rubbish, one message a stream, until load is done.
+// sendGarbage sends garbage, one message a stream, until load is done.
 func sendGarbage(load context.Context, conn grpc.ClientConnInterface, ended *tally) error {
-	messages, err := rubbish()
+	messages, err := garbage()
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (s *Sessions) Open(request uint64, view *liveindex.View) (*Session, uint64)
 }
 
 // charge accounts for what a session holds, if need be by forgetting others. It is
-// false when even that does not make room. The caller holds mu.
+// false when even that does not make space. The caller holds mu.
 func (s *Sessions) charge(one *Session, viewBytes int64) bool {
 	bytes := sessionBytes + viewBytes
 	s.used += bytes - one.charged

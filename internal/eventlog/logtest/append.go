@@ -18,7 +18,7 @@ import (
 var appendCases = []testCase{
 	{"append/order of one goroutine", nil, orderOfOne},
 	{"append/concurrent appenders", nil, concurrentAppenders},
-	{"append/told means readable", nil, toldMeansReadable},
+	{"append/acked means readable", nil, ackedMeansReadable},
 	{"append/keys and values", nil, keysAndValues},
 	{"append/append time", nil, appendTime},
 	{"append/too large", nil, tooLarge},
@@ -31,7 +31,7 @@ var appendCases = []testCase{
 
 func orderOfOne(t *testing.T, h *Harness) {
 	const n = 600
-	f := newFate()
+	f := newOutcomes()
 	want := make(map[int32][]string)
 	for i := range n {
 		p := int32(i % Partitions)
@@ -39,17 +39,17 @@ func orderOfOne(t *testing.T, h *Harness) {
 		want[p] = append(want[p], v)
 		require.NoError(t, h.Log.Append(ctxFor(t, timeout), topics.Locations, p, rec("k", v), f.one(i)))
 	}
-	told := make(map[int32][]outcome)
+	acked := make(map[int32][]outcome)
 	for _, o := range f.waitOK(t, n) {
 		p := int32(o.id % Partitions)
-		told[p] = append(told[p], o)
+		acked[p] = append(acked[p], o)
 	}
 	got := readAll(t, h.Log, topics.Locations, fromFirst(t, h.Log, topics.Locations), n)
 	for p, w := range want {
 		require.Equal(t, w, values(got[p]), "partition %d", p)
-		for i, o := range told[p] {
+		for i, o := range acked[p] {
 			require.Equal(t, int(p)+i*Partitions, o.id, "completions come in append order")
-			require.Equal(t, got[p][i].Offset, o.offset, "the offset told is the offset read")
+			require.Equal(t, got[p][i].Offset, o.offset, "the offset acked is the offset read")
 		}
 	}
 	require.Len(t, f.all(), n, "exactly once")
@@ -57,7 +57,7 @@ func orderOfOne(t *testing.T, h *Harness) {
 
 func concurrentAppenders(t *testing.T, h *Harness) {
 	const writers, each = 12, 200
-	f := newFate()
+	f := newOutcomes()
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
@@ -101,7 +101,7 @@ func concurrentAppenders(t *testing.T, h *Harness) {
 	require.Empty(t, seen)
 }
 
-func toldMeansReadable(t *testing.T, h *Harness) {
+func ackedMeansReadable(t *testing.T, h *Harness) {
 	for i := range 20 {
 		p := int32(i % Partitions)
 		offset := appendN(t, h.Log, topics.Locations, p, fmt.Sprint(i), 1)[0]
@@ -121,7 +121,7 @@ func keysAndValues(t *testing.T, h *Harness) {
 		rec("\x00\xff\x00", "\x00\x01\xff\xfe\n"), rec(strings.Repeat("k", 1000), "v"),
 		{Key: []byte("12345678"), Value: big[:decl-8]}, rec("after", "the large one"),
 	}
-	f := newFate()
+	f := newOutcomes()
 	for i, r := range records {
 		require.NoError(t, h.Log.Append(ctxFor(t, timeout), topics.Locations, 1, r, f.one(i)))
 	}
@@ -149,7 +149,7 @@ func appendTime(t *testing.T, h *Harness) {
 }
 
 func tooLarge(t *testing.T, h *Harness) {
-	f := newFate()
+	f := newOutcomes()
 	over := eventlog.Record{Key: []byte("k"), Value: make([]byte, maxRecord(t, topics.Locations))}
 	err := h.Log.Append(ctxFor(t, timeout), topics.Locations, 0, over, f.one(0))
 	if err == nil {
@@ -164,7 +164,7 @@ func tooLarge(t *testing.T, h *Harness) {
 }
 
 func unknownTopic(t *testing.T, h *Harness) {
-	ctx, f := ctxFor(t, timeout), newFate()
+	ctx, f := ctxFor(t, timeout), newOutcomes()
 	for _, c := range []struct {
 		topic     string
 		partition int32
@@ -189,7 +189,7 @@ func visibleWhenDurable(t *testing.T, h *Harness) {
 	defer closeReader(t, r)
 
 	release := h.Hold(t)
-	f := newFate()
+	f := newOutcomes()
 	for i := range 10 {
 		require.NoError(t, h.Log.Append(ctxFor(t, timeout), topics.Locations, 0, rec("k", fmt.Sprint(i)), f.one(i)))
 	}
@@ -205,7 +205,7 @@ func visibleWhenDurable(t *testing.T, h *Harness) {
 
 func blocksWhenFull(t *testing.T, h *Harness) {
 	release := h.Hold(t)
-	f := newFate()
+	f := newOutcomes()
 	const size = 1 << 10
 	taken, blocked := 0, error(nil)
 	for i := 0; i < 2*h.BufferBytes/size+8 && blocked == nil; i++ {
@@ -231,7 +231,7 @@ func blocksWhenFull(t *testing.T, h *Harness) {
 
 func closeFailsQueued(t *testing.T, h *Harness) {
 	release := h.Hold(t)
-	f := newFate()
+	f := newOutcomes()
 	for i := range 100 {
 		require.NoError(t, h.Log.Append(ctxFor(t, timeout), topics.Locations, 1, rec("k", fmt.Sprint(i)), f.one(i)))
 	}
@@ -279,7 +279,7 @@ func afterClose(t *testing.T, h *Harness) {
 			require.FailNow(t, what+" is not ended by Close")
 		}
 	}
-	ctx, f := ctxFor(t, timeout), newFate()
+	ctx, f := ctxFor(t, timeout), newOutcomes()
 	require.ErrorIs(t, h.Log.Append(ctx, topics.Locations, 0, rec("k", "v"), f.one(0)), eventlog.ErrClosed)
 	_, err = r.Poll(ctx)
 	require.ErrorIs(t, err, eventlog.ErrClosed)

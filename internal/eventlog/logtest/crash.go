@@ -16,7 +16,7 @@ var crashCases = []testCase{
 	{"restart/keeps everything in order", []string{"Reopen"}, reopenKeeps},
 	{"restart/keeps checkpoints", []string{"Reopen"}, reopenKeepsState},
 	{"restart/keeps what was truncated away", []string{"Reopen", "Truncate"}, reopenKeepsBounds},
-	{"crash/keeps what was told or read", []string{"Crash"}, crashKeeps},
+	{"crash/keeps what was acked or read", []string{"Crash"}, crashKeeps},
 	{"crash/checkpoints are all or nothing", []string{"Crash"}, crashAtomic},
 }
 
@@ -76,16 +76,16 @@ func reopenKeepsBounds(t *testing.T, h *Harness) {
 // crashKeeps crashes under load, several times.
 func crashKeeps(t *testing.T, h *Harness) {
 	log := h.Log
-	told := make(map[int32]map[int64]string) // acknowledged
-	read := make(map[int32]map[int64]string) // seen by a reader
+	acked := make(map[int32]map[int64]string) // acknowledged
+	read := make(map[int32]map[int64]string)  // seen by a reader
 	for p := range int32(Partitions) {
-		told[p], read[p] = make(map[int64]string), make(map[int64]string)
+		acked[p], read[p] = make(map[int64]string), make(map[int64]string)
 	}
 	for round := range 4 {
 		old := log
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
-		f := newFate()
+		f := newOutcomes()
 		for w := range Partitions {
 			wg.Go(func() {
 				for i := range 5000 {
@@ -119,9 +119,9 @@ func crashKeeps(t *testing.T, h *Harness) {
 			}
 		}
 		mu.Unlock()
-		for _, o := range f.all() { // told before the crash began
+		for _, o := range f.all() { // acked before the crash began
 			if o.err == nil {
-				told[int32(o.id%Partitions)][o.offset] = fmt.Sprintf("%d-%d", round, o.id)
+				acked[int32(o.id%Partitions)][o.offset] = fmt.Sprintf("%d-%d", round, o.id)
 			}
 		}
 		log = h.Crash(t)
@@ -133,7 +133,7 @@ func crashKeeps(t *testing.T, h *Harness) {
 		require.NoError(t, err)
 		got := readToEnd(t, log, bounds)
 		for p := range int32(Partitions) {
-			for what, want := range map[string]map[int64]string{"told": told[p], "read": read[p]} {
+			for what, want := range map[string]map[int64]string{"acked": acked[p], "read": read[p]} {
 				for offset, value := range want {
 					require.Equal(t, value, got[p][offset], "round %d partition %d offset %d, which was %s", round, p, offset, what)
 				}
@@ -172,11 +172,11 @@ func readToEnd(t *testing.T, log eventlog.Log, bounds []eventlog.Bounds) map[int
 // the same number as the resume offset.
 func crashAtomic(t *testing.T, h *Harness) {
 	log := h.Log
-	told := int64(-1)
+	acked := int64(-1)
 	for round := range 3 {
 		var mu sync.Mutex
 		enough := make(chan struct{}, 1)
-		base := told
+		base := acked
 		o := startOwn(log, func(ctx context.Context, c eventlog.Claim) error {
 			if c.Partition() != 0 {
 				return untilRevoked(ctx, c)
@@ -191,7 +191,7 @@ func crashAtomic(t *testing.T, h *Harness) {
 					return err
 				}
 				mu.Lock()
-				told = n
+				acked = n
 				mu.Unlock()
 				if n > base+int64(10*(round+1)) {
 					select {
@@ -203,7 +203,7 @@ func crashAtomic(t *testing.T, h *Harness) {
 		})
 		receive(t, h, enough, "some checkpoints")
 		mu.Lock()
-		least := told
+		least := acked
 		mu.Unlock()
 		old := log
 		log = h.Crash(t)
@@ -213,7 +213,7 @@ func crashAtomic(t *testing.T, h *Harness) {
 		onPartition(t, h, log, 0, func(ctx context.Context, c eventlog.Claim) {
 			state, resume := load(ctx, t, c)
 			if resume < least || len(state) != 50 {
-				t.Errorf("round %d: found %d keys and %d, was told %d", round, len(state), resume, least)
+				t.Errorf("round %d: found %d keys and %d, acked was %d", round, len(state), resume, least)
 			}
 			for k, v := range state {
 				if v != fmt.Sprint(resume) {
@@ -221,7 +221,7 @@ func crashAtomic(t *testing.T, h *Harness) {
 				}
 			}
 			mu.Lock()
-			told = resume
+			acked = resume
 			mu.Unlock()
 		})
 	}

@@ -56,7 +56,7 @@ func failureEnds(t *testing.T, h *Harness) {
 
 	h.Fail(t)
 	// The failure may need a write to be noticed; its outcome is an error then.
-	f := newFate()
+	f := newOutcomes()
 	queued := 0
 	if h.Log.Append(ctxFor(t, timeout), topics.Locations, 1, rec("k", "v"), f.one(0)) == nil {
 		queued++

@@ -12,11 +12,11 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 )
 
-// fate collects what completions were told, in the order of the calls.
-type fate struct {
-	mu    sync.Mutex
-	calls []outcome
-	news  chan struct{} // capacity 1
+// outcomes collects what completions were given, in the order of the calls.
+type outcomes struct {
+	mu      sync.Mutex
+	calls   []outcome
+	arrived chan struct{} // capacity 1
 }
 
 type outcome struct {
@@ -25,13 +25,13 @@ type outcome struct {
 	err    error
 }
 
-func newFate() *fate { return &fate{news: make(chan struct{}, 1)} }
+func newOutcomes() *outcomes { return &outcomes{arrived: make(chan struct{}, 1)} }
 
 // one returns the completion of append id.
-func (f *fate) one(id int) eventlog.Completion { return completion{f, id} }
+func (f *outcomes) one(id int) eventlog.Completion { return completion{f, id} }
 
 type completion struct {
-	f  *fate
+	f  *outcomes
 	id int
 }
 
@@ -40,19 +40,19 @@ func (c completion) Done(offset int64, err error) {
 	c.f.calls = append(c.f.calls, outcome{c.id, offset, err})
 	c.f.mu.Unlock()
 	select {
-	case c.f.news <- struct{}{}:
+	case c.f.arrived <- struct{}{}:
 	default:
 	}
 }
 
-func (f *fate) all() []outcome {
+func (f *outcomes) all() []outcome {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]outcome(nil), f.calls...)
 }
 
 // wait returns all outcomes once there are n.
-func (f *fate) wait(t *testing.T, n int) []outcome {
+func (f *outcomes) wait(t *testing.T, n int) []outcome {
 	t.Helper()
 	deadline := time.After(timeout)
 	for {
@@ -60,7 +60,7 @@ func (f *fate) wait(t *testing.T, n int) []outcome {
 			return got
 		}
 		select {
-		case <-f.news:
+		case <-f.arrived:
 		case <-deadline:
 			require.FailNow(t, "completions are missing", "got %d of %d", len(f.all()), n)
 		}
@@ -68,7 +68,7 @@ func (f *fate) wait(t *testing.T, n int) []outcome {
 }
 
 // waitOK is wait for appends that must all have worked.
-func (f *fate) waitOK(t *testing.T, n int) []outcome {
+func (f *outcomes) waitOK(t *testing.T, n int) []outcome {
 	t.Helper()
 	got := f.wait(t, n)
 	for _, o := range got {
@@ -85,7 +85,7 @@ func rec(key, value string) eventlog.Record {
 // returns their offsets.
 func appendN(t *testing.T, l eventlog.Log, topic string, partition int32, prefix string, n int) []int64 {
 	t.Helper()
-	f := newFate()
+	f := newOutcomes()
 	for i := range n {
 		require.NoError(t, l.Append(ctxFor(t, timeout), topic, partition, rec("k", fmt.Sprintf("%s-%d", prefix, i)), f.one(i)))
 	}

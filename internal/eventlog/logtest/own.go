@@ -25,7 +25,7 @@ var ownCases = []testCase{
 	{"own/large checkpoint", nil, largeCheckpoint},
 	{"own/serve error ends own", nil, serveErrorEnds},
 	{"own/members share and hand over", []string{"Another"}, handOver},
-	{"own/deposed holder is told and fenced", []string{"Another", "Depose"}, deposedIsFenced},
+	{"own/deposed holder notices and is fenced", []string{"Another", "Depose"}, deposedIsFenced},
 }
 
 var spec = eventlog.OwnSpec{Group: "logtest", Source: topics.Locations, State: topics.TrackerState}
@@ -283,10 +283,10 @@ func serveErrorEnds(t *testing.T, h *Harness) {
 
 // holders knows which partition is held through which log.
 type holders struct {
-	t    *testing.T
-	mu   sync.Mutex
-	by   map[int32]string
-	news chan struct{}
+	t       *testing.T
+	mu      sync.Mutex
+	by      map[int32]string
+	arrived chan struct{}
 }
 
 func (hs *holders) take(p int32, name string) {
@@ -308,7 +308,7 @@ func (hs *holders) leave(p int32) {
 
 func (hs *holders) poke() {
 	select {
-	case hs.news <- struct{}{}:
+	case hs.arrived <- struct{}{}:
 	default:
 	}
 }
@@ -327,7 +327,7 @@ func (hs *holders) until(h *Harness, what string, cond func(count map[string]int
 			return
 		}
 		select {
-		case <-hs.news:
+		case <-hs.arrived:
 		case <-deadline:
 			require.FailNow(hs.t, "never: "+what, "held: %v", count)
 		}
@@ -348,7 +348,7 @@ func (hs *holders) serve(name string) eventlog.Serve {
 }
 
 func handOver(t *testing.T, h *Harness) {
-	hs := &holders{t: t, by: make(map[int32]string), news: make(chan struct{}, 1)}
+	hs := &holders{t: t, by: make(map[int32]string), arrived: make(chan struct{}, 1)}
 	a := startOwn(h.Log, hs.serve("a"))
 	hs.until(h, "a owns all", func(n map[string]int) bool { return n["a"] == Partitions })
 	b := startOwn(h.Another(t), hs.serve("b"))

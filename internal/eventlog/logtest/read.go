@@ -128,7 +128,7 @@ func pollCancelled(t *testing.T, h *Harness) {
 // fairness keeps partition 0 busy and asks for the others all the same.
 func fairness(t *testing.T, h *Harness) {
 	value := make([]byte, 512)
-	f := newFate()
+	f := newOutcomes()
 	const backlog = 5000
 	for i := range backlog {
 		require.NoError(t, h.Log.Append(ctxFor(t, timeout), topics.Locations, 0, eventlog.Record{Value: value}, f.one(i)))
@@ -141,7 +141,7 @@ func fairness(t *testing.T, h *Harness) {
 	fed := make(chan error, 1)
 	go func() {
 		for i := 0; ; i++ {
-			if err := h.Log.Append(ctx, topics.Locations, 0, eventlog.Record{Value: value}, newFate().one(i)); err != nil {
+			if err := h.Log.Append(ctx, topics.Locations, 0, eventlog.Record{Value: value}, newOutcomes().one(i)); err != nil {
 				fed <- err
 				return
 			}
@@ -173,7 +173,7 @@ func batchEnd(t *testing.T, h *Harness) {
 		requireBatch(t, b)
 		require.LessOrEqual(t, b.End, end)
 		if b.Records[len(b.Records)-1].Offset+1 == end {
-			require.Equal(t, end, b.End, "a reader that has everything is told so")
+			require.Equal(t, end, b.End, "a reader that has everything learns so")
 			return
 		}
 	}
@@ -231,7 +231,7 @@ func truncated(t *testing.T, h *Harness) {
 	require.Equal(t, eventlog.TruncatedError{Topic: topics.Locations, Partition: 2, Want: offsets[0], First: offsets[60]}, *gone)
 
 	late, err := h.Log.NewReader(ctxFor(t, timeout), topics.Locations, map[int32]int64{2: offsets[59]})
-	if err == nil { // it may also be told at once
+	if err == nil { // it may also learn so at once
 		defer closeReader(t, late)
 		_, err = late.Poll(ctxFor(t, timeout))
 	}

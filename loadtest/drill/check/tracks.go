@@ -181,7 +181,7 @@ func (c *Checker) finishDevice(id string, d *device, served *starlingv1.Vehicle)
 	c.checkFinal(id, d)
 	if d.view == nil {
 		if served != nil {
-			c.Findings.Add(FleetDiffers, "%s is served but was never told", id)
+			c.Findings.Add(FleetDiffers, "%s is served but was never published", id)
 		}
 		return
 	}
@@ -206,10 +206,10 @@ func (c *Checker) checkOnce(id string, d *device) {
 	counted := map[int64]uint64{}
 	for _, t := range slices.Concat(d.accepted, d.late) {
 		if _, taken := d.taken[t.ms]; !taken {
-			c.Findings.Add(FixNotOnce, "%s: fix %d is told but not in locations", id, t.ms)
+			c.Findings.Add(FixNotOnce, "%s: fix %d is published but not in locations", id, t.ms)
 		}
 		if _, again := counted[t.ms]; again {
-			c.Findings.Add(FixNotOnce, "%s: fix %d is told twice", id, t.ms)
+			c.Findings.Add(FixNotOnce, "%s: fix %d is published twice", id, t.ms)
 		}
 		if counted[t.ms] = t.digest; d.ahead[t.ms] {
 			c.Findings.Add(AheadCounts, "%s: fix %d", id, t.ms)
@@ -231,7 +231,7 @@ func (c *Checker) checkOnce(id string, d *device) {
 	}
 	for ms := range d.taken {
 		if _, counts := counted[ms]; !counts && !asideMS[ms] {
-			c.Findings.Add(FixNotOnce, "%s: fix %d is in locations and never told", id, ms)
+			c.Findings.Add(FixNotOnce, "%s: fix %d is in locations and was never published", id, ms)
 		}
 	}
 }
