@@ -30,6 +30,10 @@ var (
 	// is reopened.
 	ErrAckTimeout = errors.New("no acknowledgement in time")
 
+	// ErrNoAckYet is passed to Handlers.Waiting when no stream has ended with
+	// an error meanwhile.
+	ErrNoAckYet = errors.New("no acknowledgement yet")
+
 	errEndedEarly = errors.New("server ended the stream before it had acknowledged everything")
 )
 
@@ -93,6 +97,12 @@ type Handlers struct {
 	// Broken is called when a stream has broken, with the wait before the next
 	// attempt.
 	Broken func(err error, retryIn time.Duration)
+	// Waiting is called when reports have been pending for 2 seconds without
+	// an acknowledgement, and every 10 seconds after that, with what is known
+	// of why: the error with which the newest stream has broken, or an
+	// ErrNoAckYet that names the connection's state. Unlike the others it may
+	// be called while another one runs.
+	Waiting func(waited time.Duration, why error)
 }
 
 // Stats are a Reporter's counts. Every report that Send has accepted is counted
@@ -136,6 +146,9 @@ type Reporter struct {
 	ackedReports, ackedFixes, refusedFixes atomic.Int64
 	rejectedReports, rejectedFixes         atomic.Int64
 	resentReports, resentFixes, broken     atomic.Int64
+	// newestFault is why the newest stream has broken; nil after an
+	// acknowledgement.
+	newestFault atomic.Pointer[error]
 }
 
 // NewReporter returns a Reporter on a connection, such as Dial's. It sends
@@ -205,7 +218,12 @@ func (r *Reporter) Stats() Stats {
 // acknowledged (it returns nil), ctx is done, or the server returns a status
 // that a retry can't change. It may be called once.
 func (r *Reporter) Run(ctx context.Context) error {
+	waiting, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); r.watchWaiting(waiting) }()
 	err := r.run(ctx)
+	stop()
+	<-watched
 	if pending, _, _ := r.queue.size(); err != nil && pending > 0 {
 		err = fmt.Errorf("%d reports unacknowledged: %w", pending, err)
 	}
@@ -236,6 +254,7 @@ func (r *Reporter) run(ctx context.Context) error {
 			err = errEndedEarly
 		}
 		r.broken.Add(1)
+		r.newestFault.Store(&err)
 		if progress {
 			wait.reset()
 		}

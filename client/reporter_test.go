@@ -139,6 +139,33 @@ func TestRetryInfoIsHonoured(t *testing.T) {
 	})
 }
 
+// A reporter that waits says so after 2 seconds and then every 10, with what is
+// known of why.
+func TestWaitingIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeIngest{script: []act{actBreakBefore, actSilent}}
+		var waited []time.Duration
+		var whys []error
+		begun := time.Now()
+		r, ran := start(t, f, client.DefaultConfig(), client.Handlers{Waiting: func(d time.Duration, why error) {
+			waited, whys = append(waited, d), append(whys, why)
+		}})
+		require.NoError(t, r.Send(t.Context(), report("a", 1)))
+		time.Sleep(25 * time.Second)
+		synctest.Wait()
+		require.Len(t, waited, 3)
+		for i, want := range []time.Duration{2 * time.Second, 12 * time.Second, 22 * time.Second} {
+			require.InDelta(t, want.Seconds(), waited[i].Seconds(), 0.3)
+			require.Equal(t, codes.Unavailable, status.Code(whys[i]), "the stream before has broken: %v", whys[i])
+		}
+		closing, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, r.Close(closing))
+		require.NoError(t, <-ran)
+		require.Less(t, time.Since(begun), 2*time.Minute)
+	})
+}
+
 func TestBackoffGrowsAndIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		script := make([]act, 12)

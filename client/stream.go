@@ -76,6 +76,7 @@ func (r *Reporter) receive(stream grpc.ClientStream, lastAck *atomic.Int64, canc
 			return err
 		}
 		lastAck.Store(time.Now().UnixNano())
+		r.newestFault.Store(nil)
 		if err := r.acknowledge(acked, &resp); err != nil {
 			err = fmt.Errorf("%w: %w", ErrProtocol, err)
 			cancel(err)

@@ -13,6 +13,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A write to a closed pipe is an error, which ends a command in good order.
+	signal.Ignore(syscall.SIGPIPE)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 	code := cli.Main(ctx, os.Args[1:], cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ()})

@@ -28,6 +28,10 @@ type Options struct {
 	Client client.Config
 	// Sent, if not nil, is called with each transmission before it is sent.
 	Sent func(Transmission)
+	// Trouble, if not nil, is called with what keeps reports from being taken:
+	// why there is no connection, what the server refuses. It may be called
+	// often, and from several goroutines.
+	Trouble func(error)
 	// Progress, if not nil, is called every ProgressEvery, from one
 	// goroutine.
 	Progress      func(Progress)
@@ -93,10 +97,9 @@ func Run(ctx context.Context, opts Options) (Progress, error) {
 	if r.fleet, err = NewFleet(opts.Fleet, start); err != nil {
 		return Progress{}, err
 	}
-	r.reporter, err = client.NewReporter(opts.Ingest, opts.Client, client.Handlers{
-		Acknowledged: func(x client.Receipt) { r.acks.Record(x.Latency) },
-		Rejected:     func(*client.RejectedError) {}, // Stats counts them
-	})
+	handlers := client.Troubles(opts.Trouble)
+	handlers.Acknowledged = func(x client.Receipt) { r.acks.Record(x.Latency) }
+	r.reporter, err = client.NewReporter(opts.Ingest, opts.Client, handlers)
 	if err != nil {
 		return Progress{}, fmt.Errorf("simulate: %w", err)
 	}

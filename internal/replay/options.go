@@ -46,6 +46,10 @@ type Options struct {
 	// SettleTimeout bounds how long the end waits for the fleet to show
 	// everything that was acknowledged, counted from the last progress.
 	SettleTimeout time.Duration
+	// Trouble, if not nil, is called with what keeps reports from being taken:
+	// why there is no connection, what the server refuses. It may be called
+	// often, and from several goroutines.
+	Trouble func(error)
 	// Client bounds the reporter.
 	Client client.Config
 	// Progress, if not nil, is called every ProgressEvery and once

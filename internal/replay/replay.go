@@ -102,14 +102,13 @@ func (p *playback) run(ctx context.Context) (Account, error) {
 
 // send plays all rows and waits until the server has answered for each.
 func (p *playback) send(ctx context.Context) error {
-	reporter, err := client.NewReporter(p.opts.Ingest, p.opts.Client, client.Handlers{
-		Refused: func(r client.Refusal) {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.refused[reasonName(r.Reason)]++
-		},
-		Rejected: func(*client.RejectedError) {}, // Stats counts them
-	})
+	handlers := client.Troubles(p.opts.Trouble)
+	handlers.Refused = func(r client.Refusal) { // the account names them
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.refused[reasonName(r.Reason)]++
+	}
+	reporter, err := client.NewReporter(p.opts.Ingest, p.opts.Client, handlers)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -53,13 +55,19 @@ func answerNo(format string, args ...any) error {
 
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, args []string, world IO) int {
-	out, errs := &quoting{to: world.Out}, &quoting{to: world.Err}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	written := &output{to: world.Out, stop: cancel}
+	out, errs := &quoting{to: written}, &quoting{to: world.Err}
 	defer out.flush()
 	defer errs.flush()
 	world.Out, world.Err = out, errs
 	root := newRoot(world)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if written.closed.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, context.Canceled)) {
+		err = nil
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -69,6 +77,24 @@ func Main(ctx context.Context, args []string, world IO) int {
 		return coded.code
 	}
 	return exitFailed
+}
+
+// output is standard output. When whoever reads it has gone, as after
+// `starling demo | head`, the command is stopped as by Ctrl-C.
+type output struct {
+	to     io.Writer
+	stop   context.CancelFunc
+	closed atomic.Bool
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		o.closed.Store(true)
+		o.stop()
+	}
+	return n, err
 }
 
 func newRoot(world IO) *cobra.Command {

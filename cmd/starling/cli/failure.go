@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,38 +18,50 @@ import (
 
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/throttle"
 )
 
 // dialFault finds in gRPC's text why a connection could not be made.
 var dialFault = regexp.MustCompile(`(?:Error while dialing: |error reading server preface: |authentication handshake failed: )(?:dial \w+ [^ ]+: )?(?:connect: )?([^"]+)`)
 
-// explain writes out a server's error for a person: the rule that was broken, or
-// why there is no connection.
+// explain writes out an error for a person: of a server's, the rule that was broken,
+// or why there is no connection.
 func explain(err error) error {
-	s, ok := status.FromError(err)
-	if !ok {
-		return err
+	var from interface{ GRPCStatus() *status.Status }
+	text := err.Error()
+	if errors.As(err, &from) {
+		if inner, ok := from.(error); ok {
+			text = strings.Replace(text, inner.Error(), statusText(from.GRPCStatus()), 1)
+		}
 	}
+	text = strings.ReplaceAll(text, context.DeadlineExceeded.Error(), "no answer in time")
+	return &explained{text, err}
+}
+
+// explained is an error with another text.
+type explained struct {
+	text string
+	err  error
+}
+
+func (e *explained) Error() string { return e.text }
+func (e *explained) Unwrap() error { return e.err }
+
+func statusText(s *status.Status) string {
 	message := s.Message()
-	if found := dialFault.FindStringSubmatch(message); found != nil && s.Code() == codes.Unavailable {
-		return fmt.Errorf("no connection: %s", found[1])
+	if found := dialFault.FindStringSubmatch(message); found != nil {
+		return "no connection: " + found[1]
 	}
-	if s.Code() == codes.DeadlineExceeded && message == context.DeadlineExceeded.Error() {
-		return errors.New("no answer in time")
+	if s.Code() == codes.InvalidArgument || s.Code() == codes.NotFound || s.Code() == codes.DeadlineExceeded && len(s.Details()) == 0 {
+		return message
 	}
-	var reason string
+	reason := s.Code().String()
 	for _, d := range s.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && s.Code() != codes.InvalidArgument && s.Code() != codes.NotFound {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			reason = info.GetReason()
 		}
 	}
-	if reason == "" && s.Code() != codes.InvalidArgument && s.Code() != codes.NotFound {
-		reason = s.Code().String()
-	}
-	if reason != "" {
-		return fmt.Errorf("%s: %s", reason, message)
-	}
-	return errors.New(message)
+	return reason + ": " + message
 }
 
 // asked gives a failed question to a server its exit code and its text: what the
@@ -110,4 +125,44 @@ func positive(flag string, value interface{ Seconds() float64 }) error {
 		return usage(fmt.Errorf("--%s is %v: must be positive", flag, value))
 	}
 	return nil
+}
+
+// troubleInterval is the least time between two lines about the same trouble.
+const troubleInterval = 10 * time.Second
+
+// troubles prints what keeps reports from being taken, each kind at once and then
+// once in a while. It is safe for concurrent use.
+type troubles struct {
+	w    io.Writer
+	addr string
+
+	mu    sync.Mutex
+	known map[string]*throttle.Throttle // by the text without its numbers
+}
+
+// digits are what two lines of the same kind may differ in.
+var digits = regexp.MustCompile(`[0-9]+`)
+
+// maxTroubles bounds how many kinds are told apart.
+const maxTroubles = 100
+
+func (t *troubles) report(err error) {
+	text := explain(err).Error()
+	kind := digits.ReplaceAllString(text, "0")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known == nil || len(t.known) >= maxTroubles {
+		t.known = map[string]*throttle.Throttle{}
+	}
+	if t.known[kind] == nil {
+		t.known[kind] = &throttle.Throttle{Interval: troubleInterval}
+	}
+	more, ok := t.known[kind].Pass()
+	if !ok {
+		return
+	}
+	if more > 0 {
+		text += fmt.Sprintf(" (and %d times since the last line)", more)
+	}
+	_, _ = fmt.Fprintf(t.w, "ingest at %s: %s\n", t.addr, text)
 }

@@ -95,6 +95,7 @@ report for the same vehicles meanwhile, or the account can't close.`,
 		if err := opts.Validate(); err != nil {
 			return usage(err)
 		}
+		opts.Trouble = (&troubles{w: world.Err, addr: *d.ingest}).report
 		if !*quiet {
 			opts.Progress = func(p replay.Progress) { printProgress(world.Err, p) }
 		}
@@ -103,7 +104,7 @@ report for the same vehicles meanwhile, or the account can't close.`,
 			return usage(err)
 		}
 		if err != nil {
-			return err
+			return explain(err)
 		}
 		return closeReplay(cmd.Context(), world, account, verifier{matcher, *verify}, *asJSON)
 	}

@@ -43,6 +43,7 @@ The same seed gives the same fleet.`,
 	addr := cmd.Flags().String("ingest", defaultIngest, "Address of ingest's server.")
 	cmd.Flags().DurationVar(&opts.Duration, "duration", 0, "How long the fleet drives; 0 means until Ctrl-C.")
 	cmd.Flags().BoolVar(&opts.FlatOut, "flat-out", false, "Send the whole duration, which then ends now, as fast as the server takes it.")
+	cmd.Flags().DurationVar(&opts.DrainTimeout, "drain-timeout", opts.DrainTimeout, "How long to wait at the end for acknowledgements.")
 	quiet := cmd.Flags().Bool("quiet", false, "No progress on standard error.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -60,12 +61,13 @@ The same seed gives the same fleet.`,
 		if err := opts.Validate(); err != nil {
 			return usage(err)
 		}
+		opts.Trouble = (&troubles{w: world.Err, addr: *addr}).report
 		if !*quiet {
 			opts.Progress = func(p fleetsim.Progress) { printSimulation(world.Err, p) }
 		}
 		result, err := fleetsim.Run(cmd.Context(), opts)
 		if err != nil {
-			return fmt.Errorf("simulate: %w", err)
+			return explain(err)
 		}
 		if *asJSON {
 			err = dialect.Print(world.Out, result)

@@ -43,11 +43,11 @@ two uploads.`,
 		if *count < 0 || *timeout < 0 {
 			return usage(errors.New("--count and --timeout must not be negative"))
 		}
-		ctx := cmd.Context()
+		ctx, cancel := context.WithCancelCause(cmd.Context())
+		defer cancel(nil)
 		if *timeout > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, *timeout, errWatchOver)
-			defer cancel()
+			// Not a deadline: the server would hear of it and end the call itself.
+			defer time.AfterFunc(*timeout, func() { cancel(errWatchOver) }).Stop()
 		}
 		conn, err := dial(*addr)
 		if err != nil {
