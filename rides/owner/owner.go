@@ -88,7 +88,7 @@ type Owner struct {
 	// What follows is of the present generation and dies with it.
 	counter  int64
 	attempts map[string]*attempt // by ride
-	asked    map[string]string   // vehicle to the ride that asks for it
+	asked    map[string]string   // vehicle to the ride that asks for it, or is being bound to it
 	inFlight map[string]bool     // rides with an event that was not read back
 	requests []request           // whose effect was not read back, by offset
 	next     int64               // the offset in `ride-requests` behind the last that was read
@@ -173,8 +173,8 @@ type appended struct {
 
 // New returns an owner of a partition whose records were folded into state so
 // far, in a log of the given epoch. If state is of an older epoch, its
-// RequestsBelow must have been lowered to the end of `ride-requests`: where that
-// log was shortened its offsets repeat.
+// RequestsBelow must have been lowered to where `ride-requests` ended when the
+// epoch was raised: behind it the offsets of a log that was shortened repeat.
 func New(cfg Config, epoch int64, state life.State) *Owner {
 	o := &Owner{
 		cfg: cfg, epoch: epoch, state: state, startRequests: state.RequestsBelow,
@@ -276,6 +276,9 @@ func (o *Owner) happened(e *starlingv1.RideEvent) {
 	delete(o.inFlight, name)
 	if b := ride.Bound; b != nil {
 		o.bound[b.VehicleID] = name
+		if o.asked[b.VehicleID] == name {
+			delete(o.asked, b.VehicleID)
+		}
 	} else if b := ride.Last; b != nil && o.bound[b.VehicleID] == name {
 		delete(o.bound, b.VehicleID)
 	}

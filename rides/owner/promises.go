@@ -121,11 +121,11 @@ func (o *Owner) decide(name string) {
 		return
 	}
 	delete(o.attempts, name)
-	delete(o.asked, a.vehicleID)
 	p.asking = slices.DeleteFunc(p.asking, func(n string) bool { return n == name })
 	held := o.vehicles[a.vehicleID].reservation
 	granted := held != nil && held.Ride == name && held.Attempt == a.id
 	if !granted || ride.Phase != life.Searching {
+		delete(o.asked, a.vehicleID)
 		o.examine(a.vehicleID)
 		return
 	}

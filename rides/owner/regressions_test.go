@@ -3,6 +3,8 @@ package owner_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/starling-fleet/starling/rides/owner"
 )
 
@@ -72,4 +74,18 @@ func TestRegressions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A vehicle that an operator frees while it is being bound is noticed when the
+// binding is read back: what was seen of it until then is kept.
+func TestAVehicleFreedWhileItIsBoundIsNoticed(t *testing.T) {
+	s := (scenario{rides: 1, vehicles: 1, leaders: []int{0}, budget: budget{proposals: 1, operators: 1}}).withDefaults()
+	w, err := s.begin()
+	require.NoError(t, err)
+	w, err = w.replay([]action{{kind: propose}, {kind: appendPlace}, {kind: operatorEnds}, {kind: readTrack}, {kind: readTrack}, {kind: appendRide}, {kind: readRide}})
+	require.NoError(t, err)
+	require.Len(t, w.nodes[0].toRides, 1)
+	e := w.nodes[0].toRides[0].ride.GetEvent()
+	require.Equal(t, owner.ReasonReleased, e.GetReason())
+	require.Equal(t, vehicleName(0), e.GetVehicleId())
 }

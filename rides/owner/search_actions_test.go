@@ -74,9 +74,6 @@ func (w *world) actions(to []action) []action {
 	add(b.streamBack, action{kind: streamBack})
 	add(b.raising, action{kind: raiseEpoch})
 	for r := range w.s.rides {
-		if !w.takesRequests() {
-			break
-		}
 		add(b.cancels, action{kind: cancel, a: int8(r)})
 		for _, what := range w.driverActs(r) {
 			add(b.acts, action{kind: act, a: int8(r), b: int8(what)})
@@ -256,8 +253,8 @@ func (w *world) start(n *node, epoch int64) {
 	w.limbo = append(append(w.limbo, n.toRides...), n.toLocations...)
 	n.toRides, n.toLocations = nil, nil
 	state := n.owner.State().Clone()
-	if state.Owner.Epoch < epoch {
-		state.RequestsBelow = min(state.RequestsBelow, int64(len(w.requests[n.partition])))
+	if state.Owner.Epoch < epoch && w.s.requestsLost {
+		state.RequestsBelow = 0
 	}
 	n.owner, n.epoch = owner.New(w.s.config(n.partition), epoch, state), epoch
 	n.nextTrack = w.rereadFrom()
@@ -328,7 +325,7 @@ func (w *world) applyOutside(x action) (possible bool, err error) {
 		_, err = w.publish(&wire.Location{Kind: wire.KindTick}, "")
 		return true, err
 	case cancel:
-		if !w.takesRequests() || !spend(&b.cancels) {
+		if !spend(&b.cancels) {
 			return false, nil
 		}
 		w.request(&starlingv1.RideRequestRecord{Ride: rideName(int(x.a)), Call: &starlingv1.RideRequestRecord_Cancellation{
@@ -336,7 +333,7 @@ func (w *world) applyOutside(x action) (possible bool, err error) {
 		}})
 	case act:
 		what := starlingv1.DriverAction(x.b)
-		if !w.takesRequests() || !slices.Contains(w.driverActs(int(x.a)), what) || !spend(&b.acts) {
+		if !slices.Contains(w.driverActs(int(x.a)), what) || !spend(&b.acts) {
 			return false, nil
 		}
 		e := w.announced[x.a]
@@ -385,13 +382,6 @@ func (w *world) raise() {
 	if _, err := w.publish(&wire.Location{Kind: wire.KindTick}, ""); err != nil {
 		panic(err)
 	}
-}
-
-// takesRequests returns whether somebody may ask for something: where the
-// requests are lost, not before an owner of the new epoch has seen that their
-// offsets begin anew.
-func (w *world) takesRequests() bool {
-	return !w.s.requestsLost || slices.ContainsFunc(w.nodes, func(n *node) bool { return n.epoch == w.epoch })
 }
 
 func (w *world) request(r *starlingv1.RideRequestRecord) {

@@ -39,7 +39,7 @@ func (w *world) judgeRide(p int, r *life.Ride, boundTo map[string]string) error 
 	if r.Phase.Bound() != (b != nil) {
 		return fmt.Errorf("%s is %v, and its binding is %v", r.Name, r.Phase, b)
 	}
-	if b == nil || slices.Contains(w.excused, b.Attempt) {
+	if b == nil || slices.Contains(w.excused, claim{r.Name, b.Attempt}) {
 		return nil
 	}
 	if other := boundTo[b.VehicleID]; other != "" {
@@ -60,7 +60,7 @@ func (w *world) judgeRide(p int, r *life.Ride, boundTo map[string]string) error 
 // only an operator's release and a promise that goes before it take one away.
 func (w *world) judgeLoss(e *starlingv1.RideEvent) error {
 	gone := e.GetReason() == owner.ReasonReleased || e.GetReason() == owner.ReasonClaimedTwice
-	if gone && !slices.Contains(w.excused, wire.AttemptFromProto(e.GetAttempt())) {
+	if gone && !slices.Contains(w.excused, claim{e.GetRide(), wire.AttemptFromProto(e.GetAttempt())}) {
 		return fmt.Errorf("nobody has taken the vehicle away: %v", e)
 	}
 	return nil
@@ -145,6 +145,9 @@ func (w *world) settle(survivors []int) (*world, error) {
 		if next, err = next.apply(action{kind: streamTick}); err != nil {
 			return nil, err
 		}
+		if err := next.reportAll(); err != nil {
+			return nil, err
+		}
 		next, again, err := next.turn(survivors)
 		if err != nil {
 			return nil, err
@@ -155,6 +158,18 @@ func (w *world) settle(survivors []int) (*world, error) {
 		}
 	}
 	return at, at.judgeRest(survivors)
+}
+
+// reportAll lets every vehicle that is known report as it is. w is changed.
+func (w *world) reportAll() error {
+	for i := range w.tracker.vehicles {
+		if v := &w.tracker.vehicles[i]; v.known && v.availability != starlingv1.Availability_AVAILABILITY_UNSPECIFIED {
+			if _, err := w.publish(&wire.Location{Kind: wire.KindReport, Report: wire.Report{Availability: v.availability}}, vehicleName(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // turn lets each of the owners do once what it can, and vehicles that are unknown

@@ -19,7 +19,7 @@ type scenario struct {
 	name                                string
 	rides, vehicles, owners, partitions int
 	mode                                owner.Mode
-	deadlineMS                          int64
+	deadlineMS, silenceMS               int64
 	// maxPromisesBytes bounds a part of a restatement.
 	maxPromisesBytes int
 	// requestsLost is true when a raised epoch finds no request left.
@@ -40,7 +40,7 @@ type scenario struct {
 func (s *scenario) config(partition int32) owner.Config {
 	return owner.Config{
 		Partition: partition, Partitions: int32(s.partitions), Mode: s.mode,
-		OfferMS: 1, SilenceMS: never, MaxPromisesBytes: s.maxPromisesBytes,
+		OfferMS: 1, SilenceMS: s.silenceMS, MaxPromisesBytes: s.maxPromisesBytes,
 		PartitionOf: func(string) int32 { return 0 },
 		OwnsRide:    func(name string) bool { return indexOf(name)%s.partitions == int(partition) },
 		Acceptable:  func(string, int64) bool { return true },
@@ -54,6 +54,9 @@ func (s scenario) withDefaults() *scenario {
 	s.owners = max(s.owners, s.partitions)
 	if s.deadlineMS == 0 {
 		s.deadlineMS = never
+	}
+	if s.silenceMS == 0 {
+		s.silenceMS = never
 	}
 	if s.maxPromisesBytes == 0 {
 		s.maxPromisesBytes = 1 << 20

@@ -47,8 +47,17 @@ type world struct {
 	announced []*starlingv1.RideEvent
 	// decided are the attempts that the tracker has decided, excused those that
 	// an operator has released. Both are for the judge.
-	decided, excused []wire.Attempt
+	decided, excused []claim
 }
+
+// claim names an attempt: those of two partitions of `rides` may have the same
+// numbers.
+type claim struct {
+	ride    string
+	attempt wire.Attempt
+}
+
+func claimOf(r *wire.Reservation) claim { return claim{r.Ride, r.Attempt} }
 
 // ridesLog is a partition of `rides`, from what the slowest reader reads next.
 type ridesLog struct {
@@ -238,7 +247,7 @@ func (w *world) reserve(l *wire.Location, v *vehicle, facts reserve.Facts) error
 	facts.Dispatchable = v.availability == starlingv1.Availability_AVAILABILITY_FREE
 	if l.Kind == wire.KindRelease {
 		if held := v.reservations.Held(); l.Release.Operator && held != nil {
-			w.excused = append(w.excused, held.Attempt)
+			w.excused = append(w.excused, claimOf(held))
 		}
 		v.reservations.Release(&l.Release, facts, w.s.limits)
 		return nil
@@ -246,11 +255,11 @@ func (w *world) reserve(l *wire.Location, v *vehicle, facts reserve.Facts) error
 	p := &l.Proposal
 	switch outcome := v.reservations.Propose(p, facts, w.s.limits); outcome {
 	case reserve.Granted, reserve.Refused:
-		if outcome == reserve.Granted && slices.Contains(w.decided, p.Attempt) {
+		if outcome == reserve.Granted && slices.Contains(w.decided, claim{p.Ride, p.Attempt}) {
 			return fmt.Errorf("%+v was decided before and is granted", p)
 		}
 		if p.DecideByMS >= facts.StreamMS && p.DecideByMS <= facts.StreamMS+w.s.limits.MaxDecideAheadMS {
-			w.decided = append(w.decided, p.Attempt)
+			w.decided = append(w.decided, claim{p.Ride, p.Attempt})
 		}
 	}
 	return nil
@@ -289,11 +298,11 @@ func (w *world) reassert(r *wire.Reasserted, e *trackEntry) {
 // excuseLoser notes which of two promises of one vehicle has given way.
 func (w *world) excuseLoser(before *wire.Reservation, p *wire.Promise, after *wire.Reservation) {
 	switch {
-	case before == nil || after == nil || before.Attempt == p.Reservation.Attempt:
-	case after.Attempt == p.Reservation.Attempt:
-		w.excused = append(w.excused, before.Attempt)
-	case after.Attempt == before.Attempt:
-		w.excused = append(w.excused, p.Reservation.Attempt)
+	case before == nil || after == nil || claimOf(before) == claimOf(&p.Reservation):
+	case claimOf(after) == claimOf(&p.Reservation):
+		w.excused = append(w.excused, claimOf(before))
+	case claimOf(after) == claimOf(before):
+		w.excused = append(w.excused, claimOf(&p.Reservation))
 	}
 }
 
@@ -404,15 +413,16 @@ func (w *world) encode(t *template) {
 	t.plain(len(w.limbo))
 	for _, f := range w.limbo {
 		t.addUntold(f)
-		t.bool(f.location != nil && f.location.Kind == wire.KindProposal && slices.Contains(w.decided, f.location.Proposal.Attempt))
+		t.bool(f.location != nil && f.location.Kind == wire.KindProposal && slices.Contains(w.decided, claim{f.location.Proposal.Ride, f.location.Proposal.Attempt}))
 	}
 	for _, e := range w.announced {
 		t.plain(int(e.GetKind()))
 		t.Text(e.GetVehicleId())
 		owner.EncodeAttempt(t, wire.AttemptFromProto(e.GetAttempt()))
 	}
-	for _, a := range w.excused {
-		owner.EncodeAttempt(t, a)
+	for _, c := range w.excused {
+		t.Text(c.ride)
+		owner.EncodeAttempt(t, c.attempt)
 	}
 }
 
