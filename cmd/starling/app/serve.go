@@ -70,7 +70,8 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
-			return runAdmin(ctx, a.http, l, a.guardAdmin, a.cfg, a.registry, a.life.whileRunning(func() bool { return ready() }), func() error {
+			serving := a.life.whileRunning(func() bool { return ready() })
+			return runAdmin(ctx, a.http, l, a.withStatus(log, serving), a.cfg, a.registry, serving, func() error {
 				if log == nil { // a fan-out
 					return nil
 				}

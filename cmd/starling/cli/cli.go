@@ -138,8 +138,8 @@ Exit codes:
 	root.AddCommand(roleCommands(world)...)
 	root.AddCommand(
 		newDemo(world), newTopics(world), newLog(world), newDLQ(world), newConfig(world),
-		newSimulate(world), newReplay(world), newFilter(world),
-		newNearest(world), newSupply(world), newWatch(world), newDevices(world),
+		newSimulate(world), newSend(world), newReplay(world), newFilter(world),
+		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newDevices(world),
 		newVersion(world),
 	)
 	return root

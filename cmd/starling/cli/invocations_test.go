@@ -50,6 +50,7 @@ func upForTests(t *testing.T) *app.App {
 func TestInvocations(t *testing.T) {
 	up := upForTests(t)
 	ingest, matcher := "--ingest="+up.Addr(app.Ingest), "--matcher="+up.Addr(app.Matcher)
+	admin := "--admin=" + up.AdminAddr()
 	const nobody = "--matcher=127.0.0.1:1"
 	used := t.TempDir() // a log with two partitions
 	made := runCLI(t, stopped(t), "", "up", "--dev", "--partitions=2", "--local-directory="+used, "--server-ingest-listen=127.0.0.1:0", "--server-matcher-listen=127.0.0.1:0", "--server-json-listen=", "--server-admin-listen=")
@@ -107,6 +108,28 @@ func TestInvocations(t *testing.T) {
 		{"nearest --at 1,2 --timeout 0s " + matcher, exitUsage, "--timeout is 0s: must be positive"},
 		{"nearest --at 1,2 " + matcher, exitOK, "No vehicle"},
 		{"nearest --at 1,2 --timeout 20s " + nobody, exitFailed, "no connection: connection refused"},
+		{"get " + matcher, exitUsage, "1 arg"},
+		{"get nosuch " + matcher, exitNo, "nosuch"},
+		{"get .. " + matcher, exitUsage, "neither . nor .."},
+		{"get a " + nobody, exitFailed, "no connection: connection refused"},
+		{"list " + matcher, exitOK, "VEHICLE"},
+		{"list --max-results -1 " + matcher, exitUsage, "--max-results"},
+		{"list " + nobody, exitFailed, "no connection: connection refused"},
+		{"area " + matcher, exitUsage, "name one area"},
+		{"area --southwest 1,2 " + matcher, exitUsage, "--northeast is missing"},
+		{"area --southwest 1,2 --northeast 0,3 " + matcher, exitUsage, "area.viewport"},
+		{"area --vertex 1,2 --vertex x " + matcher, exitUsage, `--vertex is "x"`},
+		{"area --vertex 1,2 " + matcher, exitUsage, "area.polygon.vertices"},
+		{"area --cell zz " + matcher, exitUsage, "area.cells"},
+		{"area --southwest 1,2 --northeast 2,3 " + matcher, exitOK, "0 of 0 vehicles"},
+		{"send a " + ingest, exitUsage, "--at is missing"},
+		{"send a/b --at 1,2 " + ingest, exitUsage, "vehicle_id"},
+		{"send a --at 1,2 --available reserved " + ingest, exitUsage, "availability"},
+		{"send a --at 91,2 " + ingest, exitNo, "latitude is 91"},
+		{"send a --at 1,2 --ingest 127.0.0.1:1", exitFailed, "no connection: connection refused"},
+		{"status " + admin, exitOK, "ingest+tracker+matcher"},
+		{"status --admin 127.0.0.1:1", exitFailed, "connection refused"},
+		{"status --admin " + up.JSONAddr(), exitFailed, "404"},
 		{"supply --resolution 99 " + matcher, exitUsage, "selection.resolution"},
 		{"supply --in zz " + matcher, exitUsage, "selection.within_h3_cells"},
 		{"supply " + matcher, exitOK, "No vehicle matches"},
@@ -182,7 +205,8 @@ func TestJSONIsOneDialect(t *testing.T) {
 		"version", "config print", "topics list",
 		"simulate --vehicles 3 --period 1s --duration 20s --flat-out --quiet --offline-share 0 --tunnels 0 " + ingest,
 		"nearest --all --at 48.2,16.37 " + matcher, "supply " + matcher, "devices " + matcher,
-		"watch sim-0001 --count 1 " + matcher,
+		"watch sim-0001 --count 1 " + matcher, "get sim-0001 " + matcher, "list " + matcher,
+		"area --southwest 47,15 --northeast 49,17 " + matcher, "send by-hand --at 48.2,16.37 " + ingest, "status --admin " + up.AdminAddr(),
 	} {
 		t.Run(line, func(t *testing.T) {
 			if strings.HasPrefix(line, "nearest") {
@@ -259,3 +283,44 @@ func TestDialect(t *testing.T) {
 type broken struct{}
 
 func (*broken) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// What send sends, get, list and area show; status counts it.
+func TestOneVehicleByHand(t *testing.T) {
+	up := upForTests(t)
+	ingest, matcher := "--ingest="+up.Addr(app.Ingest), "--matcher="+up.Addr(app.Matcher)
+	run := func(line string) string {
+		got := runCLI(t, t.Context(), "", strings.Fields(line)...)
+		require.Equal(t, exitOK, got.code, "%s: %s", line, got.err)
+		return got.out
+	}
+	require.Contains(t, run("send by-hand --at 48.2,16.37 --available free --speed-mps 10 --heading-deg 90 --accuracy-m 5 "+ingest), "by-hand is durable")
+	conn, err := dial(up.Addr(app.Matcher))
+	require.NoError(t, err)
+	defer conn.Close()
+	waitForVehicles(t, conn, 1)
+	// A first fix is published where it was taken, not shifted along its velocity.
+	v, err := starlingv1.NewFleetServiceClient(conn).GetVehicle(t.Context(), &starlingv1.GetVehicleRequest{Name: "vehicles/by-hand"})
+	require.NoError(t, err)
+	require.InDelta(t, 48.2, v.Position.Latitude, 1e-7)
+	require.InDelta(t, 16.37, v.Position.Longitude, 1e-7)
+
+	shown := run("get by-hand " + matcher)
+	require.Regexp(t, `vehicle +by-hand\n`, shown)
+	require.Regexp(t, `position +48.20000,16.37000\n`, shown)
+	require.Regexp(t, `fixes +1 accepted`, shown)
+	require.Equal(t, shown[:20], run("get vehicles/by-hand " + matcher)[:20])
+	require.Contains(t, run("list "+matcher), "by-hand")
+	require.Contains(t, run("area --southwest 48.1,16.2 --northeast 48.3,16.5 "+matcher), "1 of 1 vehicles")
+	require.Contains(t, run("area --vertex 48.1,16.2 --vertex 48.1,16.5 --vertex 48.3,16.4 "+matcher), "by-hand")
+	require.Contains(t, run("area --southwest 10,10 --northeast 11,11 "+matcher), "0 of 0 vehicles")
+
+	var s processStatus
+	readJSON(t, run("status --json --admin "+up.AdminAddr()), &s)
+	require.True(t, s.Ready)
+	require.Equal(t, app.AllRoles(), s.Roles)
+	require.Equal(t, int32(2), *s.Partitions)
+	require.Equal(t, int32(2), *s.OwnedPartitions)
+	require.Equal(t, int64(1), *s.Vehicles)
+	require.NotNil(t, s.Epoch)
+	require.NotNil(t, s.LagRecords)
+}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -31,19 +30,19 @@ func dial(addr string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// parsePlace reads "LAT,LON" in degrees.
-func parsePlace(text string) (*starlingv1.Place, error) {
+// parsePlace reads a flag's "LAT,LON" in degrees.
+func parsePlace(flag, text string) (*starlingv1.Place, error) {
 	if text == "" {
-		return nil, usage(errors.New("--at is missing: say where, as LATITUDE,LONGITUDE in degrees"))
+		return nil, usage(fmt.Errorf("--%s is missing: must be LATITUDE,LONGITUDE in degrees", flag))
 	}
 	latText, lonText, ok := strings.Cut(text, ",")
 	if !ok {
-		return nil, usage(fmt.Errorf("--at is %q: must be LATITUDE,LONGITUDE in degrees", text))
+		return nil, usage(fmt.Errorf("--%s is %q: must be LATITUDE,LONGITUDE in degrees", flag, text))
 	}
 	lat, errLat := strconv.ParseFloat(strings.TrimSpace(latText), 64)
 	lon, errLon := strconv.ParseFloat(strings.TrimSpace(lonText), 64)
 	if errLat != nil || errLon != nil {
-		return nil, usage(fmt.Errorf("--at is %q: must be LATITUDE,LONGITUDE in degrees", text))
+		return nil, usage(fmt.Errorf("--%s is %q: must be LATITUDE,LONGITUDE in degrees", flag, text))
 	}
 	return &starlingv1.Place{Latitude: lat, Longitude: lon}, nil
 }
@@ -94,7 +93,7 @@ newest fix is fresh, and only one device reports for them.`,
 		if err := positive("timeout", *timeout); err != nil {
 			return err
 		}
-		place, err := parsePlace(*at)
+		place, err := parsePlace("at", *at)
 		if err != nil {
 			return err
 		}
@@ -135,7 +134,7 @@ newest fix is fresh, and only one device reports for them.`,
 
 func printNearest(w io.Writer, answer *starlingv1.SearchNearestResponse, dispatchable bool) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(tw, "DISTANCE\tVEHICLE\tPOSITION\t± 95 %\tSPEED\tHEADING\tAGE\tAVAILABILITY\tTYPE\tNOTES")
+	_, _ = fmt.Fprintln(tw, "DISTANCE\t"+vehicleHeader)
 	for _, r := range answer.Results {
 		_, _ = fmt.Fprintf(tw, "%.0f m\t%s\n", r.DistanceM, vehicleColumns(r.Vehicle))
 	}

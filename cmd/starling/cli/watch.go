@@ -54,13 +54,9 @@ two uploads.`,
 			return err
 		}
 		defer conn.Close()
-		name := args[0]
-		if !strings.HasPrefix(name, limits.VehicleNamePrefix) {
-			name = limits.VehicleNamePrefix + name
-		}
 		w := watching{
 			world: world, fleet: starlingv1.NewFleetServiceClient(conn), count: *count, asJSON: *asJSON,
-			req: &starlingv1.WatchVehicleRequest{Name: name},
+			req: &starlingv1.WatchVehicleRequest{Name: vehicleName(args[0])},
 		}
 		if *playback != 0 {
 			w.req.PlaybackDelay = durationpb.New(*playback)
