@@ -49,7 +49,7 @@ type ETAConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		StaleAfter:      5 * time.Second,
-		RebuildWindow:   6 * time.Minute,
+		RebuildWindow:   3 * time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
 		WatchBytes:      256 << 20,

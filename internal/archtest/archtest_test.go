@@ -66,6 +66,8 @@ var mayImport = map[string][]string{
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/conns", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
+	// Measures the step by itself.
+	"loadtest/silence": {"tracker/step", "schemas"},
 	// Puts the servers together that are measured, as cmd/starling/app does.
 	"loadtest/cmd": {"internal/auth", "client", "loadtest", "ingest", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/kafkatest"},
 	"gpsfilter":    {},

@@ -19,7 +19,7 @@ func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
 	cfg := DefaultConfig()
 	require.NoError(t, cfg.Validate())
 	cfg.Tracker.RepeatInterval = 45 * time.Second
-	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 6m0s: must be 0 or at least tracker.repeat_max_interval and twice tracker.repeat_interval, together 6m30s")
+	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 3m0s: must be 0 or at least tracker.repeat_max_interval and twice tracker.repeat_interval, together 3m30s")
 	cfg.Tracker.RepeatInterval = 30 * time.Second
 	require.NoError(t, cfg.Validate())
 	cfg.Tracker.RepeatMaxInterval = 10 * time.Minute

@@ -45,6 +45,7 @@ func subcommands() []subcommand {
 		{"overload", "ten times the sustainable load beside hostile clients", overloadCommand},
 		{"drill", "random kills under load, and a check of the account", drillCommand},
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},
+		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
 		{serveName, "(a child of pipeline) the baseline, or Starling's ingest alone", serveCommand},
 	}

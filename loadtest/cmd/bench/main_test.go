@@ -34,6 +34,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		{[]string{"drill", "-log", "paper"}, "paper"},
 		{[]string{"soak", "-band", "0"}, "band"},
 		{[]string{"recovery", "-what", "nothing"}, "nothing"},
+		{[]string{"silence", "-reports", "0"}, "reports"},
 		{[]string{"recovery", "-log", "paper"}, "paper"},
 		{[]string{serveName, "-kind", "nothing", "-dir", t.TempDir()}, "nothing"},
 	} {
