@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -26,7 +27,7 @@ func TestDamageThatAReadMeets(t *testing.T) {
 
 	tables, err := filepath.Glob(filepath.Join(cfg.Directory, "records", "*.sst"))
 	require.NoError(t, err)
-	require.Greater(t, len(tables), walkedSegments)
+	require.Greater(t, len(tables), layout.WalkedSegments)
 	data, err := os.ReadFile(tables[0])
 	require.NoError(t, err)
 	data[len(data)*9/10] ^= 1 // not the block of the segment's header, which an open reads

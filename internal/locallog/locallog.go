@@ -113,7 +113,8 @@ type Log struct {
 	closeOnce  sync.Once
 	closeErr   error
 
-	retaining sync.Mutex // held by truncate and sweep
+	backingUp sync.Mutex // before retaining
+	retaining sync.Mutex // held by truncate and sweep, and while stores are copied
 
 	claims claims
 	calls  calls
@@ -170,7 +171,7 @@ func open(cfg Config, decls []topics.Topic, reg prometheus.Registerer, logger *s
 		stopped: make(chan struct{}), failed: make(chan struct{}),
 		finish: make(chan *group, pipelineDepth), synced: make(chan *group, accountDepth),
 	}
-	l.wire = &tripwire{FS: env.fs, fail: l.fail}
+	l.wire = &tripwire{FS: env.fs, fail: l.fail, dir: env.fs.PathDir(env.fs.PathJoin(cfg.Directory, ends.Records.String()))}
 	l.capacity.limit = cfg.MaxBufferBytes
 	l.tail.limit = cfg.TailCacheBytes
 	l.dirty.wake = make(chan struct{}, 1)

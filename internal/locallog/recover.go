@@ -19,11 +19,6 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// walkedSegments is how many of the newest segments an open reads through: more
-// than may stand in the write-ahead log alone, which is four memtables of one
-// and a quarter segments.
-const walkedSegments = 6
-
 // recover opens the log and restores what is kept in memory. First it reads, and
 // changes nothing, until everything that was acknowledged is found; only then
 // are the stores opened for writing, which deletes what they hold for obsolete.
@@ -102,6 +97,9 @@ func (l *Log) examine() (*discovery, error) {
 	if loaded.Partitions != l.cfg.Partitions {
 		return nil, fmt.Errorf("%w: partitions is %d: must be %d, the number that the log was created with, which cannot be changed", eventlog.ErrConfiguredOtherwise, l.cfg.Partitions, loaded.Partitions)
 	}
+	if loaded.Backup {
+		return nil, errors.New("the directory is a backup: `starling log restore` makes a log of it, in a raised epoch")
+	}
 	found := &discovery{account: loaded.Account, generation: loaded.Generation}
 	if loaded.New { // nothing was acknowledged
 		return found, nil
@@ -152,7 +150,7 @@ func (l *Log) examineStore(found *discovery, store ends.Store) ([]layout.Finding
 			found.walk.Firsts, err = layout.Firsts(db, &found.account.Facts)
 		}
 	} else {
-		found.walk.Facts, found.walk.Account, found.walk.Tail = found.account.Facts, &found.account, walkedSegments
+		found.walk.Facts, found.walk.Account, found.walk.Tail = found.account.Facts, &found.account, layout.WalkedSegments
 		err = found.walk.Run(context.Background(), db)
 		findings = append(findings, found.walk.Findings...)
 	}

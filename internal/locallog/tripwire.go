@@ -27,6 +27,7 @@ type tripwire struct {
 	vfs.FS
 	armed atomic.Bool // once the log is open; before that Open answers errors
 	fail  func(error)
+	dir   string     // the log's: files elsewhere, those of a backup, are none of its
 	ends  *ends.File // set before a store is opened for writing
 
 	pauses atomic.Int32 // errors of tables since the last success
@@ -46,6 +47,9 @@ func (t *tripwire) check(what, name string, err error) error {
 	t.fail(fmt.Errorf("%s %s: %w", what, name, err))
 	select {}
 }
+
+// foreign reports that a file is in none of the stores.
+func (t *tripwire) foreign(name string) bool { return t.PathDir(t.PathDir(name)) != t.dir }
 
 func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") }
 
@@ -124,6 +128,9 @@ func (t *tripwire) logGoes(name string) error {
 
 // Create implements vfs.FS.
 func (t *tripwire) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if t.foreign(name) {
+		return t.FS.Create(name, category)
+	}
 	f, err := t.patiently(func() (vfs.File, error) { return t.FS.Create(name, category) })
 	t.logMade(name, err)
 	return t.watch(name, f, err)
@@ -131,6 +138,9 @@ func (t *tripwire) Create(name string, category vfs.DiskWriteCategory) (vfs.File
 
 // ReuseForWrite implements vfs.FS.
 func (t *tripwire) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if t.foreign(newname) {
+		return t.FS.ReuseForWrite(oldname, newname, category)
+	}
 	if err := t.logGoes(oldname); err != nil {
 		return nil, err
 	}
@@ -141,6 +151,9 @@ func (t *tripwire) ReuseForWrite(oldname, newname string, category vfs.DiskWrite
 
 // Remove implements vfs.FS.
 func (t *tripwire) Remove(name string) error {
+	if t.foreign(name) {
+		return t.FS.Remove(name)
+	}
 	if err := t.logGoes(name); err != nil {
 		return err
 	}
@@ -150,6 +163,9 @@ func (t *tripwire) Remove(name string) error {
 // OpenDir implements vfs.FS. A new log's name is durable when its directory
 // is synced.
 func (t *tripwire) OpenDir(name string) (vfs.File, error) {
+	if t.PathDir(name) != t.dir {
+		return t.FS.OpenDir(name)
+	}
 	f, err := t.patiently(func() (vfs.File, error) { return t.FS.OpenDir(name) })
 	if err != nil {
 		return nil, err

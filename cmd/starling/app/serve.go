@@ -42,6 +42,7 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 		}
 		return err
 	}
+	units = append(units, a.controlUnit(log)...)
 	units = append(units, unit{"readiness", func(ctx context.Context) error {
 		a.announce(ctx, ready)
 		return nil

@@ -17,13 +17,13 @@ import (
 func newLog(world IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "log",
-		Short:   "Check or repair the directory of a local log that is not in use",
+		Short:   "Back up a local log, or check, repair or restore one that is not in use",
 		GroupID: "run",
-		Example: "  starling log check --data data/log\n  starling log repair --data data/log --yes",
+		Example: "  starling log backup --data data/log --to /backup/monday\n  starling log check --data data/log\n  starling log repair --data data/log --yes",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newLogCheck(world), newLogRepair(world))
+	cmd.AddCommand(newLogCheck(world), newLogRepair(world), newLogBackup(world), newLogRestore(world))
 	return cmd
 }
 

@@ -62,6 +62,9 @@ type Facts struct {
 	// are then those of its start. Found at the start it reports that this process
 	// did not close the log.
 	OpenUnsynced bool `json:"open_unsynced,omitempty"`
+	// Backup marks a copy that was made of a log in use: it is no log until it is
+	// restored in a raised epoch.
+	Backup bool `json:"backup,omitempty"`
 	// Gaps are what repairs have declared lost and retention has not passed.
 	Gaps []Gap `json:"gaps,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -174,4 +175,34 @@ func sumPrefix(fs vfs.FS, path string, n int64) (sum uint64, read int64, err err
 	d := xxhash.New()
 	read, err = io.Copy(d, io.LimitReader(f, n))
 	return d.Sum64(), read, err
+}
+
+// Describe enters the files of a store that is closed in an account: the MANIFEST
+// that it goes by, and its write-ahead logs.
+func Describe(fs vfs.FS, dir string, a *ends.Account, store ends.Store) error {
+	path := fs.PathJoin(dir, store.String())
+	desc, err := pebble.Peek(path, fs)
+	if err != nil {
+		return err
+	}
+	name := fs.PathBase(desc.ManifestFilename)
+	number, ok := ManifestNumber(name)
+	if !desc.Exists || !ok {
+		return fmt.Errorf("store %s has no MANIFEST", store)
+	}
+	sum, n, err := sumPrefix(fs, fs.PathJoin(path, name), math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	a.Manifests = append(a.Manifests, ends.Manifest{Store: store, Number: number, Bytes: n, Sum: sum})
+	names, err := fs.List(path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if number, ok := LogNumber(name); ok {
+			a.AddLog(ends.Log{Store: store, Number: number})
+		}
+	}
+	return nil
 }

@@ -11,6 +11,11 @@ import (
 	"github.com/starling-fleet/starling/internal/locallog/ends"
 )
 
+// WalkedSegments is how many of the newest segments an open reads through: more
+// than may stand in the write-ahead log alone, which is four memtables of one
+// and a quarter segments.
+const WalkedSegments = 6
+
 // Walk goes through the record store and holds it against the account.
 type Walk struct {
 	Facts ends.Facts

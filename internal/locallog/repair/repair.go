@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -123,7 +122,7 @@ func (d *directory) build(ctx context.Context) error {
 		}
 	}
 	for store, from := range map[ends.Store]string{ends.Records: recordsFrom, ends.State: stateFrom} {
-		if err := d.describe(&a, store, from); err != nil {
+		if err := layout.Describe(d.fs, from, &a, store); err != nil {
 			return err
 		}
 	}
@@ -177,36 +176,6 @@ func (d *directory) rebuildState(building string, a *ends.Account) error {
 	a.State = layout.NextCommit(ends.Commit{Count: max(a.State.Count, d.newest.Count)}, b.Repr())
 	err = b.Set(layout.CommitKey(a.State.Count), layout.EncodeCommit(a.State), nil)
 	return errors.Join(err, db.Apply(b, pebble.Sync), b.Close(), db.Flush(), db.Close())
-}
-
-// describe enters a store's files in the account.
-func (d *directory) describe(a *ends.Account, store ends.Store, from string) error {
-	dir := d.fs.PathJoin(from, store.String())
-	desc, err := pebble.Peek(dir, d.fs)
-	if err != nil {
-		return err
-	}
-	name := d.fs.PathBase(desc.ManifestFilename)
-	number, ok := layout.ManifestNumber(name)
-	if !desc.Exists || !ok {
-		return fmt.Errorf("store %s has no MANIFEST", store)
-	}
-	s := salvaging{d: d}
-	data, err := s.readFile(d.fs.PathJoin(dir, name))
-	if err != nil {
-		return err
-	}
-	a.Manifests = append(a.Manifests, ends.Manifest{Store: store, Number: number, Bytes: int64(len(data)), Sum: xxhash.Sum64(data)})
-	names, err := d.fs.List(dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if number, ok := layout.LogNumber(name); ok {
-			a.AddLog(ends.Log{Store: store, Number: number})
-		}
-	}
-	return nil
 }
 
 // finish puts the repaired parts in their places. Every step can be repeated.
