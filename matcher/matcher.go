@@ -16,6 +16,7 @@ import (
 	"github.com/starling-fleet/starling/matcher/supply"
 	"github.com/starling-fleet/starling/matcher/watch"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // Matcher is the role. Register its service with a gRPC server and call Run once.
@@ -24,6 +25,7 @@ type Matcher struct {
 	*query.Searcher
 	*watch.Watcher
 
+	index     *liveindex.Index
 	residence *follow.Residence // nil: all vehicles are kept
 	follower  *follow.Follower
 	stopped   chan struct{} // closed when Run has ended
@@ -42,6 +44,9 @@ type Deps struct {
 	// Now is the wall clock, which ages and staleness are measured against; nil
 	// means time.Now.
 	Now func() time.Time
+	// Observe, if not nil, is called by one goroutine with every record of `tracks`
+	// that counts, in the order of its partition. It must not keep the record.
+	Observe func(partition int32, t *wire.Track)
 	// Estimator estimates travel times; nil means what Config.ETA describes.
 	Estimator eta.Estimator
 }
@@ -80,10 +85,11 @@ func (m *Matcher) assemble(cfg Config, deps Deps) (err error) {
 		counts.Apply(m.residence.Residents(c))
 		feeds.VehicleChanged(c)
 	})
+	m.index = index
 	buffers := playout.New(cfg.MaxPlaybackFixes)
 	m.follower, err = follow.New(
 		follow.Config{StaleAfter: cfg.StaleAfter, RebuildWindow: cfg.RebuildWindow, DispatchMaxAge: cfg.DispatchMaxAge, Residence: m.residence},
-		follow.Deps{Log: deps.Log, Index: index, Playout: buffers, Now: deps.Now, StaleChanged: feeds.StaleChanged, Registerer: deps.Registerer, Logger: deps.Logger},
+		follow.Deps{Log: deps.Log, Index: index, Playout: buffers, Now: deps.Now, StaleChanged: feeds.StaleChanged, Observe: deps.Observe, Registerer: deps.Registerer, Logger: deps.Logger},
 	)
 	if err != nil {
 		return err
@@ -108,6 +114,12 @@ func (m *Matcher) assemble(cfg Config, deps Deps) (err error) {
 // Ready returns whether the fleet has been rebuilt and calls are served. It is
 // false again after Run has ended.
 func (m *Matcher) Ready() bool { return m.follower.Ready() }
+
+// Nearest appends to dst the vehicles that the query asks for: what a role of the
+// same process searches with.
+func (m *Matcher) Nearest(q liveindex.Query, dst []liveindex.Hit) []liveindex.Hit {
+	return m.index.Nearest(q, dst)
+}
 
 // Run follows `tracks` until ctx is done and then returns nil. It ends with an
 // error when the log fails, when a record cannot be decoded, and when a gap

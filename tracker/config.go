@@ -115,6 +115,7 @@ func (c Config) StepSettings(partitions int) step.Settings {
 		AheadToleranceMS: c.AheadTolerance.Milliseconds(),
 		ClockMemoryMS:    c.ClockMemory.Milliseconds(),
 		DispatchMaxAgeMS: c.DispatchMaxAge.Milliseconds(),
-		Filter:           c.Filter,
+		Partitions:       int32(partitions), MaxDecideAheadMS: 60_000, RememberAttempts: 64,
+		Filter: c.Filter,
 	}
 }

@@ -25,7 +25,7 @@ const module = "github.com/starling-fleet/starling/"
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
 	"cmd/starling/cli": {"cmd/starling/app", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
-	"cmd/starling/app": {"internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
+	"cmd/starling/app": {"internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
@@ -33,6 +33,8 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
+	"rides":       {"internal/auth", "matcher/liveindex", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides/name":  {},
 	"rides/life":  {"schemas"},
 	"rides/owner": {"rides/life", "schemas"},
 	// Answers from matchers of regions, whose pages and ranking it shares.

@@ -48,6 +48,16 @@ var policy = map[string]rule{
 	starlingv1.FleetService_CountVehicles_FullMethodName:      {scopes: Dispatch | Service},
 	starlingv1.FleetService_WatchVehicleCounts_FullMethodName: {scopes: Dispatch | Service},
 
+	// Whose rides and vehicles they are is checked by the rides role.
+	starlingv1.RideService_NewRide_FullMethodName:                {scopes: Rider | Dispatch | Service},
+	starlingv1.RideService_RequestRide_FullMethodName:            {scopes: Rider | Dispatch | Service},
+	starlingv1.RideService_CancelRide_FullMethodName:             {scopes: Rider | Dispatch | Service},
+	starlingv1.RideService_GetRide_FullMethodName:                {scopes: Rider | Dispatch | Service},
+	starlingv1.RideService_ListRides_FullMethodName:              {scopes: Rider | Dispatch | Service},
+	starlingv1.RideService_SubscribeRideEvents_FullMethodName:    {scopes: Rider | Dispatch | Service},
+	starlingv1.RideService_ActOnRide_FullMethodName:              {scopes: Report | Dispatch | Service},
+	starlingv1.RideService_SubscribeVehicleEvents_FullMethodName: {scopes: Report | Dispatch | Service},
+
 	grpc_health_v1.Health_Check_FullMethodName: {public: true},
 	grpc_health_v1.Health_List_FullMethodName:  {scopes: Operate | Service},
 	grpc_health_v1.Health_Watch_FullMethodName: {scopes: Operate | Service | Dispatch},

@@ -19,6 +19,7 @@ func TestEveryMethodHasARow(t *testing.T) {
 	server := grpc.NewServer()
 	starlingv1.RegisterIngestServiceServer(server, starlingv1.UnimplementedIngestServiceServer{})
 	starlingv1.RegisterFleetServiceServer(server, starlingv1.UnimplementedFleetServiceServer{})
+	starlingv1.RegisterRideServiceServer(server, starlingv1.UnimplementedRideServiceServer{})
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
 	methods := map[string]bool{}
@@ -40,15 +41,17 @@ func TestEveryMethodHasARow(t *testing.T) {
 
 // What each scope may call, spelt out once more by hand.
 func TestScopes(t *testing.T) {
-	const ingest, fleet = "/starling.v1.IngestService/", "/starling.v1.FleetService/"
+	const ingest, fleet, ride = "/starling.v1.IngestService/", "/starling.v1.FleetService/", "/starling.v1.RideService/"
+	riders := strings.Join([]string{"", "NewRide", "RequestRide", "CancelRide", "GetRide", "ListRides", "SubscribeRideEvents"}, " "+ride)
+	drivers := strings.Join([]string{"", "ActOnRide", "SubscribeVehicleEvents"}, " "+ride)
 	for scope, may := range map[Scopes]string{
-		Report:      ingest + "StreamReports " + ingest + "SendReport",
-		Rider:       fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle",
+		Report:      ingest + "StreamReports " + ingest + "SendReport" + drivers,
+		Rider:       fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle" + riders,
 		VehicleRead: fleet + "GetVehicle " + fleet + "WatchVehicle",
 		Metrics:     "",
 		Operate:     "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + reflectionV1 + " " + reflectionV1Alpha,
 		Dispatch: "/grpc.health.v1.Health/Watch " + fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle " + fleet + "SearchArea " +
-			fleet + "ListVehicles " + fleet + "WatchArea " + fleet + "CountVehicles " + fleet + "WatchVehicleCounts",
+			fleet + "ListVehicles " + fleet + "WatchArea " + fleet + "CountVehicles " + fleet + "WatchVehicleCounts" + riders + drivers,
 	} {
 		for name, row := range policy {
 			if row.public {

@@ -111,6 +111,13 @@ func (g *Gateway) AddFleet(maxRequestBytes int) (net.Listener, error) {
 	})
 }
 
+// AddRides offers the ride service, as AddIngest does the ingest service.
+func (g *Gateway) AddRides(maxRequestBytes int) (net.Listener, error) {
+	return g.add("rides", maxRequestBytes, starlingv1.File_starling_v1_ride_proto, func(conn *grpc.ClientConn) error {
+		return handlers.RegisterRideServiceHandler(context.Background(), g.mux, conn)
+	})
+}
+
 func (g *Gateway) add(name string, maxRequestBytes int, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
 	p, err := newPipe(name, pipeCalls{g.cfg.CallTimeout, maxRequestBytes})
 	if err != nil {

@@ -46,6 +46,9 @@ type Deps struct {
 	Playout *playout.Buffers
 	// Now is the wall clock.
 	Now func() time.Time
+	// Observe, if not nil, is called with every record that counts, in the order of
+	// its partition, after the index has it. It must not keep the record.
+	Observe func(partition int32, t *wire.Track)
 	// StaleChanged is called when the set of stale partitions has changed.
 	StaleChanged func()
 	Registerer   prometheus.Registerer
@@ -67,6 +70,7 @@ type Follower struct {
 	agreement    agreement
 	refusals     refusals
 	staleChanged func()
+	observe      func(int32, *wire.Track)
 	ready, ended atomic.Bool
 
 	partitions []partition // what is not atomic in them is Run's
@@ -86,7 +90,7 @@ type Follower struct {
 func New(cfg Config, deps Deps) (*Follower, error) {
 	f := &Follower{
 		cfg: cfg, log: deps.Log, logger: deps.Logger, now: deps.Now, index: deps.Index, playout: deps.Playout,
-		resident: cfg.Residence, skew: newSkew(deps.Logger, cfg.StaleAfter), staleChanged: deps.StaleChanged,
+		resident: cfg.Residence, skew: newSkew(deps.Logger, cfg.StaleAfter), staleChanged: deps.StaleChanged, observe: deps.Observe,
 		partitions: make([]partition, deps.Log.Partitions()),
 		agreement:  agreement{logger: deps.Logger, maxAgeMS: cfg.DispatchMaxAge.Milliseconds()},
 	}

@@ -160,6 +160,9 @@ func (f *Follower) applyRecord(p *partition, number int32, r *eventlog.Stored) e
 		f.noteAgreement(p, t, &t.Live)
 		f.upsert(p, &t.Live)
 	}
+	if f.observe != nil {
+		f.observe(number, t)
+	}
 	return nil
 }
 

@@ -44,6 +44,8 @@ type Config struct {
 	DecideMS int64
 	// MaxFixAgeMS is how old a vehicle's newest fix may be when it is reserved.
 	MaxFixAgeMS int64
+	// SearchMS is how long a vehicle is searched when the order names no deadline.
+	SearchMS int64
 	// SilenceMS is how long a bound vehicle may be silent before it is lost, in
 	// the stream time of its partition.
 	SilenceMS int64
@@ -371,13 +373,14 @@ func (o *Owner) event(e *starlingv1.RideEvent) {
 	e.TimeMs = o.nowMS
 	o.inFlight[e.GetRide()] = true
 	o.append(Append{Partition: o.cfg.Partition, Key: e.GetRide(), Ride: &starlingv1.RideRecord{
-		Epoch: o.epoch, Generation: o.state.Owner.Generation, RequestsBelow: o.requestsBelow(),
+		Epoch: o.epoch, Generation: o.state.Owner.Generation, RequestsBelow: o.RequestsBelow(),
 		Record: &starlingv1.RideRecord_Event{Event: e},
 	}}, appended{ride: e.GetRide()})
 }
 
-// requestsBelow is the offset below which every request's effect was read back.
-func (o *Owner) requestsBelow() int64 {
+// RequestsBelow is the offset in `ride-requests` below which every request has
+// had its effect, read back.
+func (o *Owner) RequestsBelow() int64 {
 	if len(o.requests) > 0 {
 		return o.requests[0].offset
 	}
@@ -386,3 +389,7 @@ func (o *Owner) requestsBelow() int64 {
 
 // free returns whether the owner may decide about a ride now.
 func (o *Owner) free(name string) bool { return o.leading && !o.inFlight[name] }
+
+// BoundVehicles are the vehicles that rides of the partition are bound to, in no
+// set order.
+func (o *Owner) BoundVehicles() []string { return slices.Collect(maps.Keys(o.bound)) }

@@ -55,7 +55,7 @@ func (o *Owner) effect(r request) *starlingv1.RideEvent {
 	switch call := r.record.GetCall().(type) {
 	case *starlingv1.RideRequestRecord_Order:
 		if ride == nil && o.cfg.Acceptable(name, r.appendMS) {
-			return &starlingv1.RideEvent{Kind: starlingv1.RideEventKind_RIDE_EVENT_KIND_REQUESTED, Order: call.Order}
+			return &starlingv1.RideEvent{Kind: starlingv1.RideEventKind_RIDE_EVENT_KIND_REQUESTED, Order: o.withDeadline(call.Order, r.appendMS)}
 		}
 	case *starlingv1.RideRequestRecord_Cancellation:
 		return o.cancellation(ride, call.Cancellation, name, r.appendMS)
@@ -63,6 +63,18 @@ func (o *Owner) effect(r request) *starlingv1.RideEvent {
 		return o.driverAct(ride, call.DriverAct)
 	}
 	return nil
+}
+
+// withDeadline returns the order with the deadline that it has when it names none.
+func (o *Owner) withDeadline(m *starlingv1.RideOrder, appendMS int64) *starlingv1.RideOrder {
+	if m.GetDeadlineMs() != 0 {
+		return m
+	}
+	return &starlingv1.RideOrder{
+		Rider: m.GetRider(), PickupLatitude: m.GetPickupLatitude(), PickupLongitude: m.GetPickupLongitude(),
+		DropoffLatitude: m.GetDropoffLatitude(), DropoffLongitude: m.GetDropoffLongitude(), PartySize: m.GetPartySize(),
+		VehicleType: m.GetVehicleType(), Tags: m.GetTags(), DeadlineMs: appendMS + o.cfg.SearchMS,
+	}
 }
 
 func (o *Owner) cancellation(ride *life.Ride, c *starlingv1.RideCancellation, name string, appendMS int64) *starlingv1.RideEvent {

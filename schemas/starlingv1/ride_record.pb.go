@@ -308,7 +308,7 @@ type RideOrder struct {
 	DropoffLatitude float64 `protobuf:"fixed64,4,opt,name=dropoff_latitude,json=dropoffLatitude,proto3" json:"dropoff_latitude,omitempty"`
 	// Where to go, degrees WGS84.
 	DropoffLongitude float64 `protobuf:"fixed64,5,opt,name=dropoff_longitude,json=dropoffLongitude,proto3" json:"dropoff_longitude,omitempty"`
-	// How many people, 1 to 1000.
+	// How many people, 1 to 1000. A vehicle that states no seats takes one.
 	PartySize int32 `protobuf:"varint,6,opt,name=party_size,json=partySize,proto3" json:"party_size,omitempty"`
 	// What kind of vehicle, empty for any.
 	VehicleType string `protobuf:"bytes,7,opt,name=vehicle_type,json=vehicleType,proto3" json:"vehicle_type,omitempty"`
@@ -836,6 +836,289 @@ func (x *RideEvent) GetReason() string {
 	return ""
 }
 
+// RideState is a ride as `rides-state` keeps it, under the ride's name.
+type RideState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ride's name.
+	Ride string `protobuf:"bytes,1,opt,name=ride,proto3" json:"ride,omitempty"`
+	// The number of its last event.
+	Sequence int64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Where it stands, as rides/life numbers it.
+	Phase int32 `protobuf:"varint,3,opt,name=phase,proto3" json:"phase,omitempty"`
+	// What was asked for.
+	Order *RideOrder `protobuf:"bytes,4,opt,name=order,proto3" json:"order,omitempty"`
+	// The vehicle that is bound, absent when none is.
+	Bound *RideBinding `protobuf:"bytes,5,opt,name=bound,proto3" json:"bound,omitempty"`
+	// The last binding that ended.
+	Last *RideBinding `protobuf:"bytes,6,opt,name=last,proto3" json:"last,omitempty"`
+	// When the offer ends, in milliseconds since the Unix epoch.
+	ExpiresMs int64 `protobuf:"varint,7,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// Vehicles that are not to be asked again.
+	Declined []string `protobuf:"bytes,8,rep,name=declined,proto3" json:"declined,omitempty"`
+	// When the last event happened, in milliseconds since the Unix epoch.
+	EventMs int64 `protobuf:"varint,9,opt,name=event_ms,json=eventMs,proto3" json:"event_ms,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RideState) Reset() {
+	*x = RideState{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RideState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RideState) ProtoMessage() {}
+
+func (x *RideState) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RideState.ProtoReflect.Descriptor instead.
+func (*RideState) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RideState) GetRide() string {
+	if x != nil {
+		return x.Ride
+	}
+	return ""
+}
+
+func (x *RideState) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *RideState) GetPhase() int32 {
+	if x != nil {
+		return x.Phase
+	}
+	return 0
+}
+
+func (x *RideState) GetOrder() *RideOrder {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *RideState) GetBound() *RideBinding {
+	if x != nil {
+		return x.Bound
+	}
+	return nil
+}
+
+func (x *RideState) GetLast() *RideBinding {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *RideState) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *RideState) GetDeclined() []string {
+	if x != nil {
+		return x.Declined
+	}
+	return nil
+}
+
+func (x *RideState) GetEventMs() int64 {
+	if x != nil {
+		return x.EventMs
+	}
+	return 0
+}
+
+func (x *RideState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RideBinding is a vehicle that is or was bound to a ride.
+type RideBinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The vehicle.
+	VehicleId string `protobuf:"bytes,1,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
+	// The attempt that bound it.
+	Attempt *Attempt `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Where it was granted.
+	Fence         *Fence `protobuf:"bytes,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RideBinding) Reset() {
+	*x = RideBinding{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RideBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RideBinding) ProtoMessage() {}
+
+func (x *RideBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RideBinding.ProtoReflect.Descriptor instead.
+func (*RideBinding) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RideBinding) GetVehicleId() string {
+	if x != nil {
+		return x.VehicleId
+	}
+	return ""
+}
+
+func (x *RideBinding) GetAttempt() *Attempt {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+func (x *RideBinding) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+// RidePartitionState is what `rides-state` keeps of a partition, under the key
+// "!partition".
+type RidePartitionState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last takeover.
+	Epoch int64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Its offset.
+	Generation int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Its number.
+	Nonce uint64 `protobuf:"fixed64,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Where its owner answers.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// The offset below which every request has had its effect.
+	RequestsBelow int64 `protobuf:"varint,5,opt,name=requests_below,json=requestsBelow,proto3" json:"requests_below,omitempty"`
+	// The offset in `rides` behind the last record that the state has in it.
+	Next          int64 `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RidePartitionState) Reset() {
+	*x = RidePartitionState{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RidePartitionState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RidePartitionState) ProtoMessage() {}
+
+func (x *RidePartitionState) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RidePartitionState.ProtoReflect.Descriptor instead.
+func (*RidePartitionState) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RidePartitionState) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RidePartitionState) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RidePartitionState) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *RidePartitionState) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RidePartitionState) GetRequestsBelow() int64 {
+	if x != nil {
+		return x.RequestsBelow
+	}
+	return 0
+}
+
+func (x *RidePartitionState) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
 var File_starling_v1_ride_record_proto protoreflect.FileDescriptor
 
 const file_starling_v1_ride_record_proto_rawDesc = "" +
@@ -894,7 +1177,34 @@ const file_starling_v1_ride_record_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\t \x01(\x03R\texpiresMs\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason*\xb1\x01\n" +
+	" \x01(\tR\x06reason\"\xcb\x02\n" +
+	"\tRideState\x12\x12\n" +
+	"\x04ride\x18\x01 \x01(\tR\x04ride\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12\x14\n" +
+	"\x05phase\x18\x03 \x01(\x05R\x05phase\x12,\n" +
+	"\x05order\x18\x04 \x01(\v2\x16.starling.v1.RideOrderR\x05order\x12.\n" +
+	"\x05bound\x18\x05 \x01(\v2\x18.starling.v1.RideBindingR\x05bound\x12,\n" +
+	"\x04last\x18\x06 \x01(\v2\x18.starling.v1.RideBindingR\x04last\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\a \x01(\x03R\texpiresMs\x12\x1a\n" +
+	"\bdeclined\x18\b \x03(\tR\bdeclined\x12\x19\n" +
+	"\bevent_ms\x18\t \x01(\x03R\aeventMs\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\"\x86\x01\n" +
+	"\vRideBinding\x12\x1d\n" +
+	"\n" +
+	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12.\n" +
+	"\aattempt\x18\x02 \x01(\v2\x14.starling.v1.AttemptR\aattempt\x12(\n" +
+	"\x05fence\x18\x03 \x01(\v2\x12.starling.v1.FenceR\x05fence\"\xb5\x01\n" +
+	"\x12RidePartitionState\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\x06R\x05nonce\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12%\n" +
+	"\x0erequests_below\x18\x05 \x01(\x03R\rrequestsBelow\x12\x12\n" +
+	"\x04next\x18\x06 \x01(\x03R\x04next*\xb1\x01\n" +
 	"\fDriverAction\x12\x1d\n" +
 	"\x19DRIVER_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DRIVER_ACTION_ACCEPT\x10\x01\x12\x19\n" +
@@ -931,37 +1241,45 @@ func file_starling_v1_ride_record_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_ride_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_starling_v1_ride_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_starling_v1_ride_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_starling_v1_ride_record_proto_goTypes = []any{
-	(DriverAction)(0),         // 0: starling.v1.DriverAction
-	(RideEventKind)(0),        // 1: starling.v1.RideEventKind
-	(*RideRequestRecord)(nil), // 2: starling.v1.RideRequestRecord
-	(*RideOrder)(nil),         // 3: starling.v1.RideOrder
-	(*RideCancellation)(nil),  // 4: starling.v1.RideCancellation
-	(*DriverAct)(nil),         // 5: starling.v1.DriverAct
-	(*RideRecord)(nil),        // 6: starling.v1.RideRecord
-	(*RideTakeover)(nil),      // 7: starling.v1.RideTakeover
-	(*RideEvent)(nil),         // 8: starling.v1.RideEvent
-	(*Attempt)(nil),           // 9: starling.v1.Attempt
-	(*Fence)(nil),             // 10: starling.v1.Fence
+	(DriverAction)(0),          // 0: starling.v1.DriverAction
+	(RideEventKind)(0),         // 1: starling.v1.RideEventKind
+	(*RideRequestRecord)(nil),  // 2: starling.v1.RideRequestRecord
+	(*RideOrder)(nil),          // 3: starling.v1.RideOrder
+	(*RideCancellation)(nil),   // 4: starling.v1.RideCancellation
+	(*DriverAct)(nil),          // 5: starling.v1.DriverAct
+	(*RideRecord)(nil),         // 6: starling.v1.RideRecord
+	(*RideTakeover)(nil),       // 7: starling.v1.RideTakeover
+	(*RideEvent)(nil),          // 8: starling.v1.RideEvent
+	(*RideState)(nil),          // 9: starling.v1.RideState
+	(*RideBinding)(nil),        // 10: starling.v1.RideBinding
+	(*RidePartitionState)(nil), // 11: starling.v1.RidePartitionState
+	(*Attempt)(nil),            // 12: starling.v1.Attempt
+	(*Fence)(nil),              // 13: starling.v1.Fence
 }
 var file_starling_v1_ride_record_proto_depIdxs = []int32{
 	3,  // 0: starling.v1.RideRequestRecord.order:type_name -> starling.v1.RideOrder
 	4,  // 1: starling.v1.RideRequestRecord.cancellation:type_name -> starling.v1.RideCancellation
 	5,  // 2: starling.v1.RideRequestRecord.driver_act:type_name -> starling.v1.DriverAct
-	9,  // 3: starling.v1.DriverAct.attempt:type_name -> starling.v1.Attempt
+	12, // 3: starling.v1.DriverAct.attempt:type_name -> starling.v1.Attempt
 	0,  // 4: starling.v1.DriverAct.action:type_name -> starling.v1.DriverAction
 	7,  // 5: starling.v1.RideRecord.takeover:type_name -> starling.v1.RideTakeover
 	8,  // 6: starling.v1.RideRecord.event:type_name -> starling.v1.RideEvent
 	1,  // 7: starling.v1.RideEvent.kind:type_name -> starling.v1.RideEventKind
 	3,  // 8: starling.v1.RideEvent.order:type_name -> starling.v1.RideOrder
-	9,  // 9: starling.v1.RideEvent.attempt:type_name -> starling.v1.Attempt
-	10, // 10: starling.v1.RideEvent.fence:type_name -> starling.v1.Fence
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 9: starling.v1.RideEvent.attempt:type_name -> starling.v1.Attempt
+	13, // 10: starling.v1.RideEvent.fence:type_name -> starling.v1.Fence
+	3,  // 11: starling.v1.RideState.order:type_name -> starling.v1.RideOrder
+	10, // 12: starling.v1.RideState.bound:type_name -> starling.v1.RideBinding
+	10, // 13: starling.v1.RideState.last:type_name -> starling.v1.RideBinding
+	12, // 14: starling.v1.RideBinding.attempt:type_name -> starling.v1.Attempt
+	13, // 15: starling.v1.RideBinding.fence:type_name -> starling.v1.Fence
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_ride_record_proto_init() }
@@ -985,7 +1303,7 @@ func file_starling_v1_ride_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_ride_record_proto_rawDesc), len(file_starling_v1_ride_record_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

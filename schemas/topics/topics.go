@@ -9,6 +9,9 @@ const (
 	Locations    = "locations"
 	Tracks       = "tracks"
 	TrackerState = "tracker-state"
+	RideRequests = "ride-requests"
+	Rides        = "rides"
+	RidesState   = "rides-state"
 	DeadLetters  = "dead-letters"
 )
 
@@ -40,6 +43,9 @@ func All() []Topic {
 		{Name: Locations, Key: "vehicle id; empty for ticks and version switches", Value: "starling.v1.LocationRecord", Retention: 7 * day, MaxRecordBytes: 1 << 20},
 		{Name: Tracks, Key: "the key of its source record", Value: "starling.v1.TrackRecord", Retention: 7 * day, MaxRecordBytes: 4 << 20},
 		{Name: TrackerState, Key: "vehicle id", Value: "state of one vehicle, as tracker encodes it", Compacted: true, MaxRecordBytes: 1 << 20},
+		{Name: RideRequests, Key: "ride name", Value: "starling.v1.RideRequestRecord", Retention: 7 * day, MaxRecordBytes: 64 << 10},
+		{Name: Rides, Key: "ride name; empty for takeovers", Value: "starling.v1.RideRecord", Retention: 28 * day, MaxRecordBytes: 64 << 10},
+		{Name: RidesState, Key: "ride name", Value: "starling.v1.RideState", Compacted: true, MaxRecordBytes: 64 << 10},
 		{Name: DeadLetters, Key: "topic/partition/offset of the origin", Value: "what could not be processed, with the reason", Retention: 28 * day, MaxRecordBytes: 4 << 20},
 	}
 }

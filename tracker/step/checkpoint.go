@@ -3,6 +3,8 @@ package step
 import (
 	"fmt"
 	"slices"
+
+	"github.com/starling-fleet/starling/tracker/reserve"
 )
 
 // headerKey is the key of the partition's own state. No vehicle id has a '!'.
@@ -56,7 +58,7 @@ func (p *Partition) Snapshot(buffer []byte, pause func()) Snapshot {
 	}
 	b = append(b, headerKey...)
 	ends = append(ends, len(b))
-	b = appendHeader(b, header{stepVersion: int64(p.version.Number), epoch: p.epoch, streamMS: p.streamMS, jump: p.jump, offset: p.offset, repeated: p.repeated, settings: p.settings.Encode()})
+	b = appendHeader(b, header{stepVersion: int64(p.version.Number), epoch: p.epoch, streamMS: p.streamMS, jump: p.jump, offset: p.offset, repeated: p.repeated, assertions: p.assertions, settings: p.settings.Encode()})
 	ends = append(ends, len(b))
 	for start := 0; len(ends) > 0; ends = ends[2:] {
 		c.Changes = append(c.Changes, Change{Key: b[start:ends[0]:ends[0]], Value: b[ends[0]:ends[1]:ends[1]]})
@@ -151,6 +153,7 @@ func (l *Loader) Partition(resume int64, at Bounds) (*Partition, error) {
 			p.forgotten = append(p.forgotten, id)
 		}
 		slices.Sort(p.forgotten)
+		p.assertions = reserve.Assertions{}
 		clear(p.vehicles)
 		p.offset = max(min(resume, at.End), at.First) - 1
 		return p, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker/reserve"
 )
 
 // Filter is the part of gpsfilter.Filter that the step needs, and the digest of
@@ -38,6 +39,8 @@ type Partition struct {
 	// stands in the checkpoint, and shows which vehicles were published so since
 	// their state was written.
 	repeated moment
+	// assertions are who has restated promises in this epoch.
+	assertions reserve.Assertions
 
 	// changed and forgotten are what the next snapshot has to write.
 	changed   []*vehicle

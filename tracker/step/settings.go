@@ -55,7 +55,15 @@ type Settings struct {
 	ClockMemoryMS int64 `json:"clock_memory_ms"`
 	// DispatchMaxAgeMS is the age of the newest fix up to which a vehicle is
 	// dispatchable.
-	DispatchMaxAgeMS int64            `json:"dispatch_max_age_ms"`
+	DispatchMaxAgeMS int64 `json:"dispatch_max_age_ms"`
+	// Partitions is how many partitions `rides` has: nothing is reserved in an
+	// epoch before all of them have restated their promises.
+	Partitions int32 `json:"partitions"`
+	// MaxDecideAheadMS is how far ahead of stream time a proposal may ask to be
+	// decided, and RememberAttempts how many attempts of a vehicle that can still
+	// be decided are remembered.
+	MaxDecideAheadMS int64            `json:"max_decide_ahead_ms"`
+	RememberAttempts int              `json:"remember_attempts"`
 	Filter           gpsfilter.Config `json:"filter"`
 }
 
@@ -78,7 +86,8 @@ func DefaultSettings() Settings {
 		AheadToleranceMS: 5 * second,
 		ClockMemoryMS:    300 * second,
 		DispatchMaxAgeMS: 60 * second,
-		Filter:           gpsfilter.DefaultConfig(),
+		Partitions:       1, MaxDecideAheadMS: 60 * second, RememberAttempts: 64,
+		Filter: gpsfilter.DefaultConfig(),
 	}
 }
 
@@ -158,6 +167,9 @@ func (s Settings) Validate() error {
 	inRange("ahead_tolerance (milliseconds)", s.AheadToleranceMS, 0, hour)
 	inRange("clock_memory (milliseconds)", s.ClockMemoryMS, 1000, day)
 	inRange("dispatch_max_age (milliseconds)", s.DispatchMaxAgeMS, 1000, day)
+	inRange("partitions", int64(s.Partitions), 1, 1<<16)
+	inRange("max_decide_ahead (milliseconds)", s.MaxDecideAheadMS, 1000, hour)
+	inRange("remember_attempts", int64(s.RememberAttempts), 1, 1024)
 	inRange("h3_resolution", int64(s.H3Resolution), h3.MinResolution, h3.MaxResolution)
 	if err := s.Filter.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("filter: %w", err))

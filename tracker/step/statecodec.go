@@ -10,6 +10,7 @@ import (
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker/reserve"
 )
 
 // stateVersion is the version of the encodings in the topic `tracker-state`.
@@ -74,7 +75,11 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 	for i := range v.sessions {
 		b = appendSession(b, &v.sessions[i], v.attributes)
 	}
-	return b
+	var promises []byte
+	if v.promises != nil {
+		promises = v.promises.Append(nil)
+	}
+	return appendString(b, string(promises))
 }
 
 func appendSession(b []byte, s *session, ofVehicle *wire.Attributes) []byte {
@@ -158,6 +163,13 @@ func decodeVehicle(id string, b []byte) (*vehicle, error) {
 	v.sessions = make(sessions, n)
 	for i := range v.sessions {
 		r.session(&v.sessions[i], v.attributes)
+	}
+	if encoded := r.bytes(); len(encoded) > 0 {
+		promises, err := reserve.DecodeVehicle(encoded)
+		if err != nil {
+			r.fail(err.Error())
+		}
+		v.promises = &promises
 	}
 	if err := r.end(); err != nil {
 		return nil, fmt.Errorf("state of vehicle %q: %w", id, err)
@@ -244,6 +256,7 @@ type header struct {
 	stepVersion, epoch, streamMS, offset int64
 	jump                                 jump
 	repeated                             moment
+	assertions                           reserve.Assertions
 	// settings are encoded: another version may have others.
 	settings []byte
 }
@@ -252,6 +265,7 @@ func appendHeader(b []byte, h header) []byte {
 	b = append(b, stateVersion)
 	b = appendInts(b, h.stepVersion, h.epoch, h.streamMS, h.jump.sinceMS, h.jump.lastMS, h.offset, h.repeated.atMS)
 	b = appendString(b, h.repeated.vehicle)
+	b = appendString(b, string(h.assertions.Append(nil)))
 	return appendString(b, string(h.settings))
 }
 
@@ -263,6 +277,12 @@ func decodeHeader(b []byte) (header, error) {
 	r := reader{rest: b[1:]}
 	r.ints(&h.stepVersion, &h.epoch, &h.streamMS, &h.jump.sinceMS, &h.jump.lastMS, &h.offset, &h.repeated.atMS)
 	h.repeated.vehicle = r.string()
+	if encoded := r.bytes(); r.err == nil {
+		var err error
+		if h.assertions, err = reserve.DecodeAssertions(encoded); err != nil {
+			r.fail(err.Error())
+		}
+	}
 	h.settings = []byte(r.string())
 	if err := r.end(); err != nil {
 		return header{}, fmt.Errorf("state of the partition: %w", err)

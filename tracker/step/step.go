@@ -132,6 +132,12 @@ func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
 		p.markChanged(v)
 		p.timers.scheduleBy(v, p.timerMS(v))
 		return nil
+	case wire.KindProposal, wire.KindRelease:
+		p.stepPromise(key, t)
+		return nil
+	case wire.KindReasserted:
+		p.stepReasserted()
+		return nil
 	}
 	return errors.New("location record without an event")
 }

@@ -53,6 +53,10 @@ func (m moment) after(other moment) bool {
 // the vehicle since, or if the partition's timers have come past it, for they
 // expire in order. So nothing of it stands in the vehicle's own state.
 func (p *Partition) repeatMS(v *vehicle) int64 {
+	if v.held() != nil {
+		// Owners of rides start from a stretch in which every held vehicle is.
+		return v.publishedMS + p.settings.RepeatIntervalMS
+	}
 	lastMS, nextMS := p.settings.repeats(p.streamMS - v.seenMS)
 	if lastMS > 0 {
 		if m := (moment{v.seenMS + lastMS, v.id}); m.atMS > v.publishedMS && m.after(p.repeated) {
@@ -64,6 +68,9 @@ func (p *Partition) repeatMS(v *vehicle) int64 {
 
 // forgetAfterMS is how long the vehicle may be silent before it is forgotten.
 func (p *Partition) forgetAfterMS(v *vehicle) int64 {
+	if v.promises != nil {
+		return math.MaxInt64 / 2 // not while it is held, or may be
+	}
 	if v.reports < enoughReports {
 		return min(p.settings.ForgetSingleAfterMS, p.settings.ForgetAfterMS)
 	}
@@ -156,7 +163,7 @@ func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
 		d.FinalPoints = p.closeAll(v, d.FinalPoints)
 	}
 	staleMS, changes := p.staleMS(v)
-	changes = changes && p.streamMS >= staleMS
+	changes = changes && p.streamMS >= staleMS || v.held() != nil && p.streamMS >= repeatMS
 	if v.conflictUntilMS != 0 && p.streamMS >= v.conflictUntilMS {
 		v.conflictUntilMS = 0
 		changes = true

@@ -4,6 +4,7 @@ import (
 	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker/reserve"
 )
 
 // vehicle is everything that is known of one vehicle.
@@ -39,6 +40,9 @@ type vehicle struct {
 	clock       deviceClock
 	suspect     suspect
 	behind      behind
+	// promises are nil without a reservation and anything to remember of one. What
+	// it points to never changes.
+	promises *reserve.Vehicle
 
 	// What follows is not state: it can be dropped without changing an answer.
 	cell      h3.Cursor
@@ -56,7 +60,7 @@ func newVehicle(id string) *vehicle {
 
 // forget makes the vehicle one that has not reported.
 func (v *vehicle) forget() {
-	*v = vehicle{id: v.id, timerSlot: v.timerSlot, dirty: v.dirty, memory: memory{entries: v.memory.entries[:0]}, sessions: v.sessions[:0],
+	*v = vehicle{id: v.id, promises: v.promises, timerSlot: v.timerSlot, dirty: v.dirty, memory: memory{entries: v.memory.entries[:0]}, sessions: v.sessions[:0],
 		track: track{window: v.window[:0], liveValid: true}}
 }
 
@@ -141,7 +145,11 @@ func (p *Partition) view(v *vehicle, out *wire.View) {
 		OdometerM:          v.givenUpM + v.odometerM,
 		Diagnosis:          v.diagnosis,
 	}
-	out.Dispatchable = v.availability == starlingv1.Availability_AVAILABILITY_FREE && !out.Conflicting && p.isFresh(v, p.streamMS)
+	out.Dispatchable = p.canBeAsked(v)
+	if held := v.held(); held != nil {
+		out.Reservation, out.Dispatchable = held, false
+		out.DerivedAvailability = starlingv1.Availability_AVAILABILITY_RESERVED
+	}
 	if v.newestMS > 0 {
 		cell, err := v.cell.Cell(v.last.LatDeg, v.last.LonDeg, p.settings.H3Resolution)
 		if err != nil {

@@ -162,7 +162,7 @@ func (p *Partition) restore(h header) error {
 	if err != nil {
 		return err
 	}
-	p.streamMS, p.jump, p.offset, p.repeated = h.streamMS, h.jump, h.offset, h.repeated
+	p.streamMS, p.jump, p.offset, p.repeated, p.assertions = h.streamMS, h.jump, h.offset, h.repeated, h.assertions
 	return p.use(version, settings)
 }
 

@@ -32,12 +32,13 @@ const (
 	Ingest  Role = "ingest"
 	Tracker Role = "tracker"
 	Matcher Role = "matcher"
+	Rides   Role = "rides"
 	// Fanout answers from matchers that are limited to regions. It needs no log.
 	Fanout Role = "fanout"
 )
 
 // AllRoles is what `starling up` runs.
-func AllRoles() []Role { return []Role{Ingest, Tracker, Matcher} }
+func AllRoles() []Role { return []Role{Ingest, Tracker, Matcher, Rides} }
 
 // App is a process of Starling. Run may be called once.
 type App struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/rides"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker"
 )
@@ -30,6 +31,7 @@ type Config struct {
 	Tracker    tracker.Config  `koanf:"tracker"`
 	Matcher    matcher.Config  `koanf:"matcher"`
 	Fanout     fanout.Config   `koanf:"fanout"`
+	Rides      rides.Config    `koanf:"rides"`
 	Server     ServerConfig    `koanf:"server"`
 	JSON       gateway.Config  `koanf:"json"`
 	Auth       auth.Config     `koanf:"auth"`
@@ -40,6 +42,7 @@ type Config struct {
 type ServerConfig struct {
 	IngestListen  string           `koanf:"ingest_listen" help:"Address of the server for driver apps (gRPC)."`
 	MatcherListen string           `koanf:"matcher_listen" help:"Address of the server for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
+	RidesListen   string           `koanf:"rides_listen" help:"Address of the server for rides (gRPC)."`
 	JSONListen    string           `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string           `koanf:"admin_listen" help:"Address of health, profiles and, without metrics_listen, metrics (HTTP); empty turns it off."`
 	MetricsListen string           `koanf:"metrics_listen" help:"Address of metrics alone (HTTP), which the admin server then does not have; empty leaves them there."`
@@ -66,10 +69,12 @@ func DefaultConfig() Config {
 		Ingest:     ingest.DefaultConfig(),
 		Tracker:    tracker.DefaultConfig(),
 		Matcher:    matcher.DefaultConfig(),
+		Rides:      rides.DefaultConfig(),
 		Fanout:     fanout.DefaultConfig(),
 		Server: ServerConfig{
 			IngestListen:  "127.0.0.1:7600",
 			MatcherListen: "127.0.0.1:7601",
+			RidesListen:   "127.0.0.1:7602",
 			JSONListen:    "127.0.0.1:7603",
 			AdminListen:   "127.0.0.1:7602",
 			DrainTimeout:  10 * time.Second,
@@ -114,6 +119,7 @@ func (c *Config) Validate() error {
 		faults = append(faults, fmt.Errorf("ingest: validation.max_ahead is %s: must be what tracker.max_ahead is, which is %s: what ingest takes, the tracker must not set aside", in, step))
 	}
 	add("fanout", c.Fanout.Validate())
+	add("rides", c.Rides.Validate())
 	add("server", c.Server.validate(c.Dev))
 	add("auth", c.Auth.Validate(c.Dev))
 	add("json", c.JSON.Validate())
@@ -128,7 +134,7 @@ func (c *Config) Validate() error {
 
 func (c *ServerConfig) validate(dev bool) error {
 	var faults []error
-	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen} {
+	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen, "rides_listen": c.RidesListen} {
 		faults = append(faults, checkListen(name, addr, dev))
 	}
 	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen, "metrics_listen": c.MetricsListen} {

@@ -16,7 +16,7 @@ type jsonGateway struct{ *gateway.Gateway }
 
 // jsonUnits opens the JSON gateway if the process has a role that it can serve.
 func (a *App) jsonUnits(open opener) (*jsonGateway, []unit, error) {
-	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) {
+	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) && !a.has(Rides) {
 		return nil, nil, nil
 	}
 	json, err := gateway.New(a.cfg.JSON, gateway.Deps{Guard: a.guard, Registerer: a.registry, Logger: a.logger.With("component", "gateway")})
@@ -50,3 +50,15 @@ func (d *jsonGateway) fleet() ([]net.Listener, error) {
 	l, err := d.AddFleet(matcher.MaxRequestBytes)
 	return []net.Listener{l}, err
 }
+
+// rides returns what the rides server listens on besides its own address.
+func (d *jsonGateway) rides() ([]net.Listener, error) {
+	if d == nil {
+		return nil, nil
+	}
+	l, err := d.AddRides(maxRideRequestBytes)
+	return []net.Listener{l}, err
+}
+
+// maxRideRequestBytes bounds a call about a ride.
+const maxRideRequestBytes = 16 << 10

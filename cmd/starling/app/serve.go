@@ -6,6 +6,8 @@ import (
 	"net"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -90,43 +92,26 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		return nil, nil, err
 	}
 	units = append(units, more...)
-	if a.has(Matcher) {
-		more, isReady, err := a.matcherUnits(log, open, json)
-		if err != nil {
-			return nil, nil, err
+	for _, role := range []struct {
+		runs bool
+		set  func(eventlog.Log, opener, *jsonGateway) ([]unit, func() bool, error)
+	}{
+		{a.has(Matcher), a.matcherUnits},
+		{a.has(Rides) && !a.has(Matcher), a.ridesUnits},
+		{a.has(Fanout), a.fanoutUnits},
+		{a.has(Tracker), a.trackerUnits},
+		{a.has(Ingest), a.ingestUnits},
+	} {
+		if !role.runs {
+			continue
 		}
-		ready = isReady
-		units = append(units, more...)
-	}
-	if a.has(Fanout) {
-		more, isReady, err := a.fanoutUnits(open, json)
-		if err != nil {
-			return nil, nil, err
-		}
-		ready = isReady
-		units = append(units, more...)
-	}
-	if a.has(Tracker) {
-		t, err := tracker.New(a.cfg.Tracker, tracker.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "tracker")})
-		if err != nil {
-			return nil, nil, fmt.Errorf("set up the tracker: %w", err)
-		}
-		others := ready
-		ready = func() bool { return others() && t.Ready() }
-		units = append(units, unit{"tracker", t.Run})
-	}
-	if a.has(Ingest) {
-		l, err := open("ingest", a.cfg.Server.IngestListen)
-		if err != nil {
-			return nil, nil, err
-		}
-		u, isReady, err := a.ingestUnit(log, l, json)
+		more, isReady, err := role.set(log, open, json)
 		if err != nil {
 			return nil, nil, err
 		}
 		others := ready
 		ready = func() bool { return others() && isReady() }
-		units = append(units, u)
+		units = append(units, more...)
 	}
 	return units, ready, nil
 }
@@ -136,22 +121,35 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := matcher.New(a.cfg.Matcher, matcher.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "matcher")})
+	a.addrs[Matcher] = l.Addr().String()
+	f, err := a.newFleet(log, a.addrs[Matcher])
 	if err != nil {
-		return nil, nil, fmt.Errorf("set up the matcher: %w", err)
+		return nil, nil, err
 	}
 	inMemory, err := json.fleet()
 	if err != nil {
 		return nil, nil, err
 	}
-	a.addrs[Matcher] = l.Addr().String()
-	server := a.rpc.New(rpcserver.Role{
+	m := f.matcher
+	role := rpcserver.Role{
 		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers,
-	})
-	// The role stops before its server, so that watches end at once and hold
+	}
+	units, ready := []unit{{"matcher", m.Run}}, m.Ready
+	if f.rides != nil {
+		// Dispatchers and riders find rides at the same port.
+		more, err := json.rides()
+		if err != nil {
+			return nil, nil, err
+		}
+		inMemory = append(inMemory, more...)
+		role.Register = func(r grpc.ServiceRegistrar) { m.Register(r); f.rides.Register(r) }
+		units = append(units, unit{"rides", f.rides.Run})
+		ready = func() bool { return m.Ready() && f.rides.Ready() }
+	}
+	// The roles stop before their server, so that watches end at once and hold
 	// nothing up.
-	return []unit{{"matcher server", a.serving(server, l, inMemory)}, {"matcher", m.Run}}, m.Ready, nil
+	return append([]unit{{"matcher server", a.serving(a.rpc.New(role), l, inMemory)}}, units...), ready, nil
 }
 
 // largeAnswers are the methods whose answers may be megabytes.
@@ -161,7 +159,7 @@ var largeAnswers = []string{
 	starlingv1.FleetService_CountVehicles_FullMethodName,
 }
 
-func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, error) {
+func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
 	l, err := open("fan-out", a.cfg.Server.MatcherListen)
 	if err != nil {
 		return nil, nil, err
@@ -187,14 +185,26 @@ func (a *App) fanoutUnits(open opener, json *jsonGateway) ([]unit, func() bool, 
 	return []unit{{"fan-out server", a.serving(server, l, inMemory)}, {"fan-out", f.Run}}, f.Ready, nil
 }
 
-func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (unit, func() bool, error) {
+func (a *App) trackerUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, func() bool, error) {
+	t, err := tracker.New(a.cfg.Tracker, tracker.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "tracker")})
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up the tracker: %w", err)
+	}
+	return []unit{{"tracker", t.Run}}, t.Ready, nil
+}
+
+func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
+	l, err := open("ingest", a.cfg.Server.IngestListen)
+	if err != nil {
+		return nil, nil, err
+	}
 	s, err := ingest.New(a.cfg.Ingest, ingest.Deps{Log: log, Partitions: log.Partitions(), Registerer: a.registry, Logger: a.logger.With("component", "ingest")})
 	if err != nil {
-		return unit{}, nil, fmt.Errorf("set up ingest: %w", err)
+		return nil, nil, fmt.Errorf("set up ingest: %w", err)
 	}
 	inMemory, err := json.ingest(a.cfg.Ingest.MaxRequestBytes())
 	if err != nil {
-		return unit{}, nil, err
+		return nil, nil, err
 	}
 	a.addrs[Ingest] = l.Addr().String()
 	limits := a.cfg.Ingest.Limits
@@ -203,7 +213,7 @@ func (a *App) ingestUnit(log eventlog.Log, l net.Listener, json *jsonGateway) (u
 		Codec: wire.Codec(), Window: ingest.WindowBytes,
 		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
 	})
-	return unit{"ingest", a.serving(server, l, inMemory)}, s.Ready, nil
+	return []unit{{"ingest", a.serving(server, l, inMemory)}}, s.Ready, nil
 }
 
 // callsMayTake is how long open calls may go on at a stop: half of all the time

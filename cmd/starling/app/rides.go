@@ -1,0 +1,117 @@
+package app
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/rpcserver"
+	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/rides"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// ridesFleet joins the matcher of a process with its rides: they search its
+// index, and it passes them every record of `tracks`.
+type ridesFleet struct {
+	matcher *matcher.Matcher
+	rides   *rides.Rides // nil in a process without
+}
+
+// observe is called once the matcher runs, when rides is set.
+func (f *ridesFleet) observe(partition int32, t *wire.Track) { f.rides.Observe(partition, t) }
+
+// newFleet sets up the matcher of the process, and the rides role if it has it.
+func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err error) {
+	f = &ridesFleet{}
+	deps := matcher.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "matcher")}
+	if a.has(Rides) {
+		deps.Observe = f.observe
+	}
+	if f.matcher, err = matcher.New(a.cfg.Matcher, deps); err != nil {
+		return nil, fmt.Errorf("set up the matcher: %w", err)
+	}
+	if !a.has(Rides) {
+		return f, nil
+	}
+	cfg := a.cfg.Rides
+	if cfg.NameKeys, err = a.rideNameKeys(); err != nil {
+		return nil, fmt.Errorf("set up rides: %w", err)
+	}
+	f.rides, err = rides.New(cfg, rides.Deps{
+		Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up rides: %w", err)
+	}
+	return f, nil
+}
+
+// ridesUnits set up the rides role of a process without a matcher, which has one
+// of its own that serves nobody else.
+func (a *App) ridesUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
+	l, err := open("rides", a.cfg.Server.RidesListen)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.addrs[Rides] = l.Addr().String()
+	f, err := a.newFleet(log, a.addrs[Rides])
+	if err != nil {
+		return nil, nil, err
+	}
+	inMemory, err := json.rides()
+	if err != nil {
+		return nil, nil, err
+	}
+	server := a.rpc.New(rpcserver.Role{Name: "rides", Register: f.rides.Register, Ready: a.life.whileRunning(f.rides.Ready)})
+	return []unit{{"fleet of rides", f.matcher.Run}, {"rides server", a.serving(server, l, inMemory)}, {"rides", f.rides.Run}}, f.rides.Ready, nil
+}
+
+// rideNameKeyFile holds the key for the names of rides beside a local log.
+const rideNameKeyFile = "ride-names.key"
+
+// rideNameKeys returns the keys for the names of rides: those that are set, or
+// on a local log one that is made once and kept in its directory. A crash while
+// it is made leaves no file or a whole one.
+func (a *App) rideNameKeys() ([]string, error) {
+	if len(a.cfg.Rides.NameKeys) > 0 {
+		return a.cfg.Rides.NameKeys, nil
+	}
+	if a.cfg.OnKafka() {
+		if !a.has(Matcher) {
+			return nil, errors.New("rides.name_keys is empty: every process of a cluster needs the same keys, such as that of openssl rand -hex 32")
+		}
+		a.logger.Warn("rides.name_keys is empty: names of rides that this process makes are refused after it")
+		return []string{hex.EncodeToString(randomKey())}, nil
+	}
+	path := filepath.Join(a.cfg.Local.Directory, rideNameKeyFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = []byte(hex.EncodeToString(randomKey()))
+		err = writeWhole(path, b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key for the names of rides: %w", err)
+	}
+	return []string{strings.TrimSpace(string(b))}, nil
+}
+
+func randomKey() []byte {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+// writeWhole writes a file that only its owner may read, whole or not at all.
+func writeWhole(path string, b []byte) error {
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

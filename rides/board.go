@@ -1,0 +1,184 @@
+package rides
+
+import (
+	"maps"
+	"sync"
+
+	"github.com/starling-fleet/starling/rides/name"
+	"github.com/starling-fleet/starling/schemas/wire"
+)
+
+// board keeps, for all owners of the process, what the trackers have published:
+// how far each partition of `tracks` was read, and the vehicles that are
+// reserved. Outcomes are state, so an owner that falls behind is given the newest
+// of each vehicle and no queue grows.
+//
+// One goroutine, the follower's, calls observe; owners join and leave.
+type board struct {
+	epoch      int64
+	partitions int32
+
+	mu       sync.Mutex
+	progress []progress
+	// reserved are the vehicles with a reservation, as last published.
+	reserved map[string]sighting
+	owners   map[int32]*inbox
+	// watched are the vehicles that rides of this process's partitions are bound
+	// to, which their owners are told of whether or not they are reserved.
+	watched map[string]int32
+}
+
+// progress is how far a partition of `tracks` was read.
+type progress struct {
+	source, streamMS int64
+	read             bool
+}
+
+// sighting is a vehicle as the record of a source offset published it.
+type sighting struct {
+	source int64
+	view   wire.View
+}
+
+// inbox is what an owner has not taken yet.
+type inbox struct {
+	board *board
+	// wake has a value when there is something to be taken.
+	wake chan struct{}
+
+	// Under the board's lock:
+	sightings map[string]sighting
+	order     []string
+	// taken is the progress that the owner has been told of.
+	taken []progress
+}
+
+func newBoard(epoch int64, partitions int32) *board {
+	return &board{
+		epoch: epoch, partitions: partitions, progress: make([]progress, partitions),
+		reserved: make(map[string]sighting), owners: make(map[int32]*inbox), watched: make(map[string]int32),
+	}
+}
+
+// observe takes the next record of a partition of `tracks`, which it does not
+// keep.
+func (b *board) observe(n int32, t *wire.Track) {
+	if t.Epoch != b.epoch {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.progress[n]; p.read && t.SourceOffset <= p.source {
+		return
+	}
+	if t.HasLive {
+		b.see(t.SourceOffset, &t.Live)
+	}
+	for i := range t.Dues {
+		switch due := &t.Dues[i]; {
+		case due.HasLive:
+			b.see(t.SourceOffset, &due.Live)
+		case due.Forgotten:
+			delete(b.reserved, due.VehicleID)
+		}
+	}
+	b.progress[n] = progress{t.SourceOffset, t.ClockMS, true}
+}
+
+func (b *board) see(source int64, v *wire.View) {
+	old, was := b.reserved[v.VehicleID]
+	watcher, watched := b.watched[v.VehicleID]
+	if v.Reservation == nil && !was && !watched {
+		return // most of the fleet
+	}
+	now := sighting{source: source, view: *v}
+	now.view.HasAttributes, now.view.Attributes = false, wire.Attributes{} // they are the record's
+	for n, in := range b.owners {
+		if watched && watcher == n || was && owns(n, old.view.Reservation.Ride) || v.Reservation != nil && owns(n, v.Reservation.Ride) {
+			in.put(now)
+		}
+	}
+	if v.Reservation == nil {
+		delete(b.reserved, v.VehicleID)
+	} else {
+		b.reserved[v.VehicleID] = now
+	}
+}
+
+// owns returns whether a ride's name is of a partition.
+func owns(partition int32, ride string) bool {
+	parts, err := name.Parse(ride)
+	return err == nil && parts.Partition == partition
+}
+
+// join opens the inbox of the owner of a partition of rides, with all that
+// concerns it so far.
+func (b *board) join(partition int32) *inbox {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	in := &inbox{
+		board: b, wake: make(chan struct{}, 1), sightings: make(map[string]sighting), taken: make([]progress, b.partitions),
+	}
+	for _, s := range b.reserved {
+		if owns(partition, s.view.Reservation.Ride) {
+			in.put(s)
+		}
+	}
+	b.owners[partition] = in
+	in.rouse()
+	return in
+}
+
+// leave closes an inbox, unless another owner of the partition has joined since.
+func (b *board) leave(partition int32, in *inbox) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.owners[partition] == in {
+		delete(b.owners, partition)
+		b.watch(partition, nil)
+	}
+}
+
+// put keeps the newest sighting of a vehicle. The board's lock is held.
+func (in *inbox) put(s sighting) {
+	if _, there := in.sightings[s.view.VehicleID]; !there {
+		in.order = append(in.order, s.view.VehicleID)
+	}
+	in.sightings[s.view.VehicleID] = s
+	in.rouse()
+}
+
+func (in *inbox) rouse() {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what has come since the last call: the vehicles, and how far the
+// partitions were read when those were all. Progress alone wakes nobody.
+func (in *inbox) take() ([]sighting, map[int32]progress) {
+	in.board.mu.Lock()
+	defer in.board.mu.Unlock()
+	sightings := make([]sighting, 0, len(in.order))
+	for _, id := range in.order {
+		sightings = append(sightings, in.sightings[id])
+	}
+	advanced := make(map[int32]progress)
+	for n, p := range in.board.progress {
+		if p != in.taken[n] {
+			advanced[int32(n)], in.taken[n] = p, p
+		}
+	}
+	in.sightings, in.order = make(map[string]sighting), nil
+	return sightings, advanced
+}
+
+// watch sets which vehicles the owner of a partition is told of in any case. The
+// board's lock is held.
+func (b *board) watch(partition int32, vehicles []string) {
+	maps.DeleteFunc(b.watched, func(_ string, n int32) bool { return n == partition })
+	for _, id := range vehicles {
+		b.watched[id] = partition
+	}
+}

@@ -1,0 +1,100 @@
+package rides
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/starling-fleet/starling/rides/name"
+)
+
+// Config sets the role. The zero value is not usable; start from DefaultConfig.
+type Config struct {
+	// Group is the name of the owners' group.
+	Group string `koanf:"group" help:"Name of the group of owners of ride partitions."`
+	// Offer is how long a driver may consider an offer; 0 assigns at once.
+	Offer time.Duration `koanf:"offer" help:"How long a driver may consider an offer; 0 assigns the vehicle at once."`
+	// Decide is how long a proposal may wait for its tracker, in stream time.
+	Decide time.Duration `koanf:"decide" help:"How long a proposal may wait for the vehicle's tracker, in the stream time of its partition."`
+	// MaxFixAge is how old the newest fix of a vehicle may be that is reserved.
+	MaxFixAge time.Duration `koanf:"max_fix_age" help:"How old the newest fix of a vehicle may be when it is reserved."`
+	// Silence is how long a bound vehicle may be silent before it is lost.
+	Silence time.Duration `koanf:"silence" help:"How long a bound vehicle may be silent before it counts as lost, in stream time."`
+	// Search is how long a vehicle is searched when the request has no deadline.
+	Search time.Duration `koanf:"search" help:"How long a vehicle is searched when the request names no deadline."`
+	// MatchInterval is the pause between two rounds of matching.
+	MatchInterval time.Duration `koanf:"match_interval" help:"Pause between two rounds of matching."`
+	// Candidates is how many of the nearest vehicles are considered for a ride.
+	Candidates int `koanf:"candidates" help:"How many of the nearest vehicles are considered for a ride."`
+	// MaxRadius is how far away a vehicle may be, in metres.
+	MaxRadiusM float64 `koanf:"max_radius_m" help:"How far away a vehicle may be that is asked, in metres."`
+	// NameAge is how old a ride's name may be when its request reaches the log.
+	NameAge time.Duration `koanf:"name_age" help:"How old a ride's name may be when its request reaches the log."`
+	// CheckpointInterval is the pause between two checkpoints of a partition.
+	CheckpointInterval time.Duration `koanf:"checkpoint_interval" help:"Pause between two checkpoints of a partition of rides."`
+	// MaxSubscribers bounds the open subscriptions of the process.
+	MaxSubscribers int `koanf:"max_subscribers" help:"Most open subscriptions of ride and vehicle events."`
+	// NameKeys make and check names, in hexadecimal. The first makes them.
+	NameKeys []string `koanf:"name_keys" help:"Keys for the names of rides, at least 32 bytes in hexadecimal each; the first makes names, all are accepted. Every process needs the same. On the local log one is made and kept in its directory when none is set."`
+}
+
+// DefaultConfig returns what Starling ships with.
+func DefaultConfig() Config {
+	return Config{
+		Group: "starling-rides", Decide: 10 * time.Second, MaxFixAge: 30 * time.Second, Silence: 5 * time.Minute,
+		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, Candidates: 8, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
+		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000,
+	}
+}
+
+// maxDeadline is how far ahead the deadline of a search may be.
+const maxDeadline = time.Hour
+
+// Validate returns all faults of c joined, each naming its field and rule, or
+// nil.
+func (c Config) Validate() error {
+	var errs []error
+	between := func(field string, v, lo, hi time.Duration) {
+		if v < lo || v > hi {
+			errs = append(errs, fmt.Errorf("%s: %s, must be between %s and %s", field, v, lo, hi))
+		}
+	}
+	if c.Group == "" {
+		errs = append(errs, errors.New("group: empty, must be a name"))
+	}
+	between("offer", c.Offer, 0, 10*time.Minute)
+	between("decide", c.Decide, time.Second, time.Minute)
+	between("max_fix_age", c.MaxFixAge, time.Second, 10*time.Minute)
+	between("silence", c.Silence, 10*time.Second, 24*time.Hour)
+	between("search", c.Search, time.Second, maxDeadline)
+	between("match_interval", c.MatchInterval, time.Millisecond, 15*time.Second)
+	between("name_age", c.NameAge, time.Minute, 6*24*time.Hour)
+	between("checkpoint_interval", c.CheckpointInterval, 100*time.Millisecond, time.Hour)
+	if c.Candidates < 1 || c.Candidates > 256 {
+		errs = append(errs, fmt.Errorf("candidates: %d, must be between 1 and 256", c.Candidates))
+	}
+	if !(c.MaxRadiusM > 0 && c.MaxRadiusM <= 1_000_000) {
+		errs = append(errs, fmt.Errorf("max_radius_m: %g, must be above 0 and at most 1000000", c.MaxRadiusM))
+	}
+	if c.MaxSubscribers < 1 {
+		errs = append(errs, fmt.Errorf("max_subscribers: %d, must be at least 1", c.MaxSubscribers))
+	}
+	if _, err := c.keys(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// keys decodes the keys without repeating them in an error.
+func (c Config) keys() ([][]byte, error) {
+	var keys [][]byte
+	for i, s := range c.NameKeys {
+		b, err := hex.DecodeString(s)
+		if err != nil || len(b) < name.MinKeyBytes {
+			return nil, fmt.Errorf("name_keys: key %d is not at least %d bytes in hexadecimal", i, name.MinKeyBytes)
+		}
+		keys = append(keys, b)
+	}
+	return keys, nil
+}

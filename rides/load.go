@@ -1,0 +1,87 @@
+package rides
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/rides/life"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// headerKey is the key of the partition's own state; no ride has that name.
+const headerKey = "!partition"
+
+// kept is what `rides-state` holds of a partition.
+type kept struct {
+	state life.State
+	// next is the offset in `rides` behind the last record that state has in it.
+	next int64
+	// requests is the resume offset in `ride-requests`.
+	requests int64
+}
+
+// load reads a partition's checkpoint and fences earlier claims. A crash before
+// it leaves nothing; what an earlier owner still appends to `rides` is void once
+// this one has taken over.
+func load(ctx context.Context, claim eventlog.Claim) (k kept, err error) {
+	k.requests, err = claim.Load(ctx, func(key, value []byte) error {
+		if string(key) != headerKey {
+			var ride starlingv1.RideState
+			if err := proto.Unmarshal(value, &ride); err != nil {
+				return fmt.Errorf("state of ride %s: %w", key, err)
+			}
+			k.state.Restore(&ride)
+			return nil
+		}
+		var header starlingv1.RidePartitionState
+		if err := proto.Unmarshal(value, &header); err != nil {
+			return fmt.Errorf("state of the partition: %w", err)
+		}
+		k.state.Owner = life.Owner{Epoch: header.Epoch, Generation: header.Generation, Nonce: header.Nonce, Address: header.Address}
+		k.state.RequestsBelow, k.next = header.RequestsBelow, header.Next
+		return nil
+	})
+	if err != nil {
+		return kept{}, fmt.Errorf("load the state of rides: %w", err)
+	}
+	return k, nil
+}
+
+// clip sets the cursors back to where a log that was shortened ends. The state
+// stands: what it knows of rides was read back before.
+func (k *kept) clip(rides, requests eventlog.Bounds) {
+	k.next = max(min(k.next, rides.End), rides.First)
+	k.state.RequestsBelow = max(min(k.state.RequestsBelow, requests.End), requests.First)
+}
+
+// changes are the records of a checkpoint: the rides that changed, those that
+// were forgotten, and the partition itself.
+func changes(state *life.State, next int64, changed, forgotten []string) ([]eventlog.Record, error) {
+	var records []eventlog.Record
+	put := func(key string, m proto.Message) error {
+		value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("encode the state of %s: %w", key, err)
+		}
+		records = append(records, eventlog.Record{Key: []byte(key), Value: value})
+		return nil
+	}
+	for _, name := range changed {
+		if r := state.Ride(name); r != nil {
+			if err := put(name, life.StateOf(r)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, name := range forgotten {
+		records = append(records, eventlog.Record{Key: []byte(name)})
+	}
+	o := state.Owner
+	err := put(headerKey, &starlingv1.RidePartitionState{
+		Epoch: o.Epoch, Generation: o.Generation, Nonce: o.Nonce, Address: o.Address, RequestsBelow: state.RequestsBelow, Next: next,
+	})
+	return records, err
+}

@@ -1,0 +1,42 @@
+package rides
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starling-fleet/starling/rides/life"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+type metrics struct {
+	owned       prometheus.Gauge
+	events      *prometheus.CounterVec
+	records     *prometheus.CounterVec
+	proposals   prometheus.Counter
+	subscribers prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		owned:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "starling_rides_owned_partitions", Help: "Partitions of rides that this process owns and leads."}),
+		events:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rides_events_total", Help: "Events of rides that this process has read back, by kind."}, []string{"kind"}),
+		records:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rides_records_total", Help: "Records of rides that owners of this process have read, by verdict; voided are those of owners that had been replaced."}, []string{"verdict"}),
+		proposals:   prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_proposals_total", Help: "Vehicles that were asked for a ride."}),
+		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "starling_rides_subscribers", Help: "Open subscriptions of ride and vehicle events."}),
+	}
+	for _, c := range []prometheus.Collector{m.owned, m.events, m.records, m.proposals, m.subscribers} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func kindLabel(k starlingv1.RideEventKind) string {
+	return strings.ToLower(strings.TrimPrefix(k.String(), "RIDE_EVENT_KIND_"))
+}
+
+func verdictLabel(v life.Verdict) string {
+	return [...]string{"took_over", "happened", "voided", "out_of_sequence", "impossible"}[v]
+}

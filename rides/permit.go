@@ -1,0 +1,47 @@
+package rides
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/rpcstatus"
+)
+
+// everyRide are the scopes with which a caller may touch the rides of all riders
+// and act for all vehicles.
+const everyRide = auth.Dispatch | auth.Service
+
+// forRider returns nil if the caller may act for a rider: a rider's token is good
+// for its own subject only.
+func forRider(ctx context.Context, rider string) error {
+	c := auth.CallerOf(ctx)
+	if c.Has(everyRide) || c.Has(auth.Rider) && c.Subject != "" && c.Subject == rider {
+		return nil
+	}
+	return denied("NOT_THE_RIDER", "the token is not this rider's")
+}
+
+// forRide returns nil if the caller may see a ride, which its name tells: it was
+// made for its rider.
+func (r *Rides) forRide(ctx context.Context, id string) error {
+	c := auth.CallerOf(ctx)
+	if c.Has(everyRide) || c.Has(auth.Rider) && c.Subject != "" && r.names.Check(id, c.Subject) == nil {
+		return nil
+	}
+	return denied("NOT_THE_RIDER", "the ride is not of the token's rider")
+}
+
+// forVehicle returns nil if the caller may act for a vehicle.
+func forVehicle(ctx context.Context, vehicle string) error {
+	c := auth.CallerOf(ctx)
+	if c.Has(everyRide) || c.Has(auth.Report) && c.Owns(vehicle) {
+		return nil
+	}
+	return denied("NOT_THE_VEHICLE", "the token is not this vehicle's")
+}
+
+func denied(reason, message string) error {
+	return rpcstatus.Error(codes.PermissionDenied, rpcstatus.Reason{Domain: domain, Name: reason}, message)
+}

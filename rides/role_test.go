@@ -1,0 +1,193 @@
+package rides_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/eventlog/memlog"
+	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/rides"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/schemas/wire"
+	"github.com/starling-fleet/starling/tracker"
+)
+
+const partitions = 4
+
+// system is a tracker, a matcher and the rides role on a log in memory.
+type system struct {
+	t     *testing.T
+	log   *memlog.Log
+	rides *rides.Rides
+	ctx   context.Context // of a dispatcher's calls
+	sent  map[string]int64
+}
+
+func start(t *testing.T, store *memlog.Store, configure func(*rides.Config)) *system {
+	t.Helper()
+	log := memlog.Open(store, memlog.Options{})
+	quiet := slog.New(slog.DiscardHandler)
+	registry := prometheus.NewRegistry()
+	s := &system{t: t, log: log, sent: map[string]int64{}}
+	s.ctx = auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Dispatch})
+	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: registry, Logger: quiet})
+	require.NoError(t, err)
+	m, err := matcher.New(matcher.DefaultConfig(), matcher.Deps{
+		Log: log, Registerer: registry, Logger: quiet, Observe: func(n int32, track *wire.Track) { s.rides.Observe(n, track) },
+	})
+	require.NoError(t, err)
+	cfg := rides.DefaultConfig()
+	cfg.NameKeys = []string{strings.Repeat("ab", 32)}
+	cfg.MatchInterval = 10 * time.Millisecond
+	if configure != nil {
+		configure(&cfg)
+	}
+	s.rides, err = rides.New(cfg, rides.Deps{Log: log, Fleet: m, Registerer: registry, Logger: quiet})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for name, run := range map[string]func(context.Context) error{"tracker": tr.Run, "matcher": m.Run, "rides": s.rides.Run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+		_ = log.Close()
+	})
+	require.Eventually(t, s.rides.Ready, 30*time.Second, time.Millisecond)
+	return s
+}
+
+// report makes a vehicle report that it is free at a place.
+func (s *system) report(id string, latDeg, lonDeg float64, availability starlingv1.Availability) {
+	s.t.Helper()
+	s.sent[id]++
+	r := wire.Report{SessionID: 1, Sequence: s.sent[id], Availability: availability, Fixes: []wire.Fix{{
+		DeviceTimeMS: time.Now().UnixMilli(), LatDeg: latDeg, LonDeg: lonDeg, AccuracyM: 5, Has: wire.HasAccuracy,
+	}}}
+	value := wire.AppendReportRecord(nil, &r)
+	require.NoError(s.t, s.log.Append(s.t.Context(), topics.Locations, eventlog.PartitionOf([]byte(id), partitions),
+		eventlog.Record{Key: []byte(id), Value: value}, ignore{}))
+}
+
+type ignore struct{}
+
+func (ignore) Done(int64, error) {}
+
+func order(rider string) *starlingv1.RideOrder {
+	return &starlingv1.RideOrder{Rider: rider, PickupLatitude: 45, PickupLongitude: 9, DropoffLatitude: 45.1, DropoffLongitude: 9, PartySize: 1}
+}
+
+// request asks for a ride and returns its name.
+func (s *system) request(rider string) string {
+	s.t.Helper()
+	named, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: 45, PickupLongitude: 9})
+	require.NoError(s.t, err)
+	req := &starlingv1.RequestRideRequest{Name: named.Name, Order: order(rider)}
+	called, err := s.rides.RequestRide(s.ctx, req)
+	require.NoError(s.t, err)
+	ride, err := s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: named.Name, After: called.Position})
+	require.NoError(s.t, err, "a caller reads its own write")
+	require.NotZero(s.t, ride.Phase)
+	_, err = s.rides.RequestRide(s.ctx, req)
+	require.NoError(s.t, err, "a request may be repeated")
+	return named.Name
+}
+
+// await waits until a ride is in a phase.
+func (s *system) await(name string, phase starlingv1.RidePhase) *starlingv1.Ride {
+	s.t.Helper()
+	var ride *starlingv1.Ride
+	require.Eventually(s.t, func() bool {
+		var err error
+		ride, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: name})
+		require.NoError(s.t, err)
+		return ride.Phase == phase
+	}, 30*time.Second, time.Millisecond, "phase %v", phase)
+	return ride
+}
+
+func (s *system) act(ride *starlingv1.Ride, action starlingv1.DriverAction) *starlingv1.Ride {
+	s.t.Helper()
+	called, err := s.rides.ActOnRide(s.ctx, &starlingv1.ActOnRideRequest{Name: ride.Name, Vehicle: ride.Vehicle, Attempt: ride.Attempt, Action: action})
+	require.NoError(s.t, err)
+	ride, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: ride.Name, After: called.Position})
+	require.NoError(s.t, err)
+	return ride
+}
+
+func TestARideIsCalledMatchedDrivenAndCompleted(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), nil)
+	s.report("far", 45.02, 9, starlingv1.Availability_AVAILABILITY_FREE)
+	s.report("near", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
+	s.report("busy", 45.0001, 9, starlingv1.Availability_AVAILABILITY_BUSY)
+	first := s.await(s.request("ann"), starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+	second := s.await(s.request("bob"), starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+	require.ElementsMatch(t, []string{"vehicles/near", "vehicles/far"}, []string{first.Vehicle, second.Vehicle}, "no vehicle twice")
+	for _, step := range []struct {
+		action starlingv1.DriverAction
+		phase  starlingv1.RidePhase
+	}{
+		{starlingv1.DriverAction_DRIVER_ACTION_ARRIVE, starlingv1.RidePhase_RIDE_PHASE_ARRIVED},
+		{starlingv1.DriverAction_DRIVER_ACTION_BOARD, starlingv1.RidePhase_RIDE_PHASE_ON_BOARD},
+		{starlingv1.DriverAction_DRIVER_ACTION_COMPLETE, starlingv1.RidePhase_RIDE_PHASE_COMPLETED},
+	} {
+		ride := s.act(first, step.action)
+		require.Equal(t, step.phase, ride.Phase)
+	}
+	third := s.await(s.request("cyd"), starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+	require.Equal(t, first.Vehicle, third.Vehicle, "it was released")
+	require.NotEqual(t, first.Attempt, third.Attempt)
+	late := s.act(&starlingv1.Ride{Name: third.Name, Vehicle: third.Vehicle, Attempt: first.Attempt}, starlingv1.DriverAction_DRIVER_ACTION_BOARD)
+	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED, late.Phase, "an earlier attempt's driver has no say")
+}
+
+func TestASuccessorKeepsWhatWasPromised(t *testing.T) {
+	store := memlog.NewStore(partitions, topics.All(), 0)
+	var rider *starlingv1.Ride
+	t.Run("before", func(t *testing.T) {
+		s := start(t, store, nil)
+		s.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
+		rider = s.await(s.request("ann"), starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+	})
+	s := start(t, store, nil)
+	s.sent["v"] = 1
+	s.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
+	other := s.request("bob")
+	ride := s.await(rider.Name, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+	require.Equal(t, rider.Attempt, ride.Attempt)
+	called, err := s.rides.CancelRide(s.ctx, &starlingv1.CancelRideRequest{Name: rider.Name, Rider: "ann"})
+	require.NoError(t, err)
+	ride, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: rider.Name, After: called.Position})
+	require.NoError(t, err)
+	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_CANCELLED, ride.Phase)
+	require.Equal(t, "vehicles/v", s.await(other, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED).Vehicle, "it is free once the cancelled ride lets it go")
+}
+
+func TestAnOfferIsDeclinedAndGoesToTheNext(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), func(c *rides.Config) { c.Offer = time.Minute })
+	for i := range 2 {
+		s.report(fmt.Sprint("v", i), 45.001+float64(i)/100, 9, starlingv1.Availability_AVAILABILITY_FREE)
+	}
+	name := s.request("ann")
+	first := s.await(name, starlingv1.RidePhase_RIDE_PHASE_OFFERED)
+	s.act(first, starlingv1.DriverAction_DRIVER_ACTION_DECLINE)
+	second := s.await(name, starlingv1.RidePhase_RIDE_PHASE_OFFERED)
+	require.NotEqual(t, first.Vehicle, second.Vehicle)
+	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED, s.act(second, starlingv1.DriverAction_DRIVER_ACTION_ACCEPT).Phase)
+}

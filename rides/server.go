@@ -1,0 +1,269 @@
+package rides
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/rpcstatus"
+	"github.com/starling-fleet/starling/rides/life"
+	"github.com/starling-fleet/starling/schemas/limits"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// Register adds RideService to a gRPC server.
+func (r *Rides) Register(to grpc.ServiceRegistrar) { starlingv1.RegisterRideServiceServer(to, r) }
+
+// NewRide implements RideService. Rides are spread evenly over all partitions.
+func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*starlingv1.NewRideResponse, error) {
+	var f faults
+	f.rider("rider", req.GetRider())
+	f.place("pickup", req.GetPickupLatitude(), req.GetPickupLongitude())
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if err := forRider(ctx, req.GetRider()); err != nil {
+		return nil, err
+	}
+	now := r.now()
+	partition := eventlog.PartitionOf(fmt.Appendf(nil, "%s/%d", req.GetRider(), now.UnixNano()), r.log.Partitions())
+	return &starlingv1.NewRideResponse{
+		Name: ridePrefix + r.names.New(partition, req.GetRider(), now), ExpireTime: timestamppb.New(now.Add(r.cfg.NameAge)),
+	}, nil
+}
+
+// RequestRide implements RideService.
+func (r *Rides) RequestRide(ctx context.Context, req *starlingv1.RequestRideRequest) (*starlingv1.RideCallResponse, error) {
+	var f faults
+	id, n := f.ride("name", req.GetName(), r.log.Partitions())
+	f.order(req.GetOrder(), r.now())
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if err := r.mayUse(ctx, id, req.GetOrder().GetRider()); err != nil {
+		return nil, err
+	}
+	order := req.GetOrder()
+	if ride, _ := r.directory.get(n, id); ride != nil && !sameOrder(ride.Order, order) {
+		return nil, rpcstatus.Error(codes.AlreadyExists, rpcstatus.Reason{Domain: domain, Name: "RIDE_CONFLICT"},
+			fmt.Sprintf("%s was requested with another content; GetRide shows it", req.GetName()))
+	}
+	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_Order{Order: order}})
+}
+
+// CancelRide implements RideService.
+func (r *Rides) CancelRide(ctx context.Context, req *starlingv1.CancelRideRequest) (*starlingv1.RideCallResponse, error) {
+	var f faults
+	id, n := f.ride("name", req.GetName(), r.log.Partitions())
+	f.rider("rider", req.GetRider())
+	if !plain(req.GetReason(), maxReasonChars) {
+		f.add("reason", "must be at most %d characters, none of them a control character", maxReasonChars)
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if err := r.mayUse(ctx, id, req.GetRider()); err != nil {
+		return nil, err
+	}
+	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_Cancellation{
+		Cancellation: &starlingv1.RideCancellation{Rider: req.GetRider(), Reason: req.GetReason()},
+	}})
+}
+
+// ActOnRide implements RideService.
+func (r *Rides) ActOnRide(ctx context.Context, req *starlingv1.ActOnRideRequest) (*starlingv1.RideCallResponse, error) {
+	var f faults
+	id, n := f.ride("name", req.GetName(), r.log.Partitions())
+	vehicle := f.vehicle("vehicle", req.GetVehicle())
+	if req.GetAttempt() == nil {
+		f.add("attempt", "is missing: it stands in the ride that the driver was sent")
+	}
+	if a := req.GetAction(); a <= 0 || a > starlingv1.DriverAction_DRIVER_ACTION_COMPLETE {
+		f.add("action", "%v is not an action", a)
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if err := forVehicle(ctx, vehicle); err != nil {
+		return nil, err
+	}
+	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_DriverAct{
+		DriverAct: &starlingv1.DriverAct{VehicleId: vehicle, Attempt: req.GetAttempt(), Action: req.GetAction()},
+	}})
+}
+
+// sameOrder returns whether a repetition asks for what the ride is. The owner has
+// set the deadline of one that named none.
+func sameOrder(stored, asked *starlingv1.RideOrder) bool {
+	again := proto.Clone(asked).(*starlingv1.RideOrder)
+	if again.DeadlineMs == 0 {
+		again.DeadlineMs = stored.GetDeadlineMs()
+	}
+	return proto.Equal(stored, again)
+}
+
+func (r *Rides) mayUse(ctx context.Context, id, rider string) error {
+	if err := forRider(ctx, rider); err != nil {
+		return err
+	}
+	if err := r.names.Check(id, rider); err != nil {
+		return denied("NOT_THE_RIDER", ridePrefix+id+": "+err.Error())
+	}
+	return nil
+}
+
+// call appends a record to `ride-requests` and returns when the log has it. One
+// whose outcome is not known fails with UNAVAILABLE: it may be repeated.
+func (r *Rides) call(ctx context.Context, n int32, record *starlingv1.RideRequestRecord) (*starlingv1.RideCallResponse, error) {
+	value, err := proto.Marshal(record)
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "encode the call: %v", err)
+	}
+	done := newOutcomes()
+	if err := r.log.Append(ctx, topics.RideRequests, n, eventlog.Record{Key: []byte(record.Ride), Value: value}, done.of(0)); err != nil {
+		return nil, appendError(ctx, err)
+	}
+	select {
+	case <-done.wake:
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	d := done.take()[0]
+	if d.err != nil {
+		return nil, appendError(ctx, d.err)
+	}
+	return &starlingv1.RideCallResponse{Position: &starlingv1.RidePosition{Partition: n, Offset: d.offset}}, nil
+}
+
+func appendError(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, eventlog.ErrFull):
+		return unavailable("LOG_FULL", "the log takes no more for want of space: try again later")
+	}
+	return unavailable("LOG_UNAVAILABLE", "whether the log has the call is not known: repeat it")
+}
+
+// GetRide implements RideService.
+func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*starlingv1.Ride, error) {
+	var f faults
+	id, n := f.ride("name", req.GetName(), r.log.Partitions())
+	after := req.GetAfter()
+	if after != nil && (after.GetPartition() != n || after.GetOffset() < 0) {
+		f.add("after", "must be the position that a call about this ride returned")
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if err := r.forRide(ctx, id); err != nil {
+		return nil, err
+	}
+	if !r.directory.ready() {
+		return nil, unavailable("REBUILDING", "the rides are being read from the log")
+	}
+	if after != nil {
+		if err := r.await(ctx, n, after.GetOffset()); err != nil {
+			return nil, err
+		}
+	}
+	ride, _ := r.directory.get(n, id)
+	if ride == nil {
+		return nil, notFound(req.GetName())
+	}
+	return r.show(ride), nil
+}
+
+// await waits until a request has had its effect and the directory shows it.
+func (r *Rides) await(ctx context.Context, n int32, offset int64) error {
+	next, err := r.effect(ctx, n, offset)
+	if err == nil {
+		err = r.directory.reach(ctx, n, next)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, errElsewhere):
+		return unavailable("OWNED_ELSEWHERE", "the ride's partition is owned by another process: ask there, or without `after`")
+	}
+	return unavailable("STOPPED", "the server is stopping")
+}
+
+// show is a ride as the API has it.
+func (r *Rides) show(ride *life.Ride) *starlingv1.Ride {
+	out := &starlingv1.Ride{
+		Name: ridePrefix + ride.Name, Phase: phase(ride.Phase), Order: ride.Order, Reason: ride.Reason, Sequence: ride.Sequence,
+		Epoch: r.log.Epoch(), UpdateTime: timestamppb.New(time.UnixMilli(ride.EventMS)),
+	}
+	if b := ride.Bound; b != nil {
+		out.Vehicle, out.Attempt = limits.VehicleNamePrefix+b.VehicleID, b.Attempt.ToProto()
+	}
+	if ride.Phase == life.Offered {
+		out.ExpireTime = timestamppb.New(time.UnixMilli(ride.ExpiresMS))
+	}
+	if n, err := partitionOf(ride.Name); err == nil {
+		r.directory.mu.Lock()
+		out.Position = &starlingv1.RidePosition{Partition: n, Offset: r.directory.partitions[n].RequestsBelow - 1}
+		r.directory.mu.Unlock()
+	}
+	return out
+}
+
+// Pages of ListRides.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// ListRides implements RideService.
+func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest) (*starlingv1.ListRidesResponse, error) {
+	var f faults
+	size := int(req.GetPageSize())
+	if size < 0 || size > maxPage {
+		f.add("page_size", "%d is not between 0 and %d", size, maxPage)
+	}
+	if req.GetRider() != "" {
+		f.rider("rider", req.GetRider())
+	}
+	if t := req.GetPageToken(); t != "" {
+		if _, err := partitionOf(t); err != nil {
+			f.add("page_token", "must be the next_page_token of the page before")
+		}
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	if !r.directory.ready() {
+		return nil, unavailable("REBUILDING", "the rides are being read from the log")
+	}
+	if err := forRider(ctx, req.GetRider()); err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		size = defaultPage
+	}
+	rides := r.directory.page(req.GetPageToken(), size+1, func(ride *life.Ride) bool {
+		return (req.GetRider() == "" || ride.Order.GetRider() == req.GetRider()) && (!req.GetActive() || !ride.Phase.Ended())
+	})
+	out := &starlingv1.ListRidesResponse{}
+	if len(rides) > size {
+		rides = rides[:size]
+		out.NextPageToken = strings.Clone(rides[size-1].Name)
+	}
+	for _, ride := range rides {
+		out.Rides = append(out.Rides, r.show(ride))
+	}
+	return out, nil
+}

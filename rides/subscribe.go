@@ -1,0 +1,124 @@
+package rides
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/starling-fleet/starling/internal/rpcstatus"
+	"github.com/starling-fleet/starling/rides/life"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+)
+
+// SubscribeRideEvents implements RideService. It ends after the ride's last
+// event.
+func (r *Rides) SubscribeRideEvents(req *starlingv1.SubscribeRideEventsRequest, stream grpc.ServerStreamingServer[starlingv1.SubscribeRideEventsResponse]) error {
+	var f faults
+	id, n := f.ride("name", req.GetName(), r.log.Partitions())
+	if req.GetAfterSequence() < 0 {
+		f.add("after_sequence", "%d is below 0", req.GetAfterSequence())
+	}
+	if err := f.err(); err != nil {
+		return err
+	}
+	if err := r.forRide(stream.Context(), id); err != nil {
+		return err
+	}
+	leave, err := r.subscribe()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	sequence := req.GetAfterSequence()
+	known := sequence == 0 || req.GetEpoch() == r.log.Epoch()
+	for {
+		ride, events, whole, more := r.directory.since(n, id, sequence)
+		if !whole || !known {
+			// What the subscriber has is not a beginning of what the log has.
+			if ride == nil {
+				return notFound(req.GetName())
+			}
+			if err := stream.Send(&starlingv1.SubscribeRideEventsResponse{Ride: r.show(ride)}); err != nil {
+				return err
+			}
+			sequence, known = ride.Sequence, true
+			continue
+		}
+		for _, e := range events {
+			if err := stream.Send(&starlingv1.SubscribeRideEventsResponse{Event: e, Ride: r.show(ride), Recovered: true}); err != nil {
+				return err
+			}
+			sequence = e.GetSequence()
+		}
+		if ride != nil && ride.Phase.Ended() {
+			return nil
+		}
+		if err := r.waitFor(stream.Context(), more); err != nil {
+			return err
+		}
+	}
+}
+
+// SubscribeVehicleEvents implements RideService.
+func (r *Rides) SubscribeVehicleEvents(req *starlingv1.SubscribeVehicleEventsRequest, stream grpc.ServerStreamingServer[starlingv1.SubscribeVehicleEventsResponse]) error {
+	var f faults
+	vehicle := f.vehicle("name", req.GetName())
+	if err := f.err(); err != nil {
+		return err
+	}
+	if err := forVehicle(stream.Context(), vehicle); err != nil {
+		return err
+	}
+	leave, err := r.subscribe()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	var last *life.Ride
+	for first := true; ; first = false {
+		ride, more := r.directory.boundTo(vehicle)
+		if first || ride != last {
+			out := &starlingv1.SubscribeVehicleEventsResponse{}
+			if ride != nil {
+				out.Ride = r.show(ride)
+			}
+			if err := stream.Send(out); err != nil {
+				return err
+			}
+			last = ride
+		}
+		if err := r.waitFor(stream.Context(), more); err != nil {
+			return err
+		}
+	}
+}
+
+// subscribe counts a subscription in, or refuses it.
+func (r *Rides) subscribe() (leave func(), err error) {
+	if !r.directory.ready() {
+		return nil, unavailable("REBUILDING", "the rides are being read from the log")
+	}
+	if r.subscribers.Add(1) > int64(r.cfg.MaxSubscribers) {
+		r.subscribers.Add(-1)
+		return nil, rpcstatus.Error(codes.ResourceExhausted, rpcstatus.Reason{Domain: domain, Name: "TOO_MANY_SUBSCRIBERS"},
+			"the server has as many subscriptions as it takes (rides.max_subscribers)")
+	}
+	r.metrics.subscribers.Inc()
+	return func() {
+		r.subscribers.Add(-1)
+		r.metrics.subscribers.Dec()
+	}, nil
+}
+
+func (r *Rides) waitFor(ctx context.Context, more <-chan struct{}) error {
+	select {
+	case <-more:
+		return nil
+	case <-r.stopped:
+		return unavailable("STOPPED", "the server is stopping")
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
