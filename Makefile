@@ -114,6 +114,10 @@ rides-mutations: ## faults that are put into the reservation protocol, each of w
 drill: build ## random kills under load, and a check of the account (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling $(DRILL_FLAGS)
 
+.PHONY: drill-stop
+drill-stop: build ## stop `starling up` twenty times under 20,000 fixes/s; the account is closed (docs/drills.md)
+	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling -stop -kills 20 -duration 4m $(DRILL_FLAGS)
+
 .PHONY: recovery
 recovery: build ## how soon a killed fleet of 100,000 is served again
 	$(GO) run ./loadtest/cmd/bench recovery -starling $(BIN)/starling $(RECOVERY_FLAGS)

@@ -58,13 +58,31 @@ func (k *killer) run(ctx context.Context) {
 		}
 		p := k.processes[k.rng.IntN(len(k.processes))]
 		k.logf("kill %d of %d: %s", i+1, n, p.name)
-		p.Kill()
+		k.end(p)
 		k.mu.Lock()
 		k.kills[p.role]++
 		k.mu.Unlock()
 		sleep(ctx, time.Duration(k.rng.Int64N(int64(300*time.Millisecond))))
 		k.startAgain(ctx, p)
 	}
+}
+
+// stopLimit is what server.drain_timeout promises of a stop, and a moment for a
+// machine that is busy with the load.
+const stopLimit = 12 * time.Second
+
+// end kills a process, or stops it in good order.
+func (k *killer) end(p *role) {
+	if !k.opts.Stop {
+		p.Kill()
+		return
+	}
+	k.watch.Wait() // it serves
+	began := time.Now()
+	if err := p.StopWithin(time.Duration(float64(stopLimit) * k.opts.slack())); err != nil {
+		k.finding("a process that does not stop in good order", "%s: %v", p.name, err)
+	}
+	k.logf("%s stopped in %v", p.name, round(time.Since(began)))
 }
 
 // zombie stops a tracker for longer than its session lasts and resumes it.

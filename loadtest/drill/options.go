@@ -45,6 +45,9 @@ type Options struct {
 	Duration time.Duration
 	// Kills is how many processes are killed in that time.
 	Kills int
+	// Stop ends processes by SIGTERM in place of killing them, each once it serves
+	// again: every one must end in good order within stopLimit.
+	Stop bool
 	// Zombies is how many times a tracker is stopped for longer than its
 	// session and then goes on; on Kafka only.
 	Zombies int

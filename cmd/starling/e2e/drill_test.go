@@ -23,6 +23,14 @@ func TestCrashDrillLocal(t *testing.T) {
 	runDrill(t, o)
 }
 
+// TestStopDrillLocal stops in good order under load; make drill-stop is the long
+// form. How long a stop takes depends on the machine and is judged there.
+func TestStopDrillLocal(t *testing.T) {
+	o := drillOptions(t)
+	o.Stop, o.Slack, o.Kills, o.Duration = true, 5, 2, 8*time.Second
+	runDrill(t, o)
+}
+
 func TestCrashDrillKafka(t *testing.T) {
 	o := drillOptions(t)
 	o.KafkaBrokers = kafkatest.Shared(t).Brokers()

@@ -22,6 +22,7 @@ func drillCommand(ctx context.Context, args []string) (code int, err error) {
 	keep := flags.Bool("keep", false, "keep the folder with the log and the processes' output")
 	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
 	flags.IntVar(&o.Kills, "kills", o.Kills, "how many processes are killed")
+	flags.BoolVar(&o.Stop, "stop", false, "stop processes by SIGTERM, once they serve, in place of killing them")
 	flags.IntVar(&o.Zombies, "zombie", 0, "how many times a tracker is stopped past its session timeout (kafka only)")
 	flags.IntVar(&o.FixesPerSecond, "rate", o.FixesPerSecond, "fixes per second of the whole fleet")
 	flags.DurationVar(&o.FixInterval, "interval", o.FixInterval, "device time between two fixes of a vehicle")
