@@ -132,5 +132,5 @@ drill-corruption: ## damage the log of a killed process in every way, and take i
 	STARLING_LONG=1 $(GO) test -count=1 -timeout 60m ./loadtest/corruption
 
 .PHONY: drill-hostile
-drill-hostile: ## hostile clients by raw HTTP/2 frames against the limits of the servers; prints memory and CPU
-	$(GO) test -count=1 -v -run 'Reset|Read|Finished|Back|Headers|WithoutUse|Old|Bounded' ./internal/rpcserver ./internal/gateway
+drill-hostile: build ## hostile clients by raw frames against a whole process, beside an honest one; what each costs (docs/hostility.md)
+	$(GO) run ./loadtest/cmd/bench hostile -starling $(BIN)/starling $(HOSTILE_FLAGS)

@@ -87,6 +87,10 @@ var reportRules = [...]reportRule{
 			if len(r.Fixes) <= v.cfg.MaxFixes {
 				return "", ""
 			}
+			if len(r.Fixes) > limits.MaxFixesPerReport {
+				// No more are even decoded.
+				return "", fmt.Sprintf("there are more than %d, at most %d are taken", limits.MaxFixesPerReport, v.cfg.MaxFixes)
+			}
 			return "", fmt.Sprintf("there are %d, at most %d are taken", len(r.Fixes), v.cfg.MaxFixes)
 		},
 	},

@@ -88,7 +88,7 @@ func (in *received) Unmarshal(b []byte) error {
 	if in.checkSize(len(b), in.maxBytes); in.tooLarge {
 		return nil
 	}
-	if err := in.StreamRequest.Unmarshal(b); err != nil {
+	if err := in.UnmarshalReceived(b); err != nil {
 		in.fault = err.Error()
 	}
 	return nil

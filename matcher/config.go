@@ -52,7 +52,7 @@ func DefaultConfig() Config {
 		RebuildWindow:   3 * time.Minute,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
-		WatchBytes:      256 << 20,
+		WatchBytes:      48 << 20,
 
 		SupplyResolution: 9,
 

@@ -134,6 +134,9 @@ func validVehicle(claim string) bool {
 	return whole == "" && claim == "*" || limits.ValidVehicleID(whole)
 }
 
+// Named reports whether a token names the caller: not where everybody is let in.
+func (c *Caller) Named() bool { return c.Issuer != "" && !c.dev }
+
 type callerKey struct{}
 
 // WithCaller returns a context of a call by c.

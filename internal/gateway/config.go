@@ -26,8 +26,8 @@ func DefaultConfig() Config {
 	return Config{
 		MaxBodyBytes:    1 << 20,
 		MaxOpenRequests: 20_000,
-		BodyBytes:       64 << 20,
-		AnswerBytes:     144 << 20,
+		BodyBytes:       16 << 20,
+		AnswerBytes:     72 << 20,
 		ReadTimeout:     20 * time.Second,
 		CallTimeout:     30 * time.Second,
 		WriteTimeout:    30 * time.Second,

@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/metadata"
 )
 
 // noCall is the label of requests that reached no service.
@@ -43,16 +45,23 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 }
 
 // call is what the metrics want to know of a request; it is in its context.
-type call struct{ method string }
+type call struct{ method, from string }
 
 type callKey struct{}
 
-// noteCall notes for the request that ctx belongs to which method it became.
-func noteCall(ctx context.Context, method string) {
-	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		c.method = method
+// noteCall notes for the request that ctx belongs to which method it became. The
+// context that it returns passes on to the service whose call it is.
+func noteCall(ctx context.Context, method string) context.Context {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return ctx
 	}
+	c.method = method
+	return metadata.AppendToOutgoingContext(ctx, callerKey, c.from)
 }
+
+// callerKey is rpcserver.CallerKey, which this package may not import.
+const callerKey = "starling-caller"
 
 // measure counts and times requests, and bounds each write of their answers.
 func (g *Gateway) measure(next http.Handler) http.Handler {
@@ -60,7 +69,7 @@ func (g *Gateway) measure(next http.Handler) http.Handler {
 		began := time.Now()
 		g.metrics.open.Inc()
 		defer g.metrics.open.Dec()
-		c := &call{method: noCall}
+		c := &call{method: noCall, from: hostOf(r.RemoteAddr)}
 		out := &writer{ResponseWriter: w, control: http.NewResponseController(w), timeout: g.cfg.WriteTimeout, status: http.StatusOK}
 		out.extend()
 		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
@@ -101,3 +110,11 @@ func (w *writer) FlushError() error {
 
 // Unwrap is for http.ResponseController.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// hostOf is an address without its port.
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}

@@ -81,7 +81,7 @@ func (c pipeCalls) unary(ctx context.Context, method string, req, reply any, cc 
 // stream notes the call's name for the metrics, and has a stream that fails
 // before its first message fail at once, so that the answer's HTTP status is the error's.
 func (c pipeCalls) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	noteCall(ctx, method)
+	ctx = noteCall(ctx, method)
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
 		return nil, err

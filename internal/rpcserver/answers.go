@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,12 @@ const (
 	// answerGrace is how long a client whose answers are unread is safe from
 	// being disconnected when the budget is used up.
 	answerGrace = 2 * time.Second
+	// heavyGrace is how long the client that leaves most unread is safe when half
+	// of the budget is used up.
+	heavyGrace = 250 * time.Millisecond
+	// fairShare is which part of the budget a connection may leave unread and still
+	// be served when half of it is used up.
+	fairShare = 8
 	// sweepInterval is how often answers and requests are looked at that take
 	// too long.
 	sweepInterval = 500 * time.Millisecond
@@ -102,23 +109,45 @@ func (a *answers) unread(c *conn) (all, its int64) {
 	return a.bytes, its
 }
 
-// late returns the connections with an answer that is older than age, the
-// oldest first, and none younger; at most the first when one is asked for.
-func (a *answers) late(age time.Duration, one bool) []*conn {
+// late returns the connections with an answer that is older than age, those with
+// the oldest first: as many as hold so many bytes together.
+func (a *answers) late(age time.Duration, bytes int64) []*conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var found []*conn
-	for e := a.all.Front(); e != nil; e = e.Next() {
+	for e := a.all.Front(); e != nil && bytes > 0; e = e.Next() {
 		c := e.Value.(*charge)
 		if time.Since(c.since) < age {
 			break
 		}
-		found = append(found, c.to)
-		if one {
-			break
+		if !slices.Contains(found, c.to) {
+			found = append(found, c.to)
+			bytes -= c.to.bytes
 		}
 	}
 	return found
+}
+
+// heaviest returns the connection with the most unread bytes, if these are more
+// than some and not all younger than age.
+func (a *answers) heaviest(age time.Duration, more int64) []*conn {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var most *conn
+	for _, c := range a.byAddr {
+		if c.bytes > more && (most == nil || c.bytes > most.bytes) {
+			most = c
+		}
+	}
+	if most == nil {
+		return nil
+	}
+	for ch := range most.unread {
+		if time.Since(ch.since) >= age {
+			return []*conn{most}
+		}
+	}
+	return nil
 }
 
 // charge is an encoded answer on its way. As the pool of its buffer it learns

@@ -14,10 +14,12 @@ type Config struct {
 	PingInterval     time.Duration `koanf:"ping_interval" help:"Silence of a dispatcher's or rider's connection after which the server asks whether its client is still there. ingest.limits.ping_interval is the same for driver apps."`
 	ReadTimeout      time.Duration `koanf:"read_timeout" help:"How long a call's one request may take to arrive whole; streams of reports are ingest's to bound."`
 	ReadingBytes     int64         `koanf:"reading_bytes" help:"Budget of a server for requests that are being read, each charged with its stream's window (64 KiB at ingest, 256 KiB at a matcher). When it is used up, requests of the connection that holds most give way to new ones."`
-	UnreadBytes      int64         `koanf:"unread_bytes" help:"Budget of a server for answers that clients have not read. While it is used up, large calls are refused and the client with the oldest unread answer is disconnected."`
-	ConnUnreadBytes  int64         `koanf:"conn_unread_bytes" help:"Bytes of answers that one connection may leave unread before its large calls are refused."`
+	UnreadBytes      int64         `koanf:"unread_bytes" help:"Budget of a server for answers that clients have not read. When half of it is used up, large calls of connections that leave an eighth unread are refused, and the client that leaves most unread is disconnected; when all is, all large calls are refused and the clients with the oldest unread answers go."`
+	ConnUnreadBytes  int64         `koanf:"conn_unread_bytes" help:"Bytes of answers that one connection may leave unread before its large calls are refused and its watches wait."`
 	SendTimeout      time.Duration `koanf:"send_timeout" help:"How long a client may leave an answer unread before it is disconnected."`
 	MaxConnLarge     int           `koanf:"max_conn_large" help:"Calls for large answers (searches of an area, lists, counts) that one connection may have waiting or at work; further ones are refused."`
+	CallCPUs         float64       `koanf:"call_cpus" help:"CPUs that calls of an estimated millisecond or more may keep busy, all callers together, with a burst of four seconds; further ones are refused with the time to wait. 0 means half of the machine's."`
+	PrincipalShare   float64       `koanf:"principal_share" help:"Part of call_cpus that the calls of one caller may use: of whom the token names or, in development mode, of one address."`
 	MaxSideStreams   int           `koanf:"max_side_streams" help:"Streams of health and reflection that may be open at a time."`
 	Reflection       bool          `koanf:"reflection" help:"Offer gRPC reflection, which tools such as grpcurl use."`
 	MaxConnIdle      time.Duration `koanf:"max_conn_idle" help:"How long a connection may be without a call before it is closed."`
@@ -34,10 +36,11 @@ func DefaultConfig() Config {
 		MaxConnStreams:   8192, // a fan-out has all of its calls on one connection
 		ReadTimeout:      10 * time.Second,
 		ReadingBytes:     64 << 20,
-		UnreadBytes:      64 << 20,
-		ConnUnreadBytes:  16 << 20,
+		UnreadBytes:      20 << 20,
+		ConnUnreadBytes:  8 << 20,
 		SendTimeout:      30 * time.Second,
 		MaxConnLarge:     256,
+		PrincipalShare:   0.5,
 		MaxSideStreams:   200,
 		Reflection:       true,
 		MaxConnIdle:      15 * time.Minute,
@@ -66,6 +69,8 @@ func (c Config) Validate() error {
 	need(c.ConnUnreadBytes >= 1<<20, "conn_unread_bytes", c.ConnUnreadBytes, "at least 1048576")
 	need(c.SendTimeout >= 100*time.Millisecond, "send_timeout", c.SendTimeout, "at least 100ms")
 	need(c.MaxConnLarge >= 1, "max_conn_large", c.MaxConnLarge, "at least 1")
+	need(c.CallCPUs >= 0, "call_cpus", c.CallCPUs, "0 or more")
+	need(c.PrincipalShare > 0 && c.PrincipalShare <= 1, "principal_share", c.PrincipalShare, "above 0 and at most 1")
 	need(c.MaxSideStreams >= 1, "max_side_streams", c.MaxSideStreams, "at least 1")
 	need(c.MaxConnIdle >= time.Second, "max_conn_idle", c.MaxConnIdle, "at least 1s")
 	need(c.MaxConnAge == 0 || c.MaxConnAge >= time.Second, "max_conn_age", c.MaxConnAge, "0 or at least 1s")

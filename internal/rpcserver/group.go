@@ -26,6 +26,7 @@ type metrics struct {
 	reading      *prometheus.GaugeVec
 	unread       *prometheus.GaugeVec
 	cutReadings  *prometheus.CounterVec
+	cost         *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -40,13 +41,14 @@ func newMetrics() *metrics {
 		refused:      counter("refused_calls_total", "Calls refused with RESOURCE_EXHAUSTED by a limit of the server, by server and reason.", "server", "reason"),
 		disconnected: counter("disconnected_clients_total", "Connections closed because their client did not read its answers, by server and reason: late, an answer was unread for send_timeout; budget, unread_bytes was used up.", "server", "reason"),
 		cutReadings:  counter("unfinished_requests_total", "Calls ended because their request did not arrive whole within read_timeout, or had to give way to new ones.", "server"),
+		cost:         counter("call_cost_seconds_total", "Estimated CPU time of the calls that are admitted by cost, those of a millisecond or more.", "server"),
 		reading:      gauge("reading_bytes", "Budget held by requests that are being read."),
 		unread:       gauge("unread_bytes", "Bytes of answers that clients have not read."),
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.panics, m.refused, m.disconnected, m.cutReadings, m.reading, m.unread}
+	return []prometheus.Collector{m.panics, m.refused, m.disconnected, m.cutReadings, m.cost, m.reading, m.unread}
 }
 
 // Deps are what a group works with.

@@ -2,6 +2,7 @@ package rpcserver
 
 import (
 	"context"
+	"math"
 	"strings"
 	"time"
 
@@ -19,11 +20,17 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
+	if err := s.charge(ctx, req); err != nil {
+		return nil, err
+	}
 	to := s.answers.caller(ctx)
 	if s.large[info.FullMethod] {
 		return s.largeCall(ctx, to, req, handler)
 	}
 	answer, err = handler(ctx, req)
+	if err == nil {
+		s.settle(ctx, req, answer)
+	}
 	if err == nil && to != nil {
 		answer = &charged{message: answer, to: to}
 	}
@@ -33,6 +40,11 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // largeCall handles a call for a large answer. It counts as being at work until
 // the answer is encoded, and so is charged to its client.
 func (s *Server) largeCall(ctx context.Context, to *conn, req any, handler grpc.UnaryHandler) (answer any, err error) {
+	leave, err := s.countLarge(to)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	done, err := s.admitLarge(ctx, to)
 	if err != nil {
 		return nil, err
@@ -46,6 +58,7 @@ func (s *Server) largeCall(ctx context.Context, to *conn, req any, handler grpc.
 	if answer, err = handler(ctx, req); err != nil {
 		return nil, err
 	}
+	s.settle(ctx, req, answer)
 	handedOn = true
 	return &charged{message: answer, to: to, encoded: done}, nil
 }
@@ -63,46 +76,54 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 		return handler(srv, stream)
 	}
 	ctx := stream.Context()
-	return handler(srv, &firstRead{ServerStream: stream, reading: readingOf(ctx), charged: charged{to: s.answers.caller(ctx)}})
+	one := &firstRead{ServerStream: stream, server: s, reading: readingOf(ctx), charged: charged{to: s.answers.caller(ctx)}}
+	one.large = s.large[info.FullMethod]
+	defer one.worked()
+	return handler(srv, one)
+}
+
+// countLarge counts a connection's calls for large answers that wait or are at
+// work, and refuses too many.
+func (s *Server) countLarge(to *conn) (leave func(), err error) {
+	if to == nil {
+		return func() {}, nil
+	}
+	if to.large.Add(1) > int64(s.group.cfg.MaxConnLarge) {
+		to.large.Add(-1)
+		return nil, s.busy(reasonTooManyLarge, "too many calls for large answers on this connection")
+	}
+	return func() { to.large.Add(-1) }, nil
 }
 
 // admitLarge waits for its turn to work on a large answer. It refuses clients
 // that do not read what they have asked for.
 func (s *Server) admitLarge(ctx context.Context, to *conn) (done func(), err error) {
-	c := s.group.cfg
 	if err := s.refuseUnread(to); err != nil {
 		return nil, err
 	}
-	leave := func() {}
-	if to != nil {
-		if to.large.Add(1) > int64(c.MaxConnLarge) {
-			to.large.Add(-1)
-			return nil, s.busy(reasonTooManyLarge, "too many calls for large answers on this connection")
-		}
-		leave = func() { to.large.Add(-1) }
-	}
 	if err := s.working.Acquire(ctx, 1); err != nil {
-		leave()
 		return nil, status.FromContextError(err).Err()
 	}
-	done = func() { s.working.Release(1); leave() }
 	if err := s.refuseUnread(to); err != nil { // others have been answered meanwhile
-		done()
+		s.working.Release(1)
 		return nil, err
 	}
-	return done, nil
+	return func() { s.working.Release(1) }, nil
 }
 
 // refuseUnread returns the refusal of a call for a large answer while answers
-// are unread, or nil.
+// are unread, or nil. Who reads is served as long as can be: when half of the
+// budget is used up, who leaves most unread has to go.
 func (s *Server) refuseUnread(to *conn) error {
-	all, its := s.answers.unread(to)
-	if its > s.group.cfg.ConnUnreadBytes {
+	c := &s.group.cfg
+	switch all, its := s.answers.unread(to); {
+	case its > c.ConnUnreadBytes, all > c.UnreadBytes/2 && its > c.UnreadBytes/fairShare:
 		return s.busy(reasonAnswersUnread, "this connection has answers that its client has not read")
-	}
-	if all > s.group.cfg.UnreadBytes {
-		s.disconnect(s.answers.late(answerGrace, true), "budget")
+	case all > c.UnreadBytes:
+		s.disconnect(s.answers.late(answerGrace, all-c.UnreadBytes/2), "budget")
 		return s.busy(reasonAnswersUnread, "clients have not read their answers")
+	case all > c.UnreadBytes/2:
+		s.disconnect(s.answers.heaviest(heavyGrace, c.UnreadBytes/fairShare), "budget")
 	}
 	return nil
 }
@@ -118,10 +139,10 @@ func (s *Server) sweep(ctx context.Context) {
 		m.reading.WithLabelValues(name).Set(float64(used))
 		m.cutReadings.WithLabelValues(name).Add(float64(evicted - s.evicted))
 		s.evicted = evicted
-		s.disconnect(s.answers.late(c.SendTimeout, false), "late")
+		s.disconnect(s.answers.late(c.SendTimeout, math.MaxInt64), "late")
 		unread, _ := s.answers.unread(nil)
 		if unread > c.UnreadBytes {
-			s.disconnect(s.answers.late(answerGrace, true), "budget")
+			s.disconnect(s.answers.late(answerGrace, unread-c.UnreadBytes/2), "budget")
 		}
 		m.unread.WithLabelValues(name).Set(float64(unread))
 		select {

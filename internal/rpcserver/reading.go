@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
 	"github.com/starling-fleet/starling/internal/budget"
@@ -75,31 +76,71 @@ func (s *Server) busy(reason, message string) error {
 }
 
 // firstRead notes when the one request of a call with a stream of answers has
-// arrived, and charges the answers.
+// arrived, and charges the answers. If these may be large, the call waits for its
+// turn before the handler begins to work on the first, which ends the turn.
 type firstRead struct {
 	grpc.ServerStream
+	server  *Server
 	reading *reading
 	charged charged
+	large   bool
+	done    func() // ends the turn; nil when there is none
 }
 
 // RecvMsg implements grpc.ServerStream.
 func (f *firstRead) RecvMsg(m any) error {
 	err := f.ServerStream.RecvMsg(m)
-	if f.reading != nil {
-		f.reading.done()
-		f.reading = nil
+	if f.reading == nil {
+		return err
+	}
+	f.reading.done()
+	f.reading = nil
+	if err == nil {
+		err = f.server.charge(f.Context(), m)
+	}
+	if err == nil && f.large {
+		f.done, err = f.server.admitLarge(f.Context(), f.charged.to)
 	}
 	return err
+}
+
+// worked ends the call's turn.
+func (f *firstRead) worked() {
+	if f.done != nil {
+		f.done()
+		f.done = nil
+	}
 }
 
 // SendMsg implements grpc.ServerStream. gRPC encodes a message before it
 // returns, and one goroutine at a time may send.
 func (f *firstRead) SendMsg(m any) error {
+	defer f.worked()
+	f.server.settle(f.Context(), nil, m)
 	if f.charged.to == nil {
 		return f.ServerStream.SendMsg(m)
+	}
+	if err := f.waitForReader(); err != nil {
+		return err
 	}
 	f.charged.message = m
 	err := f.ServerStream.SendMsg(&f.charged)
 	f.charged.message = nil
 	return err
+}
+
+// waitForReader keeps the next answer back while the client leaves too many
+// unread; if it goes on doing so, it is disconnected.
+func (f *firstRead) waitForReader() error {
+	const look = 20 * time.Millisecond
+	for {
+		if _, its := f.server.answers.unread(f.charged.to); its <= f.server.group.cfg.ConnUnreadBytes {
+			return nil
+		}
+		select {
+		case <-f.Context().Done():
+			return status.FromContextError(f.Context().Err()).Err()
+		case <-time.After(look):
+		}
+	}
 }

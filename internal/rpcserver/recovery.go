@@ -20,6 +20,7 @@ const (
 	reasonTooManyRequests = "TOO_MANY_REQUESTS"
 	reasonTooManyLarge    = "TOO_MANY_LARGE_CALLS"
 	reasonTooManyStreams  = "TOO_MANY_STREAMS"
+	reasonCostExceeded    = "COST_EXCEEDED"
 	reasonAnswersUnread   = "ANSWERS_UNREAD"
 )
 

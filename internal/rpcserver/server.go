@@ -45,9 +45,12 @@ type Role struct {
 	// Large are the full names of methods whose answers may be large: few are
 	// at work at a time, and none for a client that does not read.
 	Large []string
-	// LargeAtWork is how many of them; zero means two for each CPU, which suits
+	// LargeAtWork is how many of them; zero means one for each CPU, which suits
 	// handlers that compute.
 	LargeAtWork int
+	// Cost estimates the CPU time of a call: what its request shows when answer is
+	// nil, else what an answer shows beyond that. Nil means that no call is dear.
+	Cost func(req, answer any) time.Duration
 	// MaxConnStreams and PingInterval, when not zero, replace the settings of
 	// the same names.
 	MaxConnStreams int
@@ -73,6 +76,7 @@ type Server struct {
 	large      map[string]bool
 	readings   *budget.Pool
 	answers    *answers
+	costs      *costs
 	working    *semaphore.Weighted // large calls at work
 	side       *semaphore.Weighted // streams of health and reflection
 	evicted    int64               // of readings, as far as counted; the sweep's
@@ -88,8 +92,8 @@ func (g *Group) New(role Role) *Server {
 	s := &Server{
 		group: g, role: role, guard: g.guard.Server(role.Name), checks: health.NewServer(),
 		oneRequest: map[string]bool{}, large: map[string]bool{},
-		readings: budget.New(c.ReadingBytes, readingGrace), answers: newAnswers(),
-		working: semaphore.NewWeighted(int64(cmp.Or(role.LargeAtWork, 2*runtime.GOMAXPROCS(0)))), side: semaphore.NewWeighted(int64(c.MaxSideStreams)),
+		readings: budget.New(c.ReadingBytes, readingGrace), answers: newAnswers(), costs: newCosts(&c, time.Now),
+		working: semaphore.NewWeighted(int64(cmp.Or(role.LargeAtWork, runtime.NumCPU()))), side: semaphore.NewWeighted(int64(c.MaxSideStreams)),
 	}
 	for _, method := range role.Large {
 		s.large[method] = true

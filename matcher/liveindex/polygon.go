@@ -134,6 +134,7 @@ func newEdgeTree(x, y []float64) edgeTree {
 	}
 	t.parts = make([]edgePart, 4) // the first quarters of any part are at a multiple of four
 	copies := edgeCopies * len(x)
+	held := make([]int32, 0, 16*len(x)) // what all parts in the queue have
 	// Breadth first, so that what is divided before the copies run out is divided
 	// evenly.
 	for queue := []undivided{{0, t.bounds, 0, all}}; len(queue) > 0; queue = queue[1:] {
@@ -149,15 +150,16 @@ func newEdgeTree(x, y []float64) edgeTree {
 		t.parts[u.part].first, t.parts[u.part].edges = int32(first), divided
 		for i := range 4 {
 			q := undivided{first + i, u.rect.quarter(i), u.level + 1, nil}
-			crossed := odd
+			crossed, from := odd, len(held)
 			for _, e := range u.edges {
 				switch t.crossing(e, q.rect) {
 				case always:
 					crossed = !crossed
 				case sometimes:
-					q.edges = append(q.edges, e)
+					held = append(held, e)
 				}
 			}
+			q.edges = held[from:]
 			copies -= len(q.edges)
 			t.parts = append(t.parts, edgePart{odd: crossed})
 			queue = append(queue, q)

@@ -177,11 +177,12 @@ func (a *areaWatch) send(u *areaUpdate, stale []*starlingv1.StalePartition) erro
 		left[i] = limits.VehicleNamePrefix + id
 	}
 	changed := u.changed
+	u.changed = nil // what is sent is not kept while the rest waits for the client
 	u.now.FreshenAll(changed)
 	for {
 		n := query.Fitting(changed)
 		part := &starlingv1.WatchAreaResponse{Snapshot: u.snapshot, Changed: query.VehicleMessages(changed[:n], &u.now)}
-		changed = changed[n:]
+		changed = slices.Clone(changed[n:])
 		if len(changed) == 0 {
 			n = min(len(left), maxLeftPerPart)
 			part.Left, left = left[:n], left[n:]

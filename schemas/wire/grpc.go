@@ -54,7 +54,13 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(unmarshaler)
-	if !ok {
+	switch {
+	case ok:
+	case isReport(v):
+		buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		defer buf.Free()
+		return c.CodecV2.Unmarshal(mem.BufferSlice{mem.SliceBuffer(withoutSurplusFixes(buf.ReadOnlyData(), keptFixes))}, v)
+	default:
 		return c.CodecV2.Unmarshal(data, v)
 	}
 	if len(data) == 1 {

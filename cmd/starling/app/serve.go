@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -133,7 +134,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	m := f.matcher
 	role := rpcserver.Role{
 		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
-		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers,
+		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: slices.Concat(largeAnswers, largeStreams), Cost: m.Cost,
 	}
 	units, ready := []unit{{"matcher", m.Run}}, m.Ready
 	if f.rides != nil {
@@ -157,6 +158,12 @@ var largeAnswers = []string{
 	starlingv1.FleetService_ListVehicles_FullMethodName,
 	starlingv1.FleetService_SearchArea_FullMethodName,
 	starlingv1.FleetService_CountVehicles_FullMethodName,
+}
+
+// largeStreams are those whose first answer may be, and is computed at once.
+var largeStreams = []string{
+	starlingv1.FleetService_WatchArea_FullMethodName,
+	starlingv1.FleetService_WatchVehicleCounts_FullMethodName,
 }
 
 func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {

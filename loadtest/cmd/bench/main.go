@@ -43,6 +43,7 @@ func subcommands() []subcommand {
 		{"watchers", "many calls of WatchArea: time from a change to its clients, memory for each", watchersCommand},
 		{"generate", "reports of a made-up fleet for a server that runs already", generateCommand},
 		{"overload", "ten times the sustainable load beside hostile clients", overloadCommand},
+		{"hostile", "attacks by raw frames beside an honest client, and what each may cost", hostileCommand},
 		{"drill", "random kills under load, and a check of the account", drillCommand},
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
