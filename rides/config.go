@@ -4,8 +4,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
+	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/rides/name"
 )
 
@@ -35,8 +38,11 @@ type Config struct {
 	CheckpointInterval time.Duration `koanf:"checkpoint_interval" help:"Pause between two checkpoints of a partition of rides."`
 	// MaxSubscribers bounds the open subscriptions of the process.
 	MaxSubscribers int `koanf:"max_subscribers" help:"Most open subscriptions of ride and vehicle events."`
-	// NameKeys make and check names, in hexadecimal. The first makes them.
-	NameKeys []string `koanf:"name_keys" help:"Keys for the names of rides, at least 32 bytes in hexadecimal each; the first makes names, all are accepted. Every process needs the same. On the local log one is made and kept in its directory when none is set."`
+	// NameKeys make and check names, in hexadecimal, with commas between them. The
+	// first makes them.
+	NameKeys config.Secret `koanf:"name_keys" help:"Keys for the names of rides, at least 32 bytes in hexadecimal each, with commas between them; the first makes names, all are accepted. Every process needs the same. name_keys_file is the better place; on the local log one is made and kept in its directory when neither is set."`
+	// NameKeysFile is a file with the keys, one a line.
+	NameKeysFile string `koanf:"name_keys_file" help:"File with the keys for the names of rides, one a line."`
 }
 
 // DefaultConfig returns what Starling ships with.
@@ -80,6 +86,9 @@ func (c Config) Validate() error {
 	if c.MaxSubscribers < 1 {
 		errs = append(errs, fmt.Errorf("max_subscribers: %d, must be at least 1", c.MaxSubscribers))
 	}
+	if c.NameKeys != "" && c.NameKeysFile != "" {
+		errs = append(errs, errors.New("name_keys_file: set together with name_keys, must be the only one"))
+	}
 	if _, err := c.keys(); err != nil {
 		errs = append(errs, err)
 	}
@@ -89,7 +98,7 @@ func (c Config) Validate() error {
 // keys decodes the keys without repeating them in an error.
 func (c Config) keys() ([][]byte, error) {
 	var keys [][]byte
-	for i, s := range c.NameKeys {
+	for i, s := range strings.FieldsFunc(c.NameKeys.Reveal(), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
 		b, err := hex.DecodeString(s)
 		if err != nil || len(b) < name.MinKeyBytes {
 			return nil, fmt.Errorf("name_keys: key %d is not at least %d bytes in hexadecimal", i, name.MinKeyBytes)

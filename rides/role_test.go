@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/matcher"
@@ -48,7 +49,7 @@ func start(t *testing.T, store *memlog.Store, configure func(*rides.Config)) *sy
 	})
 	require.NoError(t, err)
 	cfg := rides.DefaultConfig()
-	cfg.NameKeys = []string{strings.Repeat("ab", 32)}
+	cfg.NameKeys = config.Secret(strings.Repeat("ab", 32))
 	cfg.MatchInterval = 10 * time.Millisecond
 	if configure != nil {
 		configure(&cfg)

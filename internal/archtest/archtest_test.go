@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":       {"internal/auth", "matcher/liveindex", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides":       {"internal/auth", "internal/config", "matcher/liveindex", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name":  {},
 	"rides/life":  {"schemas"},
 	"rides/owner": {"rides/life", "schemas"},

@@ -8,8 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
@@ -79,27 +79,30 @@ const rideNameKeyFile = "ride-names.key"
 // rideNameKeys returns the keys for the names of rides: those that are set, or
 // on a local log one that is made once and kept in its directory. A crash while
 // it is made leaves no file or a whole one.
-func (a *App) rideNameKeys() ([]string, error) {
-	if len(a.cfg.Rides.NameKeys) > 0 {
-		return a.cfg.Rides.NameKeys, nil
+func (a *App) rideNameKeys() (config.Secret, error) {
+	cfg := a.cfg.Rides
+	path := cfg.NameKeysFile
+	switch {
+	case cfg.NameKeys != "":
+		return cfg.NameKeys, nil
+	case path != "":
+	case !a.cfg.OnKafka():
+		path = filepath.Join(a.cfg.Local.Directory, rideNameKeyFile)
+	case a.has(Matcher):
+		a.logger.Warn("neither rides.name_keys nor rides.name_keys_file is set: names of rides that this process makes are refused after it")
+		return config.Secret(hex.EncodeToString(randomKey())), nil
+	default:
+		return "", errors.New("neither rides.name_keys nor rides.name_keys_file is set: every process of a cluster needs the same keys, such as that of openssl rand -hex 32")
 	}
-	if a.cfg.OnKafka() {
-		if !a.has(Matcher) {
-			return nil, errors.New("rides.name_keys is empty: every process of a cluster needs the same keys, such as that of openssl rand -hex 32")
-		}
-		a.logger.Warn("rides.name_keys is empty: names of rides that this process makes are refused after it")
-		return []string{hex.EncodeToString(randomKey())}, nil
-	}
-	path := filepath.Join(a.cfg.Local.Directory, rideNameKeyFile)
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && cfg.NameKeysFile == "" {
 		b = []byte(hex.EncodeToString(randomKey()))
 		err = writeWhole(path, b)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("key for the names of rides: %w", err)
+		return "", fmt.Errorf("keys for the names of rides: %w", err)
 	}
-	return []string{strings.TrimSpace(string(b))}, nil
+	return config.Secret(b), nil
 }
 
 func randomKey() []byte {

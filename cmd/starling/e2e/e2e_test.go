@@ -1,4 +1,4 @@
-// Package e2e drives the whole of Starling through its real doors: on the local
+// Package e2e drives the whole of Starling through its real servers: on the local
 // log in one process, and on a real Kafka with every role on its own.
 package e2e
 
@@ -21,6 +21,7 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/internal/kafkatest"
 	"github.com/starling-fleet/starling/internal/replay"
@@ -50,7 +51,7 @@ func start(t *testing.T, cfg app.Config, roles ...app.Role) *process {
 func startAs(t *testing.T, cfg app.Config, roles ...app.Role) *process {
 	t.Helper()
 	cfg.Server.IngestListen, cfg.Server.MatcherListen = "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Server.JSONListen, cfg.Server.AdminListen, cfg.Server.RidesListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	logs := io.Discard
 	if testing.Verbose() {
 		logs = os.Stderr
@@ -201,6 +202,7 @@ func TestLocalLog(t *testing.T) {
 
 	again := start(t, cfg, app.AllRoles()...)
 	require.Equal(t, before, fleetOf(t, dial(t, again.Addr(app.Matcher))), "a restart changes nothing")
+	ride(t, connect(t, again.Addr(app.Ingest)), dial(t, again.Addr(app.Matcher)))
 	again.end(t)
 }
 
@@ -221,6 +223,10 @@ func TestKafkaEveryRoleOnItsOwn(t *testing.T) {
 	tracking = start(t, cfg, app.Tracker)
 	matching = start(t, cfg, app.Matcher)
 	require.Equal(t, before, fleetOf(t, dial(t, matching.Addr(app.Matcher))), "a restart changes nothing")
+	cfg.Rides.NameKeys = config.Secret(strings.Repeat("5a", 32))
+	riding := start(t, cfg, app.Rides)
+	ride(t, ingest, dial(t, riding.Addr(app.Rides)))
+	riding.end(t)
 	door.end(t)
 	tracking.end(t)
 	matching.end(t)
