@@ -13,7 +13,7 @@ import (
 // Config sets the matcher.
 type Config struct {
 	StaleAfter    time.Duration `koanf:"stale_after" help:"How far a partition's stream time, and the append time of its newest record, may be behind the wall clock before answers name the partition as stale."`
-	RebuildWindow time.Duration `koanf:"rebuild_window" help:"Stretch of each partition of tracks, counted back from its newest record in stream time, that is read at start; at least the tracker's repeat_max_interval and twice its repeat_interval, or silent vehicles are missed. 0 reads everything that is kept."`
+	RebuildWindow time.Duration `koanf:"rebuild_window" help:"Stretch of each partition of tracks, counted back from its newest record in stream time, that is read at start; at least the tracker's repeat_max_interval and repeat_interval together, or silent vehicles are missed. 0 reads everything that is kept."`
 	MaxWatchers   int           `koanf:"max_watchers" help:"Largest number of calls that watch vehicles, of calls that watch areas, and of calls that watch counts, at the same time."`
 
 	MaxAreaVehicles int `koanf:"max_area_vehicles" help:"Largest number of vehicles inside the area that one call watches, and of cells in which one call watches counts; bounds the call's memory, about 100 bytes each."`
@@ -49,7 +49,7 @@ type ETAConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		StaleAfter:      5 * time.Second,
-		RebuildWindow:   3 * time.Minute,
+		RebuildWindow:   90 * time.Second,
 		MaxWatchers:     20_000,
 		MaxAreaVehicles: 20_000,
 		WatchBytes:      48 << 20,

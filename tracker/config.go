@@ -18,7 +18,7 @@ type Config struct {
 	WindowMaxFixes int           `koanf:"window_max_fixes" help:"Largest number of fixes that one vehicle's reorder window holds; more close its oldest end early."`
 	RepeatInterval time.Duration `koanf:"repeat_interval" help:"Stream time after its last report at which the view of a silent vehicle is published again, so that readers can start from a bounded stretch of tracks; each further interval is twice the one before, up to repeat_max_interval."`
 
-	RepeatMaxInterval time.Duration `koanf:"repeat_max_interval" help:"Longest interval at which the view of a silent vehicle is published again. A silent fleet costs less the longer it is, and a matcher's start reads more: matcher.rebuild_window must be at least as long and two repeat_interval more."`
+	RepeatMaxInterval time.Duration `koanf:"repeat_max_interval" help:"Longest interval at which the view of a silent vehicle is published again. A silent fleet costs less the longer it is, and a matcher's start reads more: matcher.rebuild_window must be at least as long and one repeat_interval more."`
 
 	ForgetAfter time.Duration `koanf:"forget_after" help:"Stream time without a report after which a vehicle is forgotten."`
 

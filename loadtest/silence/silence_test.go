@@ -16,7 +16,7 @@ func TestAParkedFleetStoresNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 200, r.Known)
 	require.Zero(t, r.Forgotten)
-	require.InEpsilon(t, 200*86_400/120, r.Steady.Refreshes, 0.01)
+	require.InEpsilon(t, 200*86_400/60, r.Steady.Refreshes, 0.01)
 	require.Less(t, r.Steady.CheckpointBytes, 2*8640*1000.0)
 	require.Greater(t, r.All.CheckpointBytes, r.Steady.CheckpointBytes)
 	require.Positive(t, r.HeapBytes)

@@ -147,14 +147,12 @@ func set(t *testing.T, s *step.Settings, assignments []string) {
 			n, err := strconv.Atoi(value)
 			require.NoError(t, err)
 			s.MaxVehicles = n
-		case "forget_after", "forget_single_after":
+		case "forget_after", "forget_single_after", "repeat_max_interval":
 			d, err := time.ParseDuration(value)
 			require.NoError(t, err)
-			if name == "forget_after" {
-				s.ForgetAfterMS = d.Milliseconds()
-			} else {
-				s.ForgetSingleAfterMS = d.Milliseconds()
-			}
+			*map[string]*int64{
+				"forget_after": &s.ForgetAfterMS, "forget_single_after": &s.ForgetSingleAfterMS, "repeat_max_interval": &s.RepeatMaxIntervalMS,
+			}[name] = d.Milliseconds()
 		default:
 			require.Fail(t, "unknown setting", a)
 		}

@@ -73,7 +73,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		WindowMS:         30 * second,
 		WindowMaxFixes:   1024,
-		RepeatIntervalMS: 30 * second, RepeatMaxIntervalMS: 120 * second,
+		RepeatIntervalMS: 30 * second, RepeatMaxIntervalMS: 60 * second,
 		ForgetAfterMS: 24 * hour, ForgetSingleAfterMS: 600 * second,
 		MaxVehicles:      40_000,
 		MaxAheadMS:       120 * second,

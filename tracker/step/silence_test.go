@@ -26,8 +26,8 @@ func TestASilentVehicleIsNotStoredAgain(t *testing.T) {
 		}
 	})
 	require.Equal(t, 3, stored, "its reports; its window; that it is too old to be dispatched")
-	// After 30, 90 and 210 s, then every 120 s; and when it is too old.
-	require.Equal(t, 3+(4*3600-210)/120+1, published)
+	// After 30 s and then every 60 s; and when it is too old.
+	require.Equal(t, 1+(4*3600-30)/60+1, published)
 }
 
 // Between two publications of a silent vehicle lies at most repeat_max_interval,

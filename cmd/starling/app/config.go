@@ -109,8 +109,8 @@ func (c *Config) Validate() error {
 	add("ingest", c.Ingest.Validate())
 	add("tracker", c.Tracker.Validate())
 	add("matcher", c.Matcher.Validate())
-	if w, least := c.Matcher.RebuildWindow, c.Tracker.RepeatMaxInterval+2*c.Tracker.RepeatInterval; w != 0 && w < least {
-		faults = append(faults, fmt.Errorf("matcher: rebuild_window is %s: must be 0 or at least tracker.repeat_max_interval and twice tracker.repeat_interval, together %s, or a matcher that starts misses silent vehicles", w, least))
+	if w, least := c.Matcher.RebuildWindow, c.Tracker.RepeatMaxInterval+c.Tracker.RepeatInterval; w != 0 && w < least {
+		faults = append(faults, fmt.Errorf("matcher: rebuild_window is %s: must be 0 or at least tracker.repeat_max_interval and tracker.repeat_interval, together %s, or a matcher that starts misses silent vehicles", w, least))
 	}
 	if m, t := c.Matcher.DispatchMaxAge, c.Tracker.DispatchMaxAge; m != t {
 		faults = append(faults, fmt.Errorf("matcher: dispatch_max_age is %s: must be what tracker.dispatch_max_age is, which is %s: the two would disagree about who can be offered a ride", m, t))

@@ -19,11 +19,11 @@ func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
 	cfg := DefaultConfig()
 	require.NoError(t, cfg.Validate())
 	cfg.Tracker.RepeatInterval = 45 * time.Second
-	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 3m0s: must be 0 or at least tracker.repeat_max_interval and twice tracker.repeat_interval, together 3m30s")
+	require.ErrorContains(t, cfg.Validate(), "rebuild_window is 1m30s: must be 0 or at least tracker.repeat_max_interval and tracker.repeat_interval, together 1m45s")
 	cfg.Tracker.RepeatInterval = 30 * time.Second
 	require.NoError(t, cfg.Validate())
 	cfg.Tracker.RepeatMaxInterval = 10 * time.Minute
-	require.ErrorContains(t, cfg.Validate(), "together 11m0s")
+	require.ErrorContains(t, cfg.Validate(), "together 10m30s")
 	cfg.Matcher.RebuildWindow = 0
 	require.NoError(t, cfg.Validate())
 }
