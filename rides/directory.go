@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,10 +23,13 @@ import (
 // called by any number of goroutines.
 type directory struct {
 	log Log
+	// nameAge is how long a ride is kept that has ended.
+	nameAge time.Duration
 
 	mu         sync.Mutex
 	partitions []life.State
 	next       []int64 // in `rides`, by partition
+	swept      []int64 // append stamp of the last sweep, by partition
 	events     map[string][]*starlingv1.RideEvent
 	vehicles   map[string]string // vehicle to the ride that it is bound to
 	changed    map[string]chan struct{}
@@ -33,10 +37,10 @@ type directory struct {
 	ended      bool
 }
 
-func newDirectory(log Log) *directory {
+func newDirectory(log Log, nameAge time.Duration) *directory {
 	n := log.Partitions()
 	return &directory{
-		log: log, partitions: make([]life.State, n), next: make([]int64, n), events: make(map[string][]*starlingv1.RideEvent),
+		log: log, nameAge: nameAge, swept: make([]int64, n), partitions: make([]life.State, n), next: make([]int64, n), events: make(map[string][]*starlingv1.RideEvent),
 		vehicles: make(map[string]string), changed: make(map[string]chan struct{}),
 	}
 }
@@ -124,6 +128,10 @@ func (d *directory) apply(batch eventlog.Batch, end int64) error {
 			d.caughtUp++
 		}
 		d.next[n] = stored.Offset + 1
+		if stored.AppendTimeMS > d.swept[n]+sweepInterval.Milliseconds() {
+			d.swept[n] = stored.AppendTimeMS
+			d.sweep(n)
+		}
 	}
 	d.announce(partitionKey(n))
 	return nil
@@ -142,6 +150,21 @@ func (d *directory) happened(n int32, e *starlingv1.RideEvent, before *life.Ride
 		d.announce(vehicleKey(ride.Bound.VehicleID))
 	}
 	d.announce(rideKey(name))
+}
+
+// sweepInterval is how often rides that have ended long ago are dropped, by the
+// append stamps.
+const sweepInterval = time.Minute
+
+// sweep drops the rides of a partition that have ended and whose names are over.
+// The lock is held.
+func (d *directory) sweep(n int32) {
+	for _, r := range d.partitions[n].Sorted() {
+		if r.Phase.Ended() && nameOver(r.Name, d.swept[n], d.nameAge) {
+			d.partitions[n].Forget(r.Name)
+			delete(d.events, r.Name)
+		}
+	}
 }
 
 // announce wakes those who wait for a key. The lock is held.

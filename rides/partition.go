@@ -40,10 +40,13 @@ type partition struct {
 	requests     chan read // of `ride-requests`
 	stopRequests context.CancelFunc
 
-	next      int64 // in `rides`
-	stored    int64 // RequestsBelow at the last checkpoint
-	changed   map[string]bool
-	forgotten []string
+	next int64 // in `rides`
+	// requestsMS is the stream time of `ride-requests`: its largest append stamp
+	// so far.
+	requestsMS int64
+	stored     int64 // RequestsBelow at the last checkpoint
+	changed    map[string]bool
+	forgotten  []string
 }
 
 // read is what a reader has polled.
@@ -234,6 +237,7 @@ func (p *partition) readRequests(r read) error {
 		if err := proto.Unmarshal(stored.Value, &record); err != nil {
 			return fmt.Errorf("decode %s at offset %d: %w", topics.RideRequests, stored.Offset, err)
 		}
+		p.requestsMS = max(p.requestsMS, stored.AppendTimeMS)
 		p.owner.ReadRequest(stored.Offset, stored.AppendTimeMS, &record)
 	}
 	return nil
@@ -279,6 +283,11 @@ func (p *partition) read(ctx context.Context, topic string, from int64, to chan<
 // checkpoint stores the rides that changed. A crash before it is stored leaves
 // the one before: its successor reads the same records again.
 func (p *partition) checkpoint(ctx context.Context) error {
+	forgotten := p.owner.Forget(func(name string) bool { return p.role.nameOver(name, p.requestsMS) })
+	for _, name := range forgotten {
+		delete(p.changed, name)
+	}
+	p.forgotten = append(p.forgotten, forgotten...)
 	state := p.owner.State()
 	records, err := changes(state, p.next, slices.Sorted(maps.Keys(p.changed)), p.forgotten)
 	if err != nil {

@@ -108,7 +108,7 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	}
 	return &Rides{
 		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, metrics: m,
-		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log),
+		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge),
 		stopped: make(chan struct{}), led: make(map[int32]*lead),
 	}, nil
 }
@@ -276,6 +276,17 @@ func (r *Rides) ownerConfig(n int32) owner.Config {
 // maxNameAhead is how far a name's time may be ahead of its request's append
 // stamp: the clocks of processes differ.
 const maxNameAhead = 5 * time.Minute
+
+// nameOver returns whether no request for a name can create its ride any more, in
+// a partition whose stream time has come so far.
+func (r *Rides) nameOver(ride string, streamMS int64) bool {
+	return nameOver(ride, streamMS, r.cfg.NameAge)
+}
+
+func nameOver(ride string, streamMS int64, age time.Duration) bool {
+	parts, err := name.Parse(ride)
+	return err == nil && streamMS-parts.Made.UnixMilli() > (age+maxNameAhead).Milliseconds()
+}
 
 // acceptable returns whether a request may create the ride of a name.
 func (r *Rides) acceptable(ride string, appendMS int64) bool {

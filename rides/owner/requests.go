@@ -174,3 +174,23 @@ func (o *Owner) silent(vehicleID string) bool {
 	}
 	return p.read && p.streamMS-sinceMS > o.cfg.SilenceMS
 }
+
+// Forget drops the rides that have ended, that no vehicle is held for, and of
+// which over returns true: no request for their names may create them anew. It
+// returns their names.
+func (o *Owner) Forget(over func(name string) bool) []string {
+	held := make(map[string]bool)
+	for _, v := range o.vehicles {
+		if v.reservation != nil {
+			held[v.reservation.Ride] = true
+		}
+	}
+	var forgotten []string
+	for _, r := range o.state.Sorted() {
+		if r.Phase.Ended() && o.free(r.Name) && o.attempts[r.Name] == nil && !held[r.Name] && over(r.Name) {
+			o.state.Forget(r.Name)
+			forgotten = append(forgotten, r.Name)
+		}
+	}
+	return forgotten
+}
