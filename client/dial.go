@@ -16,6 +16,9 @@ import (
 type DialOptions struct {
 	// TLS secures the connection; nil means none, for loopback and tests.
 	TLS *tls.Config
+	// Token proves who the client is; nil sends no token, for servers in
+	// development mode. Without TLS it is sent to this machine only.
+	Token TokenSource
 	// KeepAlive is how long an open stream may be silent before the connection
 	// is probed; zero means 30 s. Without the probe, a connection that a
 	// mobile network has dropped looks alive for many minutes.
@@ -44,6 +47,14 @@ func Dial(target string, opts DialOptions) (*grpc.ClientConn, error) {
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
+	}
+	if opts.Token != nil {
+		if opts.TLS == nil {
+			if err := mayCarryTokens(target); err != nil {
+				return nil, err
+			}
+		}
+		dial = append(dial, (&tokens{source: opts.Token, now: time.Now}).options()...)
 	}
 	conn, err := grpc.NewClient(target, append(dial, opts.Extra...)...)
 	if err != nil {

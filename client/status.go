@@ -30,7 +30,7 @@ func judge(err error, progress bool) fate {
 	case codes.InvalidArgument, codes.OutOfRange:
 		return fateReject
 	case codes.Unauthenticated:
-		if progress {
+		if progress || outlived(err) {
 			return fateRetry
 		}
 		return fateStop
@@ -39,6 +39,17 @@ func judge(err error, progress bool) fate {
 	default:
 		return fateRetry
 	}
+}
+
+// outlived reports whether a token was refused that has been good once: its source
+// has another one, or will have.
+func outlived(err error) bool {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && (info.GetReason() == "TOKEN_EXPIRED" || info.GetReason() == "TOKEN_KEY_REMOVED") {
+			return true
+		}
+	}
+	return false
 }
 
 // MetadataReportNumber is the key in google.rpc.ErrorInfo.metadata under which a

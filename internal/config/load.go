@@ -18,7 +18,7 @@ import (
 )
 
 // notSettings are variables with our prefix that are read elsewhere.
-var notSettings = []string{EnvPrefix + "DATA", EnvPrefix + "CACHE", EnvPrefix + "CONFIG"}
+var notSettings = []string{EnvPrefix + "DATA", EnvPrefix + "CACHE", EnvPrefix + "CONFIG", EnvPrefix + "TOKEN_FILE", EnvPrefix + "SERVER_CA_FILE"}
 
 // RegisterFlags adds a flag for every setting.
 func RegisterFlags(flags *pflag.FlagSet, settings []Setting) {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,7 @@ const minGzipBytes = 256
 type Gateway struct {
 	cfg     Config
 	guard   *auth.HTTP
+	tls     *tls.Config
 	mux     *runtime.ServeMux
 	known   queries
 	routes  routes
@@ -52,7 +54,9 @@ type Gateway struct {
 // Deps are what a gateway works with.
 type Deps struct {
 	// Guard lets callers in.
-	Guard      *auth.Guard
+	Guard *auth.Guard
+	// TLS secures the connections; nil means that nothing does.
+	TLS        *tls.Config
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
@@ -90,7 +94,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	callers := deps.Guard.HTTP("JSON")
 	callers.Refuse = refuse
 	return &Gateway{
-		cfg: cfg, guard: callers, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
+		cfg: cfg, guard: callers, tls: deps.TLS, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
 	}, nil
 }
@@ -273,7 +277,7 @@ func (g *Gateway) takeBody(w http.ResponseWriter, r *http.Request) bool {
 func (g *Gateway) Serve(ctx context.Context, group *httpserver.Group, l net.Listener, drain time.Duration) error {
 	defer g.closePipes()
 	return group.Serve(ctx, l, g.Handler(), httpserver.Options{
-		Name: "JSON", ReadTimeout: g.cfg.ReadTimeout, IdleTimeout: g.cfg.IdleTimeout, Drain: drain,
+		Name: "JSON", TLS: g.tls, ReadTimeout: g.cfg.ReadTimeout, IdleTimeout: g.cfg.IdleTimeout, Drain: drain,
 	})
 }
 

@@ -7,6 +7,7 @@ package httpserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,8 @@ import (
 type Options struct {
 	// Name is the server's, for the log and the metrics' label server.
 	Name string
+	// TLS secures the connections; nil means that nothing does.
+	TLS *tls.Config
 	// ReadTimeout bounds how long the headers of a request may take.
 	ReadTimeout time.Duration
 	// IdleTimeout is how long a connection may be without a request.
@@ -66,6 +69,9 @@ func (g *Group) Serve(ctx context.Context, l net.Listener, h http.Handler, o Opt
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(g.logger.With("server", o.Name).Handler(), slog.LevelWarn),
+	}
+	if o.TLS != nil {
+		l = tls.NewListener(l, o.TLS)
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

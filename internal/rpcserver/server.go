@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // taken from clients that compress
 	"google.golang.org/grpc/encoding/proto"
@@ -37,6 +38,8 @@ type Role struct {
 	// Options are what is special about the role's traffic: sizes, windows.
 	// They come after the server's own and win over them.
 	Options []grpc.ServerOption
+	// Credentials secure the role's connections; nil means that nothing does.
+	Credentials credentials.TransportCredentials
 	// Codec encodes the role's messages; nil means gRPC's own.
 	Codec encoding.CodecV2
 	// Window is what a client may send ahead on one stream, in bytes, as
@@ -105,6 +108,9 @@ func (g *Group) New(role Role) *Server {
 			Time: cmp.Or(role.PingInterval, c.PingInterval), Timeout: 20 * time.Second,
 			MaxConnectionIdle: c.MaxConnIdle, MaxConnectionAge: c.MaxConnAge, MaxConnectionAgeGrace: c.ConnAgeGrace,
 		}),
+	}
+	if role.Credentials != nil {
+		public = append(public, grpc.Creds(role.Credentials))
 	}
 	// Options of the same kind: the last one counts.
 	options = append(options, grpc.ForceServerCodecV2(chargingCodec{role.Codec}))

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -17,7 +18,7 @@ import (
 // runAdmin serves metrics, health, the configuration in force and profiles
 // until ctx is done. Health fails once failure reports why the process must end. It
 // is for operators: keep it from the public.
-func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, guard func(http.Handler) http.Handler, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
+func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, guard func(http.Handler) http.Handler, secure *tls.Config, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -48,5 +49,5 @@ func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, gua
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 
-	return server.Serve(ctx, l, httpserver.KnownHosts(guard(mux), cfg.Server.AdminHosts), httpserver.Options{Name: "admin", ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
+	return server.Serve(ctx, l, httpserver.KnownHosts(guard(mux), cfg.Server.AdminHosts), httpserver.Options{Name: "admin", TLS: secure, ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
 }

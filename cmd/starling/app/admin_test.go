@@ -28,7 +28,7 @@ func TestAdminShowsNoSecretAndKnowsItsNames(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- runAdmin(ctx, group, l, func(h http.Handler) http.Handler { return h }, cfg, registry, func() bool { return true }, func() error { return nil })
+		ended <- runAdmin(ctx, group, l, func(h http.Handler) http.Handler { return h }, nil, cfg, registry, func() bool { return true }, func() error { return nil })
 	}()
 	defer func() { cancel(); require.NoError(t, <-ended) }()
 
@@ -81,5 +81,9 @@ func TestDevelopmentIsOnLoopback(t *testing.T) {
 	}
 	cfg.Dev, cfg.Server.AdminListen = false, "0.0.0.0:7602"
 	cfg.Auth.KeysFile, cfg.Auth.Issuer = "keys.pem", "https://id.example"
+	require.ErrorContains(t, cfg.Validate(), "tokens must not be sent in the clear")
+	cfg.TLS.BehindProxy = true
+	require.NoError(t, cfg.Validate())
+	cfg.TLS.BehindProxy, cfg.TLS.CertFile, cfg.TLS.KeyFile = false, "cert.pem", "key.pem"
 	require.NoError(t, cfg.Validate())
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/certs"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/httpserver"
 	"github.com/starling-fleet/starling/internal/kafkalog"
@@ -53,6 +54,7 @@ type App struct {
 
 	// What the process's servers share: set by Run.
 	guard *auth.Guard
+	certs *certs.Store // nil without TLS
 	rpc   *rpcserver.Group
 	http  *httpserver.Group
 

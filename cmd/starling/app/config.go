@@ -9,6 +9,7 @@ import (
 	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/certs"
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
@@ -35,6 +36,7 @@ type Config struct {
 	Server     ServerConfig    `koanf:"server"`
 	JSON       gateway.Config  `koanf:"json"`
 	Auth       auth.Config     `koanf:"auth"`
+	TLS        certs.Config    `koanf:"tls"`
 	Log        LogConfig       `koanf:"log"`
 }
 
@@ -82,6 +84,7 @@ func DefaultConfig() Config {
 		},
 		JSON: gateway.DefaultConfig(),
 		Auth: auth.DefaultConfig(),
+		TLS:  certs.DefaultConfig(),
 		Log:  LogConfig{Level: "info", Format: "text"},
 	}
 }
@@ -120,7 +123,8 @@ func (c *Config) Validate() error {
 	}
 	add("fanout", c.Fanout.Validate())
 	add("rides", c.Rides.Validate())
-	add("server", c.Server.validate(c.Dev))
+	add("server", c.Server.validate(c.Dev, c.TLS.On() || c.TLS.BehindProxy))
+	add("tls", c.TLS.Validate())
 	add("auth", c.Auth.Validate(c.Dev))
 	add("json", c.JSON.Validate())
 	if _, err := c.Log.level(); err != nil {
@@ -132,14 +136,14 @@ func (c *Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-func (c *ServerConfig) validate(dev bool) error {
+func (c *ServerConfig) validate(dev, secured bool) error {
 	var faults []error
 	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen, "rides_listen": c.RidesListen} {
-		faults = append(faults, checkListen(name, addr, dev))
+		faults = append(faults, checkListen(name, addr, dev, secured))
 	}
 	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen, "metrics_listen": c.MetricsListen} {
 		if addr != "" {
-			faults = append(faults, checkListen(name, addr, dev))
+			faults = append(faults, checkListen(name, addr, dev, secured))
 		}
 	}
 	if c.MaxConnections < 0 {
@@ -154,14 +158,18 @@ func (c *ServerConfig) validate(dev bool) error {
 	return errors.Join(faults...)
 }
 
-// checkListen keeps the servers of development mode on loopback.
-func checkListen(name, addr string, dev bool) error {
+// checkListen keeps the servers of development mode, and those to which tokens
+// would be sent in the clear, on loopback.
+func checkListen(name, addr string, dev, secured bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%s is %q: must be host:port: %w", name, addr, err)
 	}
 	if dev && !auth.Loopback(host) {
 		return fmt.Errorf("%s is %q: with --dev it must be on loopback; for another address set auth.keys_file or auth.jwks_url instead (docs/identity.md)", name, addr)
+	}
+	if !secured && !auth.Loopback(host) {
+		return fmt.Errorf("%s is %q: on an address other than loopback tokens must not be sent in the clear: set tls.cert_file and tls.key_file, or tls.behind_proxy if a proxy in front has TLS", name, addr)
 	}
 	return nil
 }

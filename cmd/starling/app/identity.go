@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/certs"
 	"github.com/starling-fleet/starling/internal/httpserver"
 )
 
@@ -23,12 +25,22 @@ func (a *App) identity(ctx context.Context) (*auth.Guard, error) {
 	if !serves(&a.cfg, a.roles) {
 		return auth.Open(), nil // before no listener
 	}
+	if a.cfg.TLS.On() {
+		var err error
+		if a.certs, err = certs.New(a.cfg.TLS, certs.Deps{Registerer: a.registry, Logger: a.logger.With("component", "certs")}); err != nil {
+			return nil, err
+		}
+	}
 	g, err := auth.New(cfg, auth.Deps{Dev: a.cfg.Dev, Registerer: a.registry, Logger: a.logger.With("component", "auth")})
 	if err != nil {
 		return nil, err
 	}
 	if err := g.Start(ctx); err != nil {
 		return nil, err
+	}
+	a.OnReload("keys", func() error { return g.Reload(context.WithoutCancel(ctx)) })
+	if a.certs != nil {
+		a.OnReload("certificates", a.certs.Reload)
 	}
 	if !g.Asks() {
 		a.logger.Warn("development mode: everybody on this machine may do everything")
@@ -40,6 +52,9 @@ func (a *App) identity(ctx context.Context) (*auth.Guard, error) {
 // set.
 func (a *App) identityUnits(open opener) ([]unit, error) {
 	units := []unit{{"identity", a.guard.Run}}
+	if a.certs != nil {
+		units = append(units, unit{"certificates", a.certs.Run})
+	}
 	if a.cfg.Server.MetricsListen == "" {
 		return units, nil
 	}
@@ -52,9 +67,19 @@ func (a *App) identityUnits(open opener) ([]unit, error) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
 	guard := a.guard.HTTP("metrics")
 	guard.Need = func(string) (auth.Scopes, bool) { return auth.Metrics | auth.Operate, false }
+	guard.Certificate = a.certs.Mutual("metrics")
 	return append(units, unit{"metrics", func(ctx context.Context) error {
-		return a.http.Serve(ctx, l, guard.Wrap(mux), httpserver.Options{Name: "metrics", ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
+		return a.http.Serve(ctx, l, guard.Wrap(mux), httpserver.Options{Name: "metrics", TLS: a.certs.Web("metrics"), ReadTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
 	}}), nil
+}
+
+// innerDialOptions are for connections from this process to others of ours.
+func (a *App) innerDialOptions() []grpc.DialOption {
+	options := a.guard.DialOptions()
+	if a.certs != nil {
+		options = append(options, grpc.WithTransportCredentials(a.certs.Client()))
+	}
+	return options
 }
 
 // MetricsAddr is where metrics alone are served, once Ready is closed; empty if

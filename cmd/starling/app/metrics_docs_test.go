@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -20,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/starling-fleet/starling/internal/auth/mint"
 	"github.com/starling-fleet/starling/internal/freeport"
 )
 
@@ -73,6 +76,8 @@ func collect(t *testing.T, all map[string]metric, cfg Config, roles ...Role) {
 	for name, m := range describe(a.registry) {
 		switch m.kind = kinds[name]; { // unknown while no method or reason has been met
 		case m.kind != "":
+		case strings.HasSuffix(name, "_bytes"):
+			m.kind = "gauge"
 		case strings.HasSuffix(name, "_total"):
 			m.kind = "counter"
 		case strings.HasSuffix(name, "_seconds"):
@@ -122,11 +127,30 @@ func describe(r *prometheus.Registry) map[string]metric {
 	return all
 }
 
+// proveIdentity has a process ask for tokens and secure its connections.
+func proveIdentity(t *testing.T, cfg *Config) {
+	t.Helper()
+	_, secret, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	public, err := mint.Public(secret)
+	require.NoError(t, err)
+	authority, err := mint.NewAuthority("test", time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	cert, key, err := authority.Certificate("127.0.0.1", []string{"127.0.0.1"})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	cfg.Auth.KeysFile, cfg.Auth.Issuer, cfg.TLS.CertFile, cfg.TLS.KeyFile = dir+"/keys.pem", "test", dir+"/cert.pem", dir+"/key.pem"
+	for path, data := range map[string][]byte{cfg.Auth.KeysFile: public, cfg.TLS.CertFile: cert, cfg.TLS.KeyFile: key} {
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+	}
+}
+
 // docs/metrics.md lists what every kind of process exports; `make docs` writes it.
 func TestDocsListEveryMetric(t *testing.T) {
 	all := map[string]metric{}
 	cfg := DefaultConfig()
 	cfg.Partitions, cfg.Local.Directory = 2, t.TempDir()+"/log"
+	proveIdentity(t, &cfg)
 	collect(t, all, cfg, AllRoles()...)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second))
 	require.NoError(t, err)

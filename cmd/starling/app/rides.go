@@ -69,7 +69,7 @@ func (a *App) ridesUnits(log eventlog.Log, open opener, json *jsonGateway) ([]un
 	if err != nil {
 		return nil, nil, err
 	}
-	server := a.rpc.New(rpcserver.Role{Name: "rides", Register: f.rides.Register, Ready: a.life.whileRunning(f.rides.Ready)})
+	server := a.rpc.New(rpcserver.Role{Name: "rides", Credentials: a.certs.Server("rides"), Register: f.rides.Register, Ready: a.life.whileRunning(f.rides.Ready)})
 	return []unit{{"fleet of rides", f.matcher.Run}, {"rides server", a.serving(server, l, inMemory)}, {"rides", f.rides.Run}}, f.rides.Ready, nil
 }
 

@@ -75,7 +75,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
 			serving := a.life.whileRunning(func() bool { return ready() })
-			return runAdmin(ctx, a.http, l, a.withStatus(log, serving), a.cfg, a.registry, serving, func() error {
+			return runAdmin(ctx, a.http, l, a.withStatus(log, serving), a.certs.Web("admin"), a.cfg, a.registry, serving, func() error {
 				if log == nil { // a fan-out
 					return nil
 				}
@@ -133,7 +133,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 	}
 	m := f.matcher
 	role := rpcserver.Role{
-		Name: "matcher", Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
+		Name: "matcher", Credentials: a.certs.Server("matcher"), Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: slices.Concat(largeAnswers, largeStreams), Cost: m.Cost,
 	}
 	units, ready := []unit{{"matcher", m.Run}}, m.Ready
@@ -175,7 +175,7 @@ func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]uni
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: matcher: eta: %w", err)
 	}
-	f, err := fanout.New(a.cfg.Fanout, fanout.Deps{Regions: a.cfg.Matcher.Regions, Estimator: estimator, Registerer: a.registry, Logger: a.logger.With("component", "fanout"), DialOptions: a.guard.DialOptions()})
+	f, err := fanout.New(a.cfg.Fanout, fanout.Deps{Regions: a.cfg.Matcher.Regions, Estimator: estimator, Registerer: a.registry, Logger: a.logger.With("component", "fanout"), DialOptions: a.innerDialOptions()})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the fan-out: %w", err)
 	}
@@ -185,7 +185,7 @@ func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]uni
 	}
 	a.addrs[Fanout] = l.Addr().String()
 	server := a.rpc.New(rpcserver.Role{
-		Name: "fan-out", Register: f.Register, Options: matcher.ServerOptions(), Ready: a.life.whileRunning(f.Ready),
+		Name: "fan-out", Credentials: a.certs.Server("matcher"), Register: f.Register, Options: matcher.ServerOptions(), Ready: a.life.whileRunning(f.Ready),
 		// Its handlers wait for matchers more than they compute.
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers, LargeAtWork: 64,
 	})
@@ -216,7 +216,7 @@ func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]u
 	a.addrs[Ingest] = l.Addr().String()
 	limits := a.cfg.Ingest.Limits
 	server := a.rpc.New(rpcserver.Role{
-		Name: "ingest", Register: s.Register, Options: s.ServerOptions(), Ready: a.life.whileRunning(s.Ready), Run: s.Run,
+		Name: "ingest", Credentials: a.certs.Server("ingest"), Register: s.Register, Options: s.ServerOptions(), Ready: a.life.whileRunning(s.Ready), Run: s.Run,
 		Codec: wire.Codec(), Window: ingest.WindowBytes,
 		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
 	})

@@ -81,7 +81,7 @@ The badness of a device is the sum of these, each between 0 and 1:
 		if err := positive("timeout", *timeout); err != nil {
 			return err
 		}
-		conn, err := dial(*addr)
+		conn, err := connect(cmd, *addr)
 		if err != nil {
 			return err
 		}

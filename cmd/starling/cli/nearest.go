@@ -113,7 +113,7 @@ newest fix is fresh, and only one device reports for them.`,
 			}
 			req.Filter.Availabilities = append(req.Filter.Availabilities, a)
 		}
-		conn, err := dial(*addr)
+		conn, err := connect(cmd, *addr)
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
-	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/internal/filtercsv"
@@ -33,12 +32,12 @@ func addressFlags(cmd *cobra.Command) addresses {
 }
 
 // open connects to both; close must be called.
-func (d addresses) open() (ingest, matcher *grpc.ClientConn, closeBoth func(), err error) {
-	ingest, err = client.Dial(*d.ingest, client.DialOptions{})
+func (d addresses) open(cmd *cobra.Command) (ingest, matcher *grpc.ClientConn, closeBoth func(), err error) {
+	ingest, err = connect(cmd, *d.ingest)
 	if err != nil {
-		return nil, nil, nil, usage(err)
+		return nil, nil, nil, err
 	}
-	matcher, err = dial(*d.matcher)
+	matcher, err = connect(cmd, *d.matcher)
 	if err != nil {
 		_ = ingest.Close()
 		return nil, nil, nil, err
@@ -87,7 +86,7 @@ report for the same vehicles meanwhile, or the account can't close.`,
 	quiet := flags.Bool("quiet", false, "No progress on standard error.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ingest, matcher, closeBoth, err := d.open()
+		ingest, matcher, closeBoth, err := d.open(cmd)
 		if err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ The same seed gives the same fleet.`,
 			return err
 		}
 		d := addresses{ingest: addr, matcher: addr}
-		ingest, _, closeDoors, err := d.open()
+		ingest, _, closeDoors, err := d.open(cmd)
 		if err != nil {
 			return err
 		}

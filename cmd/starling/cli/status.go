@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 )
@@ -47,11 +48,15 @@ process that is not ready gives exit code 3.`,
 		if err := positive("timeout", *timeout); err != nil {
 			return err
 		}
+		access, err := access(cmd)
+		if err != nil {
+			return err
+		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
 		var all []processStatus
 		for _, addr := range *admins {
-			s, err := askStatus(ctx, addr)
+			s, err := askStatus(ctx, addr, access)
 			if err != nil {
 				return fmt.Errorf("status of %s: %w", addr, err)
 			}
@@ -70,13 +75,24 @@ process that is not ready gives exit code 3.`,
 	return cmd
 }
 
-func askStatus(ctx context.Context, addr string) (s app.Status, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/status", nil)
+func askStatus(ctx context.Context, addr string, access client.DialOptions) (s app.Status, err error) {
+	scheme := "http://"
+	if access.TLS != nil {
+		scheme = "https://"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+addr+"/status", nil)
 	if err != nil {
 		return s, usage(fmt.Errorf("%q is no address", addr))
 	}
+	if access.Token != nil {
+		token, err := access.Token(ctx)
+		if err != nil {
+			return s, usage(fmt.Errorf("--token-file: %w", err))
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	// Admin servers are asked directly, whatever proxy the environment names.
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: access.TLS}}).Do(req)
 	if err != nil {
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {

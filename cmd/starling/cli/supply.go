@@ -51,7 +51,7 @@ with --watch also every change, a row for each cell whose counts have changed.`,
 			}
 			selection.Availabilities = append(selection.Availabilities, a)
 		}
-		conn, err := dial(*addr)
+		conn, err := connect(cmd, *addr)
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func asking(cmd *cobra.Command) func(run func(context.Context, starlingv1.FleetS
 		if err := positive("timeout", *timeout); err != nil {
 			return err
 		}
-		conn, err := dial(*addr)
+		conn, err := connect(cmd, *addr)
 		if err != nil {
 			return err
 		}

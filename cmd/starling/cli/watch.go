@@ -49,7 +49,7 @@ two uploads.`,
 			// Not a deadline: the server would hear of it and end the call itself.
 			defer time.AfterFunc(*timeout, func() { cancel(errWatchOver) }).Stop()
 		}
-		conn, err := dial(*addr)
+		conn, err := connect(cmd, *addr)
 		if err != nil {
 			return err
 		}
