@@ -103,8 +103,8 @@ model-mutations: ## faults that are put into the tracker's step, each of which t
 	$(GO) run ./internal/modeltest/mutations
 
 .PHONY: rides-search
-rides-search: ## every state of the reservation protocol in larger spaces (make test visits those of small ones)
-	STARLING_LONG=1 $(GO) test -count=1 -v -timeout 6h ./rides/owner -run TestSearch
+rides-search: ## every state of the reservation protocol in larger spaces, and random walks (make test visits those of small ones)
+	STARLING_LONG=1 $(GO) test -count=1 -v -timeout 6h ./rides/owner -run 'TestSearch|TestWalks'
 
 .PHONY: rides-mutations
 rides-mutations: ## faults that are put into the reservation protocol, each of which the search must find

@@ -27,6 +27,7 @@ const (
 	clockTick                      // owner
 	appendRide                     // owner, fault
 	appendPlace                    // owner, fault: to `locations`
+	complete                       // owner: hears of its oldest append of which it did not yet
 	crash                          // owner
 	restart                        // owner, in the present epoch
 	arrive                         // index in limbo
@@ -40,7 +41,7 @@ const (
 	actionKinds                    // how many there are
 )
 
-var actionNames = [...]string{"reads rides", "reads tracks", "takes over", "proposes", "clock ticks", "appends to rides", "appends to locations", "crashes", "restarts", "late record", "stream time ticks", "stream time goes back", "cancels", "driver acts", "vehicle reports", "operator releases", "epoch is raised"}
+var actionNames = [...]string{"reads rides", "reads tracks", "takes over", "proposes", "clock ticks", "appends to rides", "appends to locations", "hears of an append", "crashes", "restarts", "late record", "stream time ticks", "stream time goes back", "cancels", "driver acts", "vehicle reports", "operator releases", "epoch is raised"}
 
 // fault is what becomes of an append.
 type fault = int8
@@ -50,6 +51,7 @@ const (
 	lost
 	unknown // fails, and the record may come later
 	repeated
+	unheard // comes to the log, and its owner hears of it later
 )
 
 func (x action) String() string {
@@ -106,6 +108,9 @@ func (w *world) nodeActions(to []action, i int8, n *node) []action {
 	}
 	to = w.appendActions(to, i, appendRide, n.toRides)
 	to = w.appendActions(to, i, appendPlace, n.toLocations)
+	if len(n.unheard) > 0 {
+		to = append(to, action{kind: complete, a: i})
+	}
 	if w.left.takeovers > 0 && n.owner.MustTakeOver() {
 		to = append(to, action{kind: takeOver, a: i})
 	}
@@ -144,6 +149,9 @@ func (w *world) appendActions(to []action, i int8, kind actionKind, queue []*fli
 	}
 	if w.left.repeated > 0 {
 		to = append(to, action{kind, i, repeated, 0})
+	}
+	if w.left.unheard > 0 && kind == appendPlace {
+		to = append(to, action{kind, i, unheard, 0})
 	}
 	return to
 }
@@ -232,6 +240,13 @@ func (w *world) applyNode(x action) (possible bool, err error) {
 		n.owner.Tick(n.owner.NowMS() + 1)
 	case appendRide, appendPlace:
 		return w.append(i, n, x)
+	case complete:
+		if len(n.unheard) == 0 {
+			return false, nil
+		}
+		c := n.unheard[0]
+		n.unheard = n.unheard[1:]
+		n.owner.Completed(c.token, c.offset, false, false)
 	case crash:
 		if !spend(&w.left.crashes) {
 			return false, nil
@@ -251,7 +266,7 @@ func (w *world) applyNode(x action) (possible bool, err error) {
 // what the old one has read.
 func (w *world) start(n *node, epoch int64) {
 	w.limbo = append(append(w.limbo, n.toRides...), n.toLocations...)
-	n.toRides, n.toLocations = nil, nil
+	n.toRides, n.toLocations, n.unheard = nil, nil, nil
 	state := n.owner.State().Clone()
 	if state.Owner.Epoch < epoch && w.s.requestsLost {
 		state.RequestsBelow = 0
@@ -273,7 +288,8 @@ func (w *world) append(i int, n *node, x action) (possible bool, err error) {
 	f := (*queue)[0]
 	*queue = (*queue)[1:]
 	switch {
-	case x.b == lost && !spend(&w.left.lost), x.b == unknown && !spend(&w.left.unknown), x.b == repeated && !spend(&w.left.repeated):
+	case x.b == lost && !spend(&w.left.lost), x.b == unknown && !spend(&w.left.unknown), x.b == repeated && !spend(&w.left.repeated),
+		x.b == unheard && !spend(&w.left.unheard):
 		return false, nil
 	case x.b == lost:
 		n.owner.Completed(f.token, 0, true, true)
@@ -288,6 +304,10 @@ func (w *world) append(i int, n *node, x action) (possible bool, err error) {
 	offset, err := w.land(f)
 	if err != nil {
 		return false, err
+	}
+	if x.b == unheard {
+		n.unheard = append(slices.Clip(n.unheard), completion{f.token, offset})
+		return true, nil
 	}
 	n.owner.Completed(f.token, offset, false, false)
 	return true, w.take(i, n, nil)

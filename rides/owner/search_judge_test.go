@@ -204,6 +204,7 @@ func (w *world) turn(survivors []int) (at *world, acted bool, err error) {
 		try(action{kind: takeOver, a: int8(i)}, true)
 		try(action{kind: appendRide, a: int8(i)}, true)
 		try(action{kind: appendPlace, a: int8(i)}, true)
+		try(action{kind: complete, a: int8(i)}, true)
 		try(action{kind: readRide, a: int8(i)}, true)
 		try(action{kind: readTrack, a: int8(i)}, false)
 	}

@@ -15,7 +15,7 @@ import (
 // still happen.
 type budget struct {
 	takeovers, crashes, proposals              int8
-	lost, unknown, repeated                    int8 // appends
+	lost, unknown, repeated, unheard           int8 // appends
 	streamTicks, streamBack, clockTicks        int8
 	cancels, acts, reports, operators, raising int8
 }
@@ -100,6 +100,13 @@ type node struct {
 	toRides, toLocations []*flight
 	encoded              template
 	encodedOwner         bool
+	// unheard are appends that are in the log and have not been completed.
+	unheard []completion
+}
+
+type completion struct {
+	token  uint64
+	offset int64
 }
 
 // tracker is what tracker/step does about reservations, with one partition.
@@ -385,7 +392,7 @@ func (w *world) rereadFrom() int {
 // encode writes the whole state.
 func (w *world) encode(t *template) {
 	b := &w.left
-	for _, v := range [...]int8{b.takeovers, b.crashes, b.proposals, b.lost, b.unknown, b.repeated, b.streamTicks, b.streamBack, b.clockTicks, b.cancels, b.acts, b.reports, b.operators, b.raising} {
+	for _, v := range [...]int8{b.takeovers, b.crashes, b.proposals, b.lost, b.unknown, b.repeated, b.unheard, b.streamTicks, b.streamBack, b.clockTicks, b.cancels, b.acts, b.reports, b.operators, b.raising} {
 		t.bytes = append(t.bytes, byte(v))
 	}
 	t.plain(int(w.epoch), int(w.tracker.streamMS))
@@ -468,6 +475,12 @@ func (n *node) encode(i int, t *template, w *world) {
 	}
 	for _, f := range n.toLocations {
 		t.addOf(i, &f.template)
+	}
+	for _, c := range n.unheard {
+		var t2 template
+		t2.Int(owner.Token, int64(c.token))
+		t2.Int(owner.LocationOffset, c.offset)
+		t.addOf(i, &t2)
 	}
 }
 

@@ -25,7 +25,7 @@ func walkSpace(r *rand.Rand) *scenario {
 		rides: 5, vehicles: 5, owners: 3, partitions: 1 + r.IntN(2), mode: owner.Mode(r.IntN(2)),
 		requestsLost: r.IntN(4) == 0, limits: reserve.Limits{MaxDecideAheadMS: 1, MaxRemembered: 1 + r.IntN(4)},
 		budget: budget{
-			takeovers: 40, crashes: int8(r.IntN(5)), proposals: 60, lost: int8(r.IntN(5)), unknown: int8(r.IntN(5)), repeated: int8(r.IntN(8)),
+			takeovers: 40, crashes: int8(r.IntN(5)), proposals: 60, lost: int8(r.IntN(5)), unknown: int8(r.IntN(5)), repeated: int8(r.IntN(8)), unheard: int8(r.IntN(20)),
 			streamTicks: 30, streamBack: int8(r.IntN(3)), clockTicks: int8(r.IntN(20)), cancels: int8(r.IntN(4)), acts: 40,
 			reports: int8(r.IntN(10)), operators: int8(r.IntN(4)), raising: int8(r.IntN(3)),
 		},
@@ -96,7 +96,7 @@ func TestWalks(t *testing.T) {
 	seeds := uint64(100)
 	switch {
 	case os.Getenv("STARLING_LONG") != "":
-		seeds = 5_000
+		seeds = 1_000
 	case raceDetector:
 		seeds = 12
 	}
