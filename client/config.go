@@ -1,10 +1,9 @@
 package client
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
@@ -44,19 +43,12 @@ func DefaultConfig() Config {
 
 // Validate names every field that breaks its rule.
 func (c Config) Validate() error {
-	var faults []error
-	positive := func(name string, ok bool) {
-		if !ok {
-			faults = append(faults, fmt.Errorf("%s must be positive", name))
-		}
-	}
-	positive("max_pending_reports", c.MaxPendingReports > 0)
-	positive("max_pending_bytes", c.MaxPendingBytes > 0)
-	positive("max_vehicles", c.MaxVehicles > 0)
-	positive("ack_timeout", c.AckTimeout > 0)
-	positive("backoff_min", c.BackoffMin > 0)
-	if c.BackoffMax < c.BackoffMin {
-		faults = append(faults, errors.New("backoff_max must not be below backoff_min"))
-	}
-	return errors.Join(faults...)
+	var faults valid.Faults
+	valid.Positive(&faults, "max_pending_reports", c.MaxPendingReports)
+	valid.Positive(&faults, "max_pending_bytes", c.MaxPendingBytes)
+	valid.Positive(&faults, "max_vehicles", c.MaxVehicles)
+	valid.Positive(&faults, "ack_timeout", c.AckTimeout)
+	valid.Positive(&faults, "backoff_min", c.BackoffMin)
+	faults.Need(c.BackoffMax >= c.BackoffMin, "backoff_max", c.BackoffMax, "at least backoff_min")
+	return faults.Err()
 }

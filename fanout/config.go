@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/fanout/region"
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // maxTimeout is what matcher.Config.RegionGrace allows for.
@@ -29,22 +30,15 @@ func DefaultConfig() Config {
 // Validate returns all faults of c joined, each naming its field and rule, or
 // nil.
 func (c Config) Validate() error {
-	var errs []error
+	var faults valid.Faults
 	for _, r := range c.Replicas {
-		if _, _, err := split(r); err != nil {
-			errs = append(errs, err)
-		}
+		_, _, err := split(r)
+		faults.Add(err)
 	}
-	if c.Timeout < 10*time.Millisecond || c.Timeout > maxTimeout {
-		errs = append(errs, fmt.Errorf("timeout: %v, must be between 10ms and %v", c.Timeout, maxTimeout))
-	}
-	if c.MaxCalls < 1 || c.MaxCalls > 1_000_000 {
-		errs = append(errs, fmt.Errorf("max_calls: %d, must be between 1 and 1000000", c.MaxCalls))
-	}
-	if c.MaxWatchers < 1 || c.MaxWatchers > 1_000_000 {
-		errs = append(errs, fmt.Errorf("max_watchers: %d, must be between 1 and 1000000", c.MaxWatchers))
-	}
-	return errors.Join(errs...)
+	valid.Between(&faults, "timeout", c.Timeout, 10*time.Millisecond, maxTimeout)
+	valid.Between(&faults, "max_calls", c.MaxCalls, 1, 1_000_000)
+	valid.Between(&faults, "max_watchers", c.MaxWatchers, 1, 1_000_000)
+	return faults.Err()
 }
 
 // ValidateFor returns what is wrong with c for a process that has the role, given
@@ -64,7 +58,7 @@ func (c Config) ValidateFor(regions []string) error {
 func split(entry string) (name, address string, err error) {
 	name, address, ok := strings.Cut(entry, "=")
 	if _, _, err := net.SplitHostPort(address); !ok || err != nil {
-		return "", "", fmt.Errorf("replicas: %q, must be REGION=HOST:PORT", entry)
+		return "", "", fmt.Errorf("replicas is %q: must be REGION=HOST:PORT", entry)
 	}
 	return strings.TrimSpace(name), address, nil
 }

@@ -447,7 +447,7 @@ func TestConfig(t *testing.T) {
 	cfg := fanout.DefaultConfig()
 	cfg.Timeout, cfg.MaxCalls, cfg.MaxWatchers = time.Minute, 0, 0
 	for _, field := range []string{"timeout", "max_calls", "max_watchers"} {
-		require.ErrorContains(t, cfg.Validate(), field+": ")
+		require.ErrorContains(t, cfg.Validate(), field+" is ")
 	}
 
 	m := matcher.DefaultConfig()
@@ -456,11 +456,11 @@ func TestConfig(t *testing.T) {
 	m.Regions = regions
 	require.NoError(t, m.Validate())
 	m.Region = "north"
-	require.ErrorContains(t, m.Validate(), `region: "north" is not one of regions, which has west, east`)
+	require.ErrorContains(t, m.Validate(), `region is "north": must be one of regions, which has west, east`)
 	m.Region, m.RegionGrace = "west", 19*time.Second
-	require.ErrorContains(t, m.Validate(), "region_grace: 19s, must be at least 15s longer than stale_after")
+	require.ErrorContains(t, m.Validate(), "region_grace is 19s: must be at least 15s longer than stale_after")
 	m.RegionGrace, m.RebuildWindow = time.Minute, 110*time.Second
-	require.ErrorContains(t, m.Validate(), "rebuild_window: 1m50s, must be 0 or at least twice region_grace")
+	require.ErrorContains(t, m.Validate(), "rebuild_window is 1m50s: must be 0 or at least twice region_grace")
 	m.Region, m.Regions = "", []string{"west=rest", "east=rest"}
 	require.ErrorContains(t, m.Validate(), "are both rest")
 }

@@ -1,9 +1,9 @@
 package gpsfilter
 
 import (
-	"errors"
-	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Config sets the filter. One configuration serves vehicles of every kind and
@@ -32,16 +32,11 @@ func DefaultConfig() Config {
 // Validate returns all faults of c joined, each naming its field and rule, or
 // nil.
 func (c Config) Validate() error {
-	var errs []error
-	inRange := func(name string, v, lo, hi float64) {
-		if !(v >= lo && v <= hi) {
-			errs = append(errs, fmt.Errorf("%s: %v is not within [%v, %v]", name, v, lo, hi))
-		}
-	}
-	inRange("default_accuracy_m", c.DefaultAccuracyM, 0.1, 1000)
-	inRange("min_accuracy_m", c.MinAccuracyM, 0.01, 100)
-	inRange("max_speed_mps", c.MaxSpeedMPS, 1, 1000)
-	inRange("predict_limit", c.PredictLimit.Seconds(), 1, 86400)
-	inRange("forget_after", c.ForgetAfter.Seconds(), 1, 86400)
-	return errors.Join(errs...)
+	var faults valid.Faults
+	valid.Between(&faults, "default_accuracy_m", c.DefaultAccuracyM, 0.1, 1000)
+	valid.Between(&faults, "min_accuracy_m", c.MinAccuracyM, 0.01, 100)
+	valid.Between(&faults, "max_speed_mps", c.MaxSpeedMPS, 1, 1000)
+	valid.Between(&faults, "predict_limit", c.PredictLimit, time.Second, 24*time.Hour)
+	valid.Between(&faults, "forget_after", c.ForgetAfter, time.Second, 24*time.Hour)
+	return faults.Err()
 }

@@ -1,10 +1,9 @@
 package ingest
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
@@ -81,28 +80,23 @@ func (c Config) MaxRequestBytes() int { return 2 * c.Limits.MaxMessageBytes }
 
 // Validate returns all faults, each naming its field and rule.
 func (c Config) Validate() error {
-	var faults []error
-	need := func(ok bool, field string, value any, rule string) {
-		if !ok {
-			faults = append(faults, fmt.Errorf("%s is %v: must be %s", field, value, rule))
-		}
-	}
+	var faults valid.Faults
 	v, l := c.Validation, c.Limits
-	need(v.MaxFixes >= 1 && v.MaxFixes <= maxFixesEver, "validation.max_fixes", v.MaxFixes, "between 1 and 1000")
-	need(v.MaxAhead > 0, "validation.max_ahead", v.MaxAhead, "positive")
-	need(v.ClockTolerance >= time.Second, "validation.clock_tolerance", v.ClockTolerance, "at least 1s")
-	need(v.MaxAge > 0, "validation.max_age", v.MaxAge, "positive")
-	need(v.MaxSpeedMPS > 0, "validation.max_speed_mps", v.MaxSpeedMPS, "positive")
-	need(v.MinAltitudeM < v.MaxAltitudeM, "validation.min_altitude_m", v.MinAltitudeM, "below validation.max_altitude_m")
+	valid.Between(&faults, "validation.max_fixes", v.MaxFixes, 1, maxFixesEver)
+	valid.Positive(&faults, "validation.max_ahead", v.MaxAhead)
+	valid.AtLeast(&faults, "validation.clock_tolerance", v.ClockTolerance, time.Second)
+	valid.Positive(&faults, "validation.max_age", v.MaxAge)
+	valid.Positive(&faults, "validation.max_speed_mps", v.MaxSpeedMPS)
+	faults.Need(v.MinAltitudeM < v.MaxAltitudeM, "validation.min_altitude_m", v.MinAltitudeM, "below validation.max_altitude_m")
 
-	need(l.MaxMessageBytes >= 1<<10 && l.MaxMessageBytes <= 512<<10, "limits.max_message_bytes", l.MaxMessageBytes, "between 1024 and 524288")
-	need(l.MaxStreams >= 1, "limits.max_streams", l.MaxStreams, "at least 1")
-	need(l.MaxConnStreams >= 1, "limits.max_conn_streams", l.MaxConnStreams, "at least 1")
-	need(l.StreamReports >= 1, "limits.stream_reports", l.StreamReports, "at least 1")
-	need(l.StreamBytes >= 1, "limits.stream_bytes", l.StreamBytes, "at least 1")
-	need(l.ServerBytes >= 1<<20, "limits.server_bytes", l.ServerBytes, "at least 1048576, which is more than one report can take")
-	need(l.StreamReportsPerSec >= 0, "limits.stream_reports_per_s", l.StreamReportsPerSec, "0 or more")
-	need(l.StreamFixesPerSec >= 0, "limits.stream_fixes_per_s", l.StreamFixesPerSec, "0 or more")
+	valid.Between(&faults, "limits.max_message_bytes", l.MaxMessageBytes, 1<<10, 512<<10)
+	valid.AtLeast(&faults, "limits.max_streams", l.MaxStreams, 1)
+	valid.AtLeast(&faults, "limits.max_conn_streams", l.MaxConnStreams, 1)
+	valid.AtLeast(&faults, "limits.stream_reports", l.StreamReports, 1)
+	valid.AtLeast(&faults, "limits.stream_bytes", l.StreamBytes, 1)
+	faults.Need(l.ServerBytes >= 1<<20, "limits.server_bytes", l.ServerBytes, "at least 1048576, which is more than one report can take")
+	valid.AtLeast(&faults, "limits.stream_reports_per_s", l.StreamReportsPerSec, 0)
+	valid.AtLeast(&faults, "limits.stream_fixes_per_s", l.StreamFixesPerSec, 0)
 	for _, d := range []struct {
 		field string
 		value time.Duration
@@ -110,8 +104,8 @@ func (c Config) Validate() error {
 		{"append_wait", l.AppendWait}, {"send_wait", l.SendWait}, {"flush_wait", l.FlushWait},
 		{"stream_idle_timeout", l.StreamIdleTimeout}, {"retry_delay", l.RetryDelay},
 	} {
-		need(d.value >= time.Millisecond, "limits."+d.field, d.value, "at least 1ms")
+		valid.AtLeast(&faults, "limits."+d.field, d.value, time.Millisecond)
 	}
-	need(l.PingInterval >= time.Second, "limits.ping_interval", l.PingInterval, "at least 1s")
-	return errors.Join(faults...)
+	valid.AtLeast(&faults, "limits.ping_interval", l.PingInterval, time.Second)
+	return faults.Err()
 }

@@ -1,11 +1,10 @@
 package matcher
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/matcher/supply"
 )
@@ -70,46 +69,29 @@ func DefaultConfig() Config {
 // Validate returns all faults of c joined, each naming its field and rule, or
 // nil.
 func (c Config) Validate() error {
-	var errs []error
-	if c.StaleAfter < 100*time.Millisecond || c.StaleAfter > time.Hour {
-		errs = append(errs, fmt.Errorf("stale_after: %v, must be between 100ms and 1h", c.StaleAfter))
-	}
-	if c.RebuildWindow != 0 && (c.RebuildWindow < 10*time.Second || c.RebuildWindow > 365*24*time.Hour) {
-		errs = append(errs, fmt.Errorf("rebuild_window: %v, must be 0 or between 10s and 8760h", c.RebuildWindow))
-	}
-	if c.MaxWatchers < 1 || c.MaxWatchers > 10_000_000 {
-		errs = append(errs, fmt.Errorf("max_watchers: %d, must be between 1 and 10000000", c.MaxWatchers))
-	}
-	if c.MaxAreaVehicles < 1 || c.MaxAreaVehicles > 10_000_000 {
-		errs = append(errs, fmt.Errorf("max_area_vehicles: %d, must be between 1 and 10000000", c.MaxAreaVehicles))
-	}
-	if c.WatchBytes < 1<<20 {
-		errs = append(errs, fmt.Errorf("watch_bytes: %d, must be at least 1048576", c.WatchBytes))
-	}
-	if c.SupplyResolution < 0 || c.SupplyResolution > supply.MaxResolution {
-		errs = append(errs, fmt.Errorf("supply_resolution: %d, must be between 0 and %d", c.SupplyResolution, supply.MaxResolution))
-	}
-	if c.MaxPlaybackFixes < 1000 || c.MaxPlaybackFixes > 1_000_000_000 {
-		errs = append(errs, fmt.Errorf("max_playback_fixes: %d, must be between 1000 and 1000000000", c.MaxPlaybackFixes))
-	}
-	if c.DispatchMaxAge < time.Second || c.DispatchMaxAge > time.Hour {
-		errs = append(errs, fmt.Errorf("dispatch_max_age: %v, must be between 1s and 1h", c.DispatchMaxAge))
-	}
-	if c.PredictLimit < time.Second || c.PredictLimit > 5*time.Minute {
-		errs = append(errs, fmt.Errorf("predict_limit: %v, must be between 1s and 5m", c.PredictLimit))
-	}
-	if _, err := c.ETA.Estimator(); err != nil {
-		errs = append(errs, fmt.Errorf("eta: %w", err))
-	}
-	errs = append(errs, c.validateRegion())
-	return errors.Join(errs...)
+	var faults valid.Faults
+	valid.Between(&faults, "stale_after", c.StaleAfter, 100*time.Millisecond, time.Hour)
+	faults.Need(c.RebuildWindow == 0 || c.RebuildWindow >= 10*time.Second && c.RebuildWindow <= 365*24*time.Hour, "rebuild_window", c.RebuildWindow, "0 or between 10s and 8760h")
+	valid.Between(&faults, "max_watchers", c.MaxWatchers, 1, 10_000_000)
+	valid.Between(&faults, "max_area_vehicles", c.MaxAreaVehicles, 1, 10_000_000)
+	valid.AtLeast(&faults, "watch_bytes", c.WatchBytes, 1<<20)
+	valid.Between(&faults, "supply_resolution", c.SupplyResolution, 0, supply.MaxResolution)
+	valid.Between(&faults, "max_playback_fixes", c.MaxPlaybackFixes, 1000, 1_000_000_000)
+	valid.Between(&faults, "dispatch_max_age", c.DispatchMaxAge, time.Second, time.Hour)
+	valid.Between(&faults, "predict_limit", c.PredictLimit, time.Second, 5*time.Minute)
+	_, err := c.ETA.Estimator()
+	faults.In("eta", err)
+	c.validateRegion(&faults)
+	return faults.Err()
 }
 
 // Estimator returns what the configuration describes, or a fault that names the
 // field and the rule.
 func (c ETAConfig) Estimator() (eta.Estimator, error) {
-	if c.OSRMTimeout < 10*time.Millisecond || c.OSRMTimeout > time.Minute {
-		return nil, fmt.Errorf("osrm_timeout: %v, must be between 10ms and 1m", c.OSRMTimeout)
+	var faults valid.Faults
+	valid.Between(&faults, "osrm_timeout", c.OSRMTimeout, 10*time.Millisecond, time.Minute)
+	if err := faults.Err(); err != nil {
+		return nil, err
 	}
 	if c.OSRMURL != "" {
 		return eta.NewOSRM(c.OSRMURL, c.OSRMProfile, c.OSRMMaxTable, &http.Client{Timeout: c.OSRMTimeout})

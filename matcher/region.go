@@ -2,7 +2,6 @@ package matcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,15 +11,16 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/starling-fleet/starling/fanout/region"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/matcher/follow"
 	"github.com/starling-fleet/starling/matcher/query"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// graceRoom is how much longer than StaleAfter a vehicle that has left is kept
+// graceMargin is how much longer than StaleAfter a vehicle that has left is kept
 // at least: for the longest time that a fan-out waits for its answers, 5 s, and
 // for clocks of machines that disagree.
-const graceRoom = 15 * time.Second
+const graceMargin = 15 * time.Second
 
 // residence returns what the configuration describes, nil if the matcher is not
 // limited.
@@ -34,13 +34,12 @@ func (c Config) residence() (*follow.Residence, error) {
 	}
 	own := regions.Number(c.Region)
 	if own < 0 {
-		return nil, fmt.Errorf("region: %q is not one of regions, which has %s", c.Region, strings.Join(regions.Names(), ", "))
+		return nil, fmt.Errorf("region is %q: must be one of regions, which has %s", c.Region, strings.Join(regions.Names(), ", "))
 	}
 	return &follow.Residence{Regions: regions, Own: own, Grace: c.RegionGrace}, nil
 }
 
-func (c Config) validateRegion() error {
-	var errs []error
+func (c Config) validateRegion(faults *valid.Faults) {
 	_, err := c.residence()
 	if c.Region == "" && len(c.Regions) > 0 {
 		_, err = region.Parse(c.Regions)
@@ -48,14 +47,12 @@ func (c Config) validateRegion() error {
 			err = fmt.Errorf("regions: %w", err)
 		}
 	}
-	errs = append(errs, err)
-	if c.Region != "" && c.RegionGrace < c.StaleAfter+graceRoom {
-		errs = append(errs, fmt.Errorf("region_grace: %v, must be at least %v longer than stale_after, which is %v", c.RegionGrace, graceRoom, c.StaleAfter))
+	faults.Add(err)
+	if c.Region == "" {
+		return
 	}
-	if c.Region != "" && c.RebuildWindow != 0 && c.RebuildWindow < 2*c.RegionGrace {
-		errs = append(errs, fmt.Errorf("rebuild_window: %v, must be 0 or at least twice region_grace, which is %v", c.RebuildWindow, c.RegionGrace))
-	}
-	return errors.Join(errs...)
+	faults.Need(c.RegionGrace >= c.StaleAfter+graceMargin, "region_grace", c.RegionGrace, fmt.Sprintf("at least %v longer than stale_after, which is %v", graceMargin, c.StaleAfter))
+	faults.Need(c.RebuildWindow == 0 || c.RebuildWindow >= 2*c.RegionGrace, "rebuild_window", c.RebuildWindow, fmt.Sprintf("0 or at least twice region_grace, which is %v", c.RegionGrace))
 }
 
 // RegionOptions are the further options of the gRPC server of a matcher that is

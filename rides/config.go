@@ -2,13 +2,13 @@ package rides
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/rides/name"
 )
 
@@ -60,39 +60,23 @@ const maxDeadline = time.Hour
 // Validate returns all faults of c joined, each naming its field and rule, or
 // nil.
 func (c Config) Validate() error {
-	var errs []error
-	between := func(field string, v, lo, hi time.Duration) {
-		if v < lo || v > hi {
-			errs = append(errs, fmt.Errorf("%s: %s, must be between %s and %s", field, v, lo, hi))
-		}
-	}
-	if c.Group == "" {
-		errs = append(errs, errors.New("group: empty, must be a name"))
-	}
-	between("offer", c.Offer, 0, 10*time.Minute)
-	between("decide", c.Decide, time.Second, time.Minute)
-	between("max_fix_age", c.MaxFixAge, time.Second, 10*time.Minute)
-	between("silence", c.Silence, 10*time.Second, 24*time.Hour)
-	between("search", c.Search, time.Second, maxDeadline)
-	between("match_interval", c.MatchInterval, time.Millisecond, 15*time.Second)
-	between("name_age", c.NameAge, time.Minute, 6*24*time.Hour)
-	between("checkpoint_interval", c.CheckpointInterval, 100*time.Millisecond, time.Hour)
-	if c.Candidates < 1 || c.Candidates > 256 {
-		errs = append(errs, fmt.Errorf("candidates: %d, must be between 1 and 256", c.Candidates))
-	}
-	if !(c.MaxRadiusM > 0 && c.MaxRadiusM <= 1_000_000) {
-		errs = append(errs, fmt.Errorf("max_radius_m: %g, must be above 0 and at most 1000000", c.MaxRadiusM))
-	}
-	if c.MaxSubscribers < 1 {
-		errs = append(errs, fmt.Errorf("max_subscribers: %d, must be at least 1", c.MaxSubscribers))
-	}
-	if c.NameKeys != "" && c.NameKeysFile != "" {
-		errs = append(errs, errors.New("name_keys_file: set together with name_keys, must be the only one"))
-	}
-	if _, err := c.keys(); err != nil {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	var faults valid.Faults
+	faults.Need(c.Group != "", "group", c.Group, "set")
+	valid.Between(&faults, "offer", c.Offer, 0, 10*time.Minute)
+	valid.Between(&faults, "decide", c.Decide, time.Second, time.Minute)
+	valid.Between(&faults, "max_fix_age", c.MaxFixAge, time.Second, 10*time.Minute)
+	valid.Between(&faults, "silence", c.Silence, 10*time.Second, 24*time.Hour)
+	valid.Between(&faults, "search", c.Search, time.Second, maxDeadline)
+	valid.Between(&faults, "match_interval", c.MatchInterval, time.Millisecond, 15*time.Second)
+	valid.Between(&faults, "name_age", c.NameAge, time.Minute, 6*24*time.Hour)
+	valid.Between(&faults, "checkpoint_interval", c.CheckpointInterval, 100*time.Millisecond, time.Hour)
+	valid.Between(&faults, "candidates", c.Candidates, 1, 256)
+	faults.Need(c.MaxRadiusM > 0 && c.MaxRadiusM <= 1_000_000, "max_radius_m", c.MaxRadiusM, "above 0 and at most 1000000")
+	valid.AtLeast(&faults, "max_subscribers", c.MaxSubscribers, 1)
+	faults.Need(c.NameKeys == "" || c.NameKeysFile == "", "name_keys_file", c.NameKeysFile, "the only one that is set of it and name_keys")
+	_, err := c.keys()
+	faults.Add(err)
+	return faults.Err()
 }
 
 // keys decodes the keys without repeating them in an error.
@@ -101,7 +85,7 @@ func (c Config) keys() ([][]byte, error) {
 	for i, s := range strings.FieldsFunc(c.NameKeys.Reveal(), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
 		b, err := hex.DecodeString(s)
 		if err != nil || len(b) < name.MinKeyBytes {
-			return nil, fmt.Errorf("name_keys: key %d is not at least %d bytes in hexadecimal", i, name.MinKeyBytes)
+			return nil, fmt.Errorf("name_keys: key %d must be at least %d bytes in hexadecimal", i, name.MinKeyBytes)
 		}
 		keys = append(keys, b)
 	}

@@ -1,11 +1,10 @@
 package tracker
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/starling-fleet/starling/gpsfilter"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/tracker/step"
 )
@@ -75,26 +74,14 @@ func DefaultConfig() Config {
 // Validate returns all faults of c joined, each naming its field and rule, or
 // nil.
 func (c Config) Validate() error {
-	errs := []error{c.StepSettings(1).Validate()}
-	bad := func(field, rule string, value any) {
-		errs = append(errs, fmt.Errorf("%s: %v, must be %s", field, value, rule))
-	}
-	if c.TickInterval < 10*time.Millisecond || c.TickInterval > time.Hour {
-		bad("tick_interval", "between 10ms and 1h", c.TickInterval)
-	}
-	if c.CheckpointInterval < 10*time.Millisecond || c.CheckpointInterval > time.Hour {
-		bad("checkpoint_interval", "between 10ms and 1h", c.CheckpointInterval)
-	}
-	if c.MaxInFlightBytes < 1<<10 || c.MaxInFlightBytes > 1<<30 {
-		bad("max_in_flight_bytes", "between 1024 and 1073741824", c.MaxInFlightBytes)
-	}
-	if c.RetryInterval < 10*time.Millisecond || c.RetryInterval > time.Hour {
-		bad("retry_interval", "between 10ms and 1h", c.RetryInterval)
-	}
-	if c.Group == "" {
-		bad("group", "not empty", `""`)
-	}
-	return errors.Join(errs...)
+	var faults valid.Faults
+	faults.Add(c.StepSettings(1).Validate())
+	valid.Between(&faults, "tick_interval", c.TickInterval, 10*time.Millisecond, time.Hour)
+	valid.Between(&faults, "checkpoint_interval", c.CheckpointInterval, 10*time.Millisecond, time.Hour)
+	valid.Between(&faults, "max_in_flight_bytes", c.MaxInFlightBytes, 1<<10, 1<<30)
+	valid.Between(&faults, "retry_interval", c.RetryInterval, 10*time.Millisecond, time.Hour)
+	faults.Need(c.Group != "", "group", c.Group, "set")
+	return faults.Err()
 }
 
 // StepSettings returns what the step of one partition reads, in a log of so many.

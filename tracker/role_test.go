@@ -515,7 +515,7 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	cfg.Window, cfg.WindowMaxFixes, cfg.H3Resolution, cfg.Group, cfg.TickInterval = -time.Second, 0, 16, "", 0
 	cfg.Filter.MaxSpeedMPS = -1
 	err := cfg.Validate()
-	for _, field := range []string{"window (", "window_max_fixes", "h3_resolution", "group", "tick_interval", "max_speed_mps"} {
+	for _, field := range []string{"window is -1s: must be between 0s and 1h", "window_max_fixes", "h3_resolution", "group", "tick_interval", "max_speed_mps"} {
 		require.ErrorContains(t, err, field)
 	}
 	require.Len(t, strings.Split(err.Error(), "\n"), 6)

@@ -1,11 +1,11 @@
 package auth
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Config says whom the servers believe.
@@ -39,27 +39,20 @@ func (c *Config) HasKeys() bool {
 // Validate returns all faults, each naming its field and rule. Dev is whether the
 // process is in development mode.
 func (c *Config) Validate(dev bool) error {
-	var faults []error
-	need := func(ok bool, field string, value any, rule string) {
-		if !ok {
-			faults = append(faults, fmt.Errorf("%s is %v: must be %s", field, value, rule))
-		}
-	}
+	var faults valid.Faults
 	if c.JWKSURL != "" {
-		need(fetchable(c.JWKSURL), "jwks_url", fmt.Sprintf("%q", c.JWKSURL), "an https address, or http on loopback")
+		faults.Need(fetchable(c.JWKSURL), "jwks_url", c.JWKSURL, "an https address, or http on loopback")
 	}
-	if c.DevSecretFile != "" && !dev {
-		faults = append(faults, errors.New("dev_secret_file is set: HS256 is for development only, and needs dev"))
-	}
+	faults.Need(c.DevSecretFile == "" || dev, "dev_secret_file", c.DevSecretFile, "left out without dev: HS256 is for development only")
 	if c.HasKeys() {
-		need(c.Issuer != "", "issuer", `""`, "set, because any issuer's tokens would do otherwise")
-		need(c.Audience != "", "audience", `""`, "set")
+		faults.Need(c.Issuer != "", "issuer", c.Issuer, "set, because any issuer's tokens would do otherwise")
+		faults.Need(c.Audience != "", "audience", c.Audience, "set")
 	}
-	need(c.Leeway >= 0 && c.Leeway <= time.Minute, "leeway", c.Leeway, "between 0s and 1m")
-	need(c.RefreshInterval >= time.Second && c.RefreshInterval <= 24*time.Hour, "refresh_interval", c.RefreshInterval, "between 1s and 24h")
-	need(c.KeepKeys >= c.RefreshInterval, "keep_keys", c.KeepKeys, "at least refresh_interval")
-	need(c.MaxTokens >= 1 && c.MaxTokens <= 1_000_000, "max_tokens", c.MaxTokens, "between 1 and 1000000")
-	return errors.Join(faults...)
+	valid.Between(&faults, "leeway", c.Leeway, 0, time.Minute)
+	valid.Between(&faults, "refresh_interval", c.RefreshInterval, time.Second, 24*time.Hour)
+	faults.Need(c.KeepKeys >= c.RefreshInterval, "keep_keys", c.KeepKeys, "at least refresh_interval")
+	valid.Between(&faults, "max_tokens", c.MaxTokens, 1, 1_000_000)
+	return faults.Err()
 }
 
 // fetchable reports whether keys may be read from an address: whoever can change

@@ -101,7 +101,7 @@ func TestDevelopmentTokens(t *testing.T) {
 	cfg := auth.DefaultConfig()
 	cfg.Issuer, cfg.DevSecretFile = "https://id.example", filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(cfg.DevSecretFile, secret, 0o600))
-	require.ErrorContains(t, cfg.Validate(false), "needs dev")
+	require.ErrorContains(t, cfg.Validate(false), "must be left out without dev")
 	b := newBench(t, cfg, true)
 	token := sign(t, signer(t, secret), claims())
 	require.NoError(t, b.token(token))

@@ -5,9 +5,9 @@
 package fleetsim
 
 import (
-	"errors"
-	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Config describes the fleet. Shares are probabilities from 0 to 1.
@@ -45,21 +45,16 @@ func DefaultConfig() Config {
 
 // Validate names every field that breaks its rule.
 func (c Config) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(c.Vehicles >= 1 && c.Vehicles <= 1_000_000, "vehicles %d must be 1 to 1000000", c.Vehicles)
-	rule(len(c.VehiclePrefix) >= 1 && len(c.VehiclePrefix) <= 50, "vehicle_prefix must have 1 to 50 characters")
-	rule(c.CentreLatDeg >= -80 && c.CentreLatDeg <= 80, "centre_lat_deg %v must be -80 to 80", c.CentreLatDeg)
-	rule(c.CentreLonDeg >= -180 && c.CentreLonDeg <= 180, "centre_lon_deg %v must be -180 to 180", c.CentreLonDeg)
-	rule(c.RadiusM >= 500 && c.RadiusM <= 100_000, "radius_m %v must be 500 to 100000", c.RadiusM)
-	rule(c.Period >= 100*time.Millisecond && c.Period <= time.Hour, "period %v must be 100ms to 1h", c.Period)
-	rule(c.BatchPeriod >= c.Period && c.BatchPeriod <= 500*c.Period, "batch_period %v must be period to 500 periods", c.BatchPeriod)
-	rule(c.NoiseM >= 0 && c.NoiseM <= 1000, "noise_m %v must be 0 to 1000", c.NoiseM)
-	rule(c.Tunnels >= 0 && c.Tunnels <= 1000, "tunnels %d must be 0 to 1000", c.Tunnels)
+	var faults valid.Faults
+	valid.Between(&faults, "vehicles", c.Vehicles, 1, 1_000_000)
+	faults.Need(len(c.VehiclePrefix) >= 1 && len(c.VehiclePrefix) <= 50, "vehicle_prefix", c.VehiclePrefix, "1 to 50 characters")
+	valid.Between(&faults, "centre_lat_deg", c.CentreLatDeg, -80, 80)
+	valid.Between(&faults, "centre_lon_deg", c.CentreLonDeg, -180, 180)
+	valid.Between(&faults, "radius_m", c.RadiusM, 500, 100_000)
+	valid.Between(&faults, "period", c.Period, 100*time.Millisecond, time.Hour)
+	faults.Need(c.BatchPeriod >= c.Period && c.BatchPeriod <= 500*c.Period, "batch_period", c.BatchPeriod, "between period and 500 periods")
+	valid.Between(&faults, "noise_m", c.NoiseM, 0, 1000)
+	valid.Between(&faults, "tunnels", c.Tunnels, 0, 1000)
 	for _, s := range []struct {
 		name  string
 		value float64
@@ -67,8 +62,8 @@ func (c Config) Validate() error {
 		{"jitter_share", c.JitterShare}, {"batch_share", c.BatchShare}, {"resend_share", c.ResendShare}, {"disorder_share", c.DisorderShare},
 		{"jump_share", c.JumpShare}, {"bad_first_share", c.BadFirstShare}, {"offline_share", c.OfflineShare},
 	} {
-		rule(s.value >= 0 && s.value <= 1, "%s %v must be 0 to 1", s.name, s.value)
+		valid.Between(&faults, s.name, s.value, 0, 1)
 	}
-	rule(c.JitterShare <= 0.9, "jitter_share %v must be at most 0.9", c.JitterShare)
-	return errors.Join(faults...)
+	faults.Need(c.JitterShare <= 0.9, "jitter_share", c.JitterShare, "at most 0.9")
+	return faults.Err()
 }

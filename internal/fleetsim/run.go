@@ -2,7 +2,6 @@ package fleetsim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Options set how a fleet's reports are sent.
@@ -45,23 +45,15 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	faults := []error{o.Fleet.Validate(), o.Client.Validate()}
-	if o.Ingest == nil {
-		faults = append(faults, errors.New("ingest must be a connection"))
-	}
-	if o.Duration < 0 {
-		faults = append(faults, fmt.Errorf("duration %v must not be negative", o.Duration))
-	}
-	if o.FlatOut && o.Duration == 0 {
-		faults = append(faults, errors.New("duration must be set when flat_out is"))
-	}
-	if o.DrainTimeout <= 0 {
-		faults = append(faults, errors.New("drain_timeout must be positive"))
-	}
-	if o.ProgressEvery <= 0 {
-		faults = append(faults, errors.New("progress_every must be positive"))
-	}
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Add(o.Fleet.Validate())
+	faults.Add(o.Client.Validate())
+	faults.Need(o.Ingest != nil, "ingest", nil, "a connection")
+	valid.AtLeast(&faults, "duration", o.Duration, 0)
+	faults.Need(!o.FlatOut || o.Duration != 0, "duration", o.Duration, "set with flat_out")
+	valid.Positive(&faults, "drain_timeout", o.DrainTimeout)
+	valid.Positive(&faults, "progress_every", o.ProgressEvery)
+	return faults.Err()
 }
 
 // Progress is how a simulation goes.

@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"errors"
-	"fmt"
 	"net/url"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Config sets the gateway's bounds.
@@ -37,24 +37,19 @@ func DefaultConfig() Config {
 
 // Validate names every fault.
 func (c *Config) Validate() error {
-	var faults []error
-	need := func(ok bool, name string, value any, rule string) {
-		if !ok {
-			faults = append(faults, fmt.Errorf("%s is %v: must be %s", name, value, rule))
-		}
-	}
-	need(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 64<<20, "max_body_bytes", c.MaxBodyBytes, "between 1024 and 67108864")
-	need(c.MaxOpenRequests >= 1, "max_open_requests", c.MaxOpenRequests, "at least 1")
-	need(c.BodyBytes >= int64(2*c.MaxBodyBytes), "body_bytes", c.BodyBytes, "at least twice max_body_bytes")
-	need(c.AnswerBytes >= largeAnswerBytes, "answer_bytes", c.AnswerBytes, "at least 25165824, which is one answer")
-	need(c.ReadTimeout > 0, "read_timeout", c.ReadTimeout, "positive")
-	need(c.CallTimeout > 0, "call_timeout", c.CallTimeout, "positive")
-	need(c.WriteTimeout > 0, "write_timeout", c.WriteTimeout, "positive")
-	need(c.IdleTimeout > 0, "idle_timeout", c.IdleTimeout, "positive")
+	var faults valid.Faults
+	valid.Between(&faults, "max_body_bytes", c.MaxBodyBytes, 1<<10, 64<<20)
+	valid.AtLeast(&faults, "max_open_requests", c.MaxOpenRequests, 1)
+	faults.Need(c.BodyBytes >= int64(2*c.MaxBodyBytes), "body_bytes", c.BodyBytes, "at least twice max_body_bytes")
+	faults.Need(c.AnswerBytes >= largeAnswerBytes, "answer_bytes", c.AnswerBytes, "at least 25165824, which is one answer")
+	valid.Positive(&faults, "read_timeout", c.ReadTimeout)
+	valid.Positive(&faults, "call_timeout", c.CallTimeout)
+	valid.Positive(&faults, "write_timeout", c.WriteTimeout)
+	valid.Positive(&faults, "idle_timeout", c.IdleTimeout)
 	for _, origin := range c.AllowOrigins {
-		need(isOrigin(origin), "allow_origins", origin, "* or scheme://host[:port], without a path")
+		faults.Need(isOrigin(origin), "allow_origins", origin, "* or scheme://host[:port], without a path")
 	}
-	return errors.Join(faults...)
+	return faults.Err()
 }
 
 func isOrigin(s string) bool {

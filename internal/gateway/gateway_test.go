@@ -333,8 +333,8 @@ func TestTheConfigurationNamesItsFaults(t *testing.T) {
 		{func(c *gateway.Config) { c.MaxBodyBytes = 1 }, "max_body_bytes is 1"},
 		{func(c *gateway.Config) { c.MaxOpenRequests = 0 }, "max_open_requests is 0"},
 		{func(c *gateway.Config) { c.CallTimeout = 0 }, "call_timeout is 0s"},
-		{func(c *gateway.Config) { c.AllowOrigins = []string{"map.example.com"} }, "allow_origins is map.example.com"},
-		{func(c *gateway.Config) { c.AllowOrigins = []string{"https://a.example/"} }, "allow_origins is https://a.example/"},
+		{func(c *gateway.Config) { c.AllowOrigins = []string{"map.example.com"} }, `allow_origins is "map.example.com"`},
+		{func(c *gateway.Config) { c.AllowOrigins = []string{"https://a.example/"} }, `allow_origins is "https://a.example/"`},
 	} {
 		cfg := gateway.DefaultConfig()
 		c.change(&cfg)

@@ -1,13 +1,13 @@
 package kafkalog
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -79,80 +79,57 @@ func DefaultConfig() Config {
 
 // Validate names every fault of the configuration.
 func (c *Config) Validate() error {
-	var faults []error
-	fault := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	fault(len(c.Brokers) > 0, "brokers is empty: must name at least one host:port")
+	var faults valid.Faults
+	faults.Need(len(c.Brokers) > 0, "brokers", c.Brokers, "at least one host:port")
 	for _, b := range c.Brokers {
 		_, _, err := net.SplitHostPort(b)
-		fault(err == nil, "brokers has %q: must be host:port", b)
+		faults.Need(err == nil, "brokers", b, "host:port")
 	}
-	fault(len(c.ClientID) > 0 && len(c.ClientID) <= 200, "client_id has %d characters: must have 1 to 200", len(c.ClientID))
-	fault(c.Partitions >= 1 && c.Partitions <= 10_000, "partitions is %d: must be between 1 and 10000", c.Partitions)
-	fault(validPrefix(c.TopicPrefix), "topic_prefix is %q: must be at most 100 of the characters A-Z a-z 0-9 . _ -", c.TopicPrefix)
-	fault(c.ReplicationFactor >= 0 && c.ReplicationFactor <= 100, "replication_factor is %d: must be between 0 and 100", c.ReplicationFactor)
-	fault(c.MinISR >= 0 && (c.ReplicationFactor == 0 || c.MinISR <= c.ReplicationFactor), "min_isr is %d: must be between 0 and replication_factor", c.MinISR)
-	faults = append(faults, c.securityFaults()...)
-	faults = append(faults, c.flowFaults()...)
-	faults = append(faults, c.ownershipFaults()...)
-	return errors.Join(faults...)
+	faults.Need(len(c.ClientID) > 0 && len(c.ClientID) <= 200, "client_id", c.ClientID, "1 to 200 characters")
+	valid.Between(&faults, "partitions", c.Partitions, 1, 10_000)
+	faults.Need(validPrefix(c.TopicPrefix), "topic_prefix", c.TopicPrefix, "at most 100 of the characters A-Z a-z 0-9 . _ -")
+	valid.Between(&faults, "replication_factor", c.ReplicationFactor, 0, 100)
+	faults.Need(c.MinISR >= 0 && (c.ReplicationFactor == 0 || c.MinISR <= c.ReplicationFactor), "min_isr", c.MinISR, "between 0 and replication_factor")
+	c.securityFaults(&faults)
+	c.flowFaults(&faults)
+	c.ownershipFaults(&faults)
+	return faults.Err()
 }
 
-func (c *Config) securityFaults() (faults []error) {
-	fault := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
+func (c *Config) securityFaults(faults *valid.Faults) {
 	if !c.TLS {
-		fault(c.TLSCAFile == "" && c.TLSCertFile == "" && c.TLSKeyFile == "" && c.TLSServerName == "" && !c.TLSInsecureSkipVerify,
-			"tls is off although one of the tls_ settings is set: turn it on or clear them")
+		faults.Need(c.TLSCAFile == "" && c.TLSCertFile == "" && c.TLSKeyFile == "" && c.TLSServerName == "" && !c.TLSInsecureSkipVerify,
+			"tls", c.TLS, "true with any of the tls_ settings")
 	}
-	fault((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "tls_cert_file and tls_key_file must be set together")
-	fault(!c.TLSInsecureSkipVerify || (c.TLSCAFile == "" && c.TLSServerName == ""), "tls_insecure_skip_verify makes tls_ca_file and tls_server_name meaningless: set one or the other")
+	faults.Need((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "tls_cert_file", c.TLSCertFile, "set together with tls_key_file")
+	faults.Need(!c.TLSInsecureSkipVerify || (c.TLSCAFile == "" && c.TLSServerName == ""), "tls_insecure_skip_verify", c.TLSInsecureSkipVerify, "false with tls_ca_file or tls_server_name, which it makes meaningless")
 	if c.SASLMechanism == "" {
-		fault(c.SASLUser == "" && c.SASLPassword == "" && c.SASLPasswordFile == "", "sasl_mechanism is empty although sasl_user or a password is set")
-		return faults
+		faults.Need(c.SASLUser == "" && c.SASLPassword == "" && c.SASLPasswordFile == "", "sasl_mechanism", c.SASLMechanism, "set with sasl_user or a password")
+		return
 	}
-	fault(slices.Contains([]string{"plain", "scram-sha-256", "scram-sha-512"}, c.SASLMechanism), "sasl_mechanism is %q: must be plain, scram-sha-256 or scram-sha-512", c.SASLMechanism)
-	fault(c.SASLUser != "", "sasl_user is empty: sasl_mechanism needs it")
-	fault((c.SASLPassword == "") != (c.SASLPasswordFile == ""), "exactly one of sasl_password and sasl_password_file must be set")
-	fault(c.SASLMechanism != "plain" || c.TLS, "sasl_mechanism is plain without tls: the password would travel in the clear")
-	return faults
+	faults.Need(slices.Contains([]string{"plain", "scram-sha-256", "scram-sha-512"}, c.SASLMechanism), "sasl_mechanism", c.SASLMechanism, "plain, scram-sha-256 or scram-sha-512")
+	faults.Need(c.SASLUser != "", "sasl_user", c.SASLUser, "set with sasl_mechanism")
+	faults.Need((c.SASLPassword == "") != (c.SASLPasswordFile == ""), "sasl_password_file", c.SASLPasswordFile, "set, or else sasl_password, and not both")
+	faults.Need(c.SASLMechanism != "plain" || c.TLS, "sasl_mechanism", c.SASLMechanism, "scram-sha-256 or scram-sha-512 without tls, or the password travels in the clear")
 }
 
-func (c *Config) flowFaults() (faults []error) {
-	fault := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	fault(c.MaxBufferedBytes >= 16<<20, "max_buffered_bytes is %d: must be at least %d, so that the largest record fits", c.MaxBufferedBytes, 16<<20)
-	fault(c.Linger >= 0 && c.Linger <= time.Second, "linger is %s: must be between 0 and 1s", c.Linger)
-	fault(slices.Contains([]string{"none", "lz4", "snappy", "zstd"}, c.Compression), "compression is %q: must be none, lz4, snappy or zstd", c.Compression)
-	fault(c.AppendTimeout >= time.Second, "append_timeout is %s: must be at least 1s", c.AppendTimeout)
-	fault(c.RequestTimeout >= time.Second, "request_timeout is %s: must be at least 1s", c.RequestTimeout)
-	fault(c.FetchMaxPartitionBytes >= 64<<10, "fetch_max_partition_bytes is %d: must be at least %d", c.FetchMaxPartitionBytes, 64<<10)
-	fault(c.FetchMaxBytes >= c.FetchMaxPartitionBytes && c.FetchMaxBytes <= 100<<20, "fetch_max_bytes is %d: must be between fetch_max_partition_bytes and %d", c.FetchMaxBytes, 100<<20)
-	fault(c.FetchMaxWait >= 10*time.Millisecond && c.FetchMaxWait <= 30*time.Second, "fetch_max_wait is %s: must be between 10ms and 30s", c.FetchMaxWait)
-	fault(c.ReaderBufferBytes >= 64<<10, "reader_buffer_bytes is %d: must be at least %d", c.ReaderBufferBytes, 64<<10)
-	return faults
+func (c *Config) flowFaults(faults *valid.Faults) {
+	faults.Need(c.MaxBufferedBytes >= 16<<20, "max_buffered_bytes", c.MaxBufferedBytes, fmt.Sprintf("at least %d, so that the largest record fits", 16<<20))
+	valid.Between(faults, "linger", c.Linger, 0, time.Second)
+	faults.Need(slices.Contains([]string{"none", "lz4", "snappy", "zstd"}, c.Compression), "compression", c.Compression, "none, lz4, snappy or zstd")
+	valid.AtLeast(faults, "append_timeout", c.AppendTimeout, time.Second)
+	valid.AtLeast(faults, "request_timeout", c.RequestTimeout, time.Second)
+	valid.AtLeast(faults, "fetch_max_partition_bytes", c.FetchMaxPartitionBytes, 64<<10)
+	valid.Between(faults, "fetch_max_bytes", c.FetchMaxBytes, c.FetchMaxPartitionBytes, 100<<20)
+	valid.Between(faults, "fetch_max_wait", c.FetchMaxWait, 10*time.Millisecond, 30*time.Second)
+	valid.AtLeast(faults, "reader_buffer_bytes", c.ReaderBufferBytes, 64<<10)
 }
 
-func (c *Config) ownershipFaults() (faults []error) {
-	fault := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	fault(c.SessionTimeout >= time.Second && c.SessionTimeout <= 30*time.Minute, "session_timeout is %s: must be between 1s and 30m (and within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms)", c.SessionTimeout)
-	fault(c.HeartbeatInterval > 0 && c.HeartbeatInterval <= c.SessionTimeout/3, "heartbeat_interval is %s: must be positive and at most a third of session_timeout (%s)", c.HeartbeatInterval, c.SessionTimeout)
-	fault(c.HandoverTimeout >= time.Second && c.HandoverTimeout <= 30*time.Minute, "handover_timeout is %s: must be between 1s and 30m", c.HandoverTimeout)
-	fault(c.TransactionTimeout >= time.Second && c.TransactionTimeout <= 15*time.Minute, "transaction_timeout is %s: must be between 1s and 15m (the brokers' transaction.max.timeout.ms)", c.TransactionTimeout)
-	return faults
+func (c *Config) ownershipFaults(faults *valid.Faults) {
+	faults.Need(c.SessionTimeout >= time.Second && c.SessionTimeout <= 30*time.Minute, "session_timeout", c.SessionTimeout, "between 1s and 30m (and within the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms)")
+	faults.Need(c.HeartbeatInterval > 0 && c.HeartbeatInterval <= c.SessionTimeout/3, "heartbeat_interval", c.HeartbeatInterval, fmt.Sprintf("positive and at most a third of session_timeout (%s)", c.SessionTimeout))
+	valid.Between(faults, "handover_timeout", c.HandoverTimeout, time.Second, 30*time.Minute)
+	faults.Need(c.TransactionTimeout >= time.Second && c.TransactionTimeout <= 15*time.Minute, "transaction_timeout", c.TransactionTimeout, "between 1s and 15m (the brokers' transaction.max.timeout.ms)")
 }
 
 func validPrefix(s string) bool {

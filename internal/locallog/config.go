@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -71,30 +72,25 @@ const maxPartitions = 1 << 16
 
 // Validate returns all faults at once.
 func (c Config) Validate() error {
-	var faults []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	check(c.Directory != "", "directory: must be set")
-	check(c.Partitions >= 1 && c.Partitions <= maxPartitions, "partitions: %d is not between 1 and %d", c.Partitions, maxPartitions)
-	check(c.GroupInterval >= 0 && c.GroupInterval <= time.Second, "group_interval: %v is not between 0 and 1 s", c.GroupInterval)
-	check(c.MaxBufferBytes >= 64<<10, "max_buffer_bytes: %d is less than 64 KiB", c.MaxBufferBytes)
-	check(c.MaxGroupBytes >= 64<<10, "max_group_bytes: %d is less than 64 KiB", c.MaxGroupBytes)
-	check(c.TailCacheBytes >= 0, "tail_cache_bytes: %d is negative", c.TailCacheBytes)
-	check(c.SegmentBytes >= 64<<10 && c.SegmentBytes <= 1<<30, "segment_bytes: %d is not between 64 KiB and 1 GiB", c.SegmentBytes)
-	check(c.SegmentAge >= time.Second, "segment_age: %v is less than 1 s", c.SegmentAge)
-	check(c.BlockCacheBytes >= 1<<20, "block_cache_bytes: %d is less than 1 MiB", c.BlockCacheBytes)
-	check(c.StateMemtableBytes >= 1<<20 && c.StateMemtableBytes <= 1<<30, "state_memtable_bytes: %d is not between 1 MiB and 1 GiB", c.StateMemtableBytes)
-	check(c.RetentionInterval > 0, "retention_interval: %v is not positive", c.RetentionInterval)
+	var faults valid.Faults
+	faults.Need(c.Directory != "", "directory", c.Directory, "set")
+	valid.Between(&faults, "partitions", c.Partitions, 1, maxPartitions)
+	valid.Between(&faults, "group_interval", c.GroupInterval, 0, time.Second)
+	valid.AtLeast(&faults, "max_buffer_bytes", c.MaxBufferBytes, 64<<10)
+	valid.AtLeast(&faults, "max_group_bytes", c.MaxGroupBytes, 64<<10)
+	valid.AtLeast(&faults, "tail_cache_bytes", c.TailCacheBytes, 0)
+	valid.Between(&faults, "segment_bytes", c.SegmentBytes, 64<<10, 1<<30)
+	valid.AtLeast(&faults, "segment_age", c.SegmentAge, time.Second)
+	valid.AtLeast(&faults, "block_cache_bytes", c.BlockCacheBytes, 1<<20)
+	valid.Between(&faults, "state_memtable_bytes", c.StateMemtableBytes, 1<<20, 1<<30)
+	valid.Positive(&faults, "retention_interval", c.RetentionInterval)
 	_, err := c.limits()
-	check(err == nil, "%w", err)
-	check(c.LowWaterPercent >= 0 && c.LowWaterPercent <= 50, "low_water_percent: %v is not between 0 and 50", c.LowWaterPercent)
-	check(c.LowWaterFreeBytes >= 0, "low_water_free_bytes: %d is negative", c.LowWaterFreeBytes)
-	check(c.SpaceInterval > 0, "space_interval: %v is not positive", c.SpaceInterval)
-	check(c.HandoverTimeout > 0, "handover_timeout: %v is not positive", c.HandoverTimeout)
-	return errors.Join(faults...)
+	faults.Add(err)
+	valid.Between(&faults, "low_water_percent", c.LowWaterPercent, 0, 50)
+	valid.AtLeast(&faults, "low_water_free_bytes", c.LowWaterFreeBytes, 0)
+	valid.Positive(&faults, "space_interval", c.SpaceInterval)
+	valid.Positive(&faults, "handover_timeout", c.HandoverTimeout)
+	return faults.Err()
 }
 
 // keep is what is set for a topic's retention.
@@ -113,15 +109,15 @@ func (c *Config) limits() (map[string]keep, error) {
 			topic, ok := topics.ByName(name)
 			switch {
 			case !ok:
-				faults = append(faults, fmt.Errorf("%s: %q does not begin with a topic and =", setting, entry))
+				faults = append(faults, fmt.Errorf("%s is %q: must begin with a topic and =", setting, entry))
 				continue
 			case topic.Compacted:
-				faults = append(faults, fmt.Errorf("%s: %q: of %s the newest record of every key is kept", setting, entry, name))
+				faults = append(faults, fmt.Errorf("%s is %q: must not be of %s, of which the newest record of every key is kept", setting, entry, name))
 				continue
 			}
 			k := kept[name]
 			if err := take(&k, value); err != nil {
-				faults = append(faults, fmt.Errorf("%s: %q: %w", setting, entry, err))
+				faults = append(faults, fmt.Errorf("%s is %q: %w", setting, entry, err))
 			}
 			kept[name] = k
 		}

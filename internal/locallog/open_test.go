@@ -60,10 +60,10 @@ func TestConfigNamesAllFaults(t *testing.T) {
 		"directory", "partitions", "group_interval", "max_buffer_bytes", "max_group_bytes", "tail_cache_bytes", "segment_bytes", "segment_age",
 		"block_cache_bytes", "state_memtable_bytes", "retention_interval", "low_water_free_bytes", "space_interval", "handover_timeout",
 	} {
-		require.ErrorContains(t, err, field+": ")
+		require.ErrorContains(t, err, field+" is ")
 	}
 	_, err = tryOpen(Config{}, vfs.NewMem())
-	require.ErrorContains(t, err, "directory: must be set")
+	require.ErrorContains(t, err, `directory is "": must be set`)
 }
 
 // A log without fsync that was not closed may have lost what it acknowledged.

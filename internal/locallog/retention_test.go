@@ -234,8 +234,8 @@ func TestRetentionSettingsNameTheirFaults(t *testing.T) {
 	cfg.RetentionBytes = []string{"locations=1", "tracks=many"}
 	err := cfg.Validate()
 	for _, fault := range []string{
-		`retention: "nosuch=1h" does not begin with a topic`, `retention: "tracks=soon": must be a duration`, `retention: "tracker-state=1h": of tracker-state the newest`,
-		`retention: "locations=1s": must be a duration of at least 1m`, `retention: "tracks": must be`, `retention_bytes: "locations=1": must be a number of bytes of at least`, `retention_bytes: "tracks=many"`,
+		`retention is "nosuch=1h": must begin with a topic`, `retention is "tracks=soon": must be a duration`, `retention is "tracker-state=1h": must not be of tracker-state, of which the newest`,
+		`retention is "locations=1s": must be a duration of at least 1m`, `retention is "tracks": must be`, `retention_bytes is "locations=1": must be a number of bytes of at least`, `retention_bytes is "tracks=many"`,
 	} {
 		require.ErrorContains(t, err, fault)
 	}

@@ -3,13 +3,12 @@
 package replay
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/client"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
@@ -71,23 +70,18 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Paths) > 0, "paths must name at least one file")
-	rule(o.Ingest != nil, "ingest must be a connection")
-	rule(o.Speedup == 0 || o.Speedup >= 1, "speedup %v must be 0 (flat out) or at least 1", o.Speedup)
-	rule(o.MaxGap >= 0, "max_gap %v must not be negative", o.MaxGap)
-	rule(o.MaxGap == 0 || !o.AsRecorded, "max_gap must be 0 when as_recorded is set")
-	rule(o.BatchSize >= 1 && o.BatchSize <= limits.MaxFixesPerReport, "batch_size %d must be 1 to %d", o.BatchSize, limits.MaxFixesPerReport)
-	rule(o.MaxWait > 0, "max_wait must be positive")
-	rule(o.SettleTimeout > 0, "settle_timeout must be positive")
-	rule(o.ProgressEvery > 0, "progress_every must be positive")
-	rule(limits.ValidVehicleID(o.VehiclePrefix+"0"), "vehicle_prefix %q may hold A-Z a-z 0-9 - _ . ~ only", o.VehiclePrefix)
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Need(len(o.Paths) > 0, "paths", o.Paths, "at least one file")
+	faults.Need(o.Ingest != nil, "ingest", nil, "a connection")
+	faults.Need(o.Speedup == 0 || o.Speedup >= 1, "speedup", o.Speedup, "0 (flat out) or at least 1")
+	valid.AtLeast(&faults, "max_gap", o.MaxGap, 0)
+	faults.Need(o.MaxGap == 0 || !o.AsRecorded, "max_gap", o.MaxGap, "0 with as_recorded")
+	valid.Between(&faults, "batch_size", o.BatchSize, 1, limits.MaxFixesPerReport)
+	valid.Positive(&faults, "max_wait", o.MaxWait)
+	valid.Positive(&faults, "settle_timeout", o.SettleTimeout)
+	valid.Positive(&faults, "progress_every", o.ProgressEvery)
+	faults.Need(limits.ValidVehicleID(o.VehiclePrefix+"0"), "vehicle_prefix", o.VehiclePrefix, "of the characters A-Z a-z 0-9 - _ . ~")
+	return faults.Err()
 }
 
 // Progress is how far a playback is.

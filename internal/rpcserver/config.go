@@ -1,9 +1,9 @@
 package rpcserver
 
 import (
-	"errors"
-	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Config bounds what callers can make a gRPC server hold, for every role.
@@ -53,28 +53,23 @@ func DefaultConfig() Config {
 
 // Validate returns all faults, each naming its field and rule.
 func (c Config) Validate() error {
-	var faults []error
-	need := func(ok bool, field string, value any, rule string) {
-		if !ok {
-			faults = append(faults, fmt.Errorf("%s is %v: must be %s", field, value, rule))
-		}
-	}
-	need(c.HandshakeTimeout >= time.Second, "handshake_timeout", c.HandshakeTimeout, "at least 1s")
-	need(c.MaxHeaderBytes >= 1<<10 && c.MaxHeaderBytes <= 1<<20, "max_header_bytes", c.MaxHeaderBytes, "between 1024 and 1048576")
-	need(c.MaxConnStreams >= 1, "max_conn_streams", c.MaxConnStreams, "at least 1")
-	need(c.PingInterval >= time.Second, "ping_interval", c.PingInterval, "at least 1s")
-	need(c.ReadTimeout >= 100*time.Millisecond, "read_timeout", c.ReadTimeout, "at least 100ms")
-	need(c.ReadingBytes >= 1<<20, "reading_bytes", c.ReadingBytes, "at least 1048576")
-	need(c.UnreadBytes >= 1<<20, "unread_bytes", c.UnreadBytes, "at least 1048576")
-	need(c.ConnUnreadBytes >= 1<<20, "conn_unread_bytes", c.ConnUnreadBytes, "at least 1048576")
-	need(c.SendTimeout >= 100*time.Millisecond, "send_timeout", c.SendTimeout, "at least 100ms")
-	need(c.MaxConnLarge >= 1, "max_conn_large", c.MaxConnLarge, "at least 1")
-	need(c.CallCPUs >= 0, "call_cpus", c.CallCPUs, "0 or more")
-	need(c.PrincipalShare > 0 && c.PrincipalShare <= 1, "principal_share", c.PrincipalShare, "above 0 and at most 1")
-	need(c.MaxSideStreams >= 1, "max_side_streams", c.MaxSideStreams, "at least 1")
-	need(c.MaxConnIdle >= time.Second, "max_conn_idle", c.MaxConnIdle, "at least 1s")
-	need(c.MaxConnAge == 0 || c.MaxConnAge >= time.Second, "max_conn_age", c.MaxConnAge, "0 or at least 1s")
-	need(c.ConnAgeGrace >= time.Second, "conn_age_grace", c.ConnAgeGrace, "at least 1s")
-	need(c.MinPing >= time.Second, "min_ping", c.MinPing, "at least 1s")
-	return errors.Join(faults...)
+	var faults valid.Faults
+	valid.AtLeast(&faults, "handshake_timeout", c.HandshakeTimeout, time.Second)
+	valid.Between(&faults, "max_header_bytes", c.MaxHeaderBytes, 1<<10, 1<<20)
+	valid.AtLeast(&faults, "max_conn_streams", c.MaxConnStreams, 1)
+	valid.AtLeast(&faults, "ping_interval", c.PingInterval, time.Second)
+	valid.AtLeast(&faults, "read_timeout", c.ReadTimeout, 100*time.Millisecond)
+	valid.AtLeast(&faults, "reading_bytes", c.ReadingBytes, 1<<20)
+	valid.AtLeast(&faults, "unread_bytes", c.UnreadBytes, 1<<20)
+	valid.AtLeast(&faults, "conn_unread_bytes", c.ConnUnreadBytes, 1<<20)
+	valid.AtLeast(&faults, "send_timeout", c.SendTimeout, 100*time.Millisecond)
+	valid.AtLeast(&faults, "max_conn_large", c.MaxConnLarge, 1)
+	valid.AtLeast(&faults, "call_cpus", c.CallCPUs, 0)
+	faults.Need(c.PrincipalShare > 0 && c.PrincipalShare <= 1, "principal_share", c.PrincipalShare, "above 0 and at most 1")
+	valid.AtLeast(&faults, "max_side_streams", c.MaxSideStreams, 1)
+	valid.AtLeast(&faults, "max_conn_idle", c.MaxConnIdle, time.Second)
+	faults.Need(c.MaxConnAge == 0 || c.MaxConnAge >= time.Second, "max_conn_age", c.MaxConnAge, "0 or at least 1s")
+	valid.AtLeast(&faults, "conn_age_grace", c.ConnAgeGrace, time.Second)
+	valid.AtLeast(&faults, "min_ping", c.MinPing, time.Second)
+	return faults.Err()
 }

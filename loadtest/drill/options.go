@@ -9,10 +9,11 @@
 package drill
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Options set a drill.
@@ -89,32 +90,28 @@ func DefaultOptions() Options {
 
 // Validate names every fault.
 func (o *Options) Validate() error {
-	var faults []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	check(o.Binary != "", "binary: must be set")
-	check(o.Dir != "", "dir: must be set")
-	check(o.Partitions >= 1, "partitions: %d, must be positive", o.Partitions)
-	check(o.Speed >= 0.01 && o.Speed <= 1000, "speed: %v, must be between 0.01 and 1000", o.Speed)
-	check(o.FixInterval >= 10*time.Millisecond, "fix interval: %v, must be at least 10ms", o.FixInterval)
-	check(o.FixesPerReport >= 1 && o.FixesPerReport <= 500, "fixes per report: %d, must be between 1 and 500", o.FixesPerReport)
-	check(o.Streams >= 1, "streams: %d, must be positive", o.Streams)
-	check(o.Duration > 0, "duration: %v, must be positive", o.Duration)
-	check(o.Kills >= 0 && o.Zombies >= 0, "kills and zombies: %d and %d, must not be negative", o.Kills, o.Zombies)
-	check(!o.Rollout || len(o.KafkaBrokers) > 0, "rollout: needs Kafka")
-	check(!o.Rollout || o.Kills == 0 && o.Zombies == 0, "kills and zombies: %d and %d, the plan of a rollout has its own", o.Kills, o.Zombies)
-	check(o.Cluster == nil || o.Rollout, "cluster: is for the plan of a rollout")
-	check(o.LogClock == nil || !o.Rollout && o.Kills == 0 && o.Zombies == 0 && o.Speed == 1, "log clock: needs a fleet at speed 1 and no kills")
-	check(o.Slack >= 0, "slack: %v, must not be negative", o.Slack)
-	check(o.Zombies == 0 || len(o.KafkaBrokers) > 0, "zombies: %d, the local log has none (its directory belongs to one process)", o.Zombies)
+	var faults valid.Faults
+	faults.Need(o.Binary != "", "binary", o.Binary, "set")
+	faults.Need(o.Dir != "", "dir", o.Dir, "set")
+	valid.Positive(&faults, "partitions", o.Partitions)
+	valid.Between(&faults, "speed", o.Speed, 0.01, 1000)
+	valid.AtLeast(&faults, "fix_interval", o.FixInterval, 10*time.Millisecond)
+	valid.Between(&faults, "fixes_per_report", o.FixesPerReport, 1, 500)
+	valid.Positive(&faults, "streams", o.Streams)
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.AtLeast(&faults, "kills", o.Kills, 0)
+	valid.AtLeast(&faults, "zombies", o.Zombies, 0)
+	faults.Need(!o.Rollout || len(o.KafkaBrokers) > 0, "rollout", o.Rollout, "false without Kafka")
+	faults.Need(!o.Rollout || o.Kills == 0 && o.Zombies == 0, "kills", o.Kills, "0, and zombies too, with rollout, whose plan has its own")
+	faults.Need(o.Cluster == nil || o.Rollout, "cluster", "set", "left out without rollout")
+	faults.Need(o.LogClock == nil || !o.Rollout && o.Kills == 0 && o.Zombies == 0 && o.Speed == 1, "log_clock", "set", "left out unless speed is 1 and nothing is killed")
+	valid.AtLeast(&faults, "slack", o.Slack, 0)
+	faults.Need(o.Zombies == 0 || len(o.KafkaBrokers) > 0, "zombies", o.Zombies, "0 on the local log, whose directory belongs to one process")
 	if o.FixInterval > 0 && o.Speed > 0 && o.Streams > 0 {
-		check(o.vehicles() >= o.Streams, "rate: %d fixes/s at a fix every %v make %d vehicles, must be at least one for each of %d streams",
-			o.FixesPerSecond, o.FixInterval, o.vehicles(), o.Streams)
+		faults.Need(o.vehicles() >= o.Streams, "rate", o.FixesPerSecond,
+			fmt.Sprintf("enough for %d streams: with a fix every %v it makes %d vehicles", o.Streams, o.FixInterval, o.vehicles()))
 	}
-	return errors.Join(faults...)
+	return faults.Err()
 }
 
 func (o *Options) vehicles() int {

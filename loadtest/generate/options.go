@@ -4,13 +4,13 @@
 package generate
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
@@ -65,29 +65,24 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Ingest) > 0, "ingest must have a connection")
-	rule(o.Streams >= 1, "streams %d must be at least 1", o.Streams)
-	rule(o.VehiclesPerStream >= 1, "vehicles_per_stream %d must be at least 1", o.VehiclesPerStream)
-	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= limits.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", o.FixesPerReport, limits.MaxFixesPerReport)
-	rule(o.FixesPerSecond >= 0, "fixes_per_second %v must not be negative", o.FixesPerSecond)
-	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
-	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
-	rule(o.ReportsPerVehicle >= 0, "reports_per_vehicle %d must not be negative", o.ReportsPerVehicle)
-	rule(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to %d for each vehicle of a stream", o.InFlight, limits.MaxUnacknowledgedReports)
-	rule(o.DeviceInterval == 0 || o.DeviceInterval >= time.Millisecond, "device_interval %v must be 0 or at least 1ms", o.DeviceInterval)
-	rule(o.Backdate >= 0, "backdate %v must not be negative", o.Backdate)
-	rule(o.Watched >= 0, "watched %d must not be negative", o.Watched)
-	rule(o.VehiclePrefix != "" && limits.ValidVehicleID(o.VehiclePrefix+"0") && len(o.VehiclePrefix) <= 40, "vehicle_prefix %q must have at most 40 characters and be %s", o.VehiclePrefix, limits.VehicleIDRule)
-	rule(o.CentreLatDeg >= -80 && o.CentreLatDeg <= 80, "centre_lat_deg %v must be -80 to 80", o.CentreLatDeg)
-	rule(o.CentreLonDeg >= -180 && o.CentreLonDeg <= 180, "centre_lon_deg %v must be -180 to 180", o.CentreLonDeg)
-	rule(o.RadiusM > 0 && o.RadiusM <= 500_000, "radius_m %v must be above 0 and at most 500000", o.RadiusM)
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Need(len(o.Ingest) > 0, "ingest", o.Ingest, "at least one connection")
+	valid.AtLeast(&faults, "streams", o.Streams, 1)
+	valid.AtLeast(&faults, "vehicles_per_stream", o.VehiclesPerStream, 1)
+	valid.Between(&faults, "fixes_per_report", o.FixesPerReport, 1, limits.MaxFixesPerReport)
+	valid.AtLeast(&faults, "fixes_per_second", o.FixesPerSecond, 0)
+	valid.AtLeast(&faults, "warmup", o.Warmup, 0)
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.AtLeast(&faults, "reports_per_vehicle", o.ReportsPerVehicle, 0)
+	faults.Need(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight", o.InFlight, fmt.Sprintf("between 1 and %d for each vehicle of a stream", limits.MaxUnacknowledgedReports))
+	faults.Need(o.DeviceInterval == 0 || o.DeviceInterval >= time.Millisecond, "device_interval", o.DeviceInterval, "0 or at least 1ms")
+	valid.AtLeast(&faults, "backdate", o.Backdate, 0)
+	valid.AtLeast(&faults, "watched", o.Watched, 0)
+	faults.Need(o.VehiclePrefix != "" && limits.ValidVehicleID(o.VehiclePrefix+"0") && len(o.VehiclePrefix) <= 40, "vehicle_prefix", o.VehiclePrefix, "at most 40 characters and "+limits.VehicleIDRule)
+	valid.Between(&faults, "centre_lat_deg", o.CentreLatDeg, -80, 80)
+	valid.Between(&faults, "centre_lon_deg", o.CentreLonDeg, -180, 180)
+	faults.Need(o.RadiusM > 0 && o.RadiusM <= 500_000, "radius_m", o.RadiusM, "above 0 and at most 500000")
+	return faults.Err()
 }
 
 // Progress is the last second.

@@ -8,9 +8,10 @@
 package nearest
 
 import (
-	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Options are the settings of a measurement.
@@ -69,29 +70,24 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Starling) > 0, "starling must name a command")
-	rule(o.Vehicles >= streams, "vehicles %d must be at least %d", o.Vehicles, streams)
-	rule(o.UpdatesPerSecond >= 0 && o.UpdatesPerSecond <= MaxUpdatesPerVehicle*o.Vehicles, "updates_per_second %d must be 0 to %d for each vehicle", o.UpdatesPerSecond, MaxUpdatesPerVehicle)
-	rule(o.Connections >= 1 && o.Connections <= 1000, "connections %d must be 1 to 1000", o.Connections)
-	rule(o.SideM >= 100 && o.SideM <= 500_000, "side_m %v must be 100 to 500000", o.SideM)
-	rule(o.RadiusM > 0, "radius_m %v must be positive", o.RadiusM)
-	rule(o.Results >= 1 && o.Results <= 1000, "results %d must be 1 to 1000", o.Results)
-	rule(o.RedisPipeline >= 1, "redis_pipeline %d must be at least 1", o.RedisPipeline)
-	rule(o.Rounds >= 1, "rounds %d must be at least 1", o.Rounds)
-	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
-	rule(o.Duration >= 100*time.Millisecond, "duration %v must be at least 100ms", o.Duration)
-	rule(o.OpenLoopPerSecond >= 0, "open_loop_per_second %v must not be negative", o.OpenLoopPerSecond)
-	rule(o.Redis != "" || o.OpenLoopPerSecond > 0, "open_loop_per_second must be set where there is no Redis to find it")
+	var faults valid.Faults
+	faults.Need(len(o.Starling) > 0, "starling", o.Starling, "a command line")
+	valid.AtLeast(&faults, "vehicles", o.Vehicles, streams)
+	faults.Need(o.UpdatesPerSecond >= 0 && o.UpdatesPerSecond <= MaxUpdatesPerVehicle*o.Vehicles, "updates_per_second", o.UpdatesPerSecond, fmt.Sprintf("between 0 and %d for each vehicle", MaxUpdatesPerVehicle))
+	valid.Between(&faults, "connections", o.Connections, 1, 1000)
+	valid.Between(&faults, "side_m", o.SideM, 100, 500_000)
+	valid.Positive(&faults, "radius_m", o.RadiusM)
+	valid.Between(&faults, "results", o.Results, 1, 1000)
+	valid.AtLeast(&faults, "redis_pipeline", o.RedisPipeline, 1)
+	valid.AtLeast(&faults, "rounds", o.Rounds, 1)
+	valid.AtLeast(&faults, "warmup", o.Warmup, 0)
+	valid.AtLeast(&faults, "duration", o.Duration, 100*time.Millisecond)
+	valid.AtLeast(&faults, "open_loop_per_second", o.OpenLoopPerSecond, 0)
+	faults.Need(o.Redis != "" || o.OpenLoopPerSecond > 0, "open_loop_per_second", o.OpenLoopPerSecond, "positive without a Redis to find it")
 	if _, err := o.layouts(); err != nil {
-		faults = append(faults, err)
+		faults.Add(err)
 	}
-	return errors.Join(faults...)
+	return faults.Err()
 }
 
 func (o Options) layouts() ([]layout, error) {
@@ -107,7 +103,7 @@ func (o Options) layouts() ([]layout, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("layouts: %q is not one of uniform, downtown, onespot", name)
+			return nil, fmt.Errorf("layouts is %q: must be uniform, downtown or onespot", name)
 		}
 	}
 	return out, nil

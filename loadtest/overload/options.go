@@ -5,10 +5,10 @@
 package overload
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
@@ -75,31 +75,26 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Starling) > 0, "starling must be a command line")
-	rule(o.Calibration > 0, "calibration %v must be positive", o.Calibration)
-	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
-	rule(o.Factor >= 1, "factor %v must be at least 1", o.Factor)
-	rule(o.StreamsPerLoad >= 1, "streams_per_load %d must be at least 1", o.StreamsPerLoad)
-	rule(o.VehiclesPerStream >= 1, "vehicles_per_stream %d must be at least 1", o.VehiclesPerStream)
-	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= limits.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", o.FixesPerReport, limits.MaxFixesPerReport)
-	rule(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight %d must be 1 to %d for each vehicle of a stream", o.InFlight, limits.MaxUnacknowledgedReports)
-	rule(o.IdleStreams >= 0, "idle_streams %d must not be negative", o.IdleStreams)
-	rule(o.DeafStreams >= 0, "deaf_streams %d must not be negative", o.DeafStreams)
-	rule(o.GarbageSenders >= 0, "garbage_senders %d must not be negative", o.GarbageSenders)
-	rule(o.HonestVehicles >= 1, "honest_vehicles %d must be at least 1", o.HonestVehicles)
-	rule(o.HonestPeriod >= 100*time.Millisecond, "honest_period %v must be at least 100ms", o.HonestPeriod)
-	rule(o.SearchEvery > 0, "search_every %v must be positive", o.SearchEvery)
-	rule(o.ServerBytes >= 1<<20, "server_bytes %d must be at least 1048576", o.ServerBytes)
-	rule(o.MaxHonestP99 > 0, "max_honest_p99 %v must be positive", o.MaxHonestP99)
-	rule(o.MaxSearchP99 > 0, "max_search_p99 %v must be positive", o.MaxSearchP99)
-	rule(o.SettleTimeout > 0, "settle_timeout %v must be positive", o.SettleTimeout)
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Need(len(o.Starling) > 0, "starling", o.Starling, "a command line")
+	valid.Positive(&faults, "calibration", o.Calibration)
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.AtLeast(&faults, "factor", o.Factor, 1)
+	valid.AtLeast(&faults, "streams_per_load", o.StreamsPerLoad, 1)
+	valid.AtLeast(&faults, "vehicles_per_stream", o.VehiclesPerStream, 1)
+	valid.Between(&faults, "fixes_per_report", o.FixesPerReport, 1, limits.MaxFixesPerReport)
+	faults.Need(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight", o.InFlight, fmt.Sprintf("between 1 and %d for each vehicle of a stream", limits.MaxUnacknowledgedReports))
+	valid.AtLeast(&faults, "idle_streams", o.IdleStreams, 0)
+	valid.AtLeast(&faults, "deaf_streams", o.DeafStreams, 0)
+	valid.AtLeast(&faults, "garbage_senders", o.GarbageSenders, 0)
+	valid.AtLeast(&faults, "honest_vehicles", o.HonestVehicles, 1)
+	valid.AtLeast(&faults, "honest_period", o.HonestPeriod, 100*time.Millisecond)
+	valid.Positive(&faults, "search_every", o.SearchEvery)
+	valid.AtLeast(&faults, "server_bytes", o.ServerBytes, 1<<20)
+	valid.Positive(&faults, "max_honest_p99", o.MaxHonestP99)
+	valid.Positive(&faults, "max_search_p99", o.MaxSearchP99)
+	valid.Positive(&faults, "settle_timeout", o.SettleTimeout)
+	return faults.Err()
 }
 
 // streams is how many streams make the overload.

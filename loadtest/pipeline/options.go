@@ -4,10 +4,9 @@
 package pipeline
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/limits"
 )
 
@@ -47,22 +46,18 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(o.Starling != "", "starling must name the binary")
-	rule(len(o.Serve) > 0, "serve must name a command")
-	rule(len(o.FixesPerReport) > 0, "fixes_per_report must have a size")
+	var faults valid.Faults
+	faults.Need(o.Starling != "", "starling", o.Starling, "the path of the binary")
+	faults.Need(len(o.Serve) > 0, "serve", o.Serve, "a command line")
+	faults.Need(len(o.FixesPerReport) > 0, "fixes_per_report", o.FixesPerReport, "at least one size")
 	for _, n := range o.FixesPerReport {
-		rule(n >= 1 && n <= limits.MaxFixesPerReport, "fixes_per_report %d must be 1 to %d", n, limits.MaxFixesPerReport)
+		valid.Between(&faults, "fixes_per_report", n, 1, limits.MaxFixesPerReport)
 	}
-	rule(o.Rounds >= 1, "rounds %d must be at least 1", o.Rounds)
-	rule(o.Warmup > 0 && o.Duration > 0, "warmup and duration must be positive")
-	rule(o.HeapVehicles >= 0, "heap_vehicles must not be negative")
-	return errors.Join(faults...)
+	valid.AtLeast(&faults, "rounds", o.Rounds, 1)
+	valid.Positive(&faults, "warmup", o.Warmup)
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.AtLeast(&faults, "heap_vehicles", o.HeapVehicles, 0)
+	return faults.Err()
 }
 
 // Kind is what a child serves.

@@ -4,9 +4,10 @@
 package recovery
 
 import (
-	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Options are the settings of a measurement.
@@ -68,25 +69,20 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Starling) > 0, "starling must name the binary")
-	rule(o.Streams >= 1 && o.Vehicles >= 1 && o.Vehicles%max(1, o.Streams) == 0, "vehicles %d must be a positive multiple of streams %d", o.Vehicles, o.Streams)
-	rule(o.Vehicles <= 1_000_000, "vehicles %d must be at most 1000000", o.Vehicles)
-	rule(o.FixesPerSecond > 0, "fixes_per_second %v must be positive", o.FixesPerSecond)
-	rule(o.FixesPerReport >= 1 && o.FixesPerReport <= 500, "fixes_per_report %d must be 1 to 500", o.FixesPerReport)
-	rule(o.History >= 0, "history %v must not be negative", o.History)
-	rule(o.Between >= 0, "between %v must not be negative", o.Between)
-	rule(o.Kills >= 1, "kills %d must be positive", o.Kills)
-	rule(o.Rounds >= 1, "rounds %d must be positive", o.Rounds)
-	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
-	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
-	rule(o.Limit > 0, "limit %v must be positive", o.Limit)
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Need(len(o.Starling) > 0, "starling", o.Starling, "a command line")
+	faults.Need(o.Streams >= 1 && o.Vehicles >= 1 && o.Vehicles%max(1, o.Streams) == 0, "vehicles", o.Vehicles, fmt.Sprintf("a positive multiple of streams %d", o.Streams))
+	faults.Need(o.Vehicles <= 1_000_000, "vehicles", o.Vehicles, "at most 1000000")
+	valid.Positive(&faults, "fixes_per_second", o.FixesPerSecond)
+	valid.Between(&faults, "fixes_per_report", o.FixesPerReport, 1, 500)
+	valid.AtLeast(&faults, "history", o.History, 0)
+	valid.AtLeast(&faults, "between", o.Between, 0)
+	faults.Need(o.Kills >= 1, "kills", o.Kills, "positive")
+	faults.Need(o.Rounds >= 1, "rounds", o.Rounds, "positive")
+	valid.AtLeast(&faults, "warmup", o.Warmup, 0)
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.Positive(&faults, "limit", o.Limit)
+	return faults.Err()
 }
 
 func (o *Options) progress(format string, args ...any) {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker/step"
 )
@@ -35,19 +36,13 @@ func DefaultOptions() Options {
 
 // Validate names each option that breaks a rule.
 func (o Options) Validate() error {
-	switch {
-	case o.Vehicles < 1 || o.Vehicles > 10_000_000:
-		return fmt.Errorf("vehicles: %d, must be between 1 and 10000000", o.Vehicles)
-	case o.Partitions < 1 || o.Partitions > o.Vehicles:
-		return fmt.Errorf("partitions: %d, must be between 1 and the number of vehicles", o.Partitions)
-	case o.Reports < 1 || o.Reports > 1000:
-		return fmt.Errorf("reports: %d, must be between 1 and 1000", o.Reports)
-	case o.For < 2*time.Minute || o.For > 100*24*time.Hour:
-		return fmt.Errorf("for: %v, must be between 2m and 2400h", o.For)
-	case o.CheckpointInterval < time.Second || o.CheckpointInterval > time.Hour:
-		return fmt.Errorf("checkpoint-interval: %v, must be between 1s and 1h", o.CheckpointInterval)
-	}
-	return nil
+	var faults valid.Faults
+	valid.Between(&faults, "vehicles", o.Vehicles, 1, 10_000_000)
+	faults.Need(o.Partitions >= 1 && o.Partitions <= o.Vehicles, "partitions", o.Partitions, "between 1 and the number of vehicles")
+	valid.Between(&faults, "reports", o.Reports, 1, 1000)
+	valid.Between(&faults, "for", o.For, 2*time.Minute, 100*24*time.Hour)
+	valid.Between(&faults, "checkpoint_interval", o.CheckpointInterval, time.Second, time.Hour)
+	return faults.Err()
 }
 
 // cost is what a stretch of stream time has taken.

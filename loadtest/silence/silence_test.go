@@ -42,12 +42,12 @@ func TestOptionsNameTheirFaults(t *testing.T) {
 		"partitions":          func(o *Options) { o.Partitions = o.Vehicles + 1 },
 		"reports":             func(o *Options) { o.Reports = 0 },
 		"for":                 func(o *Options) { o.For = time.Second },
-		"checkpoint-interval": func(o *Options) { o.CheckpointInterval = 0 },
+		"checkpoint_interval": func(o *Options) { o.CheckpointInterval = 0 },
 	} {
 		o := DefaultOptions()
 		change(&o)
-		require.ErrorContains(t, o.Validate(), field+": ")
+		require.ErrorContains(t, o.Validate(), field+" is ")
 		_, err := Run(t.Context(), o)
-		require.ErrorContains(t, err, field+": ")
+		require.ErrorContains(t, err, field+" is ")
 	}
 }

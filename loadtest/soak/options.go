@@ -4,9 +4,10 @@
 package soak
 
 import (
-	"errors"
 	"fmt"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Options are the settings of a soak.
@@ -47,22 +48,17 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o *Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Starling) > 0, "starling must name the binary")
-	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
-	rule(o.Settle >= 0, "settle %v must not be negative", o.Settle)
-	rule(o.FixesPerSecond >= 0, "rate %v must not be negative", o.FixesPerSecond)
-	rule(o.FixesPerSecond > 0 || o.Calibration > 0, "calibration %v must be positive when no rate is set", o.Calibration)
-	rule(o.Streams >= 1 && o.VehiclesPerStream >= 1, "streams %d and vehicles_per_stream %d must be at least 1", o.Streams, o.VehiclesPerStream)
-	rule(o.FixesPerReport >= 1, "fixes_per_report %d must be at least 1", o.FixesPerReport)
-	rule(o.RetentionBytes >= 16<<20, "retention_bytes %d must be at least 16 MiB", o.RetentionBytes)
-	rule(o.Windows >= 2, "windows %d must be at least 2", o.Windows)
-	rule(o.Band > 0, "band %v must be positive", o.Band)
-	rule(o.SampleInterval > 0 && o.SampleInterval*time.Duration(max(1, o.Windows)) <= o.Duration, "sample_interval %v must leave a sample for each of %d windows of %v", o.SampleInterval, o.Windows, o.Duration)
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Need(len(o.Starling) > 0, "starling", o.Starling, "a command line")
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.AtLeast(&faults, "settle", o.Settle, 0)
+	valid.AtLeast(&faults, "rate", o.FixesPerSecond, 0)
+	faults.Need(o.FixesPerSecond > 0 || o.Calibration > 0, "calibration", o.Calibration, "positive when no rate is set")
+	faults.Need(o.Streams >= 1 && o.VehiclesPerStream >= 1, "streams_%d_and_vehicles_per_stream", o.Streams, "at least 1")
+	valid.AtLeast(&faults, "fixes_per_report", o.FixesPerReport, 1)
+	faults.Need(o.RetentionBytes >= 16<<20, "retention_bytes", o.RetentionBytes, "at least 16 MiB")
+	valid.AtLeast(&faults, "windows", o.Windows, 2)
+	valid.Positive(&faults, "band", o.Band)
+	faults.Need(o.SampleInterval > 0 && o.SampleInterval*time.Duration(max(1, o.Windows)) <= o.Duration, "sample_interval", o.SampleInterval, fmt.Sprintf("leave a sample for each of %d windows of %v", o.Windows, o.Duration))
+	return faults.Err()
 }

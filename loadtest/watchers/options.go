@@ -5,12 +5,12 @@
 package watchers
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Options are the settings of a measurement.
@@ -53,23 +53,18 @@ func DefaultOptions() Options {
 
 // Validate names every field that breaks its rule.
 func (o Options) Validate() error {
-	var faults []error
-	rule := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf(format, args...))
-		}
-	}
-	rule(len(o.Starling) > 0, "starling must be a command line")
-	rule(o.Watchers >= 1, "watchers %d must be at least 1", o.Watchers)
-	rule(o.Areas >= 1 && o.Areas <= 250_000, "areas %d must be 1 to 250000", o.Areas)
-	rule(o.VehiclesPerArea >= 1 && o.VehiclesPerArea <= 1000, "vehicles_per_area %d must be 1 to 1000", o.VehiclesPerArea)
-	rule(o.ChangePeriod >= 10*time.Millisecond, "change_period %v must be at least 10ms", o.ChangePeriod)
-	rule(o.MinInterval >= 50*time.Millisecond && o.MinInterval <= time.Minute, "min_interval %v must be 50ms to 1m", o.MinInterval)
-	rule(o.StreamsPerConnection >= 1, "streams_per_connection %d must be at least 1", o.StreamsPerConnection)
-	rule(o.Warmup >= 0, "warmup %v must not be negative", o.Warmup)
-	rule(o.Duration > 0, "duration %v must be positive", o.Duration)
-	rule(o.MaxP99 > 0, "max_p99 %v must be positive", o.MaxP99)
-	return errors.Join(faults...)
+	var faults valid.Faults
+	faults.Need(len(o.Starling) > 0, "starling", o.Starling, "a command line")
+	valid.AtLeast(&faults, "watchers", o.Watchers, 1)
+	valid.Between(&faults, "areas", o.Areas, 1, 250_000)
+	valid.Between(&faults, "vehicles_per_area", o.VehiclesPerArea, 1, 1000)
+	valid.AtLeast(&faults, "change_period", o.ChangePeriod, 10*time.Millisecond)
+	valid.Between(&faults, "min_interval", o.MinInterval, 50*time.Millisecond, time.Minute)
+	valid.AtLeast(&faults, "streams_per_connection", o.StreamsPerConnection, 1)
+	valid.AtLeast(&faults, "warmup", o.Warmup, 0)
+	valid.Positive(&faults, "duration", o.Duration)
+	valid.Positive(&faults, "max_p99", o.MaxP99)
+	return faults.Err()
 }
 
 // Result is what was measured.

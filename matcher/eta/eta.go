@@ -5,12 +5,11 @@ package eta
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/geo"
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Place is a point in WGS84 degrees.
@@ -39,14 +38,10 @@ type GreatCircle struct {
 // usual in cities: D. Levinson and A. El-Geneidy, "The minimum circuity
 // frontier and the journey to work", 2009).
 func NewGreatCircle(speedMPS, detour float64) (*GreatCircle, error) {
-	var errs []error
-	if !(speedMPS > 0 && speedMPS <= 1000) {
-		errs = append(errs, fmt.Errorf("speed_mps: %v, must be above 0 and at most 1000", speedMPS))
-	}
-	if !(detour >= 1 && detour <= 100) {
-		errs = append(errs, fmt.Errorf("detour: %v, must be between 1 and 100", detour))
-	}
-	return &GreatCircle{speedMPS, detour}, errors.Join(errs...)
+	var faults valid.Faults
+	faults.Need(speedMPS > 0 && speedMPS <= 1000, "speed_mps", speedMPS, "above 0 and at most 1000")
+	valid.Between(&faults, "detour", detour, 1, 100)
+	return &GreatCircle{speedMPS, detour}, faults.Err()
 }
 
 // Arrivals implements Estimator and never fails.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // OSRM asks the table service of an OSRM server (its HTTP API, version 1). It
@@ -34,18 +36,12 @@ const (
 // server's --max-table-size, which counts the destination too. The client's
 // timeout bounds one request.
 func NewOSRM(base, profile string, maxTable int, client *http.Client) (*OSRM, error) {
-	var errs []error
+	var faults valid.Faults
 	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		errs = append(errs, fmt.Errorf("osrm_url: %q, must be http(s)://host[:port][/path]", base))
-	}
-	if profile == "" || url.PathEscape(profile) != profile {
-		errs = append(errs, fmt.Errorf("osrm_profile: %q, must be a name without special characters", profile))
-	}
-	if maxTable < 2 || maxTable > 10_000 {
-		errs = append(errs, fmt.Errorf("osrm_max_table: %d, must be between 2 and 10000", maxTable))
-	}
-	if err := errors.Join(errs...); err != nil {
+	faults.Need(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.RawQuery == "" && u.Fragment == "", "osrm_url", base, "http(s)://host[:port][/path]")
+	faults.Need(profile != "" && url.PathEscape(profile) == profile, "osrm_profile", profile, "a name without special characters")
+	valid.Between(&faults, "osrm_max_table", maxTable, 2, 10_000)
+	if err := faults.Err(); err != nil {
 		return nil, err
 	}
 	return &OSRM{base: strings.TrimRight(base, "/") + "/table/v1/" + profile + "/", client: client, batch: maxTable - 1}, nil

@@ -3,11 +3,13 @@ package step
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/internal/h3"
+	"github.com/starling-fleet/starling/internal/valid"
 )
 
 // Newest is the newest version of what Step computes. Any change to its outputs
@@ -144,35 +146,33 @@ func DecodeSettings(b []byte) (Settings, error) {
 // Validate returns all faults of s joined, each naming its field and rule, or
 // nil.
 func (s Settings) Validate() error {
-	var errs []error
-	inRange := func(field string, v, lo, hi int64) {
-		if v < lo || v > hi {
-			errs = append(errs, fmt.Errorf("%s: %d, must be between %d and %d", field, v, lo, hi))
-		}
+	var faults valid.Faults
+	milliseconds := func(field string, v, lo, hi int64) {
+		const most = math.MaxInt64 / int64(time.Millisecond)
+		as := func(ms int64) time.Duration { return time.Duration(max(-most, min(most, ms))) * time.Millisecond }
+		valid.Between(&faults, field, as(v), as(lo), as(hi))
 	}
 	const hour, day = 3_600_000, 86_400_000
-	inRange("window (milliseconds)", s.WindowMS, 0, hour)
-	inRange("window_max_fixes", int64(s.WindowMaxFixes), 1, 4096)
-	inRange("repeat_interval (milliseconds)", s.RepeatIntervalMS, 1000, day)
-	inRange("repeat_max_interval (milliseconds)", s.RepeatMaxIntervalMS, s.RepeatIntervalMS, day)
-	inRange("forget_after (milliseconds)", s.ForgetAfterMS, max(1000, s.WindowMS), 365*day)
-	inRange("forget_single_after (milliseconds)", s.ForgetSingleAfterMS, max(1000, s.WindowMS), 365*day)
-	inRange("max_vehicles", int64(s.MaxVehicles), 1, maxVehicles)
-	inRange("max_ahead (milliseconds)", s.MaxAheadMS, 0, 365*day)
-	inRange("rebase_after (milliseconds)", s.RebaseAfterMS, 1000, day)
-	inRange("clock_jump (milliseconds)", s.ClockJumpMS, 1000, 365*day)
-	inRange("clock_settle (milliseconds)", s.ClockSettleMS, 1000, day)
-	inRange("remember_fixes", int64(s.RememberFixes), 0, maxRememberFixes)
-	inRange("session_silence (milliseconds)", s.SessionSilenceMS, 1000, day)
-	inRange("ahead_tolerance (milliseconds)", s.AheadToleranceMS, 0, hour)
-	inRange("clock_memory (milliseconds)", s.ClockMemoryMS, 1000, day)
-	inRange("dispatch_max_age (milliseconds)", s.DispatchMaxAgeMS, 1000, day)
-	inRange("partitions", int64(s.Partitions), 1, 1<<16)
-	inRange("max_decide_ahead (milliseconds)", s.MaxDecideAheadMS, 1000, hour)
-	inRange("remember_attempts", int64(s.RememberAttempts), 1, 1024)
-	inRange("h3_resolution", int64(s.H3Resolution), h3.MinResolution, h3.MaxResolution)
-	if err := s.Filter.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("filter: %w", err))
-	}
-	return errors.Join(errs...)
+	milliseconds("window", s.WindowMS, 0, hour)
+	valid.Between(&faults, "window_max_fixes", s.WindowMaxFixes, 1, 4096)
+	milliseconds("repeat_interval", s.RepeatIntervalMS, 1000, day)
+	milliseconds("repeat_max_interval", s.RepeatMaxIntervalMS, s.RepeatIntervalMS, day)
+	milliseconds("forget_after", s.ForgetAfterMS, max(1000, s.WindowMS), 365*day)
+	milliseconds("forget_single_after", s.ForgetSingleAfterMS, max(1000, s.WindowMS), 365*day)
+	valid.Between(&faults, "max_vehicles", s.MaxVehicles, 1, maxVehicles)
+	milliseconds("max_ahead", s.MaxAheadMS, 0, 365*day)
+	milliseconds("rebase_after", s.RebaseAfterMS, 1000, day)
+	milliseconds("clock_jump", s.ClockJumpMS, 1000, 365*day)
+	milliseconds("clock_settle", s.ClockSettleMS, 1000, day)
+	valid.Between(&faults, "remember_fixes", s.RememberFixes, 0, maxRememberFixes)
+	milliseconds("session_silence", s.SessionSilenceMS, 1000, day)
+	milliseconds("ahead_tolerance", s.AheadToleranceMS, 0, hour)
+	milliseconds("clock_memory", s.ClockMemoryMS, 1000, day)
+	milliseconds("dispatch_max_age", s.DispatchMaxAgeMS, 1000, day)
+	valid.Between(&faults, "partitions", s.Partitions, 1, 1<<16)
+	milliseconds("max_decide_ahead", s.MaxDecideAheadMS, 1000, hour)
+	valid.Between(&faults, "remember_attempts", s.RememberAttempts, 1, 1024)
+	valid.Between(&faults, "h3_resolution", s.H3Resolution, h3.MinResolution, h3.MaxResolution)
+	faults.In("filter", s.Filter.Validate())
+	return faults.Err()
 }

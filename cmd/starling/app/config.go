@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/internal/rpcserver"
+	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/rides"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -94,68 +94,57 @@ func (c *Config) OnKafka() bool { return len(c.Kafka.Brokers) > 0 }
 
 // Validate names every fault of the whole configuration, each with its section.
 func (c *Config) Validate() error {
-	var faults []error
-	add := func(section string, err error) {
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", section, err))
-		}
-	}
-	if c.Partitions < 1 || c.Partitions > 10_000 {
-		faults = append(faults, fmt.Errorf("partitions is %d: must be between 1 and 10000", c.Partitions))
-	}
+	var faults valid.Faults
+	valid.Between(&faults, "partitions", c.Partitions, 1, 10_000)
 	if c.OnKafka() {
 		kafka := c.KafkaLog()
-		add("kafka", kafka.Validate())
+		faults.In("kafka", kafka.Validate())
 	} else {
-		add("local", c.LocalLog().Validate())
+		faults.In("local", c.LocalLog().Validate())
 	}
-	add("ingest", c.Ingest.Validate())
-	add("tracker", c.Tracker.Validate())
-	add("matcher", c.Matcher.Validate())
-	if w, least := c.Matcher.RebuildWindow, c.Tracker.RepeatMaxInterval+c.Tracker.RepeatInterval; w != 0 && w < least {
-		faults = append(faults, fmt.Errorf("matcher: rebuild_window is %s: must be 0 or at least tracker.repeat_max_interval and tracker.repeat_interval, together %s, or a matcher that starts misses silent vehicles", w, least))
-	}
-	if m, t := c.Matcher.DispatchMaxAge, c.Tracker.DispatchMaxAge; m != t {
-		faults = append(faults, fmt.Errorf("matcher: dispatch_max_age is %s: must be what tracker.dispatch_max_age is, which is %s: the two would disagree about who can be offered a ride", m, t))
-	}
-	if in, step := c.Ingest.Validation.MaxAhead, c.Tracker.MaxAhead; in != step {
-		faults = append(faults, fmt.Errorf("ingest: validation.max_ahead is %s: must be what tracker.max_ahead is, which is %s: what ingest takes, the tracker must not set aside", in, step))
-	}
-	add("fanout", c.Fanout.Validate())
-	add("rides", c.Rides.Validate())
-	add("server", c.Server.validate(c.Dev, c.TLS.On() || c.TLS.BehindProxy))
-	add("tls", c.TLS.Validate())
-	add("auth", c.Auth.Validate(c.Dev))
-	add("json", c.JSON.Validate())
-	if _, err := c.Log.level(); err != nil {
-		add("log", err)
-	}
-	if c.Log.Format != "text" && c.Log.Format != "json" {
-		faults = append(faults, fmt.Errorf("log: format is %q: must be text or json", c.Log.Format))
-	}
-	return errors.Join(faults...)
+	faults.In("ingest", c.Ingest.Validate())
+	faults.In("tracker", c.Tracker.Validate())
+	faults.In("matcher", c.Matcher.Validate())
+	c.compare(&faults)
+	faults.In("fanout", c.Fanout.Validate())
+	faults.In("rides", c.Rides.Validate())
+	faults.In("server", c.Server.validate(c.Dev, c.TLS.On() || c.TLS.BehindProxy))
+	faults.In("tls", c.TLS.Validate())
+	faults.In("auth", c.Auth.Validate(c.Dev))
+	faults.In("json", c.JSON.Validate())
+	_, err := c.Log.level()
+	faults.In("log", err)
+	faults.Need(c.Log.Format == "text" || c.Log.Format == "json", "log: format", c.Log.Format, "text or json")
+	return faults.Err()
+}
+
+// compare notes settings of one role that disagree with another's.
+func (c *Config) compare(faults *valid.Faults) {
+	w, least := c.Matcher.RebuildWindow, c.Tracker.RepeatMaxInterval+c.Tracker.RepeatInterval
+	faults.Need(w == 0 || w >= least, "matcher: rebuild_window", w,
+		fmt.Sprintf("0 or at least tracker.repeat_max_interval and tracker.repeat_interval, together %s, or a matcher that starts misses silent vehicles", least))
+	m, t := c.Matcher.DispatchMaxAge, c.Tracker.DispatchMaxAge
+	faults.Need(m == t, "matcher: dispatch_max_age", m,
+		fmt.Sprintf("what tracker.dispatch_max_age is, which is %s: the two would disagree about who can be offered a ride", t))
+	in, step := c.Ingest.Validation.MaxAhead, c.Tracker.MaxAhead
+	faults.Need(in == step, "ingest: validation.max_ahead", in,
+		fmt.Sprintf("what tracker.max_ahead is, which is %s: what ingest takes, the tracker must not set aside", step))
 }
 
 func (c *ServerConfig) validate(dev, secured bool) error {
-	var faults []error
+	var faults valid.Faults
 	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen, "rides_listen": c.RidesListen} {
-		faults = append(faults, checkListen(name, addr, dev, secured))
+		faults.Add(checkListen(name, addr, dev, secured))
 	}
 	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen, "metrics_listen": c.MetricsListen} {
 		if addr != "" {
-			faults = append(faults, checkListen(name, addr, dev, secured))
+			faults.Add(checkListen(name, addr, dev, secured))
 		}
 	}
-	if c.MaxConnections < 0 {
-		faults = append(faults, fmt.Errorf("max_connections is %d: must not be negative", c.MaxConnections))
-	}
-	if err := c.GRPC.Validate(); err != nil {
-		faults = append(faults, fmt.Errorf("grpc: %w", err))
-	}
-	if c.DrainTimeout <= 0 {
-		faults = append(faults, fmt.Errorf("drain_timeout is %s: must be positive", c.DrainTimeout))
-	}
-	return errors.Join(faults...)
+	valid.AtLeast(&faults, "max_connections", c.MaxConnections, 0)
+	faults.In("grpc", c.GRPC.Validate())
+	valid.Positive(&faults, "drain_timeout", c.DrainTimeout)
+	return faults.Err()
 }
 
 // checkListen keeps the servers of development mode, and those to which tokens

@@ -10,7 +10,7 @@ import (
 func TestIngestAndTrackerHaveOneBoundForTimesAhead(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Ingest.Validation.MaxAhead = 3 * time.Minute
-	require.ErrorContains(t, cfg.Validate(), "ingest: validation.max_ahead is 3m0s: must be what tracker.max_ahead is, which is 2m0s")
+	require.ErrorContains(t, cfg.Validate(), "ingest: validation.max_ahead is 3m: must be what tracker.max_ahead is, which is 2m0s")
 	cfg.Tracker.MaxAhead = 3 * time.Minute
 	require.NoError(t, cfg.Validate())
 }
@@ -31,7 +31,7 @@ func TestARebuildMustSeeEverySilentVehicle(t *testing.T) {
 func TestMatcherAndTrackerHaveOneAgeOfDispatch(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Matcher.DispatchMaxAge = 2 * time.Minute
-	require.ErrorContains(t, cfg.Validate(), "matcher: dispatch_max_age is 2m0s: must be what tracker.dispatch_max_age is, which is 1m0s")
+	require.ErrorContains(t, cfg.Validate(), "matcher: dispatch_max_age is 2m: must be what tracker.dispatch_max_age is, which is 1m0s")
 	cfg.Tracker.DispatchMaxAge = 2 * time.Minute
 	require.NoError(t, cfg.Validate())
 }
