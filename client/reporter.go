@@ -247,7 +247,7 @@ func (r *Reporter) run(ctx context.Context) error {
 		}
 		pending, _, _ := r.queue.size()
 		progress := r.ackedReports.Load() > before
-		if pending == 0 && judge(err, progress) == fateRetry {
+		if pending == 0 && judge(err, progress) == endRetry {
 			continue // nothing was unacknowledged
 		}
 		if err == nil {
@@ -259,14 +259,14 @@ func (r *Reporter) run(ctx context.Context) error {
 			wait.reset()
 		}
 		switch judge(err, progress) {
-		case fateReject:
+		case endReject:
 			if err := r.reject(err); err != nil {
 				return err
 			}
 			continue
-		case fateStop:
+		case endStop:
 			return fmt.Errorf("stream reports: %w", err)
-		case fateRetry:
+		case endRetry:
 		}
 		delay := wait.next(retryDelay(err))
 		if h := r.handlers.Broken; h != nil {

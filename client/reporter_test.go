@@ -139,7 +139,7 @@ func TestRetryInfoIsHonoured(t *testing.T) {
 	})
 }
 
-// A reporter that waits says so after 2 seconds and then every 10, with what is
+// A reporter that waits reports it after 2 seconds and then every 10, with what is
 // known of why.
 func TestWaitingIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

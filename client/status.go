@@ -11,33 +11,33 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// fate is what a stream's end means for what is unacknowledged.
-type fate int
+// streamEnd is what a stream's end means for what is unacknowledged.
+type streamEnd int
 
 const (
-	fateRetry  fate = iota // retry later
-	fateReject             // one report is at fault, the others are not
-	fateStop               // a retry can't help
+	endRetry  streamEnd = iota // retry later
+	endReject                  // one report is at fault, the others are not
+	endStop                    // a retry can't help
 )
 
 // judge classifies the end of a stream. A stream that has made progress was
 // authenticated, so an expired token is no reason to stop.
-func judge(err error, progress bool) fate {
+func judge(err error, progress bool) streamEnd {
 	if err == nil || errors.Is(err, ErrProtocol) || errors.Is(err, ErrAckTimeout) {
-		return fateRetry
+		return endRetry
 	}
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.OutOfRange:
-		return fateReject
+		return endReject
 	case codes.Unauthenticated:
 		if progress || outlived(err) {
-			return fateRetry
+			return endRetry
 		}
-		return fateStop
+		return endStop
 	case codes.PermissionDenied, codes.Unimplemented, codes.FailedPrecondition, codes.NotFound:
-		return fateStop
+		return endStop
 	default:
-		return fateRetry
+		return endRetry
 	}
 }
 

@@ -84,9 +84,9 @@ func TestJudgeOfTokens(t *testing.T) {
 		require.NoError(t, err)
 		return st.Err()
 	}
-	for reason, want := range map[string]fate{"TOKEN_EXPIRED": fateRetry, "TOKEN_KEY_REMOVED": fateRetry, "TOKEN_ISSUER": fateStop, "TOKEN_MISSING": fateStop} {
+	for reason, want := range map[string]streamEnd{"TOKEN_EXPIRED": endRetry, "TOKEN_KEY_REMOVED": endRetry, "TOKEN_ISSUER": endStop, "TOKEN_MISSING": endStop} {
 		require.Equal(t, want, judge(refused(reason), false), reason)
-		require.Equal(t, fateRetry, judge(refused(reason), true), reason)
+		require.Equal(t, endRetry, judge(refused(reason), true), reason)
 	}
-	require.Equal(t, fateStop, judge(status.Error(codes.PermissionDenied, ""), true))
+	require.Equal(t, endStop, judge(status.Error(codes.PermissionDenied, ""), true))
 }

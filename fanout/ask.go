@@ -84,7 +84,7 @@ func gather[T any](ctx context.Context, f *Fanout, numbers []int, ask call[T]) (
 // answers. Each may take its share of the time that is left.
 func askRegion[T any](ctx context.Context, f *Fanout, number int, ask call[T]) (answer T, err error) {
 	group := f.groups[number]
-	first := int(f.turn.Add(1) % uint32(len(group)))
+	first := int(f.nextReplica.Add(1) % uint32(len(group)))
 	for i := range group {
 		r := &group[(first+i)%len(group)]
 		attempt, cancel := f.attempt(ctx, number, len(group)-i)

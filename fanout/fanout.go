@@ -24,17 +24,17 @@ import (
 type Fanout struct {
 	starlingv1.UnimplementedFleetServiceServer
 
-	cfg     Config
-	regions *region.Map
-	names   []string
-	groups  [][]replica // by region
-	turn    atomic.Uint32
-	eta     eta.Estimator
-	logger  *slog.Logger
-	metrics *metrics
-	calls   chan struct{} // has an element for each call at work
-	watches chan struct{}
-	stopped chan struct{} // closed when Run has ended
+	cfg         Config
+	regions     *region.Map
+	names       []string
+	groups      [][]replica // by region
+	nextReplica atomic.Uint32
+	eta         eta.Estimator
+	logger      *slog.Logger
+	metrics     *metrics
+	calls       chan struct{} // has an element for each call at work
+	watches     chan struct{}
+	stopped     chan struct{} // closed when Run has ended
 }
 
 // replica is one matcher.

@@ -28,10 +28,10 @@ type part[T any] struct {
 	upTo string
 }
 
-// zip puts parts into one list in the order of the keys, as far as all parts
+// mergeSorted puts parts into one list in the order of the keys, as far as all parts
 // have been returned. Of two with the same key join makes one. If there may be more,
 // next is the key to go on behind.
-func zip[T any](parts []part[T], key func(T) string, join func(a, b T) T) (items []T, next string) {
+func mergeSorted[T any](parts []part[T], key func(T) string, join func(a, b T) T) (items []T, next string) {
 	more := false
 	for _, p := range parts {
 		if p.more && (!more || p.upTo < next) {
@@ -107,8 +107,8 @@ func (f *Fanout) SearchArea(caller context.Context, req *starlingv1.SearchAreaRe
 			parts[i].upTo = vehicleKey(a.GetVehicles()[n-1])
 		}
 	}
-	vehicles, _ := zip(parts, vehicleKey, later)
-	total -= doubles(answers, returned)
+	vehicles, _ := mergeSorted(parts, vehicleKey, later)
+	total -= repeated(answers, returned)
 	want := int(req.GetMaxResults())
 	if want == 0 {
 		want = 1000 // as fleet.proto states
@@ -117,8 +117,8 @@ func (f *Fanout) SearchArea(caller context.Context, req *starlingv1.SearchAreaRe
 	return &starlingv1.SearchAreaResponse{Vehicles: vehicles, TotalCount: int32(total), StalePartitions: stale.list()}, nil
 }
 
-// doubles is how many of the returned vehicles were returned before.
-func doubles(answers []*starlingv1.SearchAreaResponse, returned int) int {
+// repeated is how many of the returned vehicles were returned before.
+func repeated(answers []*starlingv1.SearchAreaResponse, returned int) int {
 	names := make(map[string]struct{}, returned)
 	for _, a := range answers {
 		for _, v := range a.GetVehicles() {
@@ -149,7 +149,7 @@ func (f *Fanout) ListVehicles(caller context.Context, req *starlingv1.ListVehicl
 		parts[i].items = a.GetVehicles()
 		parts[i].upTo, parts[i].more = query.PageStart(a.GetNextPageToken())
 	}
-	vehicles, next := zip(parts, vehicleKey, later)
+	vehicles, next := mergeSorted(parts, vehicleKey, later)
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = 1000
@@ -185,7 +185,7 @@ func (f *Fanout) CountVehicles(caller context.Context, req *starlingv1.CountVehi
 		parts[i].upTo, parts[i].more = query.CountPageStart(a.GetNextPageToken())
 	}
 	key := func(c *starlingv1.CellCount) string { return c.GetH3Cell() }
-	cells, next := zip(parts, key, sum)
+	cells, next := mergeSorted(parts, key, sum)
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = 1000

@@ -46,7 +46,7 @@ func TestZip(t *testing.T) {
 				}
 				parts = append(parts, p)
 			}
-			items, next := zip(parts, key, func(a, b string) string { require.Equal(t, a, b); return a })
+			items, next := mergeSorted(parts, key, func(a, b string) string { require.Equal(t, a, b); return a })
 			items, next = truncate(items, next, n, key, func(string) int { return 1 })
 			require.LessOrEqual(t, len(items), n)
 			got = append(got, items...)

@@ -20,9 +20,9 @@ import (
 
 var ctx = context.Background()
 
-// trial is a fleet around borders, the matchers of three regions that read at
+// scenario is a fleet around borders, the matchers of three regions that read at
 // their own paces, a fan-out before them, and a matcher that knows everything.
-type trial struct {
+type scenario struct {
 	*world
 	rng    *rand.Rand
 	middle h3.LatLng
@@ -39,8 +39,8 @@ type end struct {
 	next [partitions]int64
 }
 
-func newTrial(t *testing.T, seed uint64, middle h3.LatLng) *trial {
-	r := &trial{world: newWorld(t), rng: rand.New(rand.NewPCG(seed, 7)), middle: middle}
+func newScenario(t *testing.T, seed uint64, middle h3.LatLng) *scenario {
+	r := &scenario{world: newWorld(t), rng: rand.New(rand.NewPCG(seed, 7)), middle: middle}
 	// Cells of some 45 km across, of which one is cut into finer ones.
 	centre, err := h3.LatLngToCell(middle, 4)
 	require.NoError(t, err)
@@ -74,12 +74,12 @@ func newTrial(t *testing.T, seed uint64, middle h3.LatLng) *trial {
 }
 
 // somewhere is a place around the middle, most often near a border.
-func (r *trial) somewhere() (latDeg, lonDeg float64) {
+func (r *scenario) somewhere() (latDeg, lonDeg float64) {
 	return geo.Destination(r.middle.Lat, r.middle.Lng, r.rng.Float64()*360, r.rng.Float64()*50_000)
 }
 
 // step lets time pass and vehicles report.
-func (r *trial) step() {
+func (r *scenario) step() {
 	for range r.rng.IntN(30) {
 		r.pass(time.Duration(r.rng.IntN(150)) * time.Millisecond)
 		if n := len(r.ends); n == 0 || r.ends[n-1].ms+500 <= r.nowMS.Load() {
@@ -107,7 +107,7 @@ func (r *trial) step() {
 // spread lets each matcher read up to somewhere, none so little that it would
 // name a partition as stale, and returns the least and the most that any has
 // read.
-func (r *trial) spread() (least, most [partitions]int64) {
+func (r *scenario) spread() (least, most [partitions]int64) {
 	var due end
 	for _, e := range r.ends {
 		if e.ms <= r.nowMS.Load()-3500 {
@@ -131,7 +131,7 @@ func (r *trial) spread() (least, most [partitions]int64) {
 
 // views are those that a vehicle had between two moments; none at first adds an
 // unknown one.
-func (r *trial) between(id string, least, most [partitions]int64) (views []wire.View, unknown bool) {
+func (r *scenario) between(id string, least, most [partitions]int64) (views []wire.View, unknown bool) {
 	p := partitionOf(id)
 	unknown = true
 	for _, one := range r.views[id] {
@@ -147,7 +147,7 @@ func (r *trial) between(id string, least, most [partitions]int64) (views []wire.
 
 // checkNearest asks for the nearest while matchers are not equally far: every
 // vehicle must count at one of its views between the least and the most read.
-func (r *trial) checkNearest(least, most [partitions]int64) {
+func (r *scenario) checkNearest(least, most [partitions]int64) {
 	lat, lon := r.somewhere()
 	req := &starlingv1.SearchNearestRequest{Place: &starlingv1.Place{Latitude: lat, Longitude: lon}, MaxResults: 1 + r.rng.Int32N(12)}
 	if r.rng.IntN(2) == 0 {
@@ -194,7 +194,7 @@ func (r *trial) checkNearest(least, most [partitions]int64) {
 
 // checkKnown asks for single vehicles, a list and an area while matchers are not
 // equally far: a vehicle that is known all the while is found.
-func (r *trial) checkKnown(least, most [partitions]int64) {
+func (r *scenario) checkKnown(least, most [partitions]int64) {
 	listed, areas := map[string]bool{}, map[string]bool{}
 	req := &starlingv1.ListVehiclesRequest{PageSize: 1 + r.rng.Int32N(30)}
 	for first := true; first || req.PageToken != ""; first = false {
@@ -241,7 +241,7 @@ func everywhere() *starlingv1.Area {
 
 // checkSame asks fan-out and whole matcher when all have read everything: their
 // answers are equal, to the last byte.
-func (r *trial) checkSame() {
+func (r *scenario) checkSame() {
 	for _, g := range r.gates {
 		g.open(r.next)
 	}
@@ -294,7 +294,7 @@ func TestAnswersAreExactAcrossBorders(t *testing.T) {
 		"Vienna": {Lat: 48.2, Lng: 16.37}, "antimeridian": {Lat: -16.8, Lng: 180}, "pole": {Lat: 89.9, Lng: 20}, "pentagon": pentagon,
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newTrial(t, 1, middle)
+			r := newScenario(t, 1, middle)
 			for step := range 45 {
 				r.step()
 				least, most := r.spread()

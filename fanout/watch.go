@@ -49,7 +49,7 @@ func watchAll[T any](ctx context.Context, f *Fanout, open opener[T]) (messages <
 // follow watches at one of a region's replicas: the first that sends something.
 func follow[T any](ctx context.Context, f *Fanout, number int, open opener[T], out chan<- message[T]) (err error) {
 	group := f.groups[number]
-	first := int(f.turn.Add(1) % uint32(len(group)))
+	first := int(f.nextReplica.Add(1) % uint32(len(group)))
 	for i := range group {
 		r := &group[(first+i)%len(group)]
 		f.metrics.asked[number].Inc()

@@ -119,8 +119,8 @@ func (s *common) OdometerM() float64 { return s.odometerM }
 // known reports whether the state has a position.
 func (s *common) known() bool { return s.anchor.cosLat != 0 }
 
-// doubles lists the float64 fields in the order of the encoding.
-func (s *State) doubles(visit func(*float64)) {
+// floats lists the float64 fields in the order of the encoding.
+func (s *State) floats(visit func(*float64)) {
 	for _, v := range [...]*float64{
 		&s.anchor.latDeg, &s.anchor.lonDeg,
 		&s.liveE, &s.liveN, &s.odometerM, &s.chainLatDeg, &s.chainLonDeg,
@@ -171,7 +171,7 @@ func (s *State) AppendBinary(dst []byte) []byte {
 	le := binary.LittleEndian
 	dst = append(dst, StateVersion)
 	dst = le.AppendUint64(dst, uint64(s.timeMS))
-	s.doubles(func(v *float64) { dst = le.AppendUint64(dst, math.Float64bits(*v)) })
+	s.floats(func(v *float64) { dst = le.AppendUint64(dst, math.Float64bits(*v)) })
 	s.singles(func(v *float32) { dst = le.AppendUint32(dst, math.Float32bits(*v)) })
 	s.counters(func(v *uint16) { dst = le.AppendUint16(dst, *v) }, func(v *uint8) { dst = append(dst, *v) })
 	for _, h := range s.recent {
@@ -190,7 +190,7 @@ func (s *State) UnmarshalBinary(b []byte) error {
 	var d State
 	r := decoder{rest: b[1:], finite: true}
 	d.timeMS = int64(r.uint64())
-	d.doubles(func(v *float64) {
+	d.floats(func(v *float64) {
 		*v = math.Float64frombits(r.uint64())
 		r.check(*v)
 	})

@@ -71,8 +71,8 @@ func (l *memoryLog) Append(_ context.Context, _ string, _ int32, _ eventlog.Reco
 	return nil
 }
 
-// bare is the pipeline to compare with: generated code and nothing else.
-type bare struct {
+// baseline is the pipeline to compare with: generated code and nothing else.
+type baseline struct {
 	starlingv1.UnimplementedIngestServiceServer
 	log *memoryLog
 }
@@ -81,7 +81,7 @@ type bareDone struct{ acked chan int64 }
 
 func (d *bareDone) Done(int64, error) { d.acked <- 1 }
 
-func (s *bare) StreamReports(stream grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]) error {
+func (s *baseline) StreamReports(stream grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]) error {
 	done := &bareDone{acked: make(chan int64, 4096)}
 	go func() {
 		var n int64
@@ -122,13 +122,13 @@ func (s *bare) StreamReports(stream grpc.BidiStreamingServer[starlingv1.StreamRe
 // acks counts acknowledgements received.
 var acks atomic.Int64
 
-// BenchmarkDoor drives the bare pipeline and ingest with the same prepared
+// BenchmarkIngest drives the baseline pipeline and ingest with the same prepared
 // messages over loopback TCP, on 4 streams, and counts acknowledged reports.
-func BenchmarkDoor(b *testing.B) {
+func BenchmarkIngest(b *testing.B) {
 	for _, fixes := range []int{1, 5, 50} {
-		b.Run(fmt.Sprintf("bare/fixes=%d", fixes), func(b *testing.B) {
+		b.Run(fmt.Sprintf("baseline/fixes=%d", fixes), func(b *testing.B) {
 			g := grpc.NewServer()
-			starlingv1.RegisterIngestServiceServer(g, &bare{log: newMemoryLog(b)})
+			starlingv1.RegisterIngestServiceServer(g, &baseline{log: newMemoryLog(b)})
 			drive(b, g, fixes)
 		})
 		b.Run(fmt.Sprintf("ingest/fixes=%d", fixes), func(b *testing.B) {
@@ -177,7 +177,7 @@ func drive(b *testing.B, g *grpc.Server, fixes int) {
 }
 
 // cpuTime is what the process has used of the processors: on a shared machine
-// it says more than the time that has passed.
+// it shows more than the time that has passed.
 func cpuTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))

@@ -77,9 +77,9 @@ func reportOf(vehicle string, sequence int64, off time.Duration) *starlingv1.Rep
 	return &starlingv1.Report{VehicleId: vehicle, SessionId: 7, Sequence: sequence, Fixes: []*starlingv1.Fix{goodFix(off)}}
 }
 
-// tell sends a report by a stream of its own and returns its acknowledgement or
+// report sends a report by a stream of its own and returns its acknowledgement or
 // the stream's end.
-func (d *endpoint) tell(t *testing.T, r *starlingv1.Report) (*starlingv1.StreamReportsResponse, error) {
+func (d *endpoint) report(t *testing.T, r *starlingv1.Report) (*starlingv1.StreamReportsResponse, error) {
 	t.Helper()
 	s := d.stream(t)
 	send(t, s, r)
@@ -133,13 +133,13 @@ func TestAClockThatTheLogContradictsRefusesNothing(t *testing.T) {
 			log := newStampingLog(0)
 			d := open(t, log)
 			log.awaitStamp(t)
-			ack, err := d.tell(t, reportOf("v", 1, -time.Second))
+			ack, err := d.report(t, reportOf("v", 1, -time.Second))
 			requireAccepted(t, ack, err)
 			require.True(t, d.server.Ready())
 
 			d.skew.Store(int64(step))
 			require.False(t, d.server.Ready())
-			_, err = d.tell(t, reportOf("v", 2, 0))
+			_, err = d.report(t, reportOf("v", 2, 0))
 			requireKeptBack(t, err)
 			_, err = d.client.SendReport(t.Context(), &starlingv1.SendReportRequest{Report: reportOf("v", 2, 0)})
 			requireKeptBack(t, err)
@@ -150,7 +150,7 @@ func TestAClockThatTheLogContradictsRefusesNothing(t *testing.T) {
 
 			d.skew.Store(0)
 			require.True(t, d.server.Ready())
-			ack, err = d.tell(t, reportOf("v", 2, 0))
+			ack, err = d.report(t, reportOf("v", 2, 0))
 			requireAccepted(t, ack, err)
 		})
 	}
@@ -160,7 +160,7 @@ func TestAClockThatTheLogContradictsRefusesNothing(t *testing.T) {
 func TestTheLogsClockGoesOnBetweenStamps(t *testing.T) {
 	log := newStampingLog(0)
 	d := open(t, log)
-	ack, err := d.tell(t, reportOf("v", 1, 0))
+	ack, err := d.report(t, reportOf("v", 1, 0))
 	requireAccepted(t, ack, err)
 	log.awaitStamp(t)
 	d.elapsed.Store(int64(9 * time.Minute))
@@ -177,7 +177,7 @@ func TestAClockThatMostDevicesContradictRefusesNothing(t *testing.T) {
 	d := open(t, &fakeLog{})
 	d.skew.Store(-int64(3 * time.Hour))
 	for i := range 6 {
-		_, err := d.tell(t, reportOf(fmt.Sprint("honest-", i), 1, -time.Duration(i)*time.Second))
+		_, err := d.report(t, reportOf(fmt.Sprint("honest-", i), 1, -time.Duration(i)*time.Second))
 		requireKeptBack(t, err)
 		require.Equal(t, i < 1, d.server.Ready(), "one vehicle does not put the server out of service")
 	}
@@ -186,7 +186,7 @@ func TestAClockThatMostDevicesContradictRefusesNothing(t *testing.T) {
 
 	d.skew.Store(0)
 	require.True(t, d.server.Ready())
-	ack, err := d.tell(t, reportOf("honest-0", 1, 0))
+	ack, err := d.report(t, reportOf("honest-0", 1, 0))
 	requireAccepted(t, ack, err)
 }
 
@@ -194,12 +194,12 @@ func TestOneWrongDeviceAmongHonestOnesIsRefused(t *testing.T) {
 	for _, log := range []ingest.Appender{newStampingLog(0), &fakeLog{}} {
 		d := open(t, log)
 		for i := range 2 {
-			ack, err := d.tell(t, reportOf(fmt.Sprint("honest-", i), 1, -time.Duration(40*i)*time.Second))
+			ack, err := d.report(t, reportOf(fmt.Sprint("honest-", i), 1, -time.Duration(40*i)*time.Second))
 			requireAccepted(t, ack, err)
 		}
-		ack, err := d.tell(t, reportOf("ahead", 1, 3*time.Hour))
+		ack, err := d.report(t, reportOf("ahead", 1, 3*time.Hour))
 		requireRefused(t, ack, err, tooFarAhead)
-		ack, err = d.tell(t, reportOf("old", 1, -40*24*time.Hour))
+		ack, err = d.report(t, reportOf("old", 1, -40*24*time.Hour))
 		requireRefused(t, ack, err, tooOld)
 		require.True(t, d.server.Ready())
 	}
@@ -210,7 +210,7 @@ func TestOneWrongDeviceAloneIsRefusedWhereTheLogConfirmsTheClock(t *testing.T) {
 	log := newStampingLog(0)
 	d := open(t, log)
 	log.awaitStamp(t)
-	ack, err := d.tell(t, reportOf("ahead", 1, 3*time.Hour))
+	ack, err := d.report(t, reportOf("ahead", 1, 3*time.Hour))
 	requireRefused(t, ack, err, tooFarAhead)
 	require.True(t, d.server.Ready())
 }
@@ -220,7 +220,7 @@ func TestAFixAheadAmongGoodOnesIsRefused(t *testing.T) {
 	d := open(t, &fakeLog{})
 	r := reportOf("v", 1, -time.Second)
 	r.Fixes = append(r.Fixes, goodFix(time.Hour))
-	ack, err := d.tell(t, r)
+	ack, err := d.report(t, r)
 	requireRefused(t, ack, err, tooFarAhead)
 }
 
@@ -228,7 +228,7 @@ func TestAFixAheadAmongGoodOnesIsRefused(t *testing.T) {
 func TestOldQueuesDoNotPutTheClockInDoubt(t *testing.T) {
 	d := open(t, &fakeLog{})
 	for i := range 8 {
-		ack, err := d.tell(t, reportOf(fmt.Sprint("offline-", i), 1, -31*24*time.Hour-time.Duration(i)*time.Hour))
+		ack, err := d.report(t, reportOf(fmt.Sprint("offline-", i), 1, -31*24*time.Hour-time.Duration(i)*time.Hour))
 		requireRefused(t, ack, err, tooOld)
 	}
 	require.True(t, d.server.Ready())
@@ -238,14 +238,14 @@ func TestOldQueuesDoNotPutTheClockInDoubt(t *testing.T) {
 func TestDevicesConfirmTheClockAgainstTheLog(t *testing.T) {
 	log := newStampingLog(time.Hour)
 	d := open(t, log)
-	ack, err := d.tell(t, reportOf("honest-0", 1, 0))
+	ack, err := d.report(t, reportOf("honest-0", 1, 0))
 	requireAccepted(t, ack, err)
 	log.awaitStamp(t)
 	require.False(t, d.server.Ready(), "one vehicle confirms nothing")
-	ack, err = d.tell(t, reportOf("honest-1", 1, 0))
+	ack, err = d.report(t, reportOf("honest-1", 1, 0))
 	requireAccepted(t, ack, err)
 	require.True(t, d.server.Ready())
-	ack, err = d.tell(t, reportOf("ahead", 1, 3*time.Hour))
+	ack, err = d.report(t, reportOf("ahead", 1, 3*time.Hour))
 	requireRefused(t, ack, err, tooFarAhead)
 }
 
@@ -254,18 +254,18 @@ func TestDevicesConfirmTheClockAgainstTheLog(t *testing.T) {
 func TestBoundsFollowTheLogWithinTheTolerance(t *testing.T) {
 	log := newStampingLog(20 * time.Second)
 	d := open(t, log)
-	ack, err := d.tell(t, reportOf("v", 1, 0))
+	ack, err := d.report(t, reportOf("v", 1, 0))
 	requireAccepted(t, ack, err)
 	log.awaitStamp(t)
-	ack, err = d.tell(t, reportOf("v", 2, 2*time.Minute+20*time.Second))
+	ack, err = d.report(t, reportOf("v", 2, 2*time.Minute+20*time.Second))
 	requireAccepted(t, ack, err)
-	ack, err = d.tell(t, reportOf("w", 1, 0))
+	ack, err = d.report(t, reportOf("w", 1, 0))
 	requireAccepted(t, ack, err)
-	ack, err = d.tell(t, reportOf("v", 3, 2*time.Minute+21*time.Second))
+	ack, err = d.report(t, reportOf("v", 3, 2*time.Minute+21*time.Second))
 	requireRefused(t, ack, err, tooFarAhead)
 }
 
-// append_seconds begins when a report is handed to the log: waiting for room
+// append_seconds begins when a report is handed to the log: waiting for capacity
 // before that is not the log's time.
 func TestAppendSecondsBeginWithTheLog(t *testing.T) {
 	log := &fakeLog{hold: true}
@@ -273,7 +273,7 @@ func TestAppendSecondsBeginWithTheLog(t *testing.T) {
 	s := d.stream(t)
 	send(t, s, report(1, 1))
 	log.awaitHeld(t, 1)
-	send(t, s, report(2, 1)) // waits for room
+	send(t, s, report(2, 1)) // waits for capacity
 	d.elapsed.Add(int64(5 * time.Second))
 	log.release(0)
 	until(t, s, 1)

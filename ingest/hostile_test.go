@@ -59,7 +59,7 @@ func padded(t *testing.T, bytes int) []byte {
 	return protowire.AppendBytes(b, make([]byte, bytes-len(b)-protowire.SizeVarint(uint64(bytes))))
 }
 
-// honest says that a well-behaved client on a connection of its own is served.
+// honest requires that a well-behaved client on a connection of its own is served.
 func (d *endpoint) honest(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -250,7 +250,7 @@ func TestServerBudget(t *testing.T) {
 }
 
 // A call whose report the log neither stores nor refuses is answered all the
-// same, and says nothing about the report.
+// same, and states nothing about the report.
 func TestUnaryOfSilentLog(t *testing.T) {
 	log := &fakeLog{hold: true}
 	d := open(t, log, func(c *ingest.Config) { c.Limits.AppendWait = 50 * time.Millisecond })
@@ -286,7 +286,7 @@ func TestClientThatNeverReads(t *testing.T) {
 	}, patience, time.Millisecond)
 	require.Equal(t, 1.0, d.metric(t, "starling_ingest_streams_ended_total", "code", "ResourceExhausted"))
 	require.Zero(t, d.metric(t, "starling_ingest_in_flight_bytes"))
-	st, acked := ending(t, s) // it reads at last, and is told why
+	st, acked := ending(t, s) // it reads at last, and gets the reason
 	require.Equal(t, "ACKNOWLEDGEMENTS_UNREAD", detail[*errdetails.ErrorInfo](st).GetReason(), "%v", st)
 	require.LessOrEqual(t, acked, int64(len(log.records())))
 	d.honest(t)

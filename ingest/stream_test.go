@@ -144,8 +144,8 @@ func TestFailedAppendEndsStream(t *testing.T) {
 	}{
 		{"unknown outcome, not stored", func(l *fakeLog, f func(string) error) { l.before = f }, unknown, codes.Unavailable, "OUTCOME_UNKNOWN"},
 		{"unknown outcome, stored", func(l *fakeLog, f func(string) error) { l.after = f }, unknown, codes.Unavailable, "OUTCOME_UNKNOWN"},
-		{"full, told later", func(l *fakeLog, f func(string) error) { l.before = f }, eventlog.ErrFull, codes.ResourceExhausted, "LOG_FULL"},
-		{"full, told at once", func(l *fakeLog, f func(string) error) { l.sync = f }, eventlog.ErrFull, codes.ResourceExhausted, "LOG_FULL"},
+		{"full, reported later", func(l *fakeLog, f func(string) error) { l.before = f }, eventlog.ErrFull, codes.ResourceExhausted, "LOG_FULL"},
+		{"full, reported at once", func(l *fakeLog, f func(string) error) { l.sync = f }, eventlog.ErrFull, codes.ResourceExhausted, "LOG_FULL"},
 		{"closed", func(l *fakeLog, f func(string) error) { l.sync = f }, eventlog.ErrClosed, codes.Unavailable, "SHUTTING_DOWN"},
 	}
 	for _, c := range cases {
@@ -220,7 +220,7 @@ func TestResendAfterBreak(t *testing.T) {
 	cancel()
 	_, acked := ending(t, broken)
 	require.Zero(t, acked)
-	log.releaseAll() // durable, but nobody is there to be told
+	log.releaseAll() // durable, but nobody is there to receive it
 
 	s := d.stream(t)
 	send(t, s, report(1, 1))

@@ -23,7 +23,7 @@ func float(x float64) *float32 { return proto.Float32(float32(x)) }
 
 var nan, inf = math.NaN(), math.Inf(1)
 
-// fixCase is one fix and the rule that refuses it; REASON_UNSPECIFIED says that
+// fixCase is one fix and the rule that refuses it; REASON_UNSPECIFIED means that
 // it is accepted.
 type fixCase struct {
 	name   string

@@ -210,7 +210,7 @@ func TestWatchArea(t *testing.T) {
 	w.report(w.at("new", 2, 2))
 	c.until(shows("in", "new"))
 	due := w.next(partitionOf("new"))
-	due.Dues = []wire.Due{{VehicleID: "new", Forgotten: true}}
+	due.Fired = []wire.Fired{{VehicleID: "new", Forgotten: true}}
 	w.append(partitionOf("new"), due)
 	c.until(shows("in"))
 	require.Zero(t, c.stale)

@@ -181,7 +181,7 @@ func TestWatchVehicleCounts(t *testing.T) {
 				id := fmt.Sprint("v", rng.IntN(60))
 				if rng.IntN(10) == 0 {
 					due := th.next(partitionOf(id))
-					due.Dues = []wire.Due{{VehicleID: id, Forgotten: true}}
+					due.Fired = []wire.Fired{{VehicleID: id, Forgotten: true}}
 					th.append(partitionOf(id), due)
 					continue
 				}

@@ -202,7 +202,7 @@ func TestPlaybackOfASilentVehicle(t *testing.T) {
 		require.Equal(t, a.received()[4].Vehicle.Position.Latitude, a.received()[5].Vehicle.Position.Latitude)
 		require.Equal(t, 70*time.Second-10*time.Second, a.received()[5].Playback.Age.AsDuration())
 		due := th.next(partitionOf("a"))
-		due.Dues = []wire.Due{{VehicleID: "a", Forgotten: true}}
+		due.Fired = []wire.Fired{{VehicleID: "a", Forgotten: true}}
 		th.append(partitionOf("a"), due)
 		synctest.Wait()
 		require.True(t, a.received()[6].Unknown)

@@ -45,9 +45,9 @@ func TestARebuiltFleetIsThatOfAMatcherThatWasThere(t *testing.T) {
 					continue
 				}
 				if rng.IntN(3) == 0 {
-					record.Dues = append(record.Dues, wire.Due{VehicleID: due, Forgotten: true})
+					record.Fired = append(record.Fired, wire.Fired{VehicleID: due, Forgotten: true})
 				} else {
-					record.Dues = append(record.Dues, wire.Due{VehicleID: due, HasLive: true, Live: view(due)})
+					record.Fired = append(record.Fired, wire.Fired{VehicleID: due, HasLive: true, Live: view(due)})
 				}
 			}
 			w.append(partitionOf(v.VehicleID), record)

@@ -323,7 +323,7 @@ func TestDues(t *testing.T) {
 	w.report(w.at(id, 1, 1))
 	s := w.startReady()
 	due := w.next(p)
-	due.Dues = []wire.Due{{VehicleID: other, HasLive: true, Live: w.at(other, 5, 5)}, {VehicleID: id, Forgotten: true}}
+	due.Fired = []wire.Fired{{VehicleID: other, HasLive: true, Live: w.at(other, 5, 5)}, {VehicleID: id, Forgotten: true}}
 	w.append(p, due)
 	s.seen(other, startMS)
 	_, err := get(s, id)
@@ -334,7 +334,7 @@ func TestDues(t *testing.T) {
 	w.pass(time.Second)
 	both := w.next(p)
 	both.HasLive, both.Live = true, w.at(other, 6, 6)
-	both.Dues = []wire.Due{{VehicleID: other, Forgotten: true}}
+	both.Fired = []wire.Fired{{VehicleID: other, Forgotten: true}}
 	w.append(p, both)
 	s.seen(other, startMS+1000)
 }

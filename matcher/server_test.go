@@ -293,7 +293,7 @@ func TestListVehicles(t *testing.T) {
 		w.report(w.at("v5", 50, 50))
 		w.report(w.at(fmt.Sprint("new", n), 1, 1))
 		due := w.next(partitionOf("v94"))
-		due.Dues = []wire.Due{{VehicleID: "v94", Forgotten: true}}
+		due.Fired = []wire.Fired{{VehicleID: "v94", Forgotten: true}}
 		w.append(partitionOf("v94"), due)
 	})
 	require.True(t, slices.IsSorted(got))
@@ -345,7 +345,7 @@ func TestWatchVehicle(t *testing.T) {
 	w.tick(partitionOf("a"))
 	require.False(t, recv().Stale)
 	due := w.next(partitionOf("a"))
-	due.Dues = []wire.Due{{VehicleID: "a", Forgotten: true}}
+	due.Fired = []wire.Fired{{VehicleID: "a", Forgotten: true}}
 	w.append(partitionOf("a"), due)
 	require.True(t, recv().Unknown)
 	w.report(w.at("a", 4, 4))

@@ -159,7 +159,7 @@ func TestWatchAreaResumes(t *testing.T) {
 					id := fmt.Sprint("v", rng.IntN(40))
 					if rng.IntN(8) == 0 {
 						due := th.next(partitionOf(id))
-						due.Dues = []wire.Due{{VehicleID: id, Forgotten: true}}
+						due.Fired = []wire.Fired{{VehicleID: id, Forgotten: true}}
 						th.append(partitionOf(id), due)
 						continue
 					}

@@ -24,7 +24,7 @@ type board struct {
 	reserved map[string]sighting
 	owners   map[int32]*inbox
 	// watched are the vehicles that rides of this process's partitions are bound
-	// to, which their owners are told of whether or not they are reserved.
+	// to, which their owners follow whether or not they are reserved.
 	watched map[string]int32
 }
 
@@ -49,7 +49,7 @@ type inbox struct {
 	// Under the board's lock:
 	sightings map[string]sighting
 	order     []string
-	// taken is the progress that the owner has been told of.
+	// taken is the progress that the owner has taken.
 	taken []progress
 }
 
@@ -74,8 +74,8 @@ func (b *board) observe(n int32, t *wire.Track) {
 	if t.HasLive {
 		b.see(t.SourceOffset, &t.Live)
 	}
-	for i := range t.Dues {
-		switch due := &t.Dues[i]; {
+	for i := range t.Fired {
+		switch due := &t.Fired[i]; {
 		case due.HasLive:
 			b.see(t.SourceOffset, &due.Live)
 		case due.Forgotten:
@@ -125,7 +125,7 @@ func (b *board) join(partition int32) *inbox {
 		}
 	}
 	b.owners[partition] = in
-	in.rouse()
+	in.signal()
 	return in
 }
 
@@ -145,10 +145,10 @@ func (in *inbox) put(s sighting) {
 		in.order = append(in.order, s.view.VehicleID)
 	}
 	in.sightings[s.view.VehicleID] = s
-	in.rouse()
+	in.signal()
 }
 
-func (in *inbox) rouse() {
+func (in *inbox) signal() {
 	select {
 	case in.wake <- struct{}{}:
 	default:
@@ -174,7 +174,7 @@ func (in *inbox) take() ([]sighting, map[int32]progress) {
 	return sightings, advanced
 }
 
-// watch sets which vehicles the owner of a partition is told of in any case. The
+// watch sets which vehicles the owner of a partition follows in any case. The
 // board's lock is held.
 func (b *board) watch(partition int32, vehicles []string) {
 	maps.DeleteFunc(b.watched, func(_ string, n int32) bool { return n == partition })

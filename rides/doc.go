@@ -1,6 +1,6 @@
 // Package rides is the role that matches rides with vehicles and carries them to
 // their end. It owns partitions of `ride-requests` and writes `rides`;
-// rides/owner decides what, docs/rides.md says by which rules.
+// rides/owner decides what, docs/rides.md states by which rules.
 //
 //   - rides.go    life of the role; config.go, metrics.go
 //   - board.go    what the trackers publish about reservations, for all owners

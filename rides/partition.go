@@ -122,9 +122,9 @@ func (p *partition) loop(ctx, reading context.Context) error {
 				p.owner.Completed(d.token, d.offset, d.err != nil, errors.Is(d.err, eventlog.ErrFull) || errors.Is(d.err, eventlog.ErrTooLarge))
 			}
 		case <-p.inbox.wake:
-			p.look()
+			p.readTracks()
 		case <-progress.C:
-			p.look()
+			p.readTracks()
 		case <-match.C:
 			p.owner.Tick(p.role.now().UnixMilli())
 			p.match()
@@ -243,8 +243,8 @@ func (p *partition) readRequests(r read) error {
 	return nil
 }
 
-// look takes what the trackers have published.
-func (p *partition) look() {
+// readTracks takes what the trackers have published.
+func (p *partition) readTracks() {
 	sightings, advanced := p.inbox.take()
 	for i := range sightings {
 		p.owner.See(sightings[i].source, &sightings[i].view)

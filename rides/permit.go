@@ -23,7 +23,7 @@ func forRider(ctx context.Context, rider string) error {
 	return denied("NOT_THE_RIDER", "the token is not this rider's")
 }
 
-// forRide returns nil if the caller may see a ride, which its name tells: it was
+// forRide returns nil if the caller may see a ride, which its name shows: it was
 // made for its rider.
 func (r *Rides) forRide(ctx context.Context, id string) error {
 	c := auth.CallerOf(ctx)

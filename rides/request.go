@@ -64,7 +64,7 @@ func (f *faults) vehicle(field, resource string) string {
 	return id
 }
 
-func (f *faults) place(field string, latDeg, lonDeg float64) {
+func (f *faults) position(field string, latDeg, lonDeg float64) {
 	if !(math.Abs(latDeg) <= 90) {
 		f.add(field+"_latitude", "%v is not between -90 and 90 degrees", latDeg)
 	}
@@ -85,8 +85,8 @@ func (f *faults) order(o *starlingv1.RideOrder, now time.Time) {
 		return
 	}
 	f.rider("order.rider", o.GetRider())
-	f.place("order.pickup", o.GetPickupLatitude(), o.GetPickupLongitude())
-	f.place("order.dropoff", o.GetDropoffLatitude(), o.GetDropoffLongitude())
+	f.position("order.pickup", o.GetPickupLatitude(), o.GetPickupLongitude())
+	f.position("order.dropoff", o.GetDropoffLatitude(), o.GetDropoffLongitude())
 	if o.GetPartySize() < 1 || o.GetPartySize() > limits.MaxSeats {
 		f.add("order.party_size", "%d is not between 1 and %d", o.GetPartySize(), limits.MaxSeats)
 	}

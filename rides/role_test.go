@@ -179,7 +179,7 @@ func TestASuccessorKeepsWhatWasPromised(t *testing.T) {
 	ride, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: rider.Name, After: called.Position})
 	require.NoError(t, err)
 	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_CANCELLED, ride.Phase)
-	require.Equal(t, "vehicles/v", s.await(other, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED).Vehicle, "it is free once the cancelled ride lets it go")
+	require.Equal(t, "vehicles/v", s.await(other, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED).Vehicle, "it is free once the cancelled ride releases it")
 }
 
 func TestAnOfferIsDeclinedAndGoesToTheNext(t *testing.T) {

@@ -28,7 +28,7 @@ func (r *Rides) Register(to grpc.ServiceRegistrar) { starlingv1.RegisterRideServ
 func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*starlingv1.NewRideResponse, error) {
 	var f faults
 	f.rider("rider", req.GetRider())
-	f.place("pickup", req.GetPickupLatitude(), req.GetPickupLongitude())
+	f.position("pickup", req.GetPickupLatitude(), req.GetPickupLongitude())
 	if err := f.err(); err != nil {
 		return nil, err
 	}

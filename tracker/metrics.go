@@ -135,8 +135,8 @@ func (c *tally) add(r *step.Result) {
 	c.fixes.SetAside += r.Track.Counts.SetAside
 	c.fixes.Refused += r.Track.Counts.Refused
 	c.finalPoints += len(r.Track.FinalPoints)
-	for i := range r.Track.Dues {
-		d := &r.Track.Dues[i]
+	for i := range r.Track.Fired {
+		d := &r.Track.Fired[i]
 		c.finalPoints += len(d.FinalPoints)
 		if d.HasLive {
 			c.refreshed++

@@ -66,7 +66,7 @@ func (r *running) stop() {
 	require.NoError(r.t, <-r.ended)
 }
 
-// ignore is a Completion for records whose fate does not matter.
+// ignore is a Completion for records whose outcome does not matter.
 type ignore struct{}
 
 func (ignore) Done(int64, error) {}
@@ -202,7 +202,7 @@ func TestTicksGoOnWhileDuesWait(t *testing.T) {
 		for _, rec := range log.Store().Records(topics.Tracks, 0) {
 			var track wire.Track
 			require.NoError(t, track.Unmarshal(rec.Value))
-			for _, d := range track.Dues {
+			for _, d := range track.Fired {
 				require.Len(t, d.FinalPoints, 2)
 				closed[d.VehicleID] = true
 			}

@@ -15,7 +15,7 @@ import (
 	"github.com/starling-fleet/starling/internal/filtereval"
 )
 
-// dataDir returns a folder of the development data. Away from it tests say so
+// dataDir returns a folder of the development data. Away from it tests report it
 // and skip; in CI they must run.
 func dataDir(t testing.TB, name string) string {
 	t.Helper()

@@ -104,8 +104,8 @@ func (c *city) green(n node, dj int, t float64) bool {
 	return phase >= lightCycleS/2 && phase < lightCycleS/2+lightGreenS
 }
 
-// place returns where a point of the grid is, given in metres along its axes.
-func (c *city) place(x, y float64) (lat, lon float64) {
+// position returns where a point of the grid is, given in metres along its axes.
+func (c *city) position(x, y float64) (lat, lon float64) {
 	east, north := c.cos*x-c.sin*y, c.sin*x+c.cos*y
 	return c.offset(c.lat, c.lon, east, north)
 }

@@ -77,7 +77,7 @@ func newDriver(c *city, rng *rand.Rand, offShare float64) *driver {
 func (d *driver) state() State {
 	x := (float64(d.from.i) + float64(d.to.i-d.from.i)*d.alongM/blockM) * blockM
 	y := (float64(d.from.j) + float64(d.to.j-d.from.j)*d.alongM/blockM) * blockM
-	lat, lon := d.city.place(x, y)
+	lat, lon := d.city.position(x, y)
 	return State{
 		LatDeg: lat, LonDeg: lon, SpeedMPS: d.speedMPS, HeadingDeg: d.city.headingDeg(d.from, d.to),
 		Availability: d.doing, Tunnel: d.city.tunnels[edge(d.from, d.to)],

@@ -17,7 +17,7 @@ type Config struct {
 	Brokers  []string `koanf:"brokers" help:"Kafka brokers to ask first, as host:port; empty means the local log."`
 	ClientID string   `koanf:"client_id" help:"Name by which the brokers know this process, in their logs and quotas."`
 
-	TLS                   bool   `koanf:"tls" help:"Speak TLS with the brokers."`
+	TLS                   bool   `koanf:"tls" help:"Use TLS with the brokers."`
 	TLSCAFile             string `koanf:"tls_ca_file" help:"PEM file of the authorities that sign the brokers' certificates; empty means the system's."`
 	TLSCertFile           string `koanf:"tls_cert_file" help:"PEM file of this client's certificate; empty means none."`
 	TLSKeyFile            string `koanf:"tls_key_file" help:"PEM file of the key of tls_cert_file."`
@@ -30,7 +30,7 @@ type Config struct {
 	SASLPasswordFile string        `koanf:"sasl_password_file" help:"File with the password for SASL; a trailing line end is dropped."`
 
 	// Partitions is the number of partitions of every topic. It is set once
-	// for all rooms, outside of this section.
+	// for all packages, outside of this section.
 	Partitions int `koanf:"-"`
 
 	TopicPrefix       string `koanf:"topic_prefix" help:"Put before the names of topics, groups and transactions, so that several Starlings can share a cluster."`

@@ -161,8 +161,8 @@ func TestAppendThatABrokerRefusesFails(t *testing.T) {
 	}
 }
 
-// reentrant is a ledger that appends one more record when it is told the first
-// failure: while the log still has other failures to tell.
+// reentrant is a ledger that appends one more record when it learns of the first
+// failure: while the log still has other failures to report.
 type reentrant struct {
 	ledger
 	once sync.Once
@@ -179,7 +179,7 @@ func (r *reentrant) Done(offset int64, err error) {
 // TestAFailureTakesAllThatWaitWithIt: no record in the log follows one of the
 // same partition that failed, except for those that are appended between the
 // client's giving up and the writer's hearing of it. That these are stored is
-// why readers of `tracks` must bear a hole until it is filled.
+// why readers of `tracks` must bear a gap until it is filled.
 func TestAFailureTakesAllThatWaitWithIt(t *testing.T) {
 	fake := newFake(t)
 	var held hold
@@ -210,7 +210,7 @@ func TestAFailureTakesAllThatWaitWithIt(t *testing.T) {
 		require.False(t, failed > 0 && err == nil, "a record is stored behind one that failed")
 	}
 	require.Equal(t, n, failed)
-	require.NoError(t, r.errs[n+1], "what was appended before the writer heard of all failures is stored")
+	require.NoError(t, r.errs[n+1], "what was appended before the writer learned of all failures is stored")
 	require.Equal(t, int64(1), r.offsets[n+1])
 }
 

@@ -31,7 +31,7 @@ var errStop = errors.New("the test is done with it")
 // childConfig passes a configuration to a child process.
 const childConfig = "KAFKALOG_CHILD"
 
-// runChild checkpoints for ever, saying each number once it is told that it is
+// runChild checkpoints for ever, printing each number once it knows that it is
 // stored; every key of a checkpoint has the same number.
 func runChild() {
 	var cfg kafkalog.Config
@@ -70,7 +70,7 @@ func TestAKilledOwnerLeavesWholeCheckpoints(t *testing.T) {
 	log := openLog(t, cfg)
 	encoded, err := json.Marshal(cfg)
 	require.NoError(t, err)
-	told := int64(-1)
+	stored := int64(-1)
 	for round := range 3 {
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), childConfig+"="+string(encoded))
@@ -80,19 +80,19 @@ func TestAKilledOwnerLeavesWholeCheckpoints(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, child.Start())
 		lines := bufio.NewScanner(out)
-		for target := told + 7 + int64(3*round); told < target && lines.Scan(); {
+		for target := stored + 7 + int64(3*round); stored < target && lines.Scan(); {
 			if n, err := strconv.ParseInt(strings.TrimSpace(lines.Text()), 10, 64); err == nil {
-				told = n
+				stored = n
 			}
 		}
 		require.NoError(t, child.Process.Kill())
 		for lines.Scan() {
 			if n, err := strconv.ParseInt(strings.TrimSpace(lines.Text()), 10, 64); err == nil {
-				told = n
+				stored = n
 			}
 		}
 		_ = child.Wait() // it was killed
-		require.Positive(t, told)
+		require.Positive(t, stored)
 
 		claims, _ := own(t, log)
 		for {
@@ -101,12 +101,12 @@ func TestAKilledOwnerLeavesWholeCheckpoints(t *testing.T) {
 				continue
 			}
 			state, resume := mustLoad(t, h)
-			require.GreaterOrEqual(t, resume, told, "what was told is kept")
+			require.GreaterOrEqual(t, resume, stored, "what was stored is kept")
 			require.Len(t, state, 100)
 			for k, v := range state {
 				require.Equal(t, fmt.Sprint(resume), v, "key %s", k)
 			}
-			told = resume
+			stored = resume
 			h.let <- errStop
 			break
 		}

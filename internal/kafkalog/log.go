@@ -58,8 +58,8 @@ type Log struct {
 
 // topic is what is known of one topic, and its resolved metrics.
 type topic struct {
-	name     string // as the roles say it
-	physical string // as Kafka says it
+	name     string // as the roles use it
+	physical string // as Kafka has it
 	maxBytes int
 	appended prometheus.Counter
 	fetched  prometheus.Counter
@@ -223,7 +223,7 @@ func (l *Log) Bounds(ctx context.Context, name string) ([]eventlog.Bounds, error
 }
 
 // Close implements eventlog.Log. It does not wait for records that are still
-// queued; those of which the brokers have heard may be in the log all the same.
+// queued; those of which the brokers have received may be in the log all the same.
 func (l *Log) Close() error {
 	l.closing.Lock()
 	already := l.closed

@@ -134,7 +134,7 @@ func TestACheckpointSurvives(t *testing.T) {
 
 // TestACheckpointIsCommitted counts what ends transactions. The client may take
 // a transaction that was written to for an empty one, and then aborts it and says
-// that all went well; transactor.awaitPartition says when.
+// that all went well; transactor.awaitPartition states when.
 func TestACheckpointIsCommitted(t *testing.T) {
 	c := newFake(t)
 	var commits, aborts atomic.Int64

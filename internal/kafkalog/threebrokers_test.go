@@ -35,21 +35,21 @@ func (g *gap) event() {
 
 func (g *gap) take() time.Duration { return time.Duration(g.longest.Swap(0)) }
 
-// heard is one append's outcome.
-type heard struct {
+// outcome is one append's outcome.
+type outcome struct {
 	to     *hearing
 	id     int
 	offset int64
 }
 
 type hearing struct {
-	all   []*heard
+	all   []*outcome
 	gap   gap
 	wg    sync.WaitGroup
 	fails atomic.Int64
 }
 
-func (h *heard) Done(offset int64, err error) {
+func (h *outcome) Done(offset int64, err error) {
 	h.offset = offset
 	if err != nil {
 		h.offset = -1
@@ -66,7 +66,7 @@ func (h *hearing) appendUntil(ctx context.Context, log eventlog.Log) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		<-tick.C
-		r := &heard{to: h, id: len(h.all)}
+		r := &outcome{to: h, id: len(h.all)}
 		h.wg.Add(1)
 		rec := eventlog.Record{Value: strconv.AppendInt(nil, int64(r.id), 10)}
 		if err := log.Append(ctx, topics.Locations, int32(r.id%logtest.Partitions), rec, r); err != nil {
@@ -169,8 +169,8 @@ func TestThreeBrokers(t *testing.T) {
 }
 
 // checkAcknowledged reads everything: each record is there once, in order, at
-// the offset that was told.
-func checkAcknowledged(t *testing.T, log eventlog.Log, all []*heard) {
+// the offset that was returned.
+func checkAcknowledged(t *testing.T, log eventlog.Log, all []*outcome) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -114,7 +114,7 @@ func (t *transactor) awaitPartition(ctx context.Context, c *checkpointTxn) error
 func (t *transactor) write(ctx context.Context, c *checkpointTxn) error {
 	var mu sync.Mutex
 	var first error
-	told := func(_ *kgo.Record, err error) {
+	produced := func(_ *kgo.Record, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if first == nil {
@@ -132,7 +132,7 @@ func (t *transactor) write(ctx context.Context, c *checkpointTxn) error {
 		Topic: c.state, Partition: c.partition, Key: []byte(c.resumeKey), Value: binary.BigEndian.AppendUint64(nil, uint64(c.resume)),
 	}
 	for i := range records {
-		t.cl.Produce(ctx, &records[i], told)
+		t.cl.Produce(ctx, &records[i], produced)
 	}
 	if err := t.cl.Flush(ctx); err != nil {
 		return err

@@ -47,7 +47,7 @@ type zombieSpec struct {
 	Place string
 }
 
-// What the child says, a line each.
+// What the child prints, a line each.
 const (
 	saysAsleep  = "asleep on partition"
 	saysRefused = "refused:"
@@ -289,7 +289,7 @@ func (f *follower) read(t *testing.T, rec eventlog.Stored) {
 	require.NoError(t, track.UnmarshalLive(rec.Value))
 	switch {
 	case track.SourceOffset <= f.position:
-		require.True(t, bytes.Equal(f.values[track.SourceOffset], rec.Value), "source offset %d is told again in other words", track.SourceOffset)
+		require.True(t, bytes.Equal(f.values[track.SourceOffset], rec.Value), "source offset %d is published again with other content", track.SourceOffset)
 	case track.PreviousSourceOffset == f.position:
 		f.position = track.SourceOffset
 		f.values[track.SourceOffset] = rec.Value
@@ -380,7 +380,7 @@ func (z *zombie) listen(out io.Reader) {
 func (z *zombie) await(prefix string) {
 	z.t.Helper()
 	for {
-		line := receive(z.t, z.lines, "the zombie saying "+prefix)
+		line := receive(z.t, z.lines, "the zombie printing "+prefix)
 		require.NotContains(z.t, line, saysStored)
 		if strings.HasPrefix(line, prefix) {
 			z.t.Log("zombie:", line)

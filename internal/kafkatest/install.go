@@ -26,7 +26,7 @@ const Version = "4.1.1"
 //go:embed pom.xml
 var pomXML []byte
 
-// ErrNotInstalled says that the machine lacks what Kafka needs.
+// ErrNotInstalled means that the machine lacks what Kafka needs.
 var ErrNotInstalled = errors.New("kafkatest: Kafka can't run here")
 
 // Need ends the test unless Kafka can run here: it skips on a machine that lacks

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	kafkatest.Main(m)
 }
 
-// runChild starts a broker, says where it listens and panics.
+// runChild starts a broker, states where it listens and panics.
 func runChild() {
 	c, err := kafkatest.Start(context.Background(), kafkatest.Options{})
 	if err != nil {

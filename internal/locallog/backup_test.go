@@ -33,7 +33,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	for p := range l.Partitions() {
 		wg.Go(func() {
 			for n := 0; load.Err() == nil; n++ {
-				done := make(ear, 1)
+				done := make(outcomes, 1)
 				value := []byte(fmt.Sprintf("%d/%d/%s", p, n, strings.Repeat("x", 500)))
 				if l.Append(load, topics.Locations, p, eventlog.Record{Value: value}, done) != nil {
 					return

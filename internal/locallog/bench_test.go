@@ -47,53 +47,53 @@ func reportCPU(b *testing.B, before time.Duration, n int) {
 // window lets a number of appends be under way.
 type window struct {
 	sent, limit int64
-	told        atomic.Int64
-	news        chan struct{} // capacity 1
+	acked       atomic.Int64
+	progress    chan struct{} // capacity 1
 	failed      atomic.Pointer[error]
 }
 
 func newWindow(limit int) *window {
-	return &window{limit: int64(limit), news: make(chan struct{}, 1)}
+	return &window{limit: int64(limit), progress: make(chan struct{}, 1)}
 }
 
 func (w *window) Done(_ int64, err error) {
 	if err != nil {
 		w.fail(err)
 	}
-	if n := w.told.Add(1); n%16 == 0 {
-		w.poke()
+	if n := w.acked.Add(1); n%16 == 0 {
+		w.signal()
 	}
 }
 
 func (w *window) fail(err error) { w.failed.CompareAndSwap(nil, &err) }
 
-func (w *window) poke() {
+func (w *window) signal() {
 	select {
-	case w.news <- struct{}{}:
+	case w.progress <- struct{}{}:
 	default:
 	}
 }
 
 // next waits until another append fits.
 func (w *window) next() {
-	for w.sent-w.told.Load() >= w.limit {
-		<-w.news
+	for w.sent-w.acked.Load() >= w.limit {
+		<-w.progress
 	}
 	w.sent++
 }
 
-// drain waits until all were told.
+// drain waits until all are acknowledged.
 func (w *window) drain() {
-	for w.told.Load() < w.sent {
+	for w.acked.Load() < w.sent {
 		select {
-		case <-w.news:
+		case <-w.progress:
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
 // BenchmarkAppend has 16 goroutines with as many appends under way together
-// as its name says.
+// as its name states.
 func BenchmarkAppend(b *testing.B) {
 	for _, sync := range []bool{true, false} {
 		for _, size := range []int{60, 300, 2048} {

@@ -65,8 +65,8 @@ func stamps(t *testing.T, l *Log, p int32) []int64 {
 func TestWallClockDoesNotMoveStamps(t *testing.T) {
 	clock, cfg, fs := newSkewedClock(), testConfig(), vfs.NewMem()
 	cfg.SpaceInterval = time.Hour // the test looks
-	var said bytes.Buffer
-	l := clock.open(t, cfg, fs, slog.New(slog.NewTextHandler(&said, nil)))
+	var logged bytes.Buffer
+	l := clock.open(t, cfg, fs, slog.New(slog.NewTextHandler(&logged, nil)))
 	start := clock.ms.Load()
 	var want []int64
 	for i, offset := range []time.Duration{0, 8 * 24 * time.Hour, -3 * time.Hour, 0} {
@@ -78,16 +78,16 @@ func TestWallClockDoesNotMoveStamps(t *testing.T) {
 		clock.advance(time.Second)
 	}
 	require.Equal(t, want, stamps(t, l, 0))
-	require.Equal(t, 1, strings.Count(said.String(), "the wall clock differs"), said.String())
-	require.Equal(t, 1, strings.Count(said.String(), "agrees with the log's clock again"), said.String())
+	require.Equal(t, 1, strings.Count(logged.String(), "the wall clock differs"), logged.String())
+	require.Equal(t, 1, strings.Count(logged.String(), "agrees with the log's clock again"), logged.String())
 	clock.offset = time.Hour
 	clock.advance(skewInterval)
 	l.clock.watch(l.logger)
-	require.Equal(t, 2, strings.Count(said.String(), "the wall clock differs"), said.String())
+	require.Equal(t, 2, strings.Count(logged.String(), "the wall clock differs"), logged.String())
 }
 
 // A log that was opened under a wall clock a week ahead goes on from its newest
-// stamp when the clock is right again, and says so.
+// stamp when the clock is right again, and logs it.
 func TestStampsGoOnFromTheNewest(t *testing.T) {
 	clock, cfg, fs := newSkewedClock(), testConfig(), vfs.NewMem()
 	start := clock.ms.Load()
@@ -98,9 +98,9 @@ func TestStampsGoOnFromTheNewest(t *testing.T) {
 	require.NoError(t, l.Close())
 	clock.offset = 0
 	clock.advance(time.Second)
-	var said bytes.Buffer
-	l = clock.open(t, cfg, fs, slog.New(slog.NewTextHandler(&said, nil)))
-	require.Contains(t, said.String(), "ahead of the wall clock")
+	var logged bytes.Buffer
+	l = clock.open(t, cfg, fs, slog.New(slog.NewTextHandler(&logged, nil)))
+	require.Contains(t, logged.String(), "ahead of the wall clock")
 	clock.advance(3 * time.Second)
 	appendValues(t, l, topics.Locations, 0, "b")
 	require.Equal(t, []int64{start + week.Milliseconds(), start + week.Milliseconds() + 3000}, stamps(t, l, 0))

@@ -50,7 +50,7 @@ func TestDamageThatAReadMeets(t *testing.T) {
 	<-l.Failed()
 	require.ErrorContains(t, l.Err(), "is damaged")
 	require.ErrorContains(t, l.Err(), filepath.Base(tables[0]))
-	require.ErrorIs(t, l.Append(t.Context(), topics.Locations, 0, eventlog.Record{}, make(ear)), l.Err())
+	require.ErrorIs(t, l.Append(t.Context(), topics.Locations, 0, eventlog.Record{}, make(outcomes)), l.Err())
 	_, err = l.Bounds(t.Context(), topics.Locations)
 	require.ErrorIs(t, err, l.Err())
 	require.ErrorIs(t, l.Own(t.Context(), testSpec, nil), l.Err())

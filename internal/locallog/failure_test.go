@@ -30,24 +30,24 @@ type tester interface {
 	Helper()
 }
 
-type ear chan outcome
+type outcomes chan outcome
 
-func (e ear) Done(offset int64, err error) { e <- outcome{offset, err} }
+func (e outcomes) Done(offset int64, err error) { e <- outcome{offset, err} }
 
-func (e ear) next(t tester) outcome {
+func (e outcomes) next(t tester) outcome {
 	t.Helper()
 	select {
 	case o := <-e:
 		return o
 	case <-time.After(20 * time.Second):
-		require.FailNow(t, "an append was not told its fate")
+		require.FailNow(t, "an append has no outcome")
 		return outcome{}
 	}
 }
 
 func appendValues(t testing.TB, l *Log, topic string, p int32, values ...string) {
 	t.Helper()
-	e := make(ear, len(values))
+	e := make(outcomes, len(values))
 	for _, v := range values {
 		require.NoError(t, l.Append(t.Context(), topic, p, eventlog.Record{Value: []byte(v)}, e))
 	}
@@ -120,11 +120,11 @@ func TestFailedDisk(t *testing.T) {
 			require.NoError(t, err)
 
 			fs.on.Store(true)
-			told := appendUntilFailure(t, l)
+			acked := appendUntilFailure(t, l)
 			<-l.Failed()
 			require.ErrorIs(t, l.Err(), c.cause)
 
-			require.ErrorContains(t, l.Append(t.Context(), topics.Locations, 2, eventlog.Record{}, make(ear)), "start again")
+			require.ErrorContains(t, l.Append(t.Context(), topics.Locations, 2, eventlog.Record{}, make(outcomes)), "start again")
 			_, err = r.Poll(t.Context())
 			require.ErrorIs(t, err, l.Err())
 			require.ErrorIs(t, l.Own(t.Context(), testSpec, nil), l.Err())
@@ -132,7 +132,7 @@ func TestFailedDisk(t *testing.T) {
 
 			l = openTest(t, testConfig(), mem.CrashClone(vfs.CrashCloneCfg{}))
 			got := readValues(t, l, topics.Locations, 2)
-			require.GreaterOrEqual(t, len(got), len(want)+told)
+			require.GreaterOrEqual(t, len(got), len(want)+acked)
 			require.Equal(t, want, got[:len(want)])
 		})
 	}
@@ -160,11 +160,11 @@ func TestOneFailedFlushOfTheAccount(t *testing.T) {
 	require.Equal(t, "before", readValues(t, l, topics.Locations, 2)[0])
 }
 
-// appendUntilFailure appends large records until one is told an error, and
-// requires that none is told success after that. It returns the successes.
+// appendUntilFailure appends large records until one fails, and
+// requires that none succeeds after that. It returns the successes.
 func appendUntilFailure(t *testing.T, l *Log) int {
 	t.Helper()
-	e := make(ear, 20000)
+	e := make(outcomes, 20000)
 	queued := 0
 	for queued < 10000 {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -176,20 +176,20 @@ func appendUntilFailure(t *testing.T, l *Log) int {
 		}
 		queued++
 	}
-	told, failed := 0, 0
+	acked, failed := 0, 0
 	for range queued {
 		o := e.next(t)
 		if o.err == nil {
 			require.Zero(t, failed, "nothing is acknowledged after a failure")
-			told++
+			acked++
 		} else {
 			require.NotErrorIs(t, o.err, eventlog.ErrFull, "the outcome is not known")
 			failed++
 		}
 	}
 	require.Positive(t, failed)
-	require.Empty(t, e, "every append is told once")
-	return told
+	require.Empty(t, e, "every append ends once")
+	return acked
 }
 
 var testSpec = eventlog.OwnSpec{Group: "g", Source: topics.Locations, State: topics.TrackerState}

@@ -22,7 +22,7 @@ type model struct {
 	mem *vfs.MemFS
 	log *Log
 
-	records map[int32][]string // all that were ever told
+	records map[int32][]string // all that were ever acknowledged
 	first   map[int32]int64
 	state   map[int32]map[string]string
 	resume  map[int32]int64
@@ -78,7 +78,7 @@ func (m *model) partition(t *rapid.T) int32 { return rapid.Int32Range(0, 1).Draw
 
 func (m *model) append(t *rapid.T) {
 	n := rapid.IntRange(1, 60).Draw(t, "records")
-	e := make(ear, n)
+	e := make(outcomes, n)
 	p := m.partition(t)
 	for range n {
 		m.serial++
@@ -137,7 +137,7 @@ func (m *model) caughtUp(r *modelReader) bool {
 	return true
 }
 
-// expectTruncated polls until the reader says that records are gone.
+// expectTruncated polls until the reader reports that records are gone.
 func (m *model) expectTruncated(t *rapid.T, r *modelReader, i int) {
 	for {
 		b, err := r.reader.Poll(context.Background())

@@ -20,11 +20,11 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// witness knows what appenders were told, readers have seen and owners have
+// witness knows what was acknowledged to appenders, readers have seen and owners have
 // checkpointed. Record n of a partition says n.
 type witness struct {
 	mu      sync.Mutex
-	known   [2][]int64 // by topic and partition: how many records are told or seen
+	known   [2][]int64 // by topic and partition: how many records are acknowledged or seen
 	resume  []int64    // by partition: of the last checkpoint that was answered
 	trouble error
 }
@@ -171,7 +171,7 @@ func (w *witness) check(t *testing.T, l *Log) {
 		bounds, err := l.Bounds(t.Context(), name)
 		require.NoError(t, err)
 		for p, b := range bounds {
-			require.GreaterOrEqual(t, b.End, w.known[topic][p], "%s partition %d lost what was told or read", name, p)
+			require.GreaterOrEqual(t, b.End, w.known[topic][p], "%s partition %d lost what was acknowledged or read", name, p)
 			checkValues(t, l, name, int32(p), b)
 		}
 	}

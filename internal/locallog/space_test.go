@@ -15,7 +15,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// smallDisk says how much room there is; every append of the record store's
+// smallDisk describes how much space there is; every append of the record store's
 // log takes as much away.
 type smallDisk struct {
 	vfs.FS
@@ -28,7 +28,7 @@ func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 }
 
 // TestNearlyFullDisk refuses fixes first, then all appends, keeps what it has,
-// and goes on when there is room again.
+// and goes on when there is space again.
 func TestNearlyFullDisk(t *testing.T) {
 	cfg := testConfig()
 	cfg.LowWaterFreeBytes = 10 << 20
@@ -37,7 +37,7 @@ func TestNearlyFullDisk(t *testing.T) {
 	disk.free.Store(100 << 20)
 	l := openTest(t, cfg, disk)
 	try := func(topic string) error {
-		e := make(ear, 1)
+		e := make(outcomes, 1)
 		err := l.Append(t.Context(), topic, 0, eventlog.Record{Value: []byte("v")}, e)
 		if err == nil {
 			err = e.next(t).err
@@ -50,7 +50,7 @@ func TestNearlyFullDisk(t *testing.T) {
 	disk.free.Store(9 << 20)
 	l.checkSpace()
 	require.ErrorIs(t, try(topics.Locations), eventlog.ErrFull)
-	require.NoError(t, try(topics.Tracks), "what follows from the fixes that were taken still finds room")
+	require.NoError(t, try(topics.Tracks), "what follows from the fixes that were taken still finds space")
 
 	disk.free.Store(4 << 20)
 	l.checkSpace()
@@ -81,7 +81,7 @@ func TestManyAppendsDoNotOutrunTheLook(t *testing.T) {
 	disk.free.Store(20 << 20)
 	l := openTest(t, cfg, disk)
 	disk.free.Store(0) // someone else takes the rest
-	e := make(ear, 100_000)
+	e := make(outcomes, 100_000)
 	taken, refused := 0, error(nil)
 	for refused == nil {
 		if refused = l.Append(t.Context(), topics.Locations, 0, eventlog.Record{Value: make([]byte, 10_000)}, e); refused == nil {

@@ -40,7 +40,7 @@ func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 	readOnly := opts.ReadOnly
 	opts.EventListener = &pebble.EventListener{
 		// The read that met it is answered with an error too, but what else the
-		// damage has cost only a new start can say.
+		// damage has cost only a new start can show.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			if !readOnly {
 				l.fail(fmt.Errorf("store %s: %s is damaged: %w", name, info.Path, info.Details))
@@ -49,7 +49,7 @@ func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 		// Pebble tries again at once; tripwire makes it pause.
 		BackgroundError: func(err error) {
 			l.metrics.backgroundErrors.Inc()
-			if more, say := report.Pass(); say {
+			if more, pass := report.Pass(); pass {
 				l.logger.Error("store works in the background and fails", "store", name, "error", err, "more_since_last_report", more)
 			}
 		},
@@ -135,7 +135,7 @@ func (s storeLogger) Infof(format string, args ...any) {
 
 // Errorf implements pebble.Logger.
 func (s storeLogger) Errorf(format string, args ...any) {
-	if more, say := s.report.Pass(); say {
+	if more, pass := s.report.Pass(); pass {
 		s.logger.Error(fmt.Sprintf(format, args...), "more_since_last_report", more)
 	}
 }

@@ -128,7 +128,7 @@ func (w *world) breakLine() {
 	p.disconnect()
 }
 
-// loseAnswers leaves a phone on a line on which it hears nothing any more.
+// loseAnswers leaves a phone on a line on which it receives nothing any more.
 func (w *world) loseAnswers() {
 	if p, _ := w.device(); p.connected() {
 		p.conn.mute.Store(true)
@@ -256,7 +256,7 @@ func (w *world) startOne() {
 	if len(w.nodes) < 5 {
 		skew := pick(w.rng, 0, 0, time.Hour, -time.Minute)
 		n := w.start(pick(w.rng, roles{ingest: true}, roles{tracker: true}, roles{tracker: true}, roles{ingest: true, tracker: true}), skew)
-		n.deafness.Store(int64(pick(w.rng, 0, 2*time.Second, 10*time.Second)))
+		n.revokeDelay.Store(int64(pick(w.rng, 0, 2*time.Second, 10*time.Second)))
 	}
 }
 

@@ -35,7 +35,7 @@ func drill(t *testing.T, cfg config, do func(w *world)) {
 	})
 }
 
-// The clock of ingest only says which fixes are refused. Whatever the devices
+// The clock of ingest only states which fixes are refused. Whatever the devices
 // do, with ingest an hour ahead the log has the same records at the same times,
 // and so has everything that follows from it.
 func TestAnIngestAnHourAheadChangesNothing(t *testing.T) {
@@ -129,7 +129,7 @@ func TestADeviceWhoseClockJumps(t *testing.T) {
 }
 
 // With the bounds that Starling ships with, the fixes of a device an hour ahead
-// are refused with the reason; what else it says counts.
+// are refused with the reason; what else it reports counts.
 func TestADeviceAnHourAheadIsTold(t *testing.T) {
 	drill(t, shipped(), func(w *world) {
 		n := w.start(roles{true, true, true}, 0)
@@ -172,33 +172,33 @@ func (w *world) reportAll(n int) {
 
 // settling is what dues did to a partition from an offset of `tracks` on.
 type settling struct {
-	records, mostDues, mostBytes int
-	forgotten, told              map[string]int
-	finalPoints                  int
-	lasted                       time.Duration // on the partition's clock, from the first due to the last
+	records, mostFired, mostBytes int
+	forgotten, refreshed          map[string]int
+	finalPoints                   int
+	lasted                        time.Duration // on the partition's clock, from the first timer to the last
 }
 
 func (w *world) settling(from int) settling {
-	s := settling{forgotten: map[string]int{}, told: map[string]int{}}
+	s := settling{forgotten: map[string]int{}, refreshed: map[string]int{}}
 	first := int64(0)
 	for _, rec := range w.store.Records(topics.Tracks, 0)[from:] {
 		var t wire.Track
 		require.NoError(w.t, t.Unmarshal(rec.Value))
-		if len(t.Dues) == 0 {
+		if len(t.Fired) == 0 {
 			continue
 		}
 		if first == 0 {
 			first = t.ClockMS
 		}
 		s.records++
-		s.mostDues, s.mostBytes = max(s.mostDues, len(t.Dues)), max(s.mostBytes, len(rec.Value))
+		s.mostFired, s.mostBytes = max(s.mostFired, len(t.Fired)), max(s.mostBytes, len(rec.Value))
 		s.lasted = time.Duration(t.ClockMS-first) * time.Millisecond
-		for _, d := range t.Dues {
+		for _, d := range t.Fired {
 			s.finalPoints += len(d.FinalPoints)
 			if d.Forgotten {
 				s.forgotten[d.VehicleID]++
 			} else {
-				s.told[d.VehicleID]++
+				s.refreshed[d.VehicleID]++
 			}
 		}
 	}
@@ -207,11 +207,11 @@ func (w *world) settling(from int) settling {
 
 // A partition on which nothing happens for six hours, because no tracker runs,
 // jumps by as much once the next tracker's ticks are believed: everything is due
-// at once. Nothing is lost, whether the vehicles are to be told again or
+// at once. Nothing is lost, whether the vehicles are to be published again or
 // forgotten.
 func TestAPartitionThatWasSilentForSixHours(t *testing.T) {
 	limit, _ := topics.ByName(topics.Tracks)
-	for name, forgetAfter := range map[string]time.Duration{"told again": 24 * time.Hour, "forgotten": 5 * time.Hour} {
+	for name, forgetAfter := range map[string]time.Duration{"published again": 24 * time.Hour, "forgotten": 5 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			cfg := shipped()
 			cfg.tracker.ForgetAfter, cfg.tracker.ForgetSingleAfter = forgetAfter, forgetAfter
@@ -228,19 +228,19 @@ func TestAPartitionThatWasSilentForSixHours(t *testing.T) {
 				time.Sleep(cfg.tracker.ClockSettle + 2*cfg.tracker.TickInterval) // until the ticks' stamps are believed
 				s := w.settling(before)
 				t.Logf("%d dues in %d records, %v after the start at most, %v from the first to the last; at most %d dues and %d bytes a record",
-					len(s.forgotten)+len(s.told), s.records, time.Since(started), s.lasted, s.mostDues, s.mostBytes)
+					len(s.forgotten)+len(s.refreshed), s.records, time.Since(started), s.lasted, s.mostFired, s.mostBytes)
 				require.Equal(t, (silentVehicles+63)/64, s.records)
-				require.Equal(t, 64, s.mostDues)
+				require.Equal(t, 64, s.mostFired)
 				require.Less(t, s.mostBytes, limit.MaxRecordBytes)
 				require.Equal(t, 3*silentVehicles, s.finalPoints, "every window is closed")
 				require.Len(t, s.forgotten, map[bool]int{true: silentVehicles}[forgetAfter < silence])
-				require.Len(t, s.told, map[bool]int{true: silentVehicles}[forgetAfter > silence])
+				require.Len(t, s.refreshed, map[bool]int{true: silentVehicles}[forgetAfter > silence])
 			})
 		})
 	}
 }
 
-// A partition of silent vehicles whose tracker runs: its ticks tell all of them
+// A partition of silent vehicles whose tracker runs: its ticks publish all of them
 // again once an hour and forget them in time.
 func TestAPartitionOfSilentVehicles(t *testing.T) {
 	cfg := shipped()
@@ -252,13 +252,13 @@ func TestAPartitionOfSilentVehicles(t *testing.T) {
 		before := len(w.store.Records(topics.Tracks, 0))
 		time.Sleep(silence)
 		s := w.settling(before)
-		t.Logf("%d records with dues, at most %d dues and %d bytes a record", s.records, s.mostDues, s.mostBytes)
-		require.Equal(t, 64, s.mostDues)
+		t.Logf("%d records with timers, at most %d timers and %d bytes a record", s.records, s.mostFired, s.mostBytes)
+		require.Equal(t, 64, s.mostFired)
 		require.Equal(t, 3*silentVehicles, s.finalPoints)
 		require.Len(t, s.forgotten, silentVehicles)
-		require.Len(t, s.told, silentVehicles)
-		for id, n := range s.told {
-			require.Equal(t, 5, n, "%s: its window closes, and it is told again four times", id)
+		require.Len(t, s.refreshed, silentVehicles)
+		for id, n := range s.refreshed {
+			require.Equal(t, 5, n, "%s: its window closes, and it is published again four times", id)
 		}
 	})
 }

@@ -53,7 +53,7 @@ func (w *world) drawFix(d *device) wire.Fix {
 	return f
 }
 
-// drawState says what a report says besides fixes.
+// drawState draws what a report holds besides fixes.
 func (w *world) drawState(r *report) {
 	if w.rng.IntN(3) == 0 {
 		r.Availability = pick(w.rng, starlingv1.Availability_AVAILABILITY_OFFLINE, starlingv1.Availability_AVAILABILITY_FREE, starlingv1.Availability_AVAILABILITY_BUSY)

@@ -48,7 +48,7 @@ type fault struct {
 	effect effect
 	lasts  time.Duration
 	// behind fails all that is queued behind the record, as a broker that
-	// refuses a batch does; otherwise they are stored behind a hole.
+	// refuses a batch does; otherwise they are stored behind a gap.
 	behind bool
 }
 

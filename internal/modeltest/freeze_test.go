@@ -70,7 +70,7 @@ func (s *street) report(p *streetPhone, state wire.Report, agesMS ...int64) {
 	case err != nil:
 		s.failure = err.Error()
 	case string(got.Track.Append(nil)) != string(want.Append(nil)):
-		s.failure = "the step says something else than the model"
+		s.failure = "the step has something else than the model"
 	default:
 		s.failure = s.audit.failure
 	}
@@ -125,7 +125,7 @@ func (s *street) drive(seconds int) {
 func (s *street) disturb(intruder *streetPhone) {
 	kind := s.rng.IntN(24)
 	if off := s.audit.streamMS - s.trueMS; kind != 2 && kind < 7 && s.offset > 0 && (s.stampSkewMS != 0 || max(off, -off) > 2000) {
-		kind = 20 // while stream time is wrong nobody can tell that a fix is ahead of the truth
+		kind = 20 // while stream time is wrong nobody can know that a fix is ahead of the truth
 	}
 	switch kind {
 	case 0: // one fix stamped ahead
@@ -159,7 +159,7 @@ func (s *street) disturb(intruder *streetPhone) {
 			intruder.skewMS = pick[int64](s.rng, 0, 4000, 9000, 60_000, 119_000)
 		}
 		if s.honest.skewMS > s.settings.AheadToleranceMS {
-			intruder.skewMS = 0 // when neither agrees with the stamps, nobody can tell which is right
+			intruder.skewMS = 0 // when neither agrees with the stamps, nobody can know which is right
 		}
 		for range pick(s.rng, 1, 1, 2, 3, 4, 9) {
 			s.report(intruder, wire.Report{}, 0)

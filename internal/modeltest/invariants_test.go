@@ -88,13 +88,13 @@ func (a *audit) track(rec eventlog.Stored, t *wire.Track) {
 	} else if t.Counts != (wire.FixCounts{}) || len(t.Points)+len(t.FinalPoints)+len(t.LateFixes)+len(t.SetAsideFixes) > 0 {
 		a.failf(rec.Offset, "no report, and yet it has fixes")
 	}
-	for _, d := range t.Dues {
+	for _, d := range t.Fired {
 		if pending && !a.crowded && l.Kind != wire.KindVersionSwitch && d.VehicleID != string(rec.Key) {
 			a.failf(rec.Offset, "a timer of %s fires while a jump of the stamps is not believed", d.VehicleID)
 		}
 		a.due(rec.Offset, &d)
 	}
-	a.crowded = len(t.Dues) == timersPerRecord
+	a.crowded = len(t.Fired) == timersPerRecord
 	a.agesInTime(rec.Offset)
 }
 
@@ -167,7 +167,7 @@ func (a *audit) believed(offset, before, stamp, now int64) {
 	}
 }
 
-func (a *audit) due(offset int64, d *wire.Due) {
+func (a *audit) due(offset int64, d *wire.Fired) {
 	v := a.vehicles[d.VehicleID]
 	if v == nil {
 		a.failf(offset, "a timer of %s, which is unknown", d.VehicleID)
@@ -273,7 +273,7 @@ func (a *audit) once(offset int64, id string, v *audited, t *wire.Track) {
 }
 
 // availability: it becomes another only by a report that states it, except that
-// a session which was not heard before brings what it has stated.
+// a session which was not seen before brings what it has stated.
 func (a *audit) availability(offset int64, id string, v *audited, r *wire.Report, now starlingv1.Availability) {
 	states := r.Availability
 	if states != unstated && states != offline && states != free {

@@ -63,29 +63,29 @@ func (w *world) judgeLocations() {
 
 var tick = string((&wire.Location{Kind: wire.KindTick}).Append(nil))
 
-// told is what a reader of `tracks` has after all records: it follows the
+// readerState is what a reader of `tracks` has after all records: it follows the
 // chain of source offsets.
-type told struct {
-	entries []telling // in the order of the sources
-	last    int64     // source offset
+type readerState struct {
+	entries []keyValue // in the order of the sources
+	last    int64       // source offset
 }
 
-// telling is one record of `tracks`.
-type telling struct{ key, value string }
+// keyValue is one record of `tracks`.
+type keyValue struct{ key, value string }
 
-// read follows a partition of `tracks` by the rule for readers. What is told
-// twice must be told in the same words.
-func (w *world) read(partition int32) told {
-	t, words := told{last: -1}, map[int64]telling{}
+// read follows a partition of `tracks` by the rule for readers. What is published
+// twice must be identical.
+func (w *world) read(partition int32) readerState {
+	t, words := readerState{last: -1}, map[int64]keyValue{}
 	var track wire.Track
 	for _, rec := range w.store.Records(topics.Tracks, partition) {
 		if err := track.Unmarshal(rec.Value); err != nil {
 			w.fail("tracks %d/%d: %v", partition, rec.Offset, err)
 			return t
 		}
-		entry := telling{string(rec.Key), string(rec.Value)}
+		entry := keyValue{string(rec.Key), string(rec.Value)}
 		if before, again := words[track.SourceOffset]; again && before != entry {
-			w.fail("tracks %d/%d: source offset %d is told in other words", partition, rec.Offset, track.SourceOffset)
+			w.fail("tracks %d/%d: source offset %d is published with other content", partition, rec.Offset, track.SourceOffset)
 		}
 		words[track.SourceOffset] = entry
 		w.tally.published++
@@ -126,10 +126,10 @@ func (w *world) judgePartition(number int32) []wire.View {
 			w.fail("partition %d offset %d: the track has the key %q, the record %q", number, i, reader.entries[i].key, rec.Key)
 			return nil
 		case got != model:
-			w.fail("partition %d offset %d: a reader has\n%s\nthe model says\n%s", number, i, text(got), text(model))
+			w.fail("partition %d offset %d: a reader has\n%s\nthe model has\n%s", number, i, text(got), text(model))
 			return nil
 		case got != undisturbed:
-			w.fail("partition %d offset %d: a reader has\n%s\nan undisturbed tracker says\n%s", number, i, text(got), text(undisturbed))
+			w.fail("partition %d offset %d: a reader has\n%s\nan undisturbed tracker has\n%s", number, i, text(got), text(undisturbed))
 			return nil
 		}
 		if audit.track(rec, &want); audit.failure != "" {
@@ -161,7 +161,7 @@ func (p published) take(t *wire.Track) (forgotten int) {
 	if t.HasLive {
 		p[t.Live.VehicleID] = t.Live
 	}
-	for _, d := range t.Dues {
+	for _, d := range t.Fired {
 		if d.Forgotten {
 			delete(p, d.VehicleID)
 			forgotten++
@@ -195,9 +195,9 @@ func fixesOf(rec eventlog.Stored) int64 {
 	return int64(len(l.Report.Fixes))
 }
 
-// judgeEnd: a tracker that has stopped in good order has told and checkpointed
+// judgeEnd: a tracker that has stopped in good order has published and checkpointed
 // everything but a tick that was on its way.
-func (w *world) judgeEnd(number int32, records []eventlog.Stored, resume int64, reader told) {
+func (w *world) judgeEnd(number int32, records []eventlog.Stored, resume int64, reader readerState) {
 	if resume < int64(len(records))-1 || resume > int64(len(records)) {
 		w.fail("partition %d: the last checkpoint resumes at %d, the log ends at %d", number, resume, len(records))
 		return
@@ -244,10 +244,10 @@ func (w *world) judgeLetters(number int32, poisoned map[string]bool) {
 	}
 }
 
-// beginsWithAHole says that the first track of a partition was lost and is told
+// beginsWithAGap means that the first track of a partition was lost and is published
 // later. A reader without a position starts at whatever comes first, so it
-// knows what the lost track said only after its vehicle was told again.
-func (w *world) beginsWithAHole() bool {
+// has what the lost track held only after its vehicle was published again.
+func (w *world) beginsWithAGap() bool {
 	for p := range int32(partitions) {
 		var t wire.Track
 		if records := w.store.Records(topics.Tracks, p); len(records) > 0 && t.Unmarshal(records[0].Value) == nil && t.PreviousSourceOffset >= 0 {
@@ -264,7 +264,7 @@ func (w *world) judgeFleet(fleet []wire.View) {
 		want = append(want, served(fleet[i].ToProto()))
 	}
 	slices.Sort(want)
-	if w.beginsWithAHole() {
+	if w.beginsWithAGap() {
 		return
 	}
 	for _, n := range w.up(func(n *node) bool { return n.matcher != nil && n.matcher.Ready() }) {

@@ -279,7 +279,7 @@ func (d *drawnLog) judge() (r logResult) {
 		}
 		want, _ := model.Step(rec)
 		if a, b := string(got.Track.Append(nil)), string(want.Append(nil)); a != b {
-			r.failure = fmt.Sprintf("offset %d, stamp %d, %s: the step says\n%s\nthe model says\n%s", i, rec.AppendTimeMS, textOf(rec), text(a), text(b))
+			r.failure = fmt.Sprintf("offset %d, stamp %d, %s: the step has\n%s\nthe model has\n%s", i, rec.AppendTimeMS, textOf(rec), text(a), text(b))
 			return r
 		}
 		if audit.track(rec, &want); audit.failure != "" {

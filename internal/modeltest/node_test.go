@@ -28,8 +28,8 @@ type node struct {
 	matcher    *matcher.Matcher
 	// clockSkew is what the process's wall clock is off by.
 	clockSkew time.Duration
-	// deafness is how long an owner goes on after it was replaced.
-	deafness atomic.Int64
+	// revokeDelay is how long an owner goes on after it was replaced.
+	revokeDelay atomic.Int64
 	failedAt sync.Map // point -> time.Time
 
 	ctx     context.Context
@@ -40,7 +40,7 @@ type node struct {
 	ended   atomic.Bool // a role has ended by itself
 }
 
-// roles says what a process runs.
+// roles are what a process runs.
 type roles struct{ ingest, tracker, matcher bool }
 
 // start starts a process.
@@ -137,7 +137,7 @@ func (l *stubbornLog) Own(ctx context.Context, spec eventlog.OwnSpec, serve even
 		defer close(over)
 		stop := context.AfterFunc(ctx, func() {
 			select {
-			case <-time.After(time.Duration(l.node.deafness.Load())):
+			case <-time.After(time.Duration(l.node.revokeDelay.Load())):
 			case <-l.node.dead:
 			case <-over:
 			}

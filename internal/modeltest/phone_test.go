@@ -28,7 +28,7 @@ type phone struct {
 	unary    bool
 	conn     *conn
 	queue    []*report // unacknowledged, in the order of sending
-	// keptBack says that the last stream or call ended because most devices
+	// keptBack means that the last stream or call ended because most devices
 	// contradict the server's clock: what is queued waits for a person.
 	keptBack bool
 }
@@ -67,13 +67,13 @@ type attempt struct {
 type conn struct {
 	phone *phone
 	node  *node
-	// mute: what the server says gets lost from now on.
+	// mute: what the server sends gets lost from now on.
 	mute     atomic.Bool
 	ctx      context.Context
 	hangUp   context.CancelFunc
 	in       chan []byte
 	attempts []attempt
-	acked    int64 // what the server has acknowledged, heard or not
+	acked    int64 // what the server has acknowledged, received or not
 	last     *report
 	over     atomic.Bool
 	grpc.ServerStream
@@ -106,7 +106,7 @@ func (p *phone) unacknowledged() []*report {
 	return slices.Clone(p.queue)
 }
 
-// disconnect breaks the line. With mute, what the server has said last is lost.
+// disconnect breaks the line. With mute, what the server has sent last is lost.
 func (p *phone) disconnect() {
 	if p.conn != nil {
 		p.conn.mute.Store(true)

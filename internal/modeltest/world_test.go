@@ -188,8 +188,8 @@ func (w *world) forget(n *node) {
 	w.nodes = slices.DeleteFunc(w.nodes, func(other *node) bool { return other == n })
 }
 
-// bury waits for the processes that a fault has killed or that ended.
-func (w *world) bury() {
+// reap waits for the processes that a fault has killed or that ended.
+func (w *world) reap() {
 	for _, n := range slices.Clone(w.nodes) {
 		if n.isDead() || n.ended.Load() {
 			n.kill()
@@ -231,7 +231,7 @@ func (w *world) inject(partition int32, rec eventlog.Record) {
 	w.noError(w.writer.Append(w.t.Context(), topics.Locations, partition, rec, ignore{}))
 }
 
-// ignore is a Completion for records whose fate does not matter.
+// ignore is a Completion for records whose outcome does not matter.
 type ignore struct{}
 
 func (ignore) Done(int64, error) {}
@@ -242,7 +242,7 @@ func (w *world) run(actions int) {
 	for range actions {
 		w.act()
 		synctest.Wait()
-		w.bury()
+		w.reap()
 		if w.failed() != "" {
 			break
 		}
@@ -261,16 +261,16 @@ func (w *world) begin() {
 	w.start(roles{matcher: true}, 0)
 }
 
-// settle heals everything, lets the phones say all that they have to say and
+// settle heals everything, lets the phones send all that they have to send and
 // the trackers catch up and close what is open, and stops all in good order.
 func (w *world) settle() {
 	w.faults.disarm()
 	w.stampSkew.Store(0)
 	time.Sleep(longestHang + handover) // what hangs goes on
 	synctest.Wait()
-	w.bury()
+	w.reap()
 	for _, n := range w.up(func(*node) bool { return true }) {
-		n.deafness.Store(0)
+		n.revokeDelay.Store(0)
 	}
 	w.ensureUp()
 	// An ingest whose clock was in doubt keeps reports back until the log's

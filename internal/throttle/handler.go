@@ -10,7 +10,7 @@ import (
 // Bounds of a Handler.
 const (
 	// handlerInterval is the stretch in which handlerBurst lines that are alike
-	// pass; the others are counted, and the next that passes says how many.
+	// pass; the others are counted, and the next that passes carries their number.
 	handlerInterval = 10 * time.Second
 	handlerBurst    = 5
 	// handlerKinds bounds how many kinds of lines are remembered.

@@ -20,11 +20,11 @@ const sampleEvery = 8
 
 // worker sends the reports of its vehicles, in turn, over one stream at a time.
 type worker struct {
-	g        *generator
-	conn     grpc.ClientConnInterface
-	vehicles []*vehicle
-	turn     int
-	reports  int64 // sent on all streams
+	g           *generator
+	conn        grpc.ClientConnInterface
+	vehicles    []*vehicle
+	nextVehicle int
+	reports     int64 // sent on all streams
 }
 
 // run opens streams until the time is over.
@@ -104,8 +104,8 @@ func (w *worker) send(ctx context.Context, s *sender.Stream, timer *ackTimer) er
 		if err != nil {
 			return err
 		}
-		v := w.vehicles[w.turn]
-		w.turn = (w.turn + 1) % len(w.vehicles)
+		v := w.vehicles[w.nextVehicle]
+		w.nextVehicle = (w.nextVehicle + 1) % len(w.vehicles)
 		v.fill(o, report, now)
 		if v.watched && w.g.probe != nil {
 			w.g.probe.Sent(v.id, v.deviceTimeMS, now)

@@ -273,7 +273,7 @@ func shortBodies(ctx context.Context, a *assault) (string, error) {
 	return fmt.Sprintf("%d bodies of 1 MiB: %v", n, answers), ctx.Err()
 }
 
-// idle opens connections and says nothing on them, or only that it speaks HTTP/2.
+// idle opens connections and sends nothing on them, or only that it speaks HTTP/2.
 func idle(ctx context.Context, a *assault) (string, error) {
 	const each = 300
 	for _, addr := range []string{a.Ingest, a.Matcher, a.json} {

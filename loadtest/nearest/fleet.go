@@ -76,7 +76,7 @@ func newFleet(l layout, n int, sideM float64, run uint64) []vehicle {
 		// the filter lets one in twenty pass.
 		v.availability = []starlingv1.Availability{offline, free, busy, busy}[rng.IntN(4)]
 		v.seats = []int32{2, 4, 4, 6, 8}[rng.IntN(5)]
-		v.place()
+		v.locate()
 	}
 	return fleet
 }
@@ -94,7 +94,7 @@ func (v *vehicle) drive(nowMS int64) {
 		seconds := float64(nowMS-v.lastMS) / 1000
 		v.eastM, v.eastMPS = bounce(v.eastM+v.eastMPS*seconds, v.eastMPS, v.reachM)
 		v.northM, v.northMPS = bounce(v.northM+v.northMPS*seconds, v.northMPS, v.reachM)
-		v.place()
+		v.locate()
 	}
 	v.lastMS = nowMS
 	v.sequence++
@@ -109,7 +109,7 @@ func bounce(at, speed, reach float64) (float64, float64) {
 }
 
 // place sets the coordinates.
-func (v *vehicle) place() {
+func (v *vehicle) locate() {
 	v.latDeg, v.lonDeg = degrees(v.eastM, v.northM)
 	if v.reachM > 0 {
 		v.headingDeg = float32(math.Mod(math.Atan2(v.eastMPS, v.northMPS)*180/math.Pi+360, 360))

@@ -119,13 +119,13 @@ func (r *redisTarget) add(ctx context.Context, conn *redis.Client, n int, vehicl
 
 func (r *redisTarget) update(ctx context.Context, fleet []vehicle, perSecond int) error {
 	conn := r.connect()
-	turn, p := newTurn(len(fleet), 0), newPace(float64(perSecond))
+	shuffled, p := newShuffle(len(fleet), 0), newPace(float64(perSecond))
 	return eachTick(ctx, time.Millisecond, 0, func() (bool, error) {
 		n := p.due(r.opts.RedisPipeline)
 		if n == 0 {
 			return false, nil
 		}
-		err := r.add(context.WithoutCancel(ctx), conn, n, func(int) *vehicle { return &fleet[turn.next()] })
+		err := r.add(context.WithoutCancel(ctx), conn, n, func(int) *vehicle { return &fleet[shuffled.next()] })
 		return n == r.opts.RedisPipeline, err
 	})
 }

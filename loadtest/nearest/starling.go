@@ -119,10 +119,10 @@ func (s *starlingTarget) update(ctx context.Context, fleet []vehicle, perSecond 
 	}
 	// Streams outlive ctx, so that they end with everything acknowledged.
 	return s.eachShare(context.WithoutCancel(ctx), fleet, func(callCtx context.Context, number int, conn *grpc.ClientConn, share []vehicle) error {
-		turn, p := newTurn(len(share), uint64(len(fleet))), newPace(float64(perSecond)/streams)
+		shuffled, p := newShuffle(len(share), uint64(len(fleet))), newPace(float64(perSecond)/streams)
 		begin := streamTick * time.Duration(number) / streams
 		for {
-			err := sendShare(ctx, callCtx, conn, share, turn, p, begin)
+			err := sendShare(ctx, callCtx, conn, share, shuffled, p, begin)
 			// An overloaded server ends streams: its updates are missing in the
 			// figures, and the stream is opened again, as drivers would.
 			if status.Code(err) != codes.ResourceExhausted {
@@ -138,7 +138,7 @@ const refusedPause = 200 * time.Millisecond
 
 // sendShare reports what is due of a share of the fleet on one stream until ctx
 // is done.
-func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehicle, turn *turn, p *pace, begin time.Duration) error {
+func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehicle, shuffled *shuffle, p *pace, begin time.Duration) error {
 	r, err := sender.Open(callCtx, conn, sender.OneFix())
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func sendShare(ctx, callCtx context.Context, conn *grpc.ClientConn, share []vehi
 	err = eachTick(ctx, streamTick, begin, func() (bool, error) {
 		nowMS := time.Now().UnixMilli()
 		for range p.due(len(share)) {
-			if err := send(r, &share[turn.next()], nowMS, false); err != nil {
+			if err := send(r, &share[shuffled.next()], nowMS, false); err != nil {
 				return false, err
 			}
 		}
@@ -244,21 +244,21 @@ func (s *starlingTarget) stop() error {
 	return s.End(time.Minute)
 }
 
-// turn names vehicles one after the other in a shuffled order, again and again.
-type turn struct {
+// shuffle names vehicles one after the other in a shuffled order, again and again.
+type shuffle struct {
 	order []uint32
 	at    int
 }
 
-func newTurn(n int, seed uint64) *turn {
-	t := &turn{order: make([]uint32, n)}
+func newShuffle(n int, seed uint64) *shuffle {
+	t := &shuffle{order: make([]uint32, n)}
 	for i, v := range rand.New(rand.NewPCG(seed, 4)).Perm(n) {
 		t.order[i] = uint32(v)
 	}
 	return t
 }
 
-func (t *turn) next() int {
+func (t *shuffle) next() int {
 	if t.at == len(t.order) {
 		t.at = 0
 	}

@@ -57,7 +57,7 @@ func (p *pace) due(most int) int {
 }
 
 // eachTick calls send whenever a period has passed, and at once again while it
-// says that more is due, until ctx is done or send fails. It begins after a part
+// reports that more is due, until ctx is done or send fails. It begins after a part
 // of the period, so that several need not all send at once.
 func eachTick(ctx context.Context, period, begin time.Duration, send func() (more bool, err error)) error {
 	if retry.Sleep(ctx, begin) != nil {

@@ -20,7 +20,7 @@ import (
 type Account struct {
 	// Acknowledged are different good fixes that were acknowledged.
 	Acknowledged int64 `json:"acknowledged"`
-	// Unconfirmed are good fixes that deaf clients sent and never learnt of: the
+	// Unconfirmed are good fixes that clients that do not read sent and never learnt of: the
 	// log may hold them.
 	Unconfirmed int64 `json:"unconfirmed"`
 	// Copies are fixes that were sent again on purpose and acknowledged; the

@@ -38,9 +38,9 @@ func openIdle(ctx context.Context, conns []grpc.ClientConnInterface, n int) (*id
 	return x, nil
 }
 
-// speak sends one report on every stream and waits for its acknowledgement. It
+// reportAll sends one report on every stream and waits for its acknowledgement. It
 // returns how many fixes were acknowledged and the first fault.
-func (x *idle) speak() (acked int64, err error) {
+func (x *idle) reportAll() (acked int64, err error) {
 	for i, s := range x.streams {
 		r := newVehicle(fmt.Sprintf("idle-%d", i), 1).next()
 		r.SessionId, r.Sequence = 1, 1
@@ -66,21 +66,21 @@ func (x *idle) speak() (acked int64, err error) {
 	return acked, err
 }
 
-// deaf sends and does not read its acknowledgements until the stream is over.
-type deaf struct {
+// nonReader sends and does not read its acknowledgements until the stream is over.
+type nonReader struct {
 	id    string
 	sent  int64 // good fixes
 	acked int64
 }
 
-// Most fixes of a deaf client's report are refused, so that acknowledgements
+// Most fixes of its reports are refused, so that acknowledgements
 // are long and fill the connection soon.
-const deafFixes = 20
+const refusedFixes = 20
 
 // run sends until load is done or the server ends the stream, and only then
 // reads what the server has sent: before it reads, gRPC does not even report
 // that the stream has ended.
-func (d *deaf) run(ctx, load context.Context, conn grpc.ClientConnInterface, ended *tally) error {
+func (d *nonReader) run(ctx, load context.Context, conn grpc.ClientConnInterface, ended *tally) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := starlingv1.NewIngestServiceClient(conn).StreamReports(ctx)
@@ -91,7 +91,7 @@ func (d *deaf) run(ctx, load context.Context, conn grpc.ClientConnInterface, end
 	sent := make(chan struct{})
 	go func() { defer close(sent); d.send(load, s) }()
 	<-load.Done()
-	stop := time.AfterFunc(deafPatience, cancel)
+	stop := time.AfterFunc(unreadPatience, cancel)
 	defer stop.Stop()
 	for {
 		ack, err := s.Recv()
@@ -108,13 +108,13 @@ func (d *deaf) run(ctx, load context.Context, conn grpc.ClientConnInterface, end
 	}
 }
 
-// deafPatience bounds the wait for the end of a stream that is read at last.
-const deafPatience = 30 * time.Second
+// unreadPatience bounds the wait for the end of a stream that is read at last.
+const unreadPatience = 30 * time.Second
 
 // send sends until load is done or the stream is over. It blocks when the server
 // stops reading.
-func (d *deaf) send(load context.Context, s reportStream) {
-	v := newVehicle(d.id, deafFixes)
+func (d *nonReader) send(load context.Context, s reportStream) {
+	v := newVehicle(d.id, refusedFixes)
 	for n := int64(1); load.Err() == nil; n++ {
 		r := v.next()
 		r.SessionId, r.Sequence = 1, n

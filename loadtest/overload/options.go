@@ -35,8 +35,8 @@ type Options struct {
 	// IdleStreams are open and silent until the load has ended; then each must
 	// still be served.
 	IdleStreams int
-	// DeafStreams send and never read their acknowledgements.
-	DeafStreams int
+	// UnreadStreams send and never read their acknowledgements.
+	UnreadStreams int
 	// GarbageSenders send what is no report, or too large a one, again and
 	// again.
 	GarbageSenders int
@@ -65,7 +65,7 @@ func DefaultOptions() Options {
 		Starling:    []string{"bin/starling"},
 		Calibration: 5 * time.Second, Duration: time.Minute, Factor: 10,
 		StreamsPerLoad: 32, VehiclesPerStream: 32, FixesPerReport: 10, InFlight: 512,
-		IdleStreams: 1000, DeafStreams: 4, GarbageSenders: 4,
+		IdleStreams: 1000, UnreadStreams: 4, GarbageSenders: 4,
 		HonestVehicles: 100, HonestPeriod: time.Second, SearchEvery: 20 * time.Millisecond,
 		ServerBytes:  128 << 20,
 		MaxHonestP99: 15 * time.Second, MaxSearchP99: 10 * time.Second,
@@ -85,7 +85,7 @@ func (o Options) Validate() error {
 	valid.Between(&faults, "fixes_per_report", o.FixesPerReport, 1, limits.MaxFixesPerReport)
 	faults.Need(o.InFlight >= 1 && o.InFlight <= limits.MaxUnacknowledgedReports*max(1, o.VehiclesPerStream), "in_flight", o.InFlight, fmt.Sprintf("between 1 and %d for each vehicle of a stream", limits.MaxUnacknowledgedReports))
 	valid.AtLeast(&faults, "idle_streams", o.IdleStreams, 0)
-	valid.AtLeast(&faults, "deaf_streams", o.DeafStreams, 0)
+	valid.AtLeast(&faults, "unread_streams", o.UnreadStreams, 0)
 	valid.AtLeast(&faults, "garbage_senders", o.GarbageSenders, 0)
 	valid.AtLeast(&faults, "honest_vehicles", o.HonestVehicles, 1)
 	valid.AtLeast(&faults, "honest_period", o.HonestPeriod, 100*time.Millisecond)
@@ -120,8 +120,8 @@ func (o *Options) memoryBound() (live, resident int64) {
 		perVehicle                       = 8 << 10
 		program                          = 96 << 20
 	)
-	streams := o.streams() + o.StreamsPerLoad + o.IdleStreams + o.DeafStreams + o.GarbageSenders + 1
-	vehicles := (o.streams()+o.StreamsPerLoad)*o.VehiclesPerStream + o.IdleStreams + o.DeafStreams + o.HonestVehicles
+	streams := o.streams() + o.StreamsPerLoad + o.IdleStreams + o.UnreadStreams + o.GarbageSenders + 1
+	vehicles := (o.streams()+o.StreamsPerLoad)*o.VehiclesPerStream + o.IdleStreams + o.UnreadStreams + o.HonestVehicles
 	live = o.ServerBytes + 2*logBuffer + tailCache + blockCache + memtables +
 		int64(streams)*perStream + int64(vehicles)*perVehicle + program
 	return live, live * 5 / 2

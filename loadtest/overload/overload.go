@@ -31,11 +31,11 @@ type overload struct {
 	conns  conns.Set
 	fleet  grpc.ClientConnInterface
 
-	idle    *idle
-	flood   *flood
-	deaf    []*deaf
-	search  *dispatcher
-	hostile tally // statuses of deaf clients and garbage senders
+	idle       *idle
+	flood      *flood
+	nonReaders []*nonReader
+	search     *dispatcher
+	hostile    tally // statuses of clients that do not read and garbage senders
 
 	logging sync.Mutex
 	result  Result
@@ -93,7 +93,7 @@ func (x *overload) run(ctx context.Context) error {
 	if x.idle, err = openIdle(idleCtx, ingest, x.opts.IdleStreams); err != nil {
 		return err
 	}
-	if err := x.press(ctx); err != nil {
+	if err := x.applyLoad(ctx); err != nil {
 		return err
 	}
 	return x.close(ctx)
@@ -148,14 +148,14 @@ func (x *overload) awaitConsumed(ctx context.Context, fixes int64) error {
 	}
 }
 
-// press puts the load on, with everybody else, and ends when all senders have
+// applyLoad puts the load on, with everybody else, and ends when all senders have
 // been acknowledged everything they sent.
-func (x *overload) press(ctx context.Context) error {
+func (x *overload) applyLoad(ctx context.Context) error {
 	floodConns, err := x.conns.DialN(connections, x.server.Ingest)
 	if err != nil {
 		return err
 	}
-	others, err := x.conns.DialN(1+x.opts.DeafStreams+x.opts.GarbageSenders, x.server.Ingest)
+	others, err := x.conns.DialN(1+x.opts.UnreadStreams+x.opts.GarbageSenders, x.server.Ingest)
 	if err != nil {
 		return err
 	}
@@ -169,13 +169,13 @@ func (x *overload) press(ctx context.Context) error {
 	defer cancel()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return x.honest(groupCtx, others[0]) })
-	for i := range x.opts.DeafStreams {
-		d := &deaf{id: fmt.Sprintf("deaf-%d", i)}
-		x.deaf = append(x.deaf, d)
+	for i := range x.opts.UnreadStreams {
+		d := &nonReader{id: fmt.Sprintf("unread-%d", i)}
+		x.nonReaders = append(x.nonReaders, d)
 		group.Go(func() error { return d.run(groupCtx, load, others[1+i], &x.hostile) })
 	}
 	for i := range x.opts.GarbageSenders {
-		group.Go(func() error { return sendGarbage(load, others[1+x.opts.DeafStreams+i], &x.hostile) })
+		group.Go(func() error { return sendGarbage(load, others[1+x.opts.UnreadStreams+i], &x.hostile) })
 	}
 	group.Go(func() error { x.search.run(load, x.opts.SearchEvery); return nil })
 	watched := make(chan []Sample, 1)
@@ -219,11 +219,11 @@ func (x *overload) logSample(s Sample) {
 		s.At.Seconds(), s.AcknowledgedFixes, s.ConsumedFixes, s.ResidentBytes>>20, s.LiveBytes>>20, s.InFlightBytes>>20, s.Streams)
 }
 
-// close has the idle streams speak and closes the account.
+// close has the idle streams report and closes the account.
 func (x *overload) close(ctx context.Context) error {
 	x.logf("the load is over; everything sent has been acknowledged")
 	r, a := &x.result, &x.result.Account
-	idleAcked, err := x.idle.speak()
+	idleAcked, err := x.idle.reportAll()
 	r.IdleServed = idleAcked
 	if err != nil {
 		r.IdleError = err.Error()
@@ -234,7 +234,7 @@ func (x *overload) close(ctx context.Context) error {
 	honest := r.Honest.Client
 	a.Acknowledged = r.Flood.AcknowledgedFixes - r.Flood.RefusedFixes + honest.AcknowledgedFixes - honest.RefusedFixes - a.Copies + idleAcked
 	a.Resent = r.Flood.ResentFixes + honest.ResentFixes
-	for _, d := range x.deaf {
+	for _, d := range x.nonReaders {
 		a.Acknowledged += d.acked
 		a.Unconfirmed += d.sent - d.acked
 	}

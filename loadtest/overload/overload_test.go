@@ -12,14 +12,14 @@ import (
 
 func TestMain(m *testing.M) { starlingtest.Main(m) }
 
-// small presses for ten seconds with bounds that a slow and shared machine
+// small loads for ten seconds with bounds that a slow and shared machine
 // under the race detector keeps; the command's are the promise.
 func small(t *testing.T) overload.Options {
 	o := overload.DefaultOptions()
 	o.Starling, o.WorkDir = starlingtest.Command(t), t.TempDir()
 	o.Calibration, o.Duration = time.Second, 10*time.Second
 	o.StreamsPerLoad, o.VehiclesPerStream, o.InFlight = 2, 4, 128
-	o.IdleStreams, o.DeafStreams, o.GarbageSenders = 100, 2, 1
+	o.IdleStreams, o.UnreadStreams, o.GarbageSenders = 100, 2, 1
 	o.HonestVehicles, o.ServerBytes = 20, 2<<20
 	o.MaxHonestP99, o.MaxSearchP99 = 30*time.Second, 20*time.Second
 	o.Progress = func(s string) { t.Log(s) }
@@ -55,10 +55,10 @@ func TestServerThatDoesNotStartIsAnError(t *testing.T) {
 }
 
 func TestValidateNamesEveryFault(t *testing.T) {
-	_, err := overload.Run(t.Context(), overload.Options{IdleStreams: -1, DeafStreams: -1, GarbageSenders: -1})
+	_, err := overload.Run(t.Context(), overload.Options{IdleStreams: -1, UnreadStreams: -1, GarbageSenders: -1})
 	for _, field := range []string{
 		"starling", "calibration", "duration", "factor", "streams_per_load", "vehicles_per_stream", "fixes_per_report", "in_flight",
-		"idle_streams", "deaf_streams", "garbage_senders", "honest_vehicles", "honest_period", "search_every", "server_bytes",
+		"idle_streams", "unread_streams", "garbage_senders", "honest_vehicles", "honest_period", "search_every", "server_bytes",
 		"max_honest_p99", "max_search_p99", "settle_timeout",
 	} {
 		require.ErrorContains(t, err, field)

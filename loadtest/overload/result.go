@@ -34,7 +34,7 @@ type Result struct {
 	FloodStatuses map[string]int64  `json:"flood_statuses"`
 	Honest        fleetsim.Progress `json:"honest"`
 	HonestError   string            `json:"honest_error,omitempty"`
-	// HostileStatuses were received by deaf clients and garbage senders.
+	// HostileStatuses were received by clients that do not read and garbage senders.
 	HostileStatuses map[string]int64 `json:"hostile_statuses"`
 	Search          latency.Summary  `json:"search_latency"`
 	SearchFailures  map[string]int64 `json:"search_failures"`
@@ -122,7 +122,7 @@ func (r Result) String() string {
 	row("overload got", "%s", list(r.FloodStatuses))
 	row("hostile got", "%s", list(r.HostileStatuses))
 	a := r.Account
-	row("account", "%d fixes acknowledged (and %d never confirmed to deaf clients); counted: %d new, %d duplicates (%d copies, %d resent), %d conflicts; settled: %v after %v",
+	row("account", "%d fixes acknowledged (and %d never confirmed to clients that do not read); counted: %d new, %d duplicates (%d copies, %d resent), %d conflicts; settled: %v after %v",
 		a.Acknowledged, a.Unconfirmed, a.New, a.Duplicates, a.Copies, a.Resent, a.Conflicts, r.Settled, ms(r.SettleTime))
 	if len(r.Faults) == 0 {
 		row("verdict", "everything held")

@@ -45,8 +45,8 @@ func RunCost(ctx context.Context, o Options) (Cost, error) {
 	}
 	for i := range o.Rounds {
 		var round CostRound
-		for turn := range 2 {
-			with := (i+turn)%2 == 0
+		for half := range 2 {
+			with := (i+half)%2 == 0
 			interval := time.Hour
 			if with {
 				interval = checkpointInterval

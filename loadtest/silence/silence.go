@@ -211,8 +211,8 @@ func (f *fleet) step(key string, value []byte, c *cost) error {
 	f.offset++
 	f.buffer = r.Track.Append(f.buffer[:0])
 	c.trackBytes += int64(len(f.buffer))
-	for i := range r.Track.Dues {
-		if d := &r.Track.Dues[i]; d.HasLive {
+	for i := range r.Track.Fired {
+		if d := &r.Track.Fired[i]; d.HasLive {
 			c.refreshes++
 		} else if d.Forgotten {
 			c.forgotten++

@@ -154,7 +154,7 @@ func (s *soak) phase(ctx context.Context, name string) error {
 	}
 	began := time.Now()
 	var samples []sample
-	said := -1
+	printed := -1
 	for time.Since(began) < s.opts.Duration {
 		one, err := s.look(ctx)
 		if err != nil {
@@ -162,8 +162,8 @@ func (s *soak) phase(ctx context.Context, name string) error {
 		}
 		one.at = time.Since(began)
 		samples = append(samples, one)
-		if minute := int(one.at.Minutes()); minute > said {
-			said = minute
+		if minute := int(one.at.Minutes()); minute > printed {
+			printed = minute
 			s.logf("%s: memory %.0f MiB, heap %.0f MiB, disk %.0f MiB", name, mebi(one.residentB), mebi(one.heapB), mebi(one.diskB))
 		}
 		if err := pause(ctx, s.opts.SampleInterval); err != nil {

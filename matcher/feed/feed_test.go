@@ -8,7 +8,7 @@ import (
 )
 
 // A feed grows while a round of its ring takes less than feedSpan by the clock
-// that it was given, whatever the machine's clock says.
+// that it was given, whatever the machine's clock shows.
 func TestAFeedGrowsByItsOwnClock(t *testing.T) {
 	for name, between := range map[string]time.Duration{"often": time.Millisecond, "seldom": time.Second} {
 		t.Run(name, func(t *testing.T) {

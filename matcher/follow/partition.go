@@ -141,8 +141,8 @@ func (f *Follower) applyRecord(p *partition, number int32, r *eventlog.Stored) e
 	}
 	// What time did to vehicles comes before what the record's own vehicle
 	// reported.
-	for i := range t.Dues {
-		switch d := &t.Dues[i]; {
+	for i := range t.Fired {
+		switch d := &t.Fired[i]; {
 		case d.Forgotten:
 			delete(p.departures.left, d.VehicleID)
 			f.forget(p, d.VehicleID)

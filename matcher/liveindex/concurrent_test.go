@@ -14,7 +14,7 @@ import (
 
 // roundView is vehicle i's view in a round: everything in it follows from the
 // two, so that a mixture of two rounds is recognised. Vehicles roam far enough
-// to cross cubes of every size, meet on one spot now and then, and change
+// to cross cubes of every size, meet on one point now and then, and change
 // attributes.
 func roundView(i int, round int64) wire.View {
 	rng := rand.New(rand.NewPCG(uint64(i), uint64(round)))

@@ -12,7 +12,7 @@
 // the entries of the vehicles inside its cube in one flat array, is split when
 // more than leafMax are live in it, and is merged back when its siblings run
 // low. So a leaf downtown is as full as one in the country, and an ocean costs
-// nothing. A cube of maxLevel (12 mm) that is still too full is a pile and is
+// nothing. A cube of maxLevel (12 mm) that is still too full is an overflow cube and is
 // split on by three bits of the id after another, first bits first, which puts
 // its leaves in the order of ids.
 //
@@ -37,8 +37,8 @@
 //     (geo.Chord2Bound). Vehicles not scanned have more.
 //  4. Ties in distance are not dropped, because the search goes on while the
 //     bound equals limit; among them the heap orders by id.
-//  5. In a pile the leaves are visited in the order of ids. If all vehicles of
-//     the pile stand on exactly one spot, all have one distance; when a leaf has
+//  5. In an overflow cube the leaves are visited in the order of ids. If all vehicles of
+//     the overflow cube stand on exactly one point, all have one distance; when a leaf has
 //     an id that comes behind the worst kept at that distance, so have all
 //     leaves after it, and they are left out.
 //

@@ -226,7 +226,7 @@ func (x *Index) addEntry(number uint32, s, old *state) {
 	} else {
 		at = geo.Unit(s.latDeg, s.lonDeg)
 	}
-	p := spotOf(at, x.vehicles.at(s.vehicle).id())
+	p := treeKeyOf(at, x.vehicles.at(s.vehicle).id())
 	leaf := x.tree.spaceFor(x.tree.leafFor(near, p), p)
 	x.tree.stackUnder(leaf, at)
 	place := leaf.takeFree()

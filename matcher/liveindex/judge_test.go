@@ -205,7 +205,7 @@ func TestNearestAgainstBruteForce(t *testing.T) {
 					judge[v.VehicleID] = v
 				}
 			},
-			"all on one spot": func(t *rapid.T) {
+			"all on one point": func(t *rapid.T) {
 				v := view.Draw(t, "view")
 				for i := range ids / 2 {
 					v.VehicleID = fmt.Sprintf("v%03d", i*2)

@@ -148,7 +148,7 @@ type search struct {
 	// may be nearer than it was seen, by at most reachM.
 	ahead  Ahead
 	reachM float64
-	// The last distance computed and for which place: a pile asks again and
+	// The last distance computed and for which place: an overflow cube asks again and
 	// again.
 	lastAt        geo.Vec
 	lastDistanceM float64
@@ -168,8 +168,8 @@ func (s *search) run() {
 		case c.node.children == nil:
 			s.scan(c.node)
 			continue
-		case c.node.pile != nil:
-			s.walkPile(c.node, c.node.pile)
+		case c.node.overflow != nil:
+			s.walkOverflow(c.node, c.node.overflow)
 			continue
 		}
 		for i := range c.node.children {
@@ -185,16 +185,16 @@ func (s *search) run() {
 	}
 }
 
-// walkPile looks at the leaves of a pile in the order of their ids. If all
-// stand on one spot and are not predicted elsewhere, the first leaf with an id above the worst kept ends it:
+// walkOverflow looks at the leaves of an overflow cube in the order of their ids. If all
+// stand on one point and are not predicted elsewhere, the first leaf with an id above the worst kept ends it:
 // the others have the same distance and higher ids.
-func (s *search) walkPile(n *node, p *pile) (done bool) {
+func (s *search) walkOverflow(n *node, p *overflow) (done bool) {
 	if n.children == nil {
 		s.scan(n)
 		return len(s.best) == s.want && s.reachM == 0 && !p.mixed.Load() && s.idsBehind(n, geo.Distance(s.place, p.at), s.best[0])
 	}
 	for i := range n.children {
-		if child := n.children[i].Load(); child != nil && s.walkPile(child, p) {
+		if child := n.children[i].Load(); child != nil && s.walkOverflow(child, p) {
 			return true
 		}
 	}

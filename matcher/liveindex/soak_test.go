@@ -87,7 +87,7 @@ func newSoak(rng *rand.Rand, all [][2]float64, n int) *soak {
 func (s *soak) place() (latDeg, lonDeg float64) {
 	h := s.hubs[s.rng.IntN(len(s.hubs))]
 	if s.rng.IntN(8) == 0 {
-		return h[0], h[1] // a pile
+		return h[0], h[1] // an overflow cube
 	}
 	return geo.Destination(h[0], h[1], s.rng.Float64()*360, s.reach*s.rng.Float64())
 }

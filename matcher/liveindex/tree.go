@@ -10,9 +10,9 @@ import (
 const (
 	// maxLevel is where splitting by place ends: a cube's side is then
 	// 2^(1-maxLevel) earth radii, 12 mm. What is still too many for a leaf is a
-	// pile and is split by id.
+	// overflow cube and is split by id.
 	maxLevel = 30
-	// idLevels is how many levels of a pile three bits of the id each can distinguish
+	// idLevels is how many levels of an overflow cube three bits of the id each can distinguish
 	// apart: 64 characters of it.
 	idLevels = 64 * 8 / 3
 	// leafMax is how many live entries a leaf holds before it is split.
@@ -59,8 +59,8 @@ type node struct {
 	ix, iy, iz uint32 // the cube's place on the grid of its level, or of maxLevel if that is above
 	level      uint8
 	slot       uint8 // which of its parent's children it is
-	// pile is set in an inner node of maxLevel.
-	pile *pile
+	// overflow is set in an inner node of maxLevel.
+	overflow *overflow
 	// What follows is the writer's, and a leaf's.
 	number   uint32 // in tree.leaves
 	used     uint32 // entries that are not free: live ones and dead ones not yet reclaimed
@@ -68,20 +68,20 @@ type node struct {
 	freeHead uint32 // place of the first free entry plus one, 0 if there is none
 }
 
-// pile reports whether all vehicles in one of the smallest cubes stand on one spot.
-type pile struct {
+// overflow reports whether all vehicles in one of the smallest cubes stand on one point.
+type overflow struct {
 	at    geo.Vec
 	mixed atomic.Bool // someone has stood elsewhere
 }
 
-// spot is where an entry belongs in the tree: a cell of the finest grid and,
+// treeKey is where an entry belongs in the tree: a cell of the finest grid and,
 // where many share it, the id.
-type spot struct {
+type treeKey struct {
 	x, y, z uint32
 	id      string
 }
 
-func spotOf(at geo.Vec, id string) spot { return spot{grid(at.X), grid(at.Y), grid(at.Z), id} }
+func treeKeyOf(at geo.Vec, id string) treeKey { return treeKey{grid(at.X), grid(at.Y), grid(at.Z), id} }
 
 // grid returns the cell of the finest level along one axis. Scaling by a power
 // of two and rounding down are exact.
@@ -100,16 +100,16 @@ func (n *node) childBounds(i int) (lo, hi geo.Vec) {
 	return lo, geo.Vec{X: lo.X + side, Y: lo.Y + side, Z: lo.Z + side}
 }
 
-// holds reports whether a spot lies in the node's cube. In a pile it answers for
+// holds reports whether a key lies in the node's cube. In an overflow cube it answers for
 // any id, which is enough for a vehicle that was in it before.
-func (n *node) holds(p spot) bool {
+func (n *node) holds(p treeKey) bool {
 	s := maxLevel - min(n.level, maxLevel)
 	return p.x>>s == n.ix && p.y>>s == n.iy && p.z>>s == n.iz
 }
 
-// childIndex returns which child of an inner node a spot belongs to. The children of a
-// pile's nodes are in the order of their ids.
-func (n *node) childIndex(p spot) int {
+// childIndex returns which child of an inner node a key belongs to. The children of a
+// overflow cube's nodes are in the order of their ids.
+func (n *node) childIndex(p treeKey) int {
 	if n.level >= maxLevel {
 		return idBits(p.id, int(n.level-maxLevel))
 	}
@@ -144,9 +144,9 @@ func newTree(states *slab[state], idOf func(uint32) string) *tree {
 	return &tree{root: &node{children: new([8]atomic.Pointer[node])}, states: states, idOf: idOf}
 }
 
-// leafFor returns the leaf for a spot, making one if there is none. It looks from a node on, which is best near by: a
+// leafFor returns the leaf for a key, making one if there is none. It looks from a node on, which is best near by: a
 // vehicle that leaves a cube seldom goes far.
-func (t *tree) leafFor(from *node, p spot) *node {
+func (t *tree) leafFor(from *node, p treeKey) *node {
 	n := from
 	for n != t.root && !n.holds(p) {
 		n = n.parent
@@ -252,10 +252,10 @@ func (n *node) eachUsed(fn func(*entry)) {
 // for the readers that hold it.
 func (t *tree) replace(by *node) { by.parent.children[by.slot].Store(by) }
 
-// spaceFor returns a leaf with a free entry for a spot in the given leaf. Small
+// spaceFor returns a leaf with a free entry for a key in the given leaf. Small
 // leaves grow in small steps, which keeps memory low; large ones grow in large
 // steps, which keeps copying low.
-func (t *tree) spaceFor(n *node, p spot) *node {
+func (t *tree) spaceFor(n *node, p treeKey) *node {
 	for n.freeHead == 0 {
 		if t.tooFull(n) {
 			n = t.leafFor(t.split(n), p)
@@ -275,9 +275,9 @@ func (t *tree) tooFull(leaf *node) bool {
 	return leaf.live >= leafMax && leaf.level < maxLevel+idLevels
 }
 
-// leafBelow returns the child of an inner node for a spot, making an empty leaf
+// leafBelow returns the child of an inner node for a key, making an empty leaf
 // if there is none.
-func (t *tree) leafBelow(n *node, p spot) *node {
+func (t *tree) leafBelow(n *node, p treeKey) *node {
 	i := n.childIndex(p)
 	if child := n.children[i].Load(); child != nil {
 		return child
@@ -302,7 +302,7 @@ func (t *tree) resized(old *node, capacity int) *node {
 func (t *tree) split(old *node) *node {
 	n := inPlaceOf(old)
 	n.children = new([8]atomic.Pointer[node])
-	kidOf := func(e *entry) int { return n.childIndex(spotOf(e.at, t.idOf(t.states.at(e.state).vehicle))) }
+	kidOf := func(e *entry) int { return n.childIndex(treeKeyOf(e.at, t.idOf(t.states.at(e.state).vehicle))) }
 	var counts [8]int
 	old.eachUsed(func(e *entry) {
 		counts[kidOf(e)]++
@@ -326,17 +326,17 @@ func (t *tree) split(old *node) *node {
 	return n
 }
 
-// stack notes that a vehicle stands in a pile.
+// stack notes that a vehicle stands in an overflow cube.
 func (n *node) stack(at geo.Vec) {
 	switch {
-	case n.pile == nil:
-		n.pile = &pile{at: at}
-	case at != n.pile.at:
-		n.pile.mixed.Store(true)
+	case n.overflow == nil:
+		n.overflow = &overflow{at: at}
+	case at != n.overflow.at:
+		n.overflow.mixed.Store(true)
 	}
 }
 
-// stackUnder notes that a vehicle stands in a leaf, if that is a pile's.
+// stackUnder notes that a vehicle stands in a leaf, if that is an overflow cube's.
 func (t *tree) stackUnder(leaf *node, at geo.Vec) {
 	if leaf.level <= maxLevel {
 		return

@@ -14,10 +14,10 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// pane is a client: what it knows of a View's area after the updates it got.
-type pane map[string]int64
+// viewClient is a client: what it knows of a View's area after the updates it got.
+type viewClient map[string]int64
 
-func (p pane) take(t require.TestingT, changed []liveindex.Vehicle, left []string, mayNotKnow bool) {
+func (p viewClient) take(t require.TestingT, changed []liveindex.Vehicle, left []string, mayNotKnow bool) {
 	for _, v := range changed {
 		require.NotContains(t, left, v.ID)
 		p[v.ID] = int64(v.Counts.Accepted)
@@ -58,8 +58,8 @@ func TestViewsAgainstBruteForce(t *testing.T) {
 		if aging && rapid.Bool().Draw(t, "skewed") {
 			filter.Skew = someLater
 		}
-		fast, slow := pane{}, pane{}
-		behind, behindAt := pane{}, uint32(0) // a client that gets updates only now and then
+		fast, slow := viewClient{}, viewClient{}
+		behind, behindAt := viewClient{}, uint32(0) // a client that gets updates only now and then
 		for round := range 12 {
 			for _, v := range rapid.SliceOfN(view, 0, 30).Draw(t, "views") {
 				c, err := h3.LatLngToCell(h3.LatLng{Lat: v.LatDeg, Lng: v.LonDeg}, 9)
@@ -80,7 +80,7 @@ func TestViewsAgainstBruteForce(t *testing.T) {
 			if aging {
 				filter.MinFixTimeMS = int64(1 + round)
 			}
-			want := pane{}
+			want := viewClient{}
 			for id, v := range judge {
 				if v.DeviceTimeMS != 0 && fresh(filter, v) && area.holds(v) && passes(filter, v) {
 					want[id] = v.Counts.Accepted
@@ -97,7 +97,7 @@ func TestViewsAgainstBruteForce(t *testing.T) {
 				require.True(t, ok)
 				behind.take(t, changed, left, true)
 				require.Equal(t, want, behind)
-				fast = pane{}
+				fast = viewClient{}
 				for id, n := range behind {
 					fast[id] = n
 				}
@@ -116,7 +116,7 @@ func TestViewsAgainstBruteForce(t *testing.T) {
 			slow.take(t, changed, left, false)
 			require.Equal(t, want, slow)
 			if rapid.Bool().Draw(t, "the other gets this") {
-				behind, behindAt = pane{}, touched.Number()
+				behind, behindAt = viewClient{}, touched.Number()
 				for id, n := range fast {
 					behind[id] = n
 				}

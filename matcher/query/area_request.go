@@ -40,8 +40,8 @@ func (f *Faults) Area(field string, in *starlingv1.Area, required bool) *liveind
 
 func (f *Faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area {
 	before := len(*f)
-	south, west := f.place(field+".southwest", in.GetSouthwest())
-	north, east := f.place(field+".northeast", in.GetNortheast())
+	south, west := f.position(field+".southwest", in.GetSouthwest())
+	north, east := f.position(field+".northeast", in.GetNortheast())
 	if len(*f) > before {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (f *Faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
 	before := len(*f)
 	vertices := make([]geo.Vec, len(in.GetVertices()))
 	for i, p := range in.GetVertices() {
-		vertices[i] = geo.Unit(f.place(field+".vertices["+strconv.Itoa(i)+"]", p))
+		vertices[i] = geo.Unit(f.position(field+".vertices["+strconv.Itoa(i)+"]", p))
 	}
 	if len(*f) > before {
 		return nil

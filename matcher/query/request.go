@@ -36,7 +36,7 @@ func (f *Faults) VehicleID(field, name string) string {
 // query turns a search request into the index's form.
 func (f *Faults) query(req *starlingv1.SearchNearestRequest, now *follow.Moment) liveindex.Query {
 	q := liveindex.Query{MaxResults: int(req.GetMaxResults()), RadiusM: req.GetRadiusM()}
-	q.LatDeg, q.LonDeg = f.place("place", req.GetPlace())
+	q.LatDeg, q.LonDeg = f.position("place", req.GetPlace())
 	if q.MaxResults == 0 {
 		q.MaxResults = defaultResults
 	}
@@ -54,7 +54,7 @@ func (f *Faults) query(req *starlingv1.SearchNearestRequest, now *follow.Moment)
 	return q
 }
 
-func (f *Faults) place(field string, p *starlingv1.Place) (latDeg, lonDeg float64) {
+func (f *Faults) position(field string, p *starlingv1.Place) (latDeg, lonDeg float64) {
 	if p == nil {
 		f.Add(field, "is required")
 		return 0, 0

@@ -116,7 +116,7 @@ func (t *Tree) Apply(c *liveindex.Change) {
 	if same && c.Old.Cell == c.New.Cell && t.published(c.New.Cell) {
 		return // nearly always
 	}
-	from, to := t.place(c.From, c.Old.Cell), t.place(c.To, c.New.Cell)
+	from, to := t.countedCell(c.From, c.Old.Cell), t.countedCell(c.To, c.New.Cell)
 	if same && from == to {
 		return
 	}
@@ -148,10 +148,10 @@ func (t *Tree) Apply(c *liveindex.Change) {
 // enough to count by.
 func (t *Tree) published(cell h3.Cell) bool { return cell != 0 && cell.Resolution() >= t.finest }
 
-// place is the finest cell that a vehicle counts in, 0 for one without a
+// countedCell is the finest cell that a vehicle counts in, 0 for one without a
 // position: an ancestor of the published cell or, if that is too coarse, the
 // cell of the position.
-func (t *Tree) place(at geo.Vec, cell h3.Cell) h3.Cell {
+func (t *Tree) countedCell(at geo.Vec, cell h3.Cell) h3.Cell {
 	if at == (geo.Vec{}) {
 		return 0
 	}

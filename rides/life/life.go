@@ -1,4 +1,4 @@
-// Package life is what a partition of `rides` says: the fold of its records into
+// Package life is the state of a partition of `rides`: the fold of its records into
 // the state of its rides. It is pure, and every reader that folds the same
 // records has the same state, whoever wrote them and whatever else was appended
 // by owners that had been replaced.

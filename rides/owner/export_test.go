@@ -31,7 +31,7 @@ type Encoder interface {
 
 // Clone returns an independent copy of an owner whose output was taken.
 func (o *Owner) Clone() *Owner {
-	if len(o.out) > 0 || len(o.news) > 0 {
+	if len(o.out) > 0 || len(o.events) > 0 {
 		panic("the output must be taken first")
 	}
 	c := *o

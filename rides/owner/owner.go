@@ -80,7 +80,7 @@ type Owner struct {
 	epoch int64
 	state life.State
 	// startRequests is state.RequestsBelow at the start: what records of an older
-	// epoch that are read later say of it is of other offsets.
+	// epoch that are read later state of it is of other offsets.
 	startRequests int64
 	// nonce is that of the last takeover that this owner appended, and leading is
 	// true once it was read back and as long as no later one was.
@@ -106,7 +106,7 @@ type Owner struct {
 	tokens  uint64
 	waiting map[uint64]appended
 	out     []Append
-	news    []*starlingv1.RideEvent
+	events  []*starlingv1.RideEvent
 }
 
 // attempt is a proposal that was appended and not decided.
@@ -218,9 +218,9 @@ func (o *Owner) NextRequest() int64 { return o.next }
 // Take returns what is to be appended, in order, and what has happened and was
 // read back, and forgets both.
 func (o *Owner) Take() ([]Append, []*starlingv1.RideEvent) {
-	out, news := o.out, o.news
-	o.out, o.news = nil, nil
-	return out, news
+	out, events := o.out, o.events
+	o.out, o.events = nil, nil
+	return out, events
 }
 
 // TakeOver begins a new generation. The nonce is drawn at random by the caller.
@@ -254,7 +254,7 @@ func (o *Owner) ReadRide(offset int64, r *starlingv1.RideRecord) life.Verdict {
 		case o.leading:
 			o.lead()
 		case led && o.state.Owner.Epoch <= o.epoch:
-			// One that has not read its own takeover yet has it before it, or hears
+			// One that has not read its own takeover yet has it before it, or learns
 			// that it has failed: to take over again now would never end.
 			o.nonce = 0
 		}
@@ -284,7 +284,7 @@ func (o *Owner) happened(e *starlingv1.RideEvent) {
 	} else if b := ride.Last; b != nil && o.bound[b.VehicleID] == name {
 		delete(o.bound, b.VehicleID)
 	}
-	o.news = append(o.news, e)
+	o.events = append(o.events, e)
 	o.requests = slices.DeleteFunc(o.requests, func(r request) bool { return r.acted && r.record.GetRide() == name })
 	if !o.leading {
 		return

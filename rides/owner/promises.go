@@ -64,12 +64,12 @@ func (o *Owner) ReadTrack(n int32, t *wire.Track) {
 	if t.HasLive {
 		o.See(t.SourceOffset, &t.Live)
 	}
-	for i := range t.Dues {
-		if t.Dues[i].HasLive {
-			o.See(t.SourceOffset, &t.Dues[i].Live)
+	for i := range t.Fired {
+		if t.Fired[i].HasLive {
+			o.See(t.SourceOffset, &t.Fired[i].Live)
 		}
-		if t.Dues[i].Forgotten {
-			delete(o.vehicles, t.Dues[i].VehicleID)
+		if t.Fired[i].Forgotten {
+			delete(o.vehicles, t.Fired[i].VehicleID)
 		}
 	}
 	o.Advance(n, t.SourceOffset, t.ClockMS)
@@ -139,7 +139,7 @@ func (o *Owner) decide(name string) {
 	o.event(e)
 }
 
-// examine compares a vehicle's reservation with what the log says, and ends what
+// examine compares a vehicle's reservation with what the log states, and ends what
 // stands on one side only.
 func (o *Owner) examine(vehicleID string) {
 	v, ok := o.vehicles[vehicleID]

@@ -10,7 +10,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// template is an encoding with holes for the numbers of which only the order
+// template is an encoding with gaps for the numbers of which only the order
 // counts: two states whose numbers have the same ranks behave alike.
 type template struct {
 	bytes  []byte
@@ -125,14 +125,14 @@ func (t *template) view(v *wire.View) {
 }
 
 func (t *template) track(track *wire.Track) {
-	t.plain(int(track.Epoch), int(track.ClockMS), len(track.Dues))
+	t.plain(int(track.Epoch), int(track.ClockMS), len(track.Fired))
 	t.Int(owner.LocationOffset, track.SourceOffset)
 	t.bool(track.HasLive)
 	if track.HasLive {
 		t.view(&track.Live)
 	}
-	for i := range track.Dues {
-		t.view(&track.Dues[i].Live)
+	for i := range track.Fired {
+		t.view(&track.Fired[i].Live)
 	}
 }
 

@@ -43,7 +43,7 @@ type world struct {
 	limbo []*flight
 	nonce uint64
 
-	// announced is the last event of each ride that its driver was told.
+	// announced is the last event of each ride that its driver was sent.
 	announced []*starlingv1.RideEvent
 	// decided are the attempts that the tracker has decided, excused those that
 	// an operator has released. Both are for the judge.
@@ -318,7 +318,7 @@ func (w *world) refresh(e *trackEntry, which func(*vehicle) bool) {
 	t := &w.tracker
 	for i := range t.vehicles {
 		if v := &t.vehicles[i]; which(v) {
-			e.track.Dues = append(e.track.Dues, wire.Due{VehicleID: vehicleName(i), HasLive: true, Live: t.view(i)})
+			e.track.Fired = append(e.track.Fired, wire.Fired{VehicleID: vehicleName(i), HasLive: true, Live: t.view(i)})
 			v.lastView = w.trackBase + len(w.tracks)
 		}
 	}
@@ -332,7 +332,7 @@ func (t *tracker) view(i int) wire.View {
 // take puts what an owner wants appended on its way, and passes on what it
 // announces; read is the record of `rides` that it has just read, if it has.
 func (w *world) take(i int, n *node, read *rideEntry) error {
-	out, news := n.owner.Take()
+	out, events := n.owner.Take()
 	for _, a := range out {
 		f := &flight{token: a.Token, partition: a.Partition, key: a.Key, ride: a.Ride, location: a.Location}
 		f.Int(owner.Token, int64(f.token))
@@ -349,7 +349,7 @@ func (w *world) take(i int, n *node, read *rideEntry) error {
 		f.template.location(f.location)
 		n.toLocations = append(n.toLocations, f)
 	}
-	for _, e := range news {
+	for _, e := range events {
 		if read == nil || read.verdict != life.Happened || e != read.record.GetEvent() {
 			return fmt.Errorf("owner %d announces what it did not read back: %v", i, e)
 		}

@@ -203,7 +203,7 @@ func FuzzOwner(f *testing.F) {
 			case 4:
 				track := wire.Track{Epoch: int64(in.below(3)), SourceOffset: source, ClockMS: int64(in.below(9)), HasLive: true, Live: in.view()}
 				if in.below(2) == 0 {
-					track.Dues = []wire.Due{{VehicleID: vehicleName(in.below(3)), HasLive: true, Live: in.view(), Forgotten: in.below(2) == 0}}
+					track.Fired = []wire.Fired{{VehicleID: vehicleName(in.below(3)), HasLive: true, Live: in.view(), Forgotten: in.below(2) == 0}}
 				}
 				source += int64(in.below(3))
 				o.ReadTrack(0, &track)

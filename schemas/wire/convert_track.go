@@ -181,7 +181,7 @@ func TrackFromProto(m *starlingv1.TrackRecord) (t Track) {
 		Refusal:       m.Refusal,
 	}
 	for _, d := range m.Dues {
-		t.Dues = append(t.Dues, Due{
+		t.Fired = append(t.Fired, Fired{
 			VehicleID: d.VehicleId, HasLive: d.Live != nil, Live: ViewFromProto(d.Live),
 			FinalPoints: pointsFromProto(d.FinalPoints), Forgotten: d.Forgotten,
 		})
@@ -206,8 +206,8 @@ func (t *Track) ToProto() *starlingv1.TrackRecord {
 	if t.HasLive {
 		m.Live = t.Live.ToProto()
 	}
-	for i := range t.Dues {
-		d := &t.Dues[i]
+	for i := range t.Fired {
+		d := &t.Fired[i]
 		due := &starlingv1.VehicleDue{VehicleId: d.VehicleID, FinalPoints: pointsToProto(d.FinalPoints), Forgotten: d.Forgotten}
 		if d.HasLive {
 			due.Live = d.Live.ToProto()

@@ -23,9 +23,9 @@ func (t *Track) Append(dst []byte) []byte {
 	dst = appendPoints(dst, 7, t.Points)
 	dst = appendPoints(dst, 8, t.FinalPoints)
 	dst = appendFixes(dst, 9, t.LateFixes)
-	for i := range t.Dues {
+	for i := range t.Fired {
 		dst, start = protoappend.Open(dst, 10)
-		dst = protoappend.Close(t.Dues[i].append(dst), start)
+		dst = protoappend.Close(t.Fired[i].append(dst), start)
 	}
 	dst = appendFixes(dst, 11, t.SetAsideFixes)
 	dst = protoappend.Varint(dst, 12, uint64(t.AppendTimeMS))
@@ -49,7 +49,7 @@ func (t *Track) reset() viewStrings {
 	t.Counts = FixCounts{}
 	t.HasLive = false
 	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
-	t.LateFixes, t.Dues = t.LateFixes[:0], t.Dues[:0]
+	t.LateFixes, t.Fired = t.LateFixes[:0], t.Fired[:0]
 	t.SetAsideFixes, t.AppendTimeMS, t.Refusal = t.SetAsideFixes[:0], 0, 0
 	return old
 }
@@ -86,8 +86,8 @@ func (t *Track) unmarshal(b []byte, points bool) error {
 				t.LateFixes, err = mergeFix(t.LateFixes, s.data)
 			}
 		case 10<<3 | typeBytes:
-			var d *Due
-			t.Dues, d = extend(t.Dues)
+			var d *Fired
+			t.Fired, d = extend(t.Fired)
 			err = d.unmarshal(s.data, points)
 		case 11<<3 | typeBytes:
 			if points {
@@ -103,7 +103,7 @@ func (t *Track) unmarshal(b []byte, points bool) error {
 	return s.err
 }
 
-func (d *Due) append(b []byte) []byte {
+func (d *Fired) append(b []byte) []byte {
 	b = protoappend.String(b, 1, d.VehicleID)
 	if d.HasLive {
 		var start int
@@ -117,7 +117,7 @@ func (d *Due) append(b []byte) []byte {
 	return b
 }
 
-func (d *Due) unmarshal(b []byte, points bool) error {
+func (d *Fired) unmarshal(b []byte, points bool) error {
 	oldID, old := d.VehicleID, d.Live.reset()
 	d.VehicleID, d.HasLive, d.Forgotten = "", false, false
 	d.FinalPoints = d.FinalPoints[:0]

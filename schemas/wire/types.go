@@ -75,7 +75,7 @@ type Location struct {
 	Report Report
 	// Switch is valid when Kind is KindVersionSwitch.
 	Switch VersionSwitch
-	// Proposal, Release and Reasserted are valid when Kind says so.
+	// Proposal, Release and Reasserted are valid when Kind states it.
 	Proposal   Proposal
 	Release    Release
 	Reasserted Reasserted
@@ -145,8 +145,8 @@ type TrackPoint struct {
 	NormalisedDistance float32
 }
 
-// Due is starlingv1.VehicleDue.
-type Due struct {
+// Fired is starlingv1.VehicleDue.
+type Fired struct {
 	VehicleID   string
 	HasLive     bool
 	Live        View
@@ -166,7 +166,7 @@ type Track struct {
 	Points               []TrackPoint
 	FinalPoints          []TrackPoint
 	LateFixes            []Fix
-	Dues                 []Due
+	Fired                []Fired
 	SetAsideFixes        []Fix
 	// AppendTimeMS is zero when it equals ClockMS.
 	AppendTimeMS int64

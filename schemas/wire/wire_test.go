@@ -251,8 +251,8 @@ func drawTrack(t *rapid.T) *wire.Track {
 		Counts: drawCounts(t), Points: points(), FinalPoints: points(),
 		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }), AppendTimeMS: drawInt(t), Refusal: starlingv1.Refusal(rapid.IntRange(0, 2).Draw(t, "refusal")),
 		SetAsideFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }),
-		Dues: drawSlice(t, func() wire.Due {
-			d := wire.Due{VehicleID: drawString(t), FinalPoints: points(), Forgotten: rapid.Bool().Draw(t, "forgotten")}
+		Fired: drawSlice(t, func() wire.Fired {
+			d := wire.Fired{VehicleID: drawString(t), FinalPoints: points(), Forgotten: rapid.Bool().Draw(t, "forgotten")}
 			d.HasLive, d.Live = drawView(t)
 			return d
 		}),
@@ -460,8 +460,8 @@ func TestUnmarshalLiveLeavesOutPoints(t *testing.T) {
 		require.NoError(t, got.UnmarshalLive(want.Append(nil)))
 		want.Points, want.FinalPoints, want.LateFixes, want.SetAsideFixes = nil, nil, nil, nil
 		want.SetAsideFixes = nil
-		for i := range want.Dues {
-			want.Dues[i].FinalPoints = nil
+		for i := range want.Fired {
+			want.Fired[i].FinalPoints = nil
 		}
 		requireSame(t, kinds[3], want, &got)
 	})

@@ -10,7 +10,7 @@ import (
 const MaxParts = 1024
 
 // Assertions is which partitions of `rides` have restated their promises to one
-// partition of `locations` in the present epoch. The zero value has heard none.
+// partition of `locations` in the present epoch. The zero value has none.
 type Assertions struct {
 	// complete are the partitions of `rides` whose promises count, ascending.
 	complete []int32

@@ -113,7 +113,7 @@ func (p *Partition) expectedMS(v *vehicle, now present) int64 {
 }
 
 // learn observes the device's clock by the newest fix of a report, which has
-// advanced the vehicle. A fix that is far behind is old and says nothing.
+// advanced the vehicle. A fix that is far behind is old and proves nothing.
 func (p *Partition) learn(v *vehicle, newestMS int64) {
 	offset := newestMS - p.streamMS
 	if p.jump.pending() || max(offset, -offset) > p.settings.MaxAheadMS {

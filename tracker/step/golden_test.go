@@ -308,12 +308,12 @@ func describe(out *strings.Builder, r step.Result) {
 	if t.HasLive {
 		line("live: %s", formatView(&t.Live))
 	}
-	if n := len(t.Dues); n > 5 {
-		line("timers: %d vehicles, %s to %s", n, t.Dues[0].VehicleID, t.Dues[n-1].VehicleID)
+	if n := len(t.Fired); n > 5 {
+		line("timers: %d vehicles, %s to %s", n, t.Fired[0].VehicleID, t.Fired[n-1].VehicleID)
 		return
 	}
-	for i := range t.Dues {
-		d := &t.Dues[i]
+	for i := range t.Fired {
+		d := &t.Fired[i]
 		what := []string{}
 		if len(d.FinalPoints) > 0 {
 			what = append(what, "final "+formatPoints(d.FinalPoints))

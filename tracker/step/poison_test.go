@@ -156,14 +156,14 @@ func TestPanicInATimerDropsTheTrack(t *testing.T) {
 	r, err := p.Step(Record{Offset: 2, AppendTimeMS: 130_000, Value: tickValue})
 	require.NoError(t, err)
 	require.ErrorContains(t, r.Poison, "fire the timer of vehicle a: sprung")
-	require.Len(t, r.Track.Dues, 2)
-	require.Zero(t, r.Track.Dues[0].Live.DeviceTimeMS, "a has no position any more")
-	require.Equal(t, int64(1), r.Track.Dues[0].Live.Counts.Accepted)
-	require.Len(t, r.Track.Dues[1].FinalPoints, 1, "b is fired as usual")
+	require.Len(t, r.Track.Fired, 2)
+	require.Zero(t, r.Track.Fired[0].Live.DeviceTimeMS, "a has no position any more")
+	require.Equal(t, int64(1), r.Track.Fired[0].Live.Counts.Accepted)
+	require.Len(t, r.Track.Fired[1].FinalPoints, 1, "b is fired as usual")
 	r, err = p.Step(Record{Offset: 3, AppendTimeMS: 131_000, Value: tickValue})
 	require.NoError(t, err)
 	require.NoError(t, r.Poison)
-	require.Empty(t, r.Track.Dues)
+	require.Empty(t, r.Track.Fired)
 }
 
 // Whatever reports and timers do, a record of `tracks` stays within its limit.
@@ -198,7 +198,7 @@ func TestRecordsStayWithinTheLimit(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, r.Poison)
 		require.Less(t, len(r.Track.Append(nil)), tracks.MaxRecordBytes)
-		for _, d := range r.Track.Dues {
+		for _, d := range r.Track.Fired {
 			require.Len(t, d.FinalPoints, 1024)
 			fired++
 		}

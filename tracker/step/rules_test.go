@@ -240,9 +240,9 @@ func TestStampsThatStayAreBelievedInBothDirections(t *testing.T) {
 			require.Equal(t, 1, believed)
 			r.atS = jumpS + 31
 			ended := 0
-			r.wait(jumpS+31+29, func(got step.Result) { ended += len(got.Track.Dues) })
+			r.wait(jumpS+31+29, func(got step.Result) { ended += len(got.Track.Fired) })
 			require.Zero(t, ended, "its window is open for as long as after any report")
-			r.wait(jumpS+31+32, func(got step.Result) { ended += len(got.Track.Dues) })
+			r.wait(jumpS+31+32, func(got step.Result) { ended += len(got.Track.Fired) })
 			require.Equal(t, 1, ended)
 		})
 	}
@@ -286,7 +286,7 @@ func TestWhileTwoPhonesReportTheVehicleIsConflicting(t *testing.T) {
 	}
 	ended := false
 	r.wait(92, func(got step.Result) {
-		for _, d := range got.Track.Dues {
+		for _, d := range got.Track.Fired {
 			ended = ended || d.HasLive && !d.Live.Conflicting
 		}
 	})
@@ -353,7 +353,7 @@ func TestADeviceWhoseClockIsAheadIsFollowedAndItsAgeIsHonest(t *testing.T) {
 	require.True(t, got.Live.Dispatchable)
 	stale := math.Inf(1)
 	v.road.wait(100, func(r step.Result) {
-		for _, d := range r.Track.Dues {
+		for _, d := range r.Track.Fired {
 			if d.HasLive && !d.Live.Dispatchable {
 				stale = min(stale, float64(r.Track.ClockMS-noonMS)/1000)
 			}

@@ -42,7 +42,7 @@ type session struct {
 	untilMS int64
 }
 
-// standing says where a report stands among the vehicle's reports.
+// standing states where a report stands among the vehicle's reports.
 type standing struct {
 	// slot is the index of the report's session.
 	slot int

@@ -13,7 +13,7 @@ import (
 )
 
 // Newest is the newest version of what Step computes. Any change to its outputs
-// is a new version; docs/operations.md says how one is added.
+// is a new version; docs/operations.md describes how one is added.
 const Newest = 2
 
 // Settings is everything besides the log that Step reads. They stand in the

@@ -20,7 +20,7 @@ func TestASilentVehicleIsNotStoredAgain(t *testing.T) {
 	p.send(1, none, 1)
 	stored, published := 0, 0
 	r.wait(4*3600, func(result step.Result) {
-		published += len(result.Track.Dues)
+		published += len(result.Track.Fired)
 		if r.offset%10 == 0 {
 			stored += len(r.p.Snapshot(nil, nil).Changes) - 1 // one is the partition's own
 		}
@@ -40,7 +40,7 @@ func TestASilentVehicleIsPublishedInTime(t *testing.T) {
 	kept, last := map[string][]byte{}, 1.0
 	most := float64(step.DefaultSettings().RepeatMaxIntervalMS) / 1000
 	r.wait(5000, func(result step.Result) {
-		for _, d := range result.Track.Dues {
+		for _, d := range result.Track.Fired {
 			if d.HasLive {
 				require.LessOrEqual(t, r.atS+1-last, most)
 				last = r.atS + 1
@@ -66,9 +66,9 @@ func TestASwitchPublishesSilentVehiclesAgain(t *testing.T) {
 	l, err := step.NewVersionSwitch(step.Newest, settings)
 	require.NoError(t, err)
 	result := r.stamped(1000, "", l)
-	require.Len(t, result.Track.Dues, 1)
-	require.True(t, result.Track.Dues[0].HasLive)
-	require.Empty(t, r.stamped(1001, "", l).Track.Dues, "a repetition changes nothing")
+	require.Len(t, result.Track.Fired, 1)
+	require.True(t, result.Track.Fired[0].HasLive)
+	require.Empty(t, r.stamped(1001, "", l).Track.Fired, "a repetition changes nothing")
 }
 
 // 5 strangers a second for an hour neither drive out a vehicle that is known

@@ -17,7 +17,7 @@ import (
 // One that a binary does not know is refused, and the partition given back.
 const stateVersion = 2
 
-// UnknownStateError says that a checkpoint was written by a version that this
+// UnknownStateError means that a checkpoint was written by a version that this
 // binary can't read.
 type UnknownStateError struct {
 	Key     string
@@ -251,7 +251,7 @@ func (v *vehicle) check() error {
 	return nil
 }
 
-// header is what a checkpoint says of its partition.
+// header is what a checkpoint states of its partition.
 type header struct {
 	stepVersion, epoch, streamMS, offset int64
 	jump                                 jump

@@ -86,7 +86,7 @@ func (p *Partition) resetTrack(offset int64) *wire.Track {
 	}
 	t.Epoch = p.epoch
 	t.SourceOffset, t.PreviousSourceOffset = offset, p.offset
-	t.Dues = t.Dues[:0]
+	t.Fired = t.Fired[:0]
 	p.rebased = false
 	p.blank(t)
 	return t

@@ -158,8 +158,8 @@ func liveAfter(t require.TestingT, reports []wire.Report) (wire.View, []wire.Tra
 	}
 	result, err := p.Step(step.Record{Offset: int64(len(reports)), AppendTimeMS: noonMS + 25*second + minute, Value: (&wire.Location{Kind: wire.KindTick}).Append(nil)})
 	require.NoError(t, err)
-	require.Len(t, result.Track.Dues, 1)
-	return live, result.Track.Dues[0].FinalPoints
+	require.Len(t, result.Track.Fired, 1)
+	return live, result.Track.Fired[0].FinalPoints
 }
 
 func TestStepRefusesAnOffsetThatDoesNotAdvance(t *testing.T) {
@@ -236,7 +236,7 @@ func TestEveryAcceptedFixIsFinalOnce(t *testing.T) {
 				}
 			}
 			closeFixes(string(rec.Key), r.Track.FinalPoints)
-			for _, d := range r.Track.Dues {
+			for _, d := range r.Track.Fired {
 				closeFixes(d.VehicleID, d.FinalPoints)
 			}
 		}

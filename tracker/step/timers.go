@@ -89,13 +89,13 @@ func (p *Partition) staleMS(v *vehicle) (int64, bool) {
 // vehicle) and leaves what is too much for one record to the next.
 func (p *Partition) fireTimers(t *wire.Track) (poison error) {
 	size := 0
-	for len(t.Dues) < maxFired && size < maxFiredBytes {
+	for len(t.Fired) < maxFired && size < maxFiredBytes {
 		v := p.nextExpired()
 		if v == nil {
 			break
 		}
-		d := extend(&t.Dues)
-		*d = wire.Due{VehicleID: v.id, FinalPoints: d.FinalPoints[:0]}
+		d := extend(&t.Fired)
+		*d = wire.Fired{VehicleID: v.id, FinalPoints: d.FinalPoints[:0]}
 		before := p.notableIn(v)
 		if err := p.fire(v, d); err != nil {
 			poison = err
@@ -132,7 +132,7 @@ func (p *Partition) nextExpired() *vehicle {
 //
 // What it does is one of two: it changes the vehicle, which is stored then, or it
 // publishes the view again and leaves the vehicle as it is.
-func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
+func (p *Partition) fire(v *vehicle, d *wire.Fired) (poison error) {
 	p.undo.reset()
 	p.undo.save(v)
 	defer func() {
@@ -144,7 +144,7 @@ func (p *Partition) fire(v *vehicle, d *wire.Due) (poison error) {
 			if p.streamMS >= v.conflictUntilMS {
 				v.conflictUntilMS = 0
 			}
-			*d = wire.Due{VehicleID: v.id, HasLive: true}
+			*d = wire.Fired{VehicleID: v.id, HasLive: true}
 			p.view(v, &d.Live)
 			p.timers.schedule(v, p.timerMS(v))
 			poison = fmt.Errorf("fire the timer of vehicle %s: %v", v.id, r)

@@ -50,7 +50,7 @@ func (c Versions) Numbers() []int32 {
 	return numbers
 }
 
-// UnknownVersionError says that the log or a checkpoint asks for a step that
+// UnknownVersionError means that the log or a checkpoint asks for a step that
 // this binary can't make. The record was not stepped; a binary that can has to
 // go on.
 type UnknownVersionError struct {
@@ -166,7 +166,7 @@ func (p *Partition) restore(h header) error {
 	return p.use(version, settings)
 }
 
-// InForce is what a partition's checkpoint says that it is stepped by.
+// InForce is what a partition is stepped by, according to its checkpoint.
 type InForce struct {
 	StepVersion int32
 	// Settings are as Settings.Encode writes them in the binary that stored them.

@@ -112,10 +112,10 @@ func (c *connections) admit(l *boundListener, tcp *net.TCPConn) net.Conn {
 			yields = oldest.Value.(*connection)
 			c.release(yields)
 		} else {
-			suppressed, say := c.report.Pass()
+			suppressed, pass := c.report.Pass()
 			c.mu.Unlock()
 			l.full.Inc()
-			if say {
+			if pass {
 				c.logger.Warn("a connection is refused: the process accepts no more", "server", l.server, "limit", c.limit, "more_since_last_report", suppressed)
 			}
 			return nil
@@ -126,15 +126,15 @@ func (c *connections) admit(l *boundListener, tcp *net.TCPConn) net.Conn {
 	c.open++
 	l.openNow.Inc()
 	var suppressed int64
-	say := false
+	pass := false
 	if yields != nil {
-		suppressed, say = c.report.Pass()
+		suppressed, pass = c.report.Pass()
 	}
 	c.mu.Unlock()
 	if yields != nil {
 		yields.listener.gaveWay.Inc()
 		_ = yields.TCPConn.Close() // whoever serves it finds it closed
-		if say {
+		if pass {
 			c.logger.Warn("a silent connection gives way to a new one: the process accepts no more", "server", yields.listener.server, "limit", c.limit, "silent_for", time.Since(yields.accepted), "more_since_last_report", suppressed)
 		}
 	}

@@ -73,7 +73,7 @@ func dial(t *testing.T, l net.Listener) net.Conn {
 	return conn
 }
 
-// talk says whether a connection is served.
+// talk reports whether a connection is served.
 func talk(conn net.Conn) bool {
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := conn.Write([]byte("x")); err != nil {
@@ -87,8 +87,8 @@ func talk(conn net.Conn) bool {
 // that has been silent gives way; two listeners share the limit.
 func TestConnectionsAreBounded(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	var said bytes.Buffer
-	all := newConnections(3, newConnectionMetrics(reg), slog.New(slog.NewTextHandler(&said, nil)))
+	var logged bytes.Buffer
+	all := newConnections(3, newConnectionMetrics(reg), slog.New(slog.NewTextHandler(&logged, nil)))
 	listeners := make([]net.Listener, 2)
 	for i, name := range []string{"ingest", "matcher"} {
 		inner, err := net.Listen("tcp", "127.0.0.1:0")
@@ -122,7 +122,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	require.NoError(t, a.Close())
 	open(2)
 	require.True(t, talk(dial(t, listeners[0])))
-	require.Equal(t, 1, strings.Count(said.String(), "\n"), "one line in a while: %s", said.String())
+	require.Equal(t, 1, strings.Count(logged.String(), "\n"), "one line in a while: %s", logged.String())
 	require.Equal(t, 21.0, counted(t, all.metrics.refused.WithLabelValues("ingest", refusedFull))+counted(t, all.metrics.refused.WithLabelValues("matcher", refusedFull)))
 	require.Equal(t, 1.0, counted(t, all.metrics.refused.WithLabelValues("ingest", refusedSilent)))
 }

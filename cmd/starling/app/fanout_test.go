@@ -19,8 +19,8 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// A fan-out runs without a log. While no matcher answers it is not ready, says
-// so through both doors, and stops when it is asked to.
+// A fan-out runs without a log. While no matcher answers it is not ready, reports
+// so on both servers, and stops when it is asked to.
 func TestAFanoutNeedsNoLog(t *testing.T) {
 	cfg := app.DefaultConfig()
 	cfg.Dev = true

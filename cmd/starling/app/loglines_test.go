@@ -19,7 +19,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// At info level every line is JSON, the first one says which build it is, and no
+// At info level every line is JSON, the first one states which build it is, and no
 // coordinate and no token is in any, whether a call is right or wrong.
 func TestNothingSecretIsLogged(t *testing.T) {
 	cfg := DefaultConfig()

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alarming is what the name of a metric says when somebody has to act on it.
+// alarming is what the name of a metric states when somebody has to act on it.
 var alarming = regexp.MustCompile(`_(failed|failures|refused|panics|errors|stalls|in_doubt|skew|stale|gaps|full|conflicting|jumps|retries|kept_back|invalid|rejected|disconnected|unfinished|disagreements|held|lag|clock_off)(_|$)`)
 
 // The runbook has an entry for every metric that is an alarm, and names none that

@@ -121,7 +121,7 @@ type demo struct {
 	shown   int
 }
 
-func (d *demo) say(format string, args ...any) {
+func (d *demo) printf(format string, args ...any) {
 	if !d.quiet {
 		_, _ = fmt.Fprintf(d.world.Out, format, args...)
 	}
@@ -164,8 +164,8 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 	}
 	defer matcher.Close()
 	d.fleet = starlingv1.NewFleetServiceClient(matcher)
-	d.say("Starling is up: ingest %s, matcher %s, JSON http://%s, metrics http://%s/metrics\n", d.process.Addr(app.Ingest), d.process.Addr(app.Matcher), d.process.JSONAddr(), d.process.AdminAddr())
-	d.say("%d vehicles drive around %.4f,%.4f. Ctrl-C stops.\n\n", d.sim.Fleet.Vehicles, d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg)
+	d.printf("Starling is up: ingest %s, matcher %s, JSON http://%s, metrics http://%s/metrics\n", d.process.Addr(app.Ingest), d.process.Addr(app.Matcher), d.process.JSONAddr(), d.process.AdminAddr())
+	d.printf("%d vehicles drive around %.4f,%.4f. Ctrl-C stops.\n\n", d.sim.Fleet.Vehicles, d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg)
 
 	stopProbe, err := d.startProbe(ctx, matcher)
 	if err != nil {
@@ -214,7 +214,7 @@ func (d *demo) startProbe(ctx context.Context, matcher grpc.ClientConnInterface)
 // show prints a line of figures a second, and every fifth time who is nearest.
 func (d *demo) show(ctx context.Context, p fleetsim.Progress) {
 	searchable := d.probe.Shown()
-	d.say("%4s  %6.0f fixes/s acknowledged, %d in all  |  ack p50 %s p99 %s  |  searchable p50 %s p99 %s  |  tracker lag %.0f records\n",
+	d.printf("%4s  %6.0f fixes/s acknowledged, %d in all  |  ack p50 %s p99 %s  |  searchable p50 %s p99 %s  |  tracker lag %.0f records\n",
 		p.Elapsed.Round(time.Second), p.FixesPerSecond, p.Client.AcknowledgedFixes,
 		short(p.AckLatency.P50), short(p.AckLatency.P99), short(searchable.P50), short(searchable.P99), d.lag())
 	d.shown++
@@ -223,12 +223,12 @@ func (d *demo) show(ctx context.Context, p fleetsim.Progress) {
 	}
 	answer, err := d.search(ctx)
 	if err != nil {
-		d.say("search: %v\n", explain(err))
+		d.printf("search: %v\n", explain(err))
 		return
 	}
-	d.say("\nNearest free vehicles to the centre:\n")
+	d.printf("\nNearest free vehicles to the centre:\n")
 	_ = printNearest(d.world.Out, answer, false)
-	d.say("\n")
+	d.printf("\n")
 }
 
 func (d *demo) search(ctx context.Context) (*starlingv1.SearchNearestResponse, error) {
@@ -245,7 +245,7 @@ func (d *demo) lag() float64 {
 }
 
 func (d *demo) farewell(r demoReport) {
-	d.say(`
+	d.printf(`
 Stopped. %d fixes were acknowledged, %d reports broke off; a fix was searchable after %s (median), %s (99 %%).
 
 Three things to try next:

@@ -20,7 +20,7 @@ const (
 	// maxReplay bounds the dead letters of one run, and so its memory.
 	maxReplay = 10_000
 	// recallDepth is how far behind its session's newest report a report is
-	// told from one that came before (see ARCHITECTURE.md).
+	// distinguished from one that came before (see ARCHITECTURE.md).
 	recallDepth = limits.MaxUnacknowledgedReports
 )
 
@@ -78,9 +78,9 @@ vehicle's present session says of its availability.`,
 	}
 	with := logCommand(cmd, world)
 	filter := deadLetterFilter(cmd)
-	all := cmd.Flags().Bool("all", false, "Replay all letters that the other flags select; needs --since.")
+	all := cmd.Flags().Bool("all", false, "Replay all dead letters that the other flags select; needs --since.")
 	var opts replayOptions
-	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "Say what would be done, and append nothing.")
+	cmd.Flags().BoolVar(&opts.dryRun, "dry-run", false, "Print what would be done, and append nothing.")
 	cmd.Flags().BoolVar(&opts.force, "force", false, "Replay reports of sessions that may be out of date, too.")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -101,7 +101,7 @@ vehicle's present session says of its availability.`,
 		case *all == (len(args) > 0):
 			return usage(errors.New("give either the keys of dead letters or --all"))
 		case *all && selected.since.IsZero():
-			return usage(errors.New("--all needs --since: letters of before have been replayed, or are too old to change anything"))
+			return usage(errors.New("--all needs --since: dead letters of before have been replayed, or are too old to change anything"))
 		}
 		if *all {
 			partitions = map[int32]bool{selected.partition: true}
@@ -189,14 +189,14 @@ func (r *replayRun) weigh(l *deadLetter) *replayed {
 	case record.Kind == wire.KindVersionSwitch:
 		return refuse("it is a version switch: use `starling topics activate`")
 	case record.Kind == wire.KindTick:
-		return refuse("it is a tick, which says nothing any more")
+		return refuse("it is a tick, which has no effect any more")
 	default:
 		one.Reason = "it holds nothing that this build knows"
 	}
 	return one
 }
 
-// replay does what is left to do, partition by partition, and says it.
+// replay does what is left to do, partition by partition, and prints it.
 func (r *replayRun) replay(ctx context.Context, w io.Writer, asJSON bool) error {
 	counts := map[string]int{}
 	for partition := range r.log.Partitions() {

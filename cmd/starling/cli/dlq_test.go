@@ -74,7 +74,7 @@ func (b *logBench) append(log *openLog, topic string, partition int32, key strin
 	return offset
 }
 
-// track runs a tracker until it has told everything that was there.
+// track runs a tracker until it has published everything that was there.
 func (b *logBench) track() {
 	b.t.Helper()
 	b.open(func(log *openLog) {
@@ -87,8 +87,8 @@ func (b *logBench) track() {
 		require.NoError(b.t, err)
 		for p := range sent {
 			require.Eventually(b.t, func() bool {
-				told, err := log.Bounds(ctx, topics.Tracks)
-				return err == nil && told[p].End >= sent[p].End
+				tracks, err := log.Bounds(ctx, topics.Tracks)
+				return err == nil && tracks[p].End >= sent[p].End
 			}, time.Minute, 10*time.Millisecond)
 		}
 		cancel()
@@ -187,7 +187,7 @@ func TestAReplayedReportCountsOnce(t *testing.T) {
 			require.NoError(t, err)
 			letter(1, "v-1", reportOf(7, 2, now-2000))
 			letter(3, "v-2", reportOf(1, 1, now-3000))
-			letter(3, "v-2", reportOf(1, 1, now-3000)) // told again after a restart
+			letter(3, "v-2", reportOf(1, 1, now-3000)) // published again after a restart
 			letter(0, "v-3", reportOf(1, 1, now-2000))
 			letter(90, "", swap.Append(nil))
 			letter(91, "", (&wire.Location{Kind: wire.KindTick}).Append(nil))

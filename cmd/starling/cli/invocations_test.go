@@ -45,7 +45,7 @@ func upForTests(t *testing.T) *app.App {
 	return a
 }
 
-// What every kind of command line leads to: its exit code, what it says, and no
+// What every kind of command line leads to: its exit code, what it prints, and no
 // word of a library.
 func TestInvocations(t *testing.T) {
 	up := upForTests(t)

@@ -61,7 +61,7 @@ func TestActivateSwitchesEveryPartition(t *testing.T) {
 }
 
 func TestActivateIsRefused(t *testing.T) {
-	for says, args := range map[string][]string{
+	for want, args := range map[string][]string{
 		"either --dry-run": {},
 		"or --yes":         {"--dry-run", "--yes"},
 		"carries [2]":      {"--yes", "--step-version", "99"},
@@ -69,7 +69,7 @@ func TestActivateIsRefused(t *testing.T) {
 	} {
 		got := runCLI(t, t.Context(), "", append([]string{"topics", "activate"}, args...)...)
 		require.Equal(t, exitUsage, got.code, got.err)
-		require.Contains(t, got.err, says)
+		require.Contains(t, got.err, want)
 	}
 }
 

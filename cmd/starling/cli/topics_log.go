@@ -119,17 +119,17 @@ func (l *openLog) readOnce(ctx context.Context, topic string, partition int32, n
 	return nil
 }
 
-// fate is what became of one append.
-type fate struct {
+// appendResult is what became of one append.
+type appendResult struct {
 	offset int64
 	err    error
 }
 
 // completion is one that keeps what it receives.
-type completion chan fate
+type completion chan appendResult
 
 // Done implements eventlog.Completion.
-func (c completion) Done(offset int64, err error) { c <- fate{offset, err} }
+func (c completion) Done(offset int64, err error) { c <- appendResult{offset, err} }
 
 // queue hands a record to the log; await returns what became of it.
 func (l *openLog) queue(ctx context.Context, topic string, partition int32, rec eventlog.Record) completion {
@@ -137,7 +137,7 @@ func (l *openLog) queue(ctx context.Context, topic string, partition int32, rec 
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	if err := l.Append(ctx, topic, partition, rec, done); err != nil {
-		done <- fate{err: fmt.Errorf("the log did not take it: %w", err)}
+		done <- appendResult{err: fmt.Errorf("the log did not take it: %w", err)}
 	}
 	return done
 }

@@ -47,7 +47,7 @@ func start(t *testing.T, cfg app.Config, roles ...app.Role) *process {
 	return startAs(t, cfg, roles...)
 }
 
-// startAs starts a process whose configuration says whom it believes.
+// startAs starts a process whose configuration names whom it trusts.
 func startAs(t *testing.T, cfg app.Config, roles ...app.Role) *process {
 	t.Helper()
 	cfg.Server.IngestListen, cfg.Server.MatcherListen = "127.0.0.1:0", "127.0.0.1:0"
@@ -213,8 +213,8 @@ func TestKafkaEveryRoleOnItsOwn(t *testing.T) {
 	cfg.Kafka.TopicPrefix = "e2e-"
 	matching := start(t, cfg, app.Matcher)
 	tracking := start(t, cfg, app.Tracker)
-	door := start(t, cfg, app.Ingest)
-	ingest, matcher := connect(t, door.Addr(app.Ingest)), dial(t, matching.Addr(app.Matcher))
+	ingesting := start(t, cfg, app.Ingest)
+	ingest, matcher := connect(t, ingesting.Addr(app.Ingest)), dial(t, matching.Addr(app.Matcher))
 	drive(t, ingest, matcher)
 	before := fleetOf(t, matcher)
 
@@ -227,7 +227,7 @@ func TestKafkaEveryRoleOnItsOwn(t *testing.T) {
 	riding := start(t, cfg, app.Rides)
 	ride(t, ingest, dial(t, riding.Addr(app.Rides)))
 	riding.end(t)
-	door.end(t)
+	ingesting.end(t)
 	tracking.end(t)
 	matching.end(t)
 }

@@ -38,11 +38,11 @@ func TestOperatingOnKafka(t *testing.T) {
 		require.Zero(t, code, "%v: %s%s", args, out.String(), errs.String())
 		return out.String()
 	}
-	// eventually repeats a command until it says something.
+	// eventually repeats a command until it prints something.
 	eventually := func(want string, times int, args ...string) {
 		t.Helper()
 		for deadline := time.Now().Add(2 * time.Minute); strings.Count(command(args...), want) != times; {
-			require.True(t, time.Now().Before(deadline), "%v never said %q", args, want)
+			require.True(t, time.Now().Before(deadline), "%v never printed %q", args, want)
 			time.Sleep(100 * time.Millisecond)
 		}
 	}

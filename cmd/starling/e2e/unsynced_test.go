@@ -15,13 +15,13 @@ import (
 // A log without fsync that was killed may have lost what it acknowledged. It
 // serves again in a new epoch, with vehicles unknown until they report.
 func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
-	doors, err := child.FreeAddresses()
+	addresses, err := child.FreeAddresses()
 	require.NoError(t, err)
 	up := child.New(child.Spec{
 		Name: "up",
 		Command: append([]string{binary(t), "up", "--partitions", "4", "--local-sync=false",
-			"--local-directory", filepath.Join(t.TempDir(), "log"), "--tracker-checkpoint-interval", "200ms"}, doors.Args()...),
-		Admin: doors.Admin,
+			"--local-directory", filepath.Join(t.TempDir(), "log"), "--tracker-checkpoint-interval", "200ms"}, addresses.Args()...),
+		Admin: addresses.Admin,
 	})
 	t.Cleanup(up.Kill)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -29,7 +29,7 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	report := func(seed int64) {
 		sim := fleetsim.DefaultOptions()
 		sim.Fleet.Vehicles, sim.Fleet.Seed = 20, seed
-		sim.Ingest, sim.Duration, sim.FlatOut = connect(t, doors.Ingest), time.Minute, true
+		sim.Ingest, sim.Duration, sim.FlatOut = connect(t, addresses.Ingest), time.Minute, true
 		sent, err := fleetsim.Run(ctx, sim)
 		require.NoError(t, err)
 		require.Zero(t, sent.Client.PendingReports)
@@ -39,7 +39,7 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	_, err = up.WaitReady(ctx)
 	require.NoError(t, err)
 	report(1)
-	fleet := dial(t, doors.Matcher)
+	fleet := dial(t, addresses.Matcher)
 	require.Eventually(t, func() bool { return len(fleetOf(t, fleet)) == 20 }, time.Minute, 20*time.Millisecond)
 	up.Kill()
 
@@ -47,7 +47,7 @@ func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
 	_, err = up.WaitReady(ctx)
 	require.NoError(t, err)
 	report(2)
-	fleet = dial(t, doors.Matcher)
+	fleet = dial(t, addresses.Matcher)
 	require.Eventually(t, func() bool { return len(fleetOf(t, fleet)) == 20 }, time.Minute, 20*time.Millisecond)
 	require.NoError(t, up.Stop(ctx))
 }

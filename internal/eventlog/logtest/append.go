@@ -222,7 +222,7 @@ func blocksWhenFull(t *testing.T, h *Harness) {
 		waiting <- h.Log.Append(context.Background(), topics.Locations, 0, rec("", "waited"), f.one(taken))
 	}()
 	release()
-	require.NoError(t, <-waiting, "an append that waits goes on when there is room")
+	require.NoError(t, <-waiting, "an append that waits goes on when there is capacity")
 	got := f.waitOK(t, taken+1)
 	for i, o := range got {
 		require.Equal(t, i, o.id, "in order, and none for the append that was refused")

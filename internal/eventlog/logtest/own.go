@@ -296,17 +296,17 @@ func (hs *holders) take(p int32, name string) {
 		hs.t.Errorf("partition %d is held by %s and by %s", p, before, name)
 	}
 	hs.by[p] = name
-	hs.poke()
+	hs.wake()
 }
 
 func (hs *holders) leave(p int32) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	delete(hs.by, p)
-	hs.poke()
+	hs.wake()
 }
 
-func (hs *holders) poke() {
+func (hs *holders) wake() {
 	select {
 	case hs.arrived <- struct{}{}:
 	default:

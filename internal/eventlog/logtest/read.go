@@ -20,7 +20,7 @@ var readCases = []testCase{
 	{"read/poll waits and wakes up", nil, pollWaits},
 	{"read/poll ends with its context", nil, pollCancelled},
 	{"read/every partition gets its turn", nil, fairness},
-	{"read/end says who has caught up", nil, batchEnd},
+	{"read/end shows who has caught up", nil, batchEnd},
 	{"read/two readers see the same", nil, twoReaders},
 	{"read/closed reader", nil, closedReader},
 	{"read/another process reads too", []string{"Another"}, anotherReads},

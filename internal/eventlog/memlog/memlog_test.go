@@ -47,14 +47,14 @@ func open(t *testing.T) logtest.Harness {
 	}
 }
 
-type told struct {
+type outcome struct {
 	offset int64
 	err    error
 }
 
-type ear chan told
+type outcomes chan outcome
 
-func (e ear) Done(offset int64, err error) { e <- told{offset, err} }
+func (e outcomes) Done(offset int64, err error) { e <- outcome{offset, err} }
 
 func TestAppendHooksFailBeforeAndAfterStoring(t *testing.T) {
 	boom := errors.New("boom")
@@ -72,13 +72,13 @@ func TestAppendHooksFailBeforeAndAfterStoring(t *testing.T) {
 		AfterAppend:  func(_ string, _ int32, s eventlog.Stored) error { return after(s.Value) },
 	})
 	defer log.Close()
-	e := make(ear, 8)
+	e := make(outcomes, 8)
 	for _, v := range []string{"before", "after", "fine"} {
 		require.NoError(t, log.Append(t.Context(), topics.Locations, 1, eventlog.Record{Value: []byte(v)}, e))
 	}
-	require.Equal(t, told{0, boom}, <-e)
-	require.Equal(t, told{0, boom}, <-e)
-	require.Equal(t, told{1, nil}, <-e)
+	require.Equal(t, outcome{0, boom}, <-e)
+	require.Equal(t, outcome{0, boom}, <-e)
+	require.Equal(t, outcome{1, nil}, <-e)
 	var kept []string
 	for _, s := range log.Store().Records(topics.Locations, 1) {
 		kept = append(kept, string(s.Value))
@@ -119,7 +119,7 @@ func TestAppendTimeDoesNotStepBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ahead := time.Hour
 		log := memlog.New(1, memlog.Options{Now: func() time.Time { return time.Now().Add(ahead) }})
-		e := make(ear, 1)
+		e := make(outcomes, 1)
 		for range 3 {
 			require.NoError(t, log.Append(t.Context(), topics.Locations, 0, eventlog.Record{}, e))
 			<-e
@@ -149,7 +149,7 @@ func TestHandoverTimeout(t *testing.T) {
 					<-c.Revoked()
 					return nil
 				}
-				<-ctx.Done() // deaf to Revoked
+				<-ctx.Done() // ignores Revoked
 				lost <- time.Since(start)
 				return ctx.Err()
 			})

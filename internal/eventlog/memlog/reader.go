@@ -43,7 +43,7 @@ func (r *reader) Poll(ctx context.Context) (eventlog.Batch, error) {
 	}
 }
 
-// next returns what the first partition with news has, or what to wait for.
+// next returns what the first partition that has records returns, or what to wait for.
 func (r *reader) next() (eventlog.Batch, <-chan struct{}, error) {
 	if r.topic == nil {
 		return eventlog.Batch{}, nil, nil

@@ -105,7 +105,7 @@ func (s *Store) State(spec eventlog.OwnSpec, partition int32) (values map[string
 }
 
 // Depose takes every partition of a group away from its holder at once, as
-// Kafka does with a member that it has not heard of for too long. The holders'
+// Kafka does with a member that it has had no heartbeat of for too long. The holders'
 // contexts are cancelled, the partitions given out again.
 func (s *Store) Depose(spec eventlog.OwnSpec) {
 	s.mu.Lock()

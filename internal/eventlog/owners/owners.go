@@ -115,7 +115,7 @@ func (g *Group) Join(ctx context.Context, gone <-chan struct{}, assigned *eventl
 }
 
 // Depose takes every partition away from its holder at once, as a group does
-// with a member that it has not heard of for too long.
+// with a member that it has had no heartbeat of for too long.
 func (g *Group) Depose() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -4,7 +4,7 @@
 // A backup is a directory as a log's is, with an account of its own that is marked,
 // so that no process opens it: a log that goes back to an earlier point uses
 // offsets again, and whoever has read the records that are lost must know. Restore
-// makes a log of a copy in a raised epoch, which says so to every reader.
+// makes a log of a copy in a raised epoch, as every reader sees.
 package backup
 
 import (

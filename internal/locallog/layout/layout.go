@@ -18,7 +18,7 @@ import (
 
 // StoreFormat is the format of both Pebble stores. It is pinned: raising it is a
 // decision, since no older version of Pebble opens a store that was raised, and
-// docs/log.md says how to make it. A newer Pebble opens older formats.
+// docs/log.md describes how to make it. A newer Pebble opens older formats.
 const StoreFormat = pebble.FormatValueSeparation
 
 // A chunk is a run of records of one partition that were committed together:

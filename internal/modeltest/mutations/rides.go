@@ -13,7 +13,7 @@ var ridesMutations = []mutation{
 	{"a newer generation's attempt is released", "rides/owner/promises.go",
 		"	case me.Before(its):\n		return false // somebody", "	case me.Before(its) && its.Before(me):\n		return false // somebody"},
 	{"an event is announced when it is appended", "rides/owner/owner.go",
-		"	o.inFlight[e.GetRide()] = true\n", "	o.inFlight[e.GetRide()] = true\n	o.news = append(o.news, e)\n"},
+		"	o.inFlight[e.GetRide()] = true\n", "	o.inFlight[e.GetRide()] = true\n	o.events = append(o.events, e)\n"},
 	{"a vehicle is bound whose grant was not read", "rides/owner/promises.go",
 		"	granted := held != nil && held.Ride == name && held.Attempt == a.id\n",
 		"	granted := true\n	if held == nil {\n		held = &wire.Reservation{}\n	}\n"},

@@ -30,7 +30,7 @@ type session struct {
 type place struct {
 	*session
 	recognised, advances, fenced bool
-	// authoritative: the vehicle is what this session says. opened and
+	// authoritative: the vehicle is what this session reports. opened and
 	// returned: by this report, for the first time or again.
 	authoritative, opened, returned bool
 	// wasAheadMS is how far the session's last report before this one was
@@ -59,7 +59,7 @@ func (v *vehicle) take(r *wire.Report, streamMS int64) *place {
 	return p
 }
 
-// decide says which session is authoritative from this report on, and whether
+// decide states which session is authoritative from this report on, and whether
 // two of them speak for the vehicle. newestMS is the report's newest device
 // time, 0 without fixes.
 func (m *Model) decide(v *vehicle, p *place, fixes []wire.Fix, newestMS int64, now deviceNow) {
@@ -90,7 +90,7 @@ func (m *Model) decide(v *vehicle, p *place, fixes []wire.Fix, newestMS int64, n
 	v.order()
 }
 
-// isOfAnother says whether a fix was taken when the report's session, which is
+// isOfAnother reports whether a fix was taken when the report's session, which is
 // not authoritative, spoke for the vehicle no more.
 func (m *Model) isOfAnother(v *vehicle, p *place, f wire.Fix) bool {
 	since := v.authorityFixMS
@@ -100,7 +100,7 @@ func (m *Model) isOfAnother(v *vehicle, p *place, f wire.Fix) bool {
 	return f.DeviceTimeMS-since > m.settings.AheadToleranceMS
 }
 
-// isCopy says whether the fix is known with this content.
+// isCopy reports whether the fix is known with this content.
 func (v *vehicle) isCopy(f wire.Fix) bool {
 	open := v.find(f.DeviceTimeMS)
 	_, content := v.memory.knows(f)

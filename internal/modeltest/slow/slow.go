@@ -95,7 +95,7 @@ func (m *Model) use(s wire.VersionSwitch) {
 
 var vehicleID = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,64}$`)
 
-// faultOf says what makes a report one that ingest would never have written.
+// faultOf states what makes a report one that ingest would never have written.
 func faultOf(key string, r *wire.Report) error {
 	switch {
 	case !vehicleID.MatchString(key):

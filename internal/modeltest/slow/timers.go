@@ -35,7 +35,7 @@ func (m *Model) settleOthers(t *wire.Track) {
 	m.quietUntilMS = 0
 	slices.SortFunc(due, func(a, b expired) int { return cmp.Or(cmp.Compare(a.ms, b.ms), cmp.Compare(a.id, b.id)) })
 	for _, v := range due[:min(timersPerRecord, len(due))] {
-		t.Dues = append(t.Dues, m.settle(v.vehicle))
+		t.Fired = append(t.Fired, m.settle(v.vehicle))
 	}
 }
 
@@ -97,9 +97,9 @@ func (m *Model) isDispatchable(v *vehicle, streamMS int64) bool {
 		v.newestMS > 0 && -m.settings.MaxAheadMS <= age && age <= m.settings.DispatchMaxAgeMS
 }
 
-func (m *Model) settle(v *vehicle) wire.Due {
+func (m *Model) settle(v *vehicle) wire.Fired {
 	repeats, hadOpen := m.repetition(v) <= m.stream.ms, v.hasOpen()
-	d := wire.Due{VehicleID: v.id, FinalPoints: m.closeIfSilent(v)}
+	d := wire.Fired{VehicleID: v.id, FinalPoints: m.closeIfSilent(v)}
 	if m.stream.ms >= m.forgotten(v) {
 		d.Forgotten = true
 		d.FinalPoints = append(d.FinalPoints, m.closeBefore(v, math.MaxInt64)...)

@@ -9,7 +9,7 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// vehicle is everything that was ever heard of one.
+// vehicle is everything that was ever reported of one.
 type vehicle struct {
 	id                string
 	fixes             []knownFix // of the present track, by time
@@ -82,7 +82,7 @@ func (v *vehicle) doubtNothing() {
 }
 
 // same compares two fixes of one device time; one that states that it is not
-// mocked says nothing.
+// mocked has no effect.
 func same(a, b wire.Fix) bool { return plain(a) == plain(b) }
 
 func plain(f wire.Fix) wire.Fix {

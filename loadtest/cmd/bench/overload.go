@@ -20,7 +20,7 @@ func overloadCommand(ctx context.Context, args []string) (code int, err error) {
 	flags.IntVar(&o.FixesPerReport, "fixes-per-report", o.FixesPerReport, "fixes in one message")
 	flags.IntVar(&o.InFlight, "in-flight", o.InFlight, "unacknowledged reports of a stream at most")
 	flags.IntVar(&o.IdleStreams, "idle-streams", o.IdleStreams, "silent streams")
-	flags.IntVar(&o.DeafStreams, "deaf-streams", o.DeafStreams, "streams that never read their acknowledgements")
+	flags.IntVar(&o.UnreadStreams, "unread-streams", o.UnreadStreams, "streams that never read their acknowledgements")
 	flags.IntVar(&o.GarbageSenders, "garbage-senders", o.GarbageSenders, "senders of garbage and oversized messages")
 	flags.IntVar(&o.HonestVehicles, "honest-vehicles", o.HonestVehicles, "vehicles of the honest fleet")
 	flags.DurationVar(&o.HonestPeriod, "honest-period", o.HonestPeriod, "time between two fixes of an honest vehicle")

@@ -176,8 +176,8 @@ func TestWhatIsOffIsFound(t *testing.T) {
 		"a fix of a record differs": {func(t *testing.T, w *world) {
 			change(t, w.locations, 40, func(m *location) { m.GetReport().Fixes[0].Latitude += 1e-9 })
 		}, check.Altered},
-		"a record that nobody sent": {func(_ *testing.T, w *world) { w.sent["v1"] = w.sent["v1"][1:] }, check.Foreign},
-		"a refusal was not told":    {func(_ *testing.T, w *world) { w.sent["v1"][3].Refused = nil }, check.RefusalOff},
+		"a record that nobody sent":  {func(_ *testing.T, w *world) { w.sent["v1"] = w.sent["v1"][1:] }, check.Foreign},
+		"a refusal was not reported": {func(_ *testing.T, w *world) { w.sent["v1"][3].Refused = nil }, check.RefusalOff},
 		"a good fix was refused": {func(_ *testing.T, w *world) {
 			w.sent["v1"][3].Refused[0] = starlingv1.RefusalReason_REFUSAL_REASON_TIME_TOO_OLD
 		}, check.RefusalOff},
@@ -197,7 +197,7 @@ func TestWhatIsOffIsFound(t *testing.T) {
 		"a fix is set aside twice": {func(t *testing.T, w *world) {
 			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes = append(m.SetAsideFixes, m.SetAsideFixes[0]) })
 		}, check.FixNotOnce},
-		"a fix that was set aside is not told": {func(t *testing.T, w *world) {
+		"a fix that was set aside is not reported": {func(t *testing.T, w *world) {
 			change(t, w.tracks, len(w.tracks)-1, func(m *track) { m.SetAsideFixes = nil })
 		}, check.FixNotOnce},
 		"a fix is set aside that nobody sent": {func(t *testing.T, w *world) {

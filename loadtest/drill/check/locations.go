@@ -12,7 +12,7 @@ const (
 	Lost         = "acknowledged, but not in locations"
 	Foreign      = "in locations, but never sent"
 	Altered      = "in locations with other content than was sent"
-	RefusalOff   = "a refusal that was not told, or told wrongly"
+	RefusalOff   = "a refusal that was not reported, or reported wrongly"
 	Undecodable  = "a record that can't be decoded"
 	WrongPlace   = "a record in another partition than its key's"
 	OffsetsNotUp = "offsets that do not grow"
@@ -146,7 +146,7 @@ func New(byVehicle Reports, partitions int32) *Checker {
 func (c *Checker) checkRefusals(vehicle string, r *Report) {
 	for i := range r.Fixes {
 		if want, got := r.Fixes[i].Refusable, r.Refused[int32(i)]; want != got {
-			c.Findings.Add(RefusalOff, "%s session %x sequence %d fix %d: told %v, must be %v", vehicle, r.Session, r.Sequence, i, got, want)
+			c.Findings.Add(RefusalOff, "%s session %x sequence %d fix %d: reported %v, must be %v", vehicle, r.Session, r.Sequence, i, got, want)
 		}
 	}
 }

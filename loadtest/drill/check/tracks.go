@@ -13,7 +13,7 @@ import (
 
 // Kinds of findings about `tracks` and the fleet.
 const (
-	Gap           = "a hole in tracks"
+	Gap           = "a gap in tracks"
 	RepeatDiffers = "a track published again with other bytes"
 	NoSource      = "a track without a record of locations"
 	NoTrack       = "a record of locations without a track"
@@ -21,7 +21,7 @@ const (
 	FixNotOnce    = "a fix that does not count exactly once"
 	AheadCounts   = "a fix stamped ahead that counts"
 	FinalNotOnce  = "a final point that is missing, doubled or foreign"
-	FleetDiffers  = "a vehicle that the fleet serves otherwise than tracks say"
+	FleetDiffers  = "a vehicle that the fleet serves otherwise than tracks have it"
 	Availability  = "an availability or attributes other than the log's records make it"
 	ReplayDiffers = "a track that differs from the undisturbed run's"
 )
