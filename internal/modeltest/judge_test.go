@@ -67,7 +67,7 @@ var tick = string((&wire.Location{Kind: wire.KindTick}).Append(nil))
 // chain of source offsets.
 type readerState struct {
 	entries []keyValue // in the order of the sources
-	last    int64       // source offset
+	last    int64      // source offset
 }
 
 // keyValue is one record of `tracks`.

@@ -30,7 +30,7 @@ type node struct {
 	clockSkew time.Duration
 	// revokeDelay is how long an owner goes on after it was replaced.
 	revokeDelay atomic.Int64
-	failedAt sync.Map // point -> time.Time
+	failedAt    sync.Map // point -> time.Time
 
 	ctx     context.Context
 	cancel  context.CancelFunc

@@ -81,7 +81,7 @@ func TestInvocations(t *testing.T) {
 		{"tracker --kafka-brokers 127.0.0.1:1", exitUsage, "use --dev"},
 		{"up --auth-keys-file /nonexistent", exitUsage, "issuer"},
 		{"up --auth-keys-file /nonexistent --auth-issuer me", exitFailed, "/nonexistent"},
-		{"up --auth-dev-secret-file /nonexistent --auth-issuer me", exitUsage, "needs dev"},
+		{"up --auth-dev-secret-file /nonexistent --auth-issuer me", exitUsage, "must be left out without dev"},
 		{"up --server-drain-timeout 5", exitUsage, `--server-drain-timeout is "5": must be a duration`},
 		{"up --dev --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
 		{"dlq list --partitions 3 --local-directory " + used, exitUsage, "partitions is 3: must be 2"},
