@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/rides/life"
 	"github.com/starling-fleet/starling/rides/owner"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -23,6 +24,9 @@ import (
 // progressInterval is how often an owner looks how far the trackers are when no
 // vehicle of its own has changed.
 const progressInterval = 10 * time.Millisecond
+
+// failurePause is how long an owner waits after an append that has failed.
+const failurePause = 100 * time.Millisecond
 
 // partition is the loop of one owned partition. Its run goroutine owns all of
 // it; the readers and the completions of appends only send to it.
@@ -119,6 +123,9 @@ func (p *partition) loop(ctx, reading context.Context) error {
 			}
 		case <-p.done.wake:
 			for _, d := range p.done.take() {
+				if d.err != nil && retry.Sleep(ctx, failurePause) != nil {
+					return ctx.Err() // what failed is appended again: not in a hot loop
+				}
 				p.owner.Completed(d.token, d.offset, d.err != nil, errors.Is(d.err, eventlog.ErrFull) || errors.Is(d.err, eventlog.ErrTooLarge))
 			}
 		case <-p.inbox.wake:
