@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/starling-fleet/starling/loadtest/hostile"
@@ -33,8 +32,5 @@ func hostileCommand(ctx context.Context, args []string) (code int, err error) {
 	if r == nil {
 		return exitFailed, err
 	}
-	if err = errors.Join(err, writeReport(ctx, r, o.Starling, "the server and its attackers", *asJSON)); err != nil || len(r.Misses()) > 0 {
-		return exitFailed, err
-	}
-	return exitOK, nil
+	return conclude(ctx, r, err, o.Starling, "the server and its attackers", *asJSON)
 }

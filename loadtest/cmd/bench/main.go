@@ -120,6 +120,16 @@ func progress() func(string) {
 	return func(s string) { fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(begun).Round(time.Second), s) }
 }
 
+// conclude writes the report of what a command has measured before it ended with
+// err, and returns its exit code: a bar that was missed is a failure too.
+func conclude(ctx context.Context, result report.Result, err error, starling []string, sharedBy string, asJSON bool) (int, error) {
+	err = errors.Join(err, writeReport(ctx, result, starling, sharedBy, asJSON))
+	if err != nil || len(result.Misses()) > 0 {
+		return exitFailed, err
+	}
+	return exitOK, nil
+}
+
 // writeReport writes the report of a result, also of an incomplete one.
 func writeReport(ctx context.Context, result report.Result, starling []string, sharedBy string, asJSON bool) error {
 	machine := report.ThisMachine(context.WithoutCancel(ctx), starling, sharedBy)

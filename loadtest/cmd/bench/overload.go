@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/starling-fleet/starling/loadtest/overload"
 )
@@ -37,8 +36,5 @@ func overloadCommand(ctx context.Context, args []string) (code int, err error) {
 	}
 	o.Progress = progress()
 	r, err := overload.Run(ctx, o)
-	if err = errors.Join(err, writeReport(ctx, r, o.Starling, "the server and its clients", *asJSON)); err != nil || len(r.Faults) > 0 {
-		return exitFailed, err
-	}
-	return exitOK, nil
+	return conclude(ctx, r, err, o.Starling, "the server and its clients", *asJSON)
 }

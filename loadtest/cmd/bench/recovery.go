@@ -58,10 +58,7 @@ func recoveryCommand(ctx context.Context, args []string) (code int, err error) {
 	} else {
 		result, err = recovery.Run(ctx, o)
 	}
-	if err = errors.Join(err, writeReport(ctx, result, o.Starling, sharedBy, *asJSON)); err != nil || len(result.Misses()) > 0 {
-		return exitFailed, err
-	}
-	return exitOK, nil
+	return conclude(ctx, result, err, o.Starling, sharedBy, *asJSON)
 }
 
 // What recovery measures.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/starling-fleet/starling/loadtest/soak"
 )
@@ -30,8 +29,5 @@ func soakCommand(ctx context.Context, args []string) (code int, err error) {
 	}
 	o.Progress = progress()
 	r, err := soak.Run(ctx, o)
-	if err = errors.Join(err, writeReport(ctx, r, o.Starling, "the server and its clients", *asJSON)); err != nil || len(r.Faults) > 0 {
-		return exitFailed, err
-	}
-	return exitOK, nil
+	return conclude(ctx, r, err, o.Starling, "the server and its clients", *asJSON)
 }
