@@ -85,7 +85,7 @@ func (f *Filter) isStale(s *working, m *measurement, before *mixture) bool {
 
 // alternative counts the fixes in a row that disagree with the track and are
 // plausible together, and moves the track to them when there are enough: one
-// when next to nothing speaks for the track, more when more does. It reports
+// when next to nothing supports the track, more when more does. It reports
 // whether it moved.
 func (f *Filter) alternative(s *working, m *measurement) bool {
 	c := &f.c
@@ -130,7 +130,7 @@ func (f *Filter) chain(s *working, fix *Fix, m *measurement) {
 
 // guard is the safety net. Once three distinct and mutually plausible positions
 // have come in a row, the live position is near the last, whatever was reported
-// before and whatever else the fixes say; and the stated 95 % radius is never
+// before and whatever else the fixes state; and the stated 95 % radius is never
 // below the distance to a fix that was used.
 func (f *Filter) guard(s *working, m *measurement, v Verdict) {
 	s.leastVar = 0

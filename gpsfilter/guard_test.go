@@ -62,7 +62,7 @@ func allowedM(f gpsfilter.Fix) float64 {
 	return 25
 }
 
-// Whatever was reported before, and whatever speed, heading and accuracy say.
+// Whatever was reported before, and whatever speed, heading and accuracy are.
 func TestThreePlausiblePositionsInARowAreBelieved(t *testing.T) {
 	f := newFilter(t)
 	rapid.Check(t, func(t *rapid.T) {

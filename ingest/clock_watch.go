@@ -84,7 +84,7 @@ func (s *Server) awaitStamp(ctx context.Context, log Reader, partition int32) (s
 	return surprise, errors.Join(err, r.Close())
 }
 
-// noteClock notes the device time that speaks for a vehicle's clock: its newest
+// noteClock notes the device time by which a vehicle's clock is judged: its newest
 // that agrees with the server's clock, else its newest.
 func (s *Server) noteClock(r *wire.Report, now time.Time) {
 	var newest, inLine int64

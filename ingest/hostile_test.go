@@ -220,7 +220,7 @@ func TestSlowLogEndsStreamWithRetry(t *testing.T) {
 }
 
 // All streams together keep to the server's budget, and a call that finds no
-// room is told to come back.
+// capacity is refused for the time being.
 func TestServerBudget(t *testing.T) {
 	const budget = 1 << 20
 	log := &fakeLog{hold: true}

@@ -76,7 +76,7 @@ func (s *Server) appendFailed(number int64, err error) error {
 	case errors.Is(err, eventlog.ErrClosed):
 		reason, message = reasonShuttingDown, "the log is closed"
 	}
-	// Of an unknown outcome nothing is said to the client: the report may be
+	// Of an unknown outcome nothing is sent to the client: the report may be
 	// in the log or not.
 	s.metrics.appendFailures[reason].Inc()
 	s.logFailure(reason, err)

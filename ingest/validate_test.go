@@ -123,7 +123,7 @@ func TestFixRules(t *testing.T) {
 	require.Equal(t, total, d.metric(t, "starling_ingest_fixes_accepted_total")+d.metric(t, "starling_ingest_fixes_refused_total"), "the account closes")
 }
 
-// iOS says -1 where it does not know: the value is left out, the fix is kept.
+// iOS sends -1 where it does not know: the value is left out, the fix is kept.
 func TestMinusOneIsUnknown(t *testing.T) {
 	log := &fakeLog{}
 	d := open(t, log)

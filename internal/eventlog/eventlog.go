@@ -41,7 +41,7 @@ type Stored struct {
 // Completion receives the outcome of one appended record.
 type Completion interface {
 	// Done is called exactly once for every Append that returned nil. With a
-	// nil error the record is durable at offset. ErrFull and ErrTooLarge say
+	// nil error the record is durable at offset. ErrFull and ErrTooLarge mean
 	// that it is certainly not in the log; any other error leaves that open.
 	// Within a partition, calls come in append order. Records appended behind
 	// one that fails may be stored all the same, for as long as the writer has

@@ -220,7 +220,7 @@ func (a *Admin) awaitLeaders(ctx context.Context) error {
 }
 
 // describeAll describes the topics when all of them are to be seen: the broker
-// that answers may hear of a new topic later than the others.
+// that answers may learn of a new topic later than the others.
 func (a *Admin) describeAll(ctx context.Context) (Report, error) {
 	for {
 		report, err := a.describe(ctx)

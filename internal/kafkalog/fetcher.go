@@ -226,7 +226,7 @@ func (p *fetcherPool) close() {
 }
 
 // isFatal reports that the client can't heal an error by itself: the offset is
-// gone, the topic was replaced by another of its name, or a broker says no.
+// gone, the topic was replaced by another of its name, or a broker refuses.
 func isFatal(err error) bool {
 	var ke *kerr.Error
 	return isOutOfRange(err) || errors.Is(err, kerr.UnknownTopicID) || errors.As(err, &ke) && !ke.Retriable

@@ -145,8 +145,8 @@ func codec(name string) kgo.CompressionCodec {
 	return kgo.NoCompression()
 }
 
-// clientLogger passes on what the client library says. Its informative
-// messages tell of every rebalance and transaction, which is debugging here.
+// clientLogger passes on what the client library logs. Its informative
+// messages report every rebalance and transaction, which is debugging here.
 type clientLogger struct{ logger *slog.Logger }
 
 func (l clientLogger) Level() kgo.LogLevel {

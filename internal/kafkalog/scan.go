@@ -26,7 +26,7 @@ const (
 
 // scanPartition calls fn with every committed record that the partition holds
 // when the scan begins, oldest first. It asks the leader itself and does not go
-// through a consumer, because a consumer is never told that it has reached the
+// through a consumer, because a consumer never learns that it has reached the
 // end when what stands there is a transaction's marker or was compacted away.
 // The record and its slices are shared with others of its batch.
 func scanPartition(ctx context.Context, cl *kgo.Client, topic string, partition int32, maxBytes int32, fn func(*kgo.Record) error) error {

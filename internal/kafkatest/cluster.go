@@ -19,7 +19,7 @@ import (
 	"github.com/starling-fleet/starling/internal/freeport"
 )
 
-// Options say what is started.
+// Options set what is started.
 type Options struct {
 	// Nodes is the number of brokers, 1 or 3; zero means 1.
 	Nodes int

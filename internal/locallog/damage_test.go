@@ -166,7 +166,7 @@ func untilRevoked(ctx context.Context, c eventlog.Claim) {
 	}
 }
 
-// tryRead reads what a partition says it has, or fails.
+// tryRead reads what a partition claims to have, or fails.
 func tryRead(t *testing.T, l *Log, topic string, p int32) ([]string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -21,7 +21,7 @@ import (
 )
 
 // witness knows what was acknowledged to appenders, readers have seen and owners have
-// checkpointed. Record n of a partition says n.
+// checkpointed. Record n of a partition contains n.
 type witness struct {
 	mu      sync.Mutex
 	known   [2][]int64 // by topic and partition: how many records are acknowledged or seen

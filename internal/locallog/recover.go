@@ -38,7 +38,7 @@ func (l *Log) recover(decls []topics.Topic) error {
 	if err := l.nextFacts(found, decls); err != nil {
 		return err
 	}
-	// A crash from here on leaves the new account, which says no more than the
+	// A crash from here on leaves the new account, which states no more than the
 	// one before of what the stores must hold.
 	if l.ends, err = ends.Create(fs, dir, found.account, found.generation); err != nil {
 		return err

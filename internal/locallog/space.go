@@ -32,7 +32,7 @@ func (c *Config) lowWater(total uint64) int64 {
 // anything: the write-ahead logs and memtables of both stores, and a merge.
 func (c *Config) workingBytes() int64 { return 8*c.SegmentBytes + 8*c.StateMemtableBytes }
 
-// announceSpace says at the start what the disk leaves to the log.
+// announceSpace logs at the start what the disk leaves to the log.
 func (l *Log) announceSpace() {
 	usage, err := l.env.fs.GetDiskUsage(l.cfg.Directory)
 	if err != nil {

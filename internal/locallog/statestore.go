@@ -88,7 +88,7 @@ func (l *Log) handOver(b *pebble.Batch, synced bool) (ends.Commit, error) {
 	return next, l.state.ApplyNoSyncWait(b, pebble.Sync)
 }
 
-// closeStates closes the stores and then the account, which says last that
+// closeStates closes the stores and then the account, which states last that
 // nothing was lost: a crash before that counts as unclean.
 func (l *Log) closeStates() error {
 	var errs []error

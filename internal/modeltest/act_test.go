@@ -12,7 +12,7 @@ import (
 
 var spec = eventlog.OwnSpec{Group: tracker.DefaultConfig().Group, Source: topics.Locations, State: topics.TrackerState}
 
-// act does one thing that the seed says.
+// act does one thing that the seed selects.
 func (w *world) act() {
 	total := 0
 	for _, a := range actions {

@@ -170,7 +170,7 @@ func (w *world) reportAll(n int) {
 	p.disconnect()
 }
 
-// settling is what dues did to a partition from an offset of `tracks` on.
+// settling is what timers did to a partition from an offset of `tracks` on.
 type settling struct {
 	records, mostFired, mostBytes int
 	forgotten, refreshed          map[string]int
@@ -227,7 +227,7 @@ func TestAPartitionThatWasSilentForSixHours(t *testing.T) {
 				w.start(roles{tracker: true}, 0)
 				time.Sleep(cfg.tracker.ClockSettle + 2*cfg.tracker.TickInterval) // until the ticks' stamps are believed
 				s := w.settling(before)
-				t.Logf("%d dues in %d records, %v after the start at most, %v from the first to the last; at most %d dues and %d bytes a record",
+				t.Logf("%d timers in %d records, %v after the start at most, %v from the first to the last; at most %d timers and %d bytes a record",
 					len(s.forgotten)+len(s.refreshed), s.records, time.Since(started), s.lasted, s.mostFired, s.mostBytes)
 				require.Equal(t, (silentVehicles+63)/64, s.records)
 				require.Equal(t, 64, s.mostFired)

@@ -29,7 +29,7 @@ type drawnLog struct {
 	phones              []*drawnPhone
 }
 
-// drawnPhone is a phone that speaks for a vehicle.
+// drawnPhone is a phone that reports for a vehicle.
 type drawnPhone struct {
 	vehicle  string
 	session  uint64

@@ -62,7 +62,7 @@ type located struct {
 // from it, the nearest vehicles by brute force with what SearchNearest answers:
 // the same vehicles in exactly the same order. Vehicles that are so nearly at
 // one distance that rounding decides may stand either way, unless they are at
-// one spot, where the name decides. The first difference is the error. A fleet
+// one point, where the name decides. The first difference is the error. A fleet
 // that moves is listed again, some times.
 func Verify(ctx context.Context, opts VerifyOptions) (Verification, error) {
 	var v Verification
@@ -166,12 +166,12 @@ func compare(ctx context.Context, fleet starlingv1.FleetServiceClient, req *star
 	if err := compareLength(len(got), req, all); err != nil {
 		return 0, err
 	}
-	// Vehicles on one spot must come in the order of their names, without a gap.
-	type spot struct{ lat, lon float64 }
-	names := map[spot][]string{}
+	// Vehicles at one point must come in the order of their names, without a gap.
+	type point struct{ lat, lon float64 }
+	names := map[point][]string{}
 	known := make(map[string]located, len(all))
 	for _, x := range all {
-		names[spot{x.lat, x.lon}] = append(names[spot{x.lat, x.lon}], x.name)
+		names[point{x.lat, x.lon}] = append(names[point{x.lat, x.lon}], x.name)
 		known[x.name] = x
 	}
 	for i, g := range got {
@@ -186,9 +186,9 @@ func compare(ctx context.Context, fleet starlingv1.FleetServiceClient, req *star
 		if math.Abs(x.distance-all[i].distance) > distanceToleranceM {
 			return i, fmt.Errorf("%s is %s at %v m, by brute force it is %s at %v m", where, x.name, x.distance, all[i].name, all[i].distance)
 		}
-		at := spot{x.lat, x.lon}
+		at := point{x.lat, x.lon}
 		if len(names[at]) == 0 || names[at][0] != x.name {
-			return i, fmt.Errorf("%s is %s, but %v on the same spot come before it", where, x.name, names[at])
+			return i, fmt.Errorf("%s is %s, but %v at the same point come before it", where, x.name, names[at])
 		}
 		names[at] = names[at][1:]
 	}

@@ -20,7 +20,7 @@ func TestOneInAWhile(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		require.Equal(t, int64(10), passed)
-		require.Equal(t, int64(9*99), suppressed, "those behind the last that passed are still to be said")
+		require.Equal(t, int64(9*99), suppressed, "those behind the last that passed are still to be reported")
 	})
 }
 

@@ -139,8 +139,8 @@ func TestDamagedLogIsRefused(t *testing.T) {
 		require.NoError(t, os.CopyFS(dir, os.DirFS(left)))
 		do(dir)
 		p, _ := start(t, command, dir, &counter{})
-		said := refuses(t, p)
-		require.Contains(t, said, "starling log repair", name)
+		output := refuses(t, p)
+		require.Contains(t, output, "starling log repair", name)
 		require.NoError(t, os.RemoveAll(dir))
 	}
 	for name, do := range damages {
@@ -161,7 +161,7 @@ func TestDamagedLogIsRefused(t *testing.T) {
 }
 
 // TestIdleConnections opens more connections than the process has descriptors:
-// reports are acknowledged all the while, and the process says little.
+// reports are acknowledged all the while, and the process logs little.
 func TestIdleConnections(t *testing.T) {
 	command := slices.Concat([]string{"/bin/sh", "-c", `ulimit -n 300; exec "$@"`, "sh"}, starlingtest.Command(t))
 	out := &counter{}

@@ -27,7 +27,7 @@ import (
 const method = "/test.Echo/Repeat"
 
 // serve runs a grpc-go server whose one method repeats its request's text as
-// often as its length says, and fails on what begins with "fail ".
+// often as its length states, and fails on what begins with "fail ".
 func serve(t *testing.T) *leanrpc.Conn {
 	t.Helper()
 	repeat := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {

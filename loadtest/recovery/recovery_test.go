@@ -45,7 +45,7 @@ func TestTheCostOfCheckpointsIsMeasured(t *testing.T) {
 	o := small(t)
 	c, err := recovery.RunCost(t.Context(), o)
 	if err != nil {
-		// Said of a machine that is busy otherwise, instead of a wrong figure.
+		// Reported of a machine that is busy otherwise, instead of a wrong figure.
 		require.ErrorContains(t, err, "the machine does not sustain the rate")
 		return
 	}

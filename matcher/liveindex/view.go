@@ -212,7 +212,7 @@ func (x *Index) newest(id string) *state {
 	return nil
 }
 
-// ages is a heap of vehicles by when the newest fix was taken. It may say
+// ages is a heap of vehicles by when the newest fix was taken. It may hold
 // that a vehicle is older than it is, never that it is younger.
 type ages struct {
 	heap   ageHeap

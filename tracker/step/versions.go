@@ -152,7 +152,7 @@ func (p *Partition) use(version *Version, settings Settings) error {
 	return nil
 }
 
-// restore makes the partition step by what its checkpoint says.
+// restore makes the partition step by what its checkpoint states.
 func (p *Partition) restore(h header) error {
 	version := p.carried.find(h.stepVersion)
 	if version == nil {

@@ -165,7 +165,7 @@ func newDLQShow(world IO) *cobra.Command {
 	return cmd
 }
 
-// decode returns what the record says as JSON; with an error, what could be
+// decode returns the content of the record as JSON; with an error, what could be
 // decoded before the fault, or nothing.
 func (l *deadLetter) decode() (dialect.Raw, error) {
 	var m starlingv1.LocationRecord

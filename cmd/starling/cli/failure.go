@@ -143,7 +143,7 @@ type troubles struct {
 // digits are what two lines of the same kind may differ in.
 var digits = regexp.MustCompile(`[0-9]+`)
 
-// maxTroubles bounds how many kinds are told apart.
+// maxTroubles bounds how many kinds are distinguished.
 const maxTroubles = 100
 
 func (t *troubles) report(err error) {

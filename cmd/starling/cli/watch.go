@@ -46,7 +46,7 @@ two uploads.`,
 		ctx, cancel := context.WithCancelCause(cmd.Context())
 		defer cancel(nil)
 		if *timeout > 0 {
-			// Not a deadline: the server would hear of it and end the call itself.
+			// Not a deadline: the server would learn of it and end the call itself.
 			defer time.AfterFunc(*timeout, func() { cancel(errWatchOver) }).Stop()
 		}
 		conn, err := connect(cmd, *addr)

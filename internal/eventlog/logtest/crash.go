@@ -168,7 +168,7 @@ func readToEnd(t *testing.T, log eventlog.Log, bounds []eventlog.Bounds) map[int
 	return got
 }
 
-// crashAtomic crashes between and during checkpoints in which every key says
+// crashAtomic crashes between and during checkpoints in which every key states
 // the same number as the resume offset.
 func crashAtomic(t *testing.T, h *Harness) {
 	log := h.Log

@@ -115,7 +115,7 @@ func read(fs vfs.FS, dir string, fn func(*pebble.DB) error) error {
 	return errors.Join(fn(db), db.Close())
 }
 
-// silent is a logger: what Pebble has to say of a copy is in its errors.
+// silent is a logger: what matters of a copy is in its errors.
 type silent struct{}
 
 func (silent) Infof(string, ...any)  {}

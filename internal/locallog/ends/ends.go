@@ -4,13 +4,13 @@
 // how much of each store's MANIFEST is durable, and which write-ahead logs a store
 // has.
 //
-// The store's own logs cannot say what they have lost: a damaged tail looks like
+// The store's own logs cannot show what they have lost: a damaged tail looks like
 // one that a crash has left unfinished. Held against this account it does not.
 //
 // The account is one file of two slots, written alternately; each has a
 // generation, a length and a checksum. The valid slot with the higher generation
 // counts. A crash while a slot is written leaves the other one, which is the
-// account before it; what the torn one would have said has not been acknowledged.
+// account before it; what the torn one would have stated has not been acknowledged.
 package ends
 
 import (

@@ -168,7 +168,7 @@ func (d *directory) options(o *pebble.Options) *pebble.Options {
 	o.FS = d.fs
 	o.FormatMajorVersion = layout.StoreFormat
 	o.Logger = quiet{d.logger}
-	o.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}} // the read says it
+	o.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}} // the read reports it
 	return o
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // salvage copies every chunk that can be read from the files of the record store
-// into another store, whatever its MANIFEST says: chunks never change, so what an
+// into another store, whatever its MANIFEST states: chunks never change, so what an
 // obsolete file holds is as good. It returns the least append time of each
 // segment.
 func (d *directory) salvage(ctx context.Context, into *pebble.DB) (map[uint64]int64, error) {

@@ -81,7 +81,7 @@ func (m *Model) lowMS() int64 { return m.stream.ms + m.stream.lastMS - m.stream.
 type deviceNow struct {
 	// ms is what a fix must be ahead of to be stamped ahead.
 	ms int64
-	// byDevice: the stamps are wrong, so ms is what the device says.
+	// byDevice: the stamps are wrong, so ms is what the device states.
 	byDevice bool
 	// A fix between these two may have been taken just now, as far as the
 	// stamps and what is known of the device's clock tell.
