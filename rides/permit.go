@@ -9,9 +9,9 @@ import (
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
-// everyRide are the scopes with which a caller may touch the rides of all riders
-// and act for all vehicles.
-const everyRide = auth.Dispatch | auth.Service
+// everyRide is the scope with which a caller may touch the rides of all riders and
+// act for all vehicles.
+const everyRide = auth.Dispatch
 
 // forRider returns nil if the caller may act for a rider: a rider's token is good
 // for its own subject only.

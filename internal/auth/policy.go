@@ -49,14 +49,14 @@ var policy = map[string]rule{
 	starlingv1.FleetService_WatchVehicleCounts_FullMethodName: {scopes: Dispatch | Service},
 
 	// Whose rides and vehicles they are is checked by the rides role.
-	starlingv1.RideService_NewRide_FullMethodName:                {scopes: Rider | Dispatch | Service},
-	starlingv1.RideService_RequestRide_FullMethodName:            {scopes: Rider | Dispatch | Service},
-	starlingv1.RideService_CancelRide_FullMethodName:             {scopes: Rider | Dispatch | Service},
-	starlingv1.RideService_GetRide_FullMethodName:                {scopes: Rider | Dispatch | Service},
-	starlingv1.RideService_ListRides_FullMethodName:              {scopes: Rider | Dispatch | Service},
-	starlingv1.RideService_SubscribeRideEvents_FullMethodName:    {scopes: Rider | Dispatch | Service},
-	starlingv1.RideService_ActOnRide_FullMethodName:              {scopes: Report | Dispatch | Service},
-	starlingv1.RideService_SubscribeVehicleEvents_FullMethodName: {scopes: Report | Dispatch | Service},
+	starlingv1.RideService_NewRide_FullMethodName:                {scopes: Rider | Dispatch},
+	starlingv1.RideService_RequestRide_FullMethodName:            {scopes: Rider | Dispatch},
+	starlingv1.RideService_CancelRide_FullMethodName:             {scopes: Rider | Dispatch},
+	starlingv1.RideService_GetRide_FullMethodName:                {scopes: Rider | Dispatch},
+	starlingv1.RideService_ListRides_FullMethodName:              {scopes: Rider | Dispatch},
+	starlingv1.RideService_SubscribeRideEvents_FullMethodName:    {scopes: Rider | Dispatch},
+	starlingv1.RideService_ActOnRide_FullMethodName:              {scopes: Report | Dispatch},
+	starlingv1.RideService_SubscribeVehicleEvents_FullMethodName: {scopes: Report | Dispatch},
 
 	grpc_health_v1.Health_Check_FullMethodName: {public: true},
 	grpc_health_v1.Health_List_FullMethodName:  {scopes: Operate | Service},
@@ -66,9 +66,10 @@ var policy = map[string]rule{
 }
 
 // permit returns nil if a caller may make a call with a request of which nothing
-// is known yet.
+// is known yet. Whoever a service names may make no call that the service itself
+// may not: else its token would be good for everything, by naming somebody.
 func (r *rule) permit(c *Caller) *Refusal {
-	if r.public || c.Has(r.scopes) {
+	if r.public || c.Has(r.scopes) && (!c.forwarded || r.scopes&Service != 0) {
 		return nil
 	}
 	return refuse(ScopeMissing, "the token lacks a scope: "+strings.ReplaceAll(r.scopes.String(), " ", " or ")+" is needed",

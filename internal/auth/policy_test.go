@@ -49,7 +49,9 @@ func TestScopes(t *testing.T) {
 		Rider:       fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle" + riders,
 		VehicleRead: fleet + "GetVehicle " + fleet + "WatchVehicle",
 		Metrics:     "",
-		Operate:     "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + reflectionV1 + " " + reflectionV1Alpha,
+		Service: "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle " + fleet + "SearchArea " +
+			fleet + "ListVehicles " + fleet + "WatchArea " + fleet + "CountVehicles " + fleet + "WatchVehicleCounts",
+		Operate: "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + reflectionV1 + " " + reflectionV1Alpha,
 		Dispatch: "/grpc.health.v1.Health/Watch " + fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle " + fleet + "SearchArea " +
 			fleet + "ListVehicles " + fleet + "WatchArea " + fleet + "CountVehicles " + fleet + "WatchVehicleCounts" + riders + drivers,
 	} {
@@ -59,6 +61,10 @@ func TestScopes(t *testing.T) {
 			}
 			want := strings.Contains(" "+may+" ", " "+name+" ")
 			require.Equal(t, want, row.permit(&Caller{Scopes: scope}) == nil, "%s with the scope %s", name, scope)
+			if scope == Service {
+				// It names somebody who may do everything, and may do no more.
+				require.Equal(t, want, row.permit(&Caller{Scopes: allScopes, Vehicle: "*", forwarded: true}) == nil, "%s for somebody else", name)
+			}
 		}
 	}
 }

@@ -8,7 +8,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
+
+// reports is the stream whose token and content ingest checks by itself.
+const reports = starlingv1.IngestService_StreamReports_FullMethodName
 
 // reportGrace is how long a stream of reports may go on after its token has
 // expired, so that what is durable by then is still acknowledged.
@@ -164,7 +169,7 @@ func (s *Server) AdmitStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var grace time.Duration
-	if info.IsClientStream {
+	if info.FullMethod == reports {
 		grace = reportGrace
 	}
 	defer s.endWith(a.caller, grace, cancel)()
@@ -232,7 +237,7 @@ func (s *Server) CheckStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 	if err != nil {
 		return err
 	}
-	if info.IsClientStream || a.rule.public || a.caller.dev {
+	if info.FullMethod == reports || a.rule.public || a.caller.dev {
 		return handler(srv, &callerStream{stream, ctx})
 	}
 	return handler(srv, &checkedStream{callerStream{stream, ctx}, s, a})
@@ -244,10 +249,14 @@ type checkedStream struct {
 	a      *admission
 }
 
-// RecvMsg implements grpc.ServerStream.
+// RecvMsg implements grpc.ServerStream. A caller whose token has expired asks for
+// nothing more, also where a handler does not look at its context (reflection's).
 func (c *checkedStream) RecvMsg(m any) error {
 	if err := c.ServerStream.RecvMsg(m); err != nil {
 		return err
+	}
+	if r := c.a.caller.ended(c.server.guard.now()); r != nil {
+		return r.Err() // which AdmitStream counts
 	}
 	return c.server.request(c.a, m)
 }

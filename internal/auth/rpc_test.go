@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"encoding/base64"
 	"net"
 	"os"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -125,6 +128,38 @@ func TestAStreamEndsWithItsKey(t *testing.T) {
 	b.refuses(auth.KeyRemoved, err)
 }
 
+// A stream whose handler looks at messages only answers none after its token has
+// expired.
+func TestReflectionEndsWithItsToken(t *testing.T) {
+	secret := edKey(t)
+	b := newBench(t, withKeys(t, secret), false)
+	l := bufconn.Listen(64 << 10)
+	server := grpc.NewServer(b.Server("fleet").Options()...)
+	reflection.Register(server)
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	conn, err := grpc.NewClient("passthrough:///fleet", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	token := sign(t, signer(t, secret), claims(func(c *mint.Token) { c.Scope, c.Until = "operate", start.Add(time.Hour) }))
+	s, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(as(ctx, token))
+	require.NoError(t, err)
+	ask := func() error {
+		require.NoError(t, s.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}))
+		_, err := s.Recv()
+		return err
+	}
+	require.NoError(t, ask())
+	b.pass(2 * time.Hour)
+	err = ask()
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+	b.refuses(auth.Expired, err)
+	require.Equal(t, 1.0, b.metric("starling_auth_refusals_total"))
+}
+
 // Rules hold on the messages of streams too, and tokens are sealed on the way.
 func TestCallsThroughTheGuard(t *testing.T) {
 	secret := edKey(t)
@@ -205,6 +240,10 @@ func TestOnBehalfOfACaller(t *testing.T) {
 	// A service that forwards service is refused what only services may.
 	header = metadata.AppendToOutgoingContext(as(ctx, service), "starling-caller", "eyJzY29wZSI6InNlcnZpY2UifQ")
 	_, err = plain.ListVehicles(header, &starlingv1.ListVehiclesRequest{})
+	matcher.refuses(auth.ScopeMissing, err)
+	// Nor does naming somebody who may report make a service one that may.
+	_, err = matcher.Server("ingest").Admit(ctx, sendReport, metadata.Pairs("authorization", "Bearer "+service,
+		"starling-caller", base64.RawURLEncoding.EncodeToString([]byte(`{"scope":"report","vehicle":"*"}`))))
 	matcher.refuses(auth.ScopeMissing, err)
 	header = metadata.AppendToOutgoingContext(as(ctx, service), "starling-caller", "{")
 	_, err = plain.ListVehicles(header, &starlingv1.ListVehiclesRequest{})
