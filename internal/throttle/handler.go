@@ -3,6 +3,7 @@ package throttle
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,8 +19,8 @@ const (
 )
 
 // Handler is a slog.Handler that keeps repeated warnings and errors from filling
-// the log. Lines are alike that have level, message and the logger's own
-// attributes in common; those of a line itself may differ.
+// the log. Lines are alike that have level, the constant part of the message and
+// the logger's own attributes in common; those of a line itself may differ.
 type Handler struct {
 	next   slog.Handler
 	origin string // of the logger: its attributes and groups
@@ -29,6 +30,16 @@ type Handler struct {
 // NewHandler returns a handler before another.
 func NewHandler(next slog.Handler) *Handler {
 	return &Handler{next: next, kinds: &kinds{seen: map[kind]*repeats{}}}
+}
+
+// constant is the part of a message before anything that differs from line to line:
+// libraries put addresses and what a stranger has sent into theirs, so that each of
+// a stranger's connections would write a line of its own.
+func constant(message string) string {
+	if i := strings.IndexAny(message[min(1, len(message)):], `0123456789"[`); i >= 0 {
+		return message[:i+1]
+	}
+	return message
 }
 
 type kind struct {
@@ -58,7 +69,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelWarn {
 		return h.next.Handle(ctx, r)
 	}
-	suppressed, ok := h.kinds.pass(kind{r.Level, h.origin, r.Message}, time.Now())
+	suppressed, ok := h.kinds.pass(kind{r.Level, h.origin, constant(r.Message)}, time.Now())
 	if !ok {
 		return nil
 	}

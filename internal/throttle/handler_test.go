@@ -51,3 +51,24 @@ func TestKindsAreBounded(t *testing.T) {
 		require.LessOrEqual(t, len(h.kinds.seen), handlerKinds)
 	}
 }
+
+// What a stranger does again and again is one kind of line, whatever a library
+// writes of it.
+func TestLinesOfStrangersAreAlike(t *testing.T) {
+	for _, line := range []string{
+		"http: TLS handshake error from 127.0.0.1:%d: EOF", "http: TLS handshake error from [fe80::%x]:1: EOF",
+		"[transport][server-transport 0x%x] invalid header field name", "invalid header field name \"X%d\"",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out strings.Builder
+			log := slog.New(NewHandler(slog.NewTextHandler(&out, nil)))
+			for i := range 100 {
+				log.Warn(fmt.Sprintf(line, i))
+			}
+			require.Equal(t, 5, lines(&out), line)
+			log.Warn("http: Accept error")
+			log.Warn("")
+			require.Equal(t, 7, lines(&out))
+		})
+	}
+}

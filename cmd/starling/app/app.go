@@ -119,6 +119,7 @@ func (a *App) Run(ctx context.Context) error {
 	announceStart(a.logger, a.roles)
 	grpcLines.use(a.logger)
 	defer a.life.watch(ctx)()
+	keepFilesPrivate()
 	raiseProcs()
 	limitMemory(a.cfg.storeBytes(), memlimit.FromCgroup, a.logger)
 	limit, err := raiseDescriptors()

@@ -24,3 +24,7 @@ func raiseDescriptors() (int, error) {
 	}
 	return int(min(uint64(limit.Cur), math.MaxInt32)), nil //nolint:unconvert // its type differs between systems
 }
+
+// keepFilesPrivate has what the process makes be for its owner only, in a data
+// directory too that was there before and is open to others.
+func keepFilesPrivate() { syscall.Umask(0o077) }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +20,26 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
+// requirePrivate requires that nobody but the owner may do anything with what a
+// process has put into a directory.
+func requirePrivate(t *testing.T, dir string) {
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, entries)
+	for _, e := range entries {
+		info, err := e.Info()
+		require.NoError(t, err)
+		require.Zero(t, info.Mode().Perm()&0o077, "%s is %v", e.Name(), info.Mode())
+	}
+}
+
 // At info level every line is JSON, the first one states which build it is, and no
 // coordinate and no token is in any, whether a call is right or wrong.
 func TestNothingSecretIsLogged(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Dev = true
 	cfg.Partitions, cfg.Local.Directory, cfg.Log.Format = 2, t.TempDir()+"/log", "json"
+	require.NoError(t, os.MkdirAll(cfg.Local.Directory, 0o755)) // by somebody who did not think of others
 	addrs, err := freeport.Addrs(4)
 	require.NoError(t, err)
 	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = addrs[0], addrs[1], addrs[2], addrs[3]
@@ -67,6 +82,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	}
 	cancel()
 	require.NoError(t, <-ended)
+	requirePrivate(t, cfg.Local.Directory)
 
 	lines := out.lines()
 	require.Greater(t, len(lines), 3)
