@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -85,7 +86,7 @@ func (p *phone) connect() bool {
 		return false
 	}
 	c := &conn{phone: p, node: up[p.world.rng.IntN(len(up))], in: make(chan []byte, 512)}
-	c.ctx, c.hangUp = context.WithCancel(c.node.ctx)
+	c.ctx, c.hangUp = context.WithCancel(auth.WithCaller(c.node.ctx, &auth.Caller{Scopes: auth.Report, Vehicle: "*"}))
 	p.conn = c
 	if !p.unary {
 		c.node.running.Go(func() {
