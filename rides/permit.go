@@ -13,6 +13,15 @@ import (
 // act for all vehicles.
 const everyRide = auth.Dispatch
 
+// riderOf is who rides: whom a request names or, when it names nobody, the subject
+// of a rider's token.
+func riderOf(ctx context.Context, named string) string {
+	if c := auth.CallerOf(ctx); named == "" && c.Has(auth.Rider) && !c.Has(everyRide) {
+		return c.Subject
+	}
+	return named
+}
+
 // forRider returns nil if the caller may act for a rider: a rider's token is good
 // for its own subject only.
 func forRider(ctx context.Context, rider string) error {

@@ -81,3 +81,19 @@ func TestWhoMayDoWhatAboutARide(t *testing.T) {
 		}
 	}
 }
+
+// A rider need not say who rides.
+func TestARidersTokenNamesTheRider(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), nil)
+	ann := auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Rider, Subject: "ann"})
+	named, err := s.rides.NewRide(ann, &starlingv1.NewRideRequest{})
+	require.NoError(t, err)
+	_, err = s.rides.RequestRide(ann, &starlingv1.RequestRideRequest{Name: named.GetName(), Order: order("ann")})
+	require.NoError(t, err)
+	_, err = s.rides.CancelRide(ann, &starlingv1.CancelRideRequest{Name: named.GetName()})
+	require.NoError(t, err)
+	for _, nobody := range []*auth.Caller{{Scopes: auth.Dispatch, Subject: "d"}, {Scopes: auth.Rider}, {Scopes: auth.Report, Subject: "ann"}} {
+		_, err = s.rides.NewRide(auth.WithCaller(t.Context(), nobody), &starlingv1.NewRideRequest{})
+		require.Equal(t, codes.InvalidArgument, status.Code(err))
+	}
+}

@@ -26,19 +26,20 @@ func (r *Rides) Register(to grpc.ServiceRegistrar) { starlingv1.RegisterRideServ
 
 // NewRide implements RideService. Rides are spread evenly over all partitions.
 func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*starlingv1.NewRideResponse, error) {
+	rider := riderOf(ctx, req.GetRider())
 	var f faults
-	f.rider("rider", req.GetRider())
+	f.rider("rider", rider)
 	f.position("pickup", req.GetPickupLatitude(), req.GetPickupLongitude())
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	if err := forRider(ctx, req.GetRider()); err != nil {
+	if err := forRider(ctx, rider); err != nil {
 		return nil, err
 	}
 	now := r.now()
-	partition := eventlog.PartitionOf(fmt.Appendf(nil, "%s/%d", req.GetRider(), now.UnixNano()), r.log.Partitions())
+	partition := eventlog.PartitionOf(fmt.Appendf(nil, "%s/%d", rider, now.UnixNano()), r.log.Partitions())
 	return &starlingv1.NewRideResponse{
-		Name: ridePrefix + r.names.New(partition, req.GetRider(), now), ExpireTime: timestamppb.New(now.Add(r.cfg.NameAge)),
+		Name: ridePrefix + r.names.New(partition, rider, now), ExpireTime: timestamppb.New(now.Add(r.cfg.NameAge)),
 	}, nil
 }
 
@@ -63,20 +64,21 @@ func (r *Rides) RequestRide(ctx context.Context, req *starlingv1.RequestRideRequ
 
 // CancelRide implements RideService.
 func (r *Rides) CancelRide(ctx context.Context, req *starlingv1.CancelRideRequest) (*starlingv1.RideCallResponse, error) {
+	rider := riderOf(ctx, req.GetRider())
 	var f faults
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
-	f.rider("rider", req.GetRider())
+	f.rider("rider", rider)
 	if !plain(req.GetReason(), maxReasonChars) {
 		f.add("reason", "must be at most %d characters, none of them a control character", maxReasonChars)
 	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	if err := r.mayUse(ctx, id, req.GetRider()); err != nil {
+	if err := r.mayUse(ctx, id, rider); err != nil {
 		return nil, err
 	}
 	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_Cancellation{
-		Cancellation: &starlingv1.RideCancellation{Rider: req.GetRider(), Reason: req.GetReason()},
+		Cancellation: &starlingv1.RideCancellation{Rider: rider, Reason: req.GetReason()},
 	}})
 }
 

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/MicahParks/jwkset"
@@ -171,6 +172,7 @@ func parseJWKS(data []byte) (keys []*key, err error) {
 		}
 		alg := string(entry.ALG)
 		rightUse := entry.USE == "" || entry.USE == jwkset.UseSig
+		rightUse = rightUse && (len(entry.KEYOPS) == 0 || slices.Contains(entry.KEYOPS, jwkset.KeyOpsVerify))
 		rightAlg := alg == "" || alg == algEdDSA && entry.KTY == jwkset.KtyOKP || alg == algRS256 && entry.KTY == jwkset.KtyRSA
 		if !rightUse || !rightAlg || entry.KTY != jwkset.KtyOKP && entry.KTY != jwkset.KtyRSA || entry.CRV != "" && entry.CRV != jwkset.CrvEd25519 {
 			continue

@@ -217,6 +217,7 @@ func TestKeyFiles(t *testing.T) {
 		"twice":           {string(public) + string(public), "two keys"},
 		"certificate":     {"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", "must be PUBLIC KEY"},
 		"no JWKS":         {`{"keys":7}`, "no JWKS"},
+		"only to encrypt": {`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["encrypt"]}]}`, "there is no key"},
 		"only for others": {`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},{"kty":"RSA","use":"enc","n":"AA","e":"AQAB"}]}`, "there is no key"},
 		"private JWK":     {`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"AA","d":"AA"}]}`, "private key"},
 		"symmetric":       {`{"keys":[{"kty":"oct","kid":"k","k":"c2VjcmV0"}]}`, "there is no key"},
