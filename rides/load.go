@@ -19,15 +19,13 @@ type kept struct {
 	state life.State
 	// next is the offset in `rides` behind the last record that state has in it.
 	next int64
-	// requests is the resume offset in `ride-requests`.
-	requests int64
 }
 
 // load reads a partition's checkpoint and fences earlier claims. A crash before
 // it leaves nothing; what an earlier owner still appends to `rides` is void once
 // this one has taken over.
 func load(ctx context.Context, claim eventlog.Claim) (k kept, err error) {
-	k.requests, err = claim.Load(ctx, func(key, value []byte) error {
+	_, err = claim.Load(ctx, func(key, value []byte) error {
 		if string(key) != headerKey {
 			var ride starlingv1.RideState
 			if err := proto.Unmarshal(value, &ride); err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// progressInterval is how often an owner looks how far the trackers are when no
-// vehicle of its own has changed.
+// progressInterval is how often an owner that waits for a tracker looks how far
+// it is.
 const progressInterval = 10 * time.Millisecond
 
 // failurePause is how long an owner waits after an append that has failed.
@@ -48,8 +48,8 @@ type partition struct {
 	// requestsMS is the stream time of `ride-requests`: its largest append stamp
 	// so far.
 	requestsMS int64
-	stored     int64 // RequestsBelow at the last checkpoint
 	changed    map[string]bool
+	stored     int64 // next at the last checkpoint, -1 before it
 	forgotten  []string
 }
 
@@ -69,7 +69,7 @@ func (p *partition) run(ctx context.Context) error {
 		return err
 	}
 	p.owner = owner.New(p.role.ownerConfig(p.number), p.role.log.Epoch(), k.state)
-	p.next, p.stored, p.changed = k.next, k.requests, make(map[string]bool)
+	p.next, p.stored, p.changed = k.next, -1, make(map[string]bool)
 	p.inbox = p.role.board.join(p.number)
 	defer p.role.board.leave(p.number, p.inbox)
 
@@ -108,6 +108,15 @@ func (p *partition) loop(ctx, reading context.Context) error {
 		if err := p.act(ctx, reading); err != nil {
 			return err
 		}
+		// A partition in which no ride goes on wakes for what comes, and for nothing
+		// else.
+		var matching, progressing <-chan time.Time
+		if p.owner.State().Active() > 0 {
+			matching = match.C
+		}
+		if p.owner.Asking() {
+			progressing = progress.C
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -130,9 +139,10 @@ func (p *partition) loop(ctx, reading context.Context) error {
 			}
 		case <-p.inbox.wake:
 			p.readTracks()
-		case <-progress.C:
+		case <-progressing:
 			p.readTracks()
-		case <-match.C:
+		case <-matching:
+			p.readTracks()
 			p.owner.Tick(p.role.now().UnixMilli())
 			p.match()
 		case <-checkpoint.C:
@@ -239,6 +249,7 @@ func (p *partition) readRequests(r read) error {
 	if r.err != nil {
 		return fmt.Errorf("read %s: %w", topics.RideRequests, r.err)
 	}
+	p.owner.Tick(p.role.now().UnixMilli())
 	for _, stored := range r.batch.Records {
 		var record starlingv1.RideRequestRecord
 		if err := proto.Unmarshal(stored.Value, &record); err != nil {
@@ -295,6 +306,9 @@ func (p *partition) checkpoint(ctx context.Context) error {
 		delete(p.changed, name)
 	}
 	p.forgotten = append(p.forgotten, forgotten...)
+	if p.next == p.stored && len(p.forgotten) == 0 {
+		return nil // nothing has been read since
+	}
 	state := p.owner.State()
 	records, err := changes(state, p.next, slices.Sorted(maps.Keys(p.changed)), p.forgotten)
 	if err != nil {
@@ -303,7 +317,7 @@ func (p *partition) checkpoint(ctx context.Context) error {
 	if err := p.claim.Checkpoint(ctx, records, state.RequestsBelow); err != nil {
 		return fmt.Errorf("checkpoint rides: %w", err)
 	}
-	p.stored = state.RequestsBelow
+	p.stored = p.next
 	clear(p.changed)
 	p.forgotten = nil
 	return nil

@@ -66,6 +66,9 @@ type State struct {
 	// has had its effect.
 	RequestsBelow int64
 	rides         map[string]*Ride
+	// active are those of them that have not ended: what owners look at again and
+	// again, while those that have ended are kept for a day.
+	active map[string]*Ride
 }
 
 // Verdict is what Apply has done with a record.
@@ -92,16 +95,37 @@ func (s *State) Ride(name string) *Ride { return s.rides[name] }
 // Rides returns how many there are.
 func (s *State) Rides() int { return len(s.rides) }
 
-// Each calls fn for every ride, in no set order.
+// Each calls fn for every ride, in no set order. fn may forget it.
 func (s *State) Each(fn func(*Ride)) {
 	for _, r := range s.rides {
 		fn(r)
 	}
 }
 
+// Active returns how many rides have not ended.
+func (s *State) Active() int { return len(s.active) }
+
+// SortedActive returns the rides that have not ended, by name.
+func (s *State) SortedActive() []*Ride { return sorted(s.active) }
+
 // Sorted returns all rides by name.
-func (s *State) Sorted() []*Ride {
-	return slices.SortedFunc(maps.Values(s.rides), func(a, b *Ride) int { return strings.Compare(a.Name, b.Name) })
+func (s *State) Sorted() []*Ride { return sorted(s.rides) }
+
+// put makes r the ride of its name.
+func (s *State) put(r *Ride) {
+	if s.rides == nil {
+		s.rides, s.active = make(map[string]*Ride), make(map[string]*Ride)
+	}
+	s.rides[r.Name] = r
+	if r.Phase.Ended() {
+		delete(s.active, r.Name)
+	} else {
+		s.active[r.Name] = r
+	}
+}
+
+func sorted(rides map[string]*Ride) []*Ride {
+	return slices.SortedFunc(maps.Values(rides), func(a, b *Ride) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Forget drops a ride that has ended.
@@ -114,7 +138,7 @@ func (s *State) Forget(name string) {
 // Clone returns an independent copy.
 func (s *State) Clone() State {
 	c := *s
-	c.rides = maps.Clone(s.rides)
+	c.rides, c.active = maps.Clone(s.rides), maps.Clone(s.active)
 	return c
 }
 
@@ -170,9 +194,6 @@ func (s *State) happen(e *starlingv1.RideEvent) Verdict {
 			after.Declined = append(slices.Clip(before.Declined), before.Bound.VehicleID)
 		}
 	}
-	if s.rides == nil {
-		s.rides = make(map[string]*Ride)
-	}
-	s.rides[after.Name] = &after
+	s.put(&after)
 	return Happened
 }

@@ -15,13 +15,10 @@ func StateOf(r *Ride) *starlingv1.RideState {
 
 // Restore puts a stored ride into the state.
 func (s *State) Restore(m *starlingv1.RideState) {
-	if s.rides == nil {
-		s.rides = make(map[string]*Ride)
-	}
-	s.rides[m.GetRide()] = &Ride{
+	s.put(&Ride{
 		Name: m.GetRide(), Sequence: m.GetSequence(), Phase: Phase(m.GetPhase()), Order: m.GetOrder(), Bound: bindingOf(m.GetBound()), Last: bindingOf(m.GetLast()),
 		ExpiresMS: m.GetExpiresMs(), Declined: m.GetDeclined(), EventMS: m.GetEventMs(), Reason: m.GetReason(),
-	}
+	})
 }
 
 func storedBinding(b *Binding) *starlingv1.RideBinding {

@@ -36,20 +36,18 @@ func (o *Owner) Propose(name, vehicleID string) bool {
 	return true
 }
 
+// Asking returns whether a proposal of the owner waits for its tracker.
+func (o *Owner) Asking() bool { return len(o.attempts) > 0 }
+
 // Searching returns the rides that want a vehicle now, oldest request first.
 func (o *Owner) Searching() []*life.Ride {
 	var rides []*life.Ride
-	o.state.Each(func(r *life.Ride) {
+	for _, r := range o.state.SortedActive() {
 		if r.Phase == life.Searching && o.free(r.Name) && o.attempts[r.Name] == nil {
 			rides = append(rides, r)
 		}
-	})
-	slices.SortFunc(rides, func(a, b *life.Ride) int {
-		if a.EventMS != b.EventMS {
-			return int(a.EventMS - b.EventMS)
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
+	}
+	slices.SortStableFunc(rides, func(a, b *life.Ride) int { return int(a.EventMS - b.EventMS) }) // equal times stay by name
 	return rides
 }
 

@@ -1,6 +1,8 @@
 package owner
 
 import (
+	"slices"
+
 	"github.com/starling-fleet/starling/rides/life"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -140,7 +142,7 @@ func (o *Owner) Tick(nowMS int64) {
 	if !o.leading {
 		return
 	}
-	for _, r := range o.state.Sorted() {
+	for _, r := range o.state.SortedActive() {
 		if !o.free(r.Name) {
 			continue
 		}
@@ -186,11 +188,14 @@ func (o *Owner) Forget(over func(name string) bool) []string {
 		}
 	}
 	var forgotten []string
-	for _, r := range o.state.Sorted() {
+	o.state.Each(func(r *life.Ride) {
 		if r.Phase.Ended() && o.free(r.Name) && o.attempts[r.Name] == nil && !held[r.Name] && over(r.Name) {
-			o.state.Forget(r.Name)
 			forgotten = append(forgotten, r.Name)
 		}
+	})
+	slices.Sort(forgotten)
+	for _, name := range forgotten {
+		o.state.Forget(name)
 	}
 	return forgotten
 }
