@@ -4,7 +4,6 @@ import (
 	"maps"
 	"sync"
 
-	"github.com/starling-fleet/starling/rides/name"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -38,6 +37,8 @@ type progress struct {
 type sighting struct {
 	source int64
 	view   wire.View
+	// ride is the partition of rides whose ride it is reserved for, -1 for none.
+	ride int32
 }
 
 // inbox is what an owner has not taken yet.
@@ -91,24 +92,30 @@ func (b *board) see(source int64, v *wire.View) {
 	if v.Reservation == nil && !was && !watched {
 		return // most of the fleet
 	}
-	now := sighting{source: source, view: *v}
+	now := sighting{source: source, view: *v, ride: -1}
 	now.view.HasAttributes, now.view.Attributes = false, wire.Attributes{} // they are the record's
-	for n, in := range b.owners {
-		if watched && watcher == n || was && owns(n, old.view.Reservation.Ride) || v.Reservation != nil && owns(n, v.Reservation.Ride) {
-			in.put(now)
-		}
-	}
 	if v.Reservation == nil {
 		delete(b.reserved, v.VehicleID)
 	} else {
+		if n, err := partitionOf(v.Reservation.Ride); err == nil {
+			now.ride = n
+			b.deliver(n, now)
+		}
 		b.reserved[v.VehicleID] = now
+	}
+	if was && old.ride != now.ride {
+		b.deliver(old.ride, now)
+	}
+	if watched && watcher != now.ride {
+		b.deliver(watcher, now)
 	}
 }
 
-// owns returns whether a ride's name is of a partition.
-func owns(partition int32, ride string) bool {
-	parts, err := name.Parse(ride)
-	return err == nil && parts.Partition == partition
+// deliver puts a sighting into the inbox of a partition that is owned here.
+func (b *board) deliver(partition int32, s sighting) {
+	if in := b.owners[partition]; in != nil {
+		in.put(s)
+	}
 }
 
 // join opens the inbox of the owner of a partition of rides, with all that
@@ -120,7 +127,7 @@ func (b *board) join(partition int32) *inbox {
 		board: b, wake: make(chan struct{}, 1), sightings: make(map[string]sighting), taken: make([]progress, b.partitions),
 	}
 	for _, s := range b.reserved {
-		if owns(partition, s.view.Reservation.Ride) {
+		if s.ride == partition {
 			in.put(s)
 		}
 	}

@@ -268,8 +268,11 @@ func (r *Rides) ownerConfig(n int32) owner.Config {
 		Partition: n, Partitions: partitions, Mode: mode, OfferMS: r.cfg.Offer.Milliseconds(), DecideMS: r.cfg.Decide.Milliseconds(),
 		MaxFixAgeMS: r.cfg.MaxFixAge.Milliseconds(), SearchMS: r.cfg.Search.Milliseconds(), SilenceMS: r.cfg.Silence.Milliseconds(), MaxPromisesBytes: 512 << 10,
 		PartitionOf: func(id string) int32 { return eventlog.PartitionOf([]byte(id), partitions) },
-		OwnsRide:    func(ride string) bool { return owns(n, ride) },
-		Acceptable:  r.acceptable,
+		OwnsRide: func(ride string) bool {
+			of, err := partitionOf(ride)
+			return err == nil && of == n
+		},
+		Acceptable: r.acceptable,
 	}
 }
 
