@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,8 +31,8 @@ type directory struct {
 	swept      []int64 // append stamp of the last sweep, by partition
 	events     map[string][]*starlingv1.RideEvent
 	vehicles   map[string]string // vehicle to the ride that it is bound to
-	changed    map[string]chan struct{}
-	caughtUp   int // partitions that have read what was there at the start
+	waiting    map[string]*bell  // by what is waited for
+	caughtUp   int               // partitions that have read what was there at the start
 	ended      bool
 }
 
@@ -41,8 +40,14 @@ func newDirectory(log Log, nameAge time.Duration) *directory {
 	n := log.Partitions()
 	return &directory{
 		log: log, nameAge: nameAge, swept: make([]int64, n), partitions: make([]life.State, n), next: make([]int64, n), events: make(map[string][]*starlingv1.RideEvent),
-		vehicles: make(map[string]string), changed: make(map[string]chan struct{}),
+		vehicles: make(map[string]string), waiting: make(map[string]*bell),
 	}
+}
+
+// bell is rung for those who wait for one key, and gone with the last of them.
+type bell struct {
+	waiters int
+	rung    chan struct{} // closed at the next change
 }
 
 // Keys of what can be waited for.
@@ -106,7 +111,7 @@ func (d *directory) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = true
-	for _, key := range slices.Collect(maps.Keys(d.changed)) {
+	for key := range d.waiting {
 		d.announce(key)
 	}
 }
@@ -159,46 +164,55 @@ const sweepInterval = time.Minute
 // sweep drops the rides of a partition that have ended and whose names are over.
 // The lock is held.
 func (d *directory) sweep(n int32) {
-	for _, r := range d.partitions[n].Sorted() {
+	d.partitions[n].Each(func(r *life.Ride) {
 		if r.Phase.Ended() && nameOver(r.Name, d.swept[n], d.nameAge) {
 			d.partitions[n].Forget(r.Name)
 			delete(d.events, r.Name)
 		}
-	}
+	})
 }
 
 // announce wakes those who wait for a key. The lock is held.
 func (d *directory) announce(key string) {
-	if ch, ok := d.changed[key]; ok {
-		close(ch)
-		delete(d.changed, key)
+	if b, ok := d.waiting[key]; ok {
+		close(b.rung)
+		b.rung = make(chan struct{})
 	}
 }
 
-// wait returns what is closed when a key changes. The lock is held.
-func (d *directory) wait(key string) <-chan struct{} {
-	ch, ok := d.changed[key]
-	if !ok {
-		ch = make(chan struct{})
-		d.changed[key] = ch
-	}
-	return ch
-}
-
-// get returns a ride as it stands, nil if there is none, and what is closed when
-// it changes.
-func (d *directory) get(n int32, name string) (*life.Ride, <-chan struct{}) {
+// join begins to wait for a key; leave must be called in the end.
+func (d *directory) join(key string) (leave func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.partitions[n].Ride(name), d.wait(rideKey(name))
+	b, ok := d.waiting[key]
+	if !ok {
+		b = &bell{rung: make(chan struct{})}
+		d.waiting[key] = b
+	}
+	b.waiters++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if b.waiters--; b.waiters == 0 {
+			delete(d.waiting, key)
+		}
+	}
+}
+
+// get returns a ride as it stands, nil if there is none.
+func (d *directory) get(n int32, name string) *life.Ride {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.partitions[n].Ride(name)
 }
 
 // since returns a ride, its events after a sequence number, and what is closed
-// when there are more. whole is false when some of them are not to be had.
+// when there are more, for a caller who has joined the ride's key. whole is false
+// when some of them are not to be had.
 func (d *directory) since(n int32, name string, sequence int64) (ride *life.Ride, events []*starlingv1.RideEvent, whole bool, more <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	ride, more = d.partitions[n].Ride(name), d.wait(rideKey(name))
+	ride, more = d.partitions[n].Ride(name), d.waiting[rideKey(name)].rung
 	if ride == nil {
 		return nil, nil, sequence == 0, more
 	}
@@ -210,11 +224,11 @@ func (d *directory) since(n int32, name string, sequence int64) (ride *life.Ride
 }
 
 // boundTo returns the ride that a vehicle is bound to, nil if none, and what is
-// closed when that changes.
+// closed when that changes, for a caller who has joined the vehicle's key.
 func (d *directory) boundTo(vehicleID string) (*life.Ride, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	more := d.wait(vehicleKey(vehicleID))
+	more := d.waiting[vehicleKey(vehicleID)].rung
 	name, ok := d.vehicles[vehicleID]
 	if !ok {
 		return nil, more
@@ -228,9 +242,10 @@ func (d *directory) boundTo(vehicleID string) (*life.Ride, <-chan struct{}) {
 
 // reach waits until a partition of `rides` was read up to an offset.
 func (d *directory) reach(ctx context.Context, n int32, next int64) error {
+	defer d.join(partitionKey(n))()
 	for {
 		d.mu.Lock()
-		there, ended, more := d.next[n] >= next, d.ended, d.wait(partitionKey(n))
+		there, ended, more := d.next[n] >= next, d.ended, d.waiting[partitionKey(n)].rung
 		d.mu.Unlock()
 		switch {
 		case there:

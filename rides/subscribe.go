@@ -18,7 +18,7 @@ func (r *Rides) SubscribeRideEvents(req *starlingv1.SubscribeRideEventsRequest, 
 	var f faults
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
 	if req.GetAfterSequence() < 0 {
-		f.add("after_sequence", "%d is below 0", req.GetAfterSequence())
+		f.Add("after_sequence", "%d is below 0", req.GetAfterSequence())
 	}
 	if err := f.err(); err != nil {
 		return err
@@ -31,6 +31,7 @@ func (r *Rides) SubscribeRideEvents(req *starlingv1.SubscribeRideEventsRequest, 
 		return err
 	}
 	defer leave()
+	defer r.directory.join(rideKey(id))()
 	sequence := req.GetAfterSequence()
 	known := sequence == 0 || req.GetEpoch() == r.log.Epoch()
 	for {
@@ -76,6 +77,7 @@ func (r *Rides) SubscribeVehicleEvents(req *starlingv1.SubscribeVehicleEventsReq
 		return err
 	}
 	defer leave()
+	defer r.directory.join(vehicleKey(vehicle))()
 	var last *life.Ride
 	for first := true; ; first = false {
 		ride, more := r.directory.boundTo(vehicle)
