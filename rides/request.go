@@ -8,7 +8,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 
 	"github.com/starling-fleet/starling/internal/rpcstatus"
@@ -25,19 +24,10 @@ const (
 )
 
 // faults collects what is wrong with a request: every field and its rule.
-type faults struct {
-	all []*errdetails.BadRequest_FieldViolation
-}
-
-func (f *faults) add(field, rule string, args ...any) {
-	f.all = append(f.all, &errdetails.BadRequest_FieldViolation{Field: field, Description: fmt.Sprintf(rule, args...)})
-}
+type faults struct{ rpcstatus.Violations }
 
 func (f *faults) err() error {
-	if len(f.all) == 0 {
-		return nil
-	}
-	return rpcstatus.Invalid(rpcstatus.Reason{Domain: domain, Name: "INVALID_ARGUMENT"}, "", f.all).Err()
+	return f.Err(rpcstatus.Reason{Domain: domain, Name: "INVALID_ARGUMENT"})
 }
 
 // ride returns the id in a ride's resource name and its partition.
@@ -45,31 +35,31 @@ func (f *faults) ride(field, resource string, partitions int32) (id string, n in
 	id, ok := strings.CutPrefix(resource, ridePrefix)
 	n, err := partitionOf(id)
 	if !ok || err != nil || n >= partitions {
-		f.add(field, "must be a name that NewRide made, such as rides/{id}")
+		f.Add(field, "must be a name that NewRide made, such as rides/{id}")
 	}
 	return id, n
 }
 
 func (f *faults) rider(field, rider string) {
 	if rider == "" || !plain(rider, maxRiderChars) {
-		f.add(field, "must be 1 to %d characters, none of them a control character", maxRiderChars)
+		f.Add(field, "must be 1 to %d characters, none of them a control character", maxRiderChars)
 	}
 }
 
 func (f *faults) vehicle(field, resource string) string {
 	id, ok := strings.CutPrefix(resource, limits.VehicleNamePrefix)
 	if !ok || !limits.ValidVehicleID(id) {
-		f.add(field, "must be vehicles/ and %s", limits.VehicleIDRule)
+		f.Add(field, "must be vehicles/ and %s", limits.VehicleIDRule)
 	}
 	return id
 }
 
 func (f *faults) position(field string, latDeg, lonDeg float64) {
 	if !(math.Abs(latDeg) <= 90) {
-		f.add(field+"_latitude", "%v is not between -90 and 90 degrees", latDeg)
+		f.Add(field+"_latitude", "%v is not between -90 and 90 degrees", latDeg)
 	}
 	if !(math.Abs(lonDeg) <= 180) {
-		f.add(field+"_longitude", "%v is not between -180 and 180 degrees", lonDeg)
+		f.Add(field+"_longitude", "%v is not between -180 and 180 degrees", lonDeg)
 	}
 }
 
@@ -81,28 +71,28 @@ func plain(s string, most int) bool {
 // order checks what is asked for.
 func (f *faults) order(o *starlingv1.RideOrder, now time.Time) {
 	if o == nil {
-		f.add("order", "is missing")
+		f.Add("order", "is missing")
 		return
 	}
 	f.rider("order.rider", o.GetRider())
 	f.position("order.pickup", o.GetPickupLatitude(), o.GetPickupLongitude())
 	f.position("order.dropoff", o.GetDropoffLatitude(), o.GetDropoffLongitude())
 	if o.GetPartySize() < 1 || o.GetPartySize() > limits.MaxSeats {
-		f.add("order.party_size", "%d is not between 1 and %d", o.GetPartySize(), limits.MaxSeats)
+		f.Add("order.party_size", "%d is not between 1 and %d", o.GetPartySize(), limits.MaxSeats)
 	}
 	if !plain(o.GetVehicleType(), limits.MaxLabelChars) {
-		f.add("order.vehicle_type", "must be at most %d characters, none of them a control character", limits.MaxLabelChars)
+		f.Add("order.vehicle_type", "must be at most %d characters, none of them a control character", limits.MaxLabelChars)
 	}
 	if len(o.GetTags()) > limits.MaxTags {
-		f.add("order.tags", "%d tags, at most %d are allowed", len(o.GetTags()), limits.MaxTags)
+		f.Add("order.tags", "%d tags, at most %d are allowed", len(o.GetTags()), limits.MaxTags)
 	}
 	for i, tag := range o.GetTags() {
 		if tag == "" || !plain(tag, limits.MaxLabelChars) {
-			f.add(fmt.Sprintf("order.tags[%d]", i), "must be 1 to %d characters, none of them a control character", limits.MaxLabelChars)
+			f.Add(fmt.Sprintf("order.tags[%d]", i), "must be 1 to %d characters, none of them a control character", limits.MaxLabelChars)
 		}
 	}
 	if d := o.GetDeadlineMs(); d != 0 && (d <= now.UnixMilli() || d > now.Add(maxDeadline).UnixMilli()) {
-		f.add("order.deadline_ms", "must be after now and at most %s ahead", maxDeadline)
+		f.Add("order.deadline_ms", "must be after now and at most %s ahead", maxDeadline)
 	}
 }
 

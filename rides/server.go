@@ -55,7 +55,7 @@ func (r *Rides) RequestRide(ctx context.Context, req *starlingv1.RequestRideRequ
 		return nil, err
 	}
 	order := req.GetOrder()
-	if ride, _ := r.directory.get(n, id); ride != nil && !sameOrder(ride.Order, order) {
+	if ride := r.directory.get(n, id); ride != nil && !sameOrder(ride.Order, order) {
 		return nil, rpcstatus.Error(codes.AlreadyExists, rpcstatus.Reason{Domain: domain, Name: "RIDE_CONFLICT"},
 			fmt.Sprintf("%s was requested with another content; GetRide shows it", req.GetName()))
 	}
@@ -69,7 +69,7 @@ func (r *Rides) CancelRide(ctx context.Context, req *starlingv1.CancelRideReques
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
 	f.rider("rider", rider)
 	if !plain(req.GetReason(), maxReasonChars) {
-		f.add("reason", "must be at most %d characters, none of them a control character", maxReasonChars)
+		f.Add("reason", "must be at most %d characters, none of them a control character", maxReasonChars)
 	}
 	if err := f.err(); err != nil {
 		return nil, err
@@ -88,10 +88,10 @@ func (r *Rides) ActOnRide(ctx context.Context, req *starlingv1.ActOnRideRequest)
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
 	vehicle := f.vehicle("vehicle", req.GetVehicle())
 	if req.GetAttempt() == nil {
-		f.add("attempt", "is missing: it stands in the ride that the driver was sent")
+		f.Add("attempt", "is missing: it stands in the ride that the driver was sent")
 	}
 	if a := req.GetAction(); a <= 0 || a > starlingv1.DriverAction_DRIVER_ACTION_COMPLETE {
-		f.add("action", "%v is not an action", a)
+		f.Add("action", "%v is not an action", a)
 	}
 	if err := f.err(); err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*s
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
 	after := req.GetAfter()
 	if after != nil && (after.GetPartition() != n || after.GetOffset() < 0) {
-		f.add("after", "must be the position that a call about this ride returned")
+		f.Add("after", "must be the position that a call about this ride returned")
 	}
 	if err := f.err(); err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*s
 			return nil, err
 		}
 	}
-	ride, _ := r.directory.get(n, id)
+	ride := r.directory.get(n, id)
 	if ride == nil {
 		return nil, notFound(req.GetName())
 	}
@@ -234,14 +234,14 @@ func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest)
 	var f faults
 	size := int(req.GetPageSize())
 	if size < 0 || size > maxPage {
-		f.add("page_size", "%d is not between 0 and %d", size, maxPage)
+		f.Add("page_size", "%d is not between 0 and %d", size, maxPage)
 	}
 	if req.GetRider() != "" {
 		f.rider("rider", req.GetRider())
 	}
 	if t := req.GetPageToken(); t != "" {
 		if _, err := partitionOf(t); err != nil {
-			f.add("page_token", "must be the next_page_token of the page before")
+			f.Add("page_token", "must be the next_page_token of the page before")
 		}
 	}
 	if err := f.err(); err != nil {

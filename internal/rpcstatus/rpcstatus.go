@@ -4,6 +4,7 @@
 package rpcstatus
 
 import (
+	"fmt"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -42,6 +43,22 @@ func Error(code codes.Code, reason Reason, message string, details ...protoadapt
 // RetryAfter is the detail that asks a client to come back no sooner than delay.
 func RetryAfter(delay time.Duration) *errdetails.RetryInfo {
 	return &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)}
+}
+
+// Violations gather the broken rules of a request.
+type Violations []*errdetails.BadRequest_FieldViolation
+
+// Add adds a broken rule of a field.
+func (v *Violations) Add(field, rule string, args ...any) {
+	*v = append(*v, &errdetails.BadRequest_FieldViolation{Field: field, Description: fmt.Sprintf(rule, args...)})
+}
+
+// Err is the INVALID_ARGUMENT that names all of them, or nil if there are none.
+func (v Violations) Err(reason Reason) error {
+	if len(v) == 0 {
+		return nil
+	}
+	return Invalid(reason, "", v).Err()
 }
 
 // Violation is a single broken rule of a field.

@@ -23,7 +23,7 @@ func (f *Faults) Area(field string, in *starlingv1.Area, required bool) *liveind
 	if in == nil && !required {
 		return nil
 	}
-	before := len(*f)
+	before := len(f.Violations)
 	switch shape := in.GetShape().(type) {
 	case *starlingv1.Area_Viewport:
 		return f.viewport(field+".viewport", shape.Viewport)
@@ -32,17 +32,17 @@ func (f *Faults) Area(field string, in *starlingv1.Area, required bool) *liveind
 	case *starlingv1.Area_Cells:
 		return f.cells(field+".cells", shape.Cells)
 	}
-	if len(*f) == before {
+	if len(f.Violations) == before {
 		f.Add(field, "needs a viewport, a polygon or cells")
 	}
 	return nil
 }
 
 func (f *Faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area {
-	before := len(*f)
+	before := len(f.Violations)
 	south, west := f.position(field+".southwest", in.GetSouthwest())
 	north, east := f.position(field+".northeast", in.GetNortheast())
-	if len(*f) > before {
+	if len(f.Violations) > before {
 		return nil
 	}
 	area, err := liveindex.NewViewport(south, west, north, east)
@@ -57,12 +57,12 @@ func (f *Faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
 		f.Add(field+".vertices", "are %d, must be between 3 and %d", n, maxVertices)
 		return nil
 	}
-	before := len(*f)
+	before := len(f.Violations)
 	vertices := make([]geo.Vec, len(in.GetVertices()))
 	for i, p := range in.GetVertices() {
 		vertices[i] = geo.Unit(f.position(field+".vertices["+strconv.Itoa(i)+"]", p))
 	}
-	if len(*f) > before {
+	if len(f.Violations) > before {
 		return nil
 	}
 	area, err := liveindex.NewPolygon(vertices)

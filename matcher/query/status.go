@@ -76,17 +76,9 @@ func refusedByTracker(name string, r follow.Refusal) error {
 
 // Faults gathers what is wrong with a request. Its methods read parts of one into
 // the form that the index takes, and add a violation for each rule that is broken.
-type Faults []*errdetails.BadRequest_FieldViolation
-
-// Add adds a violation of a field.
-func (f *Faults) Add(field, rule string, args ...any) {
-	*f = append(*f, &errdetails.BadRequest_FieldViolation{Field: field, Description: fmt.Sprintf(rule, args...)})
-}
+type Faults struct{ rpcstatus.Violations }
 
 // Err is the INVALID_ARGUMENT that names all Faults, or nil.
 func (f Faults) Err() error {
-	if len(f) == 0 {
-		return nil
-	}
-	return rpcstatus.Invalid(rpcstatus.Reason{Domain: errorDomain, Name: reasonInvalidRequest}, "", f).Err()
+	return f.Violations.Err(rpcstatus.Reason{Domain: errorDomain, Name: reasonInvalidRequest})
 }
