@@ -111,9 +111,15 @@ func randomKey() []byte {
 	return b
 }
 
-// writeWhole writes a file that only its owner may read, whole or not at all.
+// writeWhole writes a file that only its owner may read, whole or not at all: a
+// power cut leaves at most path.new, which the next call replaces.
 func writeWhole(path string, b []byte) error {
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
