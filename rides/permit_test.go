@@ -82,7 +82,7 @@ func TestWhoMayDoWhatAboutARide(t *testing.T) {
 	}
 }
 
-// A rider need not say who rides.
+// A call with a rider's token may leave the rider out.
 func TestARidersTokenNamesTheRider(t *testing.T) {
 	s := start(t, memlog.NewStore(partitions, topics.All(), 0), nil)
 	ann := auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Rider, Subject: "ann"})

@@ -2,14 +2,12 @@ package rides
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/starling-fleet/starling/internal/request"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/rides/life"
 	"github.com/starling-fleet/starling/schemas/limits"
@@ -24,7 +22,7 @@ const (
 )
 
 // faults collects what is wrong with a request: every field and its rule.
-type faults struct{ rpcstatus.Violations }
+type faults struct{ request.Faults }
 
 func (f *faults) err() error {
 	return f.Err(rpcstatus.Reason{Domain: domain, Name: "INVALID_ARGUMENT"})
@@ -34,66 +32,30 @@ func (f *faults) err() error {
 func (f *faults) ride(field, resource string, partitions int32) (id string, n int32) {
 	id, ok := strings.CutPrefix(resource, ridePrefix)
 	n, err := partitionOf(id)
-	if !ok || err != nil || n >= partitions {
-		f.Add(field, "must be a name that NewRide made, such as rides/{id}")
-	}
+	f.Need(ok && err == nil && n < partitions, field, resource, "a name that NewRide made, such as rides/{id}")
 	return id, n
 }
 
-func (f *faults) rider(field, rider string) {
-	if rider == "" || !plain(rider, maxRiderChars) {
-		f.Add(field, "must be 1 to %d characters, none of them a control character", maxRiderChars)
-	}
-}
-
-func (f *faults) vehicle(field, resource string) string {
-	id, ok := strings.CutPrefix(resource, limits.VehicleNamePrefix)
-	if !ok || !limits.ValidVehicleID(id) {
-		f.Add(field, "must be vehicles/ and %s", limits.VehicleIDRule)
-	}
-	return id
-}
-
-func (f *faults) position(field string, latDeg, lonDeg float64) {
-	if !(math.Abs(latDeg) <= 90) {
-		f.Add(field+"_latitude", "%v is not between -90 and 90 degrees", latDeg)
-	}
-	if !(math.Abs(lonDeg) <= 180) {
-		f.Add(field+"_longitude", "%v is not between -180 and 180 degrees", lonDeg)
-	}
-}
-
-// plain returns whether a text has at most so many characters, all printable.
-func plain(s string, most int) bool {
-	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= most && !strings.ContainsFunc(s, unicode.IsControl)
-}
+func (f *faults) rider(field, rider string) { f.Text(field, rider, 1, maxRiderChars) }
 
 // order checks what is asked for.
 func (f *faults) order(o *starlingv1.RideOrder, now time.Time) {
+	f.Require(o != nil, "order", "what is asked for")
 	if o == nil {
-		f.Add("order", "is missing")
 		return
 	}
 	f.rider("order.rider", o.GetRider())
-	f.position("order.pickup", o.GetPickupLatitude(), o.GetPickupLongitude())
-	f.position("order.dropoff", o.GetDropoffLatitude(), o.GetDropoffLongitude())
-	if o.GetPartySize() < 1 || o.GetPartySize() > limits.MaxSeats {
-		f.Add("order.party_size", "%d is not between 1 and %d", o.GetPartySize(), limits.MaxSeats)
-	}
-	if !plain(o.GetVehicleType(), limits.MaxLabelChars) {
-		f.Add("order.vehicle_type", "must be at most %d characters, none of them a control character", limits.MaxLabelChars)
-	}
-	if len(o.GetTags()) > limits.MaxTags {
-		f.Add("order.tags", "%d tags, at most %d are allowed", len(o.GetTags()), limits.MaxTags)
-	}
-	for i, tag := range o.GetTags() {
-		if tag == "" || !plain(tag, limits.MaxLabelChars) {
-			f.Add(fmt.Sprintf("order.tags[%d]", i), "must be 1 to %d characters, none of them a control character", limits.MaxLabelChars)
+	f.Position("order.pickup_", o.GetPickupLatitude(), o.GetPickupLongitude())
+	f.Position("order.dropoff_", o.GetDropoffLatitude(), o.GetDropoffLongitude())
+	f.Need(o.GetPartySize() >= 1 && o.GetPartySize() <= limits.MaxSeats, "order.party_size", o.GetPartySize(), "between 1 and %d", limits.MaxSeats)
+	f.Text("order.vehicle_type", o.GetVehicleType(), 0, limits.MaxLabelChars)
+	if f.Count("order.tags", len(o.GetTags()), 0, limits.MaxTags) {
+		for i, tag := range o.GetTags() {
+			f.Text(fmt.Sprintf("order.tags[%d]", i), tag, 1, limits.MaxLabelChars)
 		}
 	}
-	if d := o.GetDeadlineMs(); d != 0 && (d <= now.UnixMilli() || d > now.Add(maxDeadline).UnixMilli()) {
-		f.Add("order.deadline_ms", "must be after now and at most %s ahead", maxDeadline)
-	}
+	d := o.GetDeadlineMs()
+	f.Need(d == 0 || d > now.UnixMilli() && d <= now.Add(maxDeadline).UnixMilli(), "order.deadline_ms", d, "after now and at most %s ahead", maxDeadline)
 }
 
 func notFound(resource string) error {

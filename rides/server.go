@@ -29,7 +29,7 @@ func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*s
 	rider := riderOf(ctx, req.GetRider())
 	var f faults
 	f.rider("rider", rider)
-	f.position("pickup", req.GetPickupLatitude(), req.GetPickupLongitude())
+	f.Position("pickup_", req.GetPickupLatitude(), req.GetPickupLongitude())
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -68,9 +68,7 @@ func (r *Rides) CancelRide(ctx context.Context, req *starlingv1.CancelRideReques
 	var f faults
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
 	f.rider("rider", rider)
-	if !plain(req.GetReason(), maxReasonChars) {
-		f.Add("reason", "must be at most %d characters, none of them a control character", maxReasonChars)
-	}
+	f.Text("reason", req.GetReason(), 0, maxReasonChars)
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -86,13 +84,10 @@ func (r *Rides) CancelRide(ctx context.Context, req *starlingv1.CancelRideReques
 func (r *Rides) ActOnRide(ctx context.Context, req *starlingv1.ActOnRideRequest) (*starlingv1.RideCallResponse, error) {
 	var f faults
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
-	vehicle := f.vehicle("vehicle", req.GetVehicle())
-	if req.GetAttempt() == nil {
-		f.Add("attempt", "is missing: it stands in the ride that the driver was sent")
-	}
-	if a := req.GetAction(); a <= 0 || a > starlingv1.DriverAction_DRIVER_ACTION_COMPLETE {
-		f.Add("action", "%v is not an action", a)
-	}
+	vehicle := f.Vehicle("vehicle", req.GetVehicle())
+	f.Require(req.GetAttempt() != nil, "attempt", "that of the ride which the driver was sent")
+	a := req.GetAction()
+	f.Need(a > 0 && a <= starlingv1.DriverAction_DRIVER_ACTION_COMPLETE, "action", int32(a), "one of the actions")
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -162,9 +157,7 @@ func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*s
 	var f faults
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
 	after := req.GetAfter()
-	if after != nil && (after.GetPartition() != n || after.GetOffset() < 0) {
-		f.Add("after", "must be the position that a call about this ride returned")
-	}
+	f.Need(after == nil || after.GetPartition() == n && after.GetOffset() >= 0, "after", after, "the position that a call about this ride returned")
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -232,16 +225,13 @@ const (
 // ListRides implements RideService.
 func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest) (*starlingv1.ListRidesResponse, error) {
 	var f faults
-	size := int(req.GetPageSize())
-	if size < 0 || size > maxPage {
-		f.Add("page_size", "%d is not between 0 and %d", size, maxPage)
-	}
+	size := f.Size("page_size", req.GetPageSize(), defaultPage, maxPage)
 	if req.GetRider() != "" {
 		f.rider("rider", req.GetRider())
 	}
 	if t := req.GetPageToken(); t != "" {
 		if _, err := partitionOf(t); err != nil {
-			f.Add("page_token", "must be the next_page_token of the page before")
+			f.Need(false, "page_token", t, "the next_page_token of the page before")
 		}
 	}
 	if err := f.err(); err != nil {
@@ -252,9 +242,6 @@ func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest)
 	}
 	if err := forRider(ctx, req.GetRider()); err != nil {
 		return nil, err
-	}
-	if size == 0 {
-		size = defaultPage
 	}
 	rides := r.directory.page(req.GetPageToken(), size+1, func(ride *life.Ride) bool {
 		return (req.GetRider() == "" || ride.Order.GetRider() == req.GetRider()) && (!req.GetActive() || !ride.Phase.Ended())

@@ -17,9 +17,7 @@ import (
 func (r *Rides) SubscribeRideEvents(req *starlingv1.SubscribeRideEventsRequest, stream grpc.ServerStreamingServer[starlingv1.SubscribeRideEventsResponse]) error {
 	var f faults
 	id, n := f.ride("name", req.GetName(), r.log.Partitions())
-	if req.GetAfterSequence() < 0 {
-		f.Add("after_sequence", "%d is below 0", req.GetAfterSequence())
-	}
+	f.Need(req.GetAfterSequence() >= 0, "after_sequence", req.GetAfterSequence(), "0 or more")
 	if err := f.err(); err != nil {
 		return err
 	}
@@ -65,7 +63,7 @@ func (r *Rides) SubscribeRideEvents(req *starlingv1.SubscribeRideEventsRequest, 
 // SubscribeVehicleEvents implements RideService.
 func (r *Rides) SubscribeVehicleEvents(req *starlingv1.SubscribeVehicleEventsRequest, stream grpc.ServerStreamingServer[starlingv1.SubscribeVehicleEventsResponse]) error {
 	var f faults
-	vehicle := f.vehicle("name", req.GetName())
+	vehicle := f.Vehicle("name", req.GetName())
 	if err := f.err(); err != nil {
 		return err
 	}

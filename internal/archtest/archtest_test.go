@@ -33,14 +33,14 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":       {"internal/auth", "internal/config", "matcher/liveindex", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides":       {"internal/auth", "internal/config", "internal/request", "matcher/liveindex", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name":  {},
 	"rides/life":  {"schemas"},
 	"rides/owner": {"rides/life", "schemas"},
 	// Answers from matchers of regions, whose pages and ranking it shares.
 	"fanout":              {"matcher", "internal/geo", "internal/rpcstatus", "schemas"},
 	"fanout/region":       {"internal/geo", "internal/h3"},
-	"matcher":             {"internal/throttle", "fanout/region", "internal/rpcstatus", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
+	"matcher":             {"internal/request", "internal/throttle", "fanout/region", "internal/rpcstatus", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas"},
 	"internal/locallog":   {"internal/eventlog", "internal/throttle", "schemas/topics"},
 	"internal/throttle":   {},
 	"internal/kafkalog":   {"internal/config", "internal/eventlog", "schemas/topics", "internal/retry"},
@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	"internal/rpcserver":  {"internal/auth", "internal/budget", "internal/rpcstatus"},
 	"internal/budget":     {},
 	"internal/rpcstatus":  {},
+	"internal/request":    {"internal/rpcstatus", "schemas"},
 	"internal/httpserver": {},
 	"internal/config":     {},
 	"internal/fleetsim":   {"client", "internal/latency", "schemas"},

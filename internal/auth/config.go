@@ -8,7 +8,7 @@ import (
 	"github.com/starling-fleet/starling/internal/valid"
 )
 
-// Config says whom the servers believe.
+// Config names the issuers and keys that the servers trust.
 type Config struct {
 	KeysFile         string        `koanf:"keys_file" help:"Public keys that tokens are signed with: PEM (Ed25519 or RSA), or a JWKS. Read again when it changes."`
 	JWKSURL          string        `koanf:"jwks_url" help:"Address of a JWKS with such keys, https or on loopback. Read again every refresh_interval."`

@@ -38,7 +38,7 @@ const (
 type key struct {
 	id, alg string
 	public  any // ed25519.PublicKey, *rsa.PublicKey or []byte
-	// print tells keys apart by what they are, not by their names.
+	// print distinguishes keys by what they are, not by their names.
 	print [sha256.Size]byte
 	// removed is done when the key is not among the server's any more.
 	removed context.Context

@@ -210,7 +210,7 @@ func TestKeyFiles(t *testing.T) {
 	require.NoError(t, err)
 	public, err := mint.Public(secret)
 	require.NoError(t, err)
-	for name, c := range map[string]struct{ text, says string }{
+	for name, c := range map[string]struct{ text, want string }{
 		"empty":           {"", "there is no key"},
 		"private":         {string(private), "private key"},
 		"small":           {string(smallPEM), "at least 2048"},
@@ -226,7 +226,7 @@ func TestKeyFiles(t *testing.T) {
 			cfg := withKeys(t, secret)
 			b := newBench(t, cfg, false)
 			require.NoError(t, os.WriteFile(cfg.KeysFile, []byte(c.text), 0o600))
-			require.ErrorContains(t, b.Reload(t.Context()), c.says)
+			require.ErrorContains(t, b.Reload(t.Context()), c.want)
 			require.NoError(t, b.token(sign(t, signer(t, secret), claims())), "the last keys count")
 		})
 	}
@@ -236,7 +236,7 @@ func TestKeyFiles(t *testing.T) {
 func TestConfig(t *testing.T) {
 	for _, c := range []struct {
 		change func(*auth.Config)
-		says   string
+		want   string
 	}{
 		{func(c *auth.Config) { c.JWKSURL = "http://id.example/keys" }, "jwks_url"},
 		{func(c *auth.Config) { c.JWKSURL = "https://user:word@id.example/keys" }, "jwks_url"},
@@ -249,7 +249,7 @@ func TestConfig(t *testing.T) {
 	} {
 		cfg := auth.DefaultConfig()
 		c.change(&cfg)
-		require.ErrorContains(t, cfg.Validate(false), c.says)
+		require.ErrorContains(t, cfg.Validate(false), c.want)
 	}
 	cfg := auth.DefaultConfig()
 	require.NoError(t, cfg.Validate(false))

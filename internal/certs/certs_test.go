@@ -133,7 +133,7 @@ func TestMutualTLS(t *testing.T) {
 func TestConfig(t *testing.T) {
 	for _, c := range []struct {
 		change func(*certs.Config)
-		says   string
+		want   string
 	}{
 		{func(c *certs.Config) { c.CertFile = "x" }, "set together"},
 		{func(c *certs.Config) { c.ClientCAFile = "x" }, "needs cert_file"},
@@ -143,6 +143,6 @@ func TestConfig(t *testing.T) {
 	} {
 		cfg := certs.DefaultConfig()
 		c.change(&cfg)
-		require.ErrorContains(t, cfg.Validate(), c.says)
+		require.ErrorContains(t, cfg.Validate(), c.want)
 	}
 }

@@ -21,7 +21,7 @@ type route struct {
 }
 
 // routes are the paths of a gateway. The library that hands a request to its
-// method does not say which others a path has.
+// method does not state which others a path has.
 type routes []route
 
 // variable is a variable of a path template, with or without a pattern.

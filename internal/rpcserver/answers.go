@@ -69,7 +69,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// listener tells answers of the connections that it accepts.
+// listener reports the answers of the connections that it accepts.
 type listener struct {
 	net.Listener
 	answers *answers

@@ -77,7 +77,7 @@ type memoryAddr struct{}
 func (memoryAddr) Network() string { return "bufconn" }
 func (memoryAddr) String() string  { return "bufconn" }
 
-// Only the process's own gateway may say whose call it makes.
+// Only the process's own gateway may state whose call it makes.
 func TestPrincipal(t *testing.T) {
 	from := func(addr net.Addr, caller string) string {
 		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: addr})

@@ -66,8 +66,8 @@ func NewGroup(cfg Config, deps Deps) (*Group, error) {
 	}
 	g := &Group{
 		cfg: cfg, guard: deps.Guard, logger: deps.Logger,
-		// 1 ms to 16 s: searches take tenths of a millisecond, streams are told
-		// apart from calls by their type.
+		// 0.5 ms to 16 s: searches take tenths of a millisecond; a stream has its own
+		// value of the type label.
 		calls: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 			grpcprom.WithHistogramBuckets(prometheus.ExponentialBuckets(0.0005, 2, 16)))),
 		metrics: newMetrics(),

@@ -28,7 +28,7 @@ const (
 	mib          = 1 << 20
 )
 
-// honest calls until it is told to stop, and returns its slowest call.
+// honest calls until it is stopped, and returns its slowest call.
 func (r *running) honest(t *testing.T) (stop func() time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

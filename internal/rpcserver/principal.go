@@ -11,7 +11,7 @@ import (
 )
 
 // CallerKey is the metadata in which this process's gateway passes on whose call
-// it makes. Only connections in memory may say so.
+// it makes. Only connections in memory may state it.
 const CallerKey = "starling-caller"
 
 // principal is who a call is charged to: who its token names and, in development

@@ -29,7 +29,7 @@ type reading struct {
 
 type readingKey struct{}
 
-// done says that the request has arrived.
+// done reports that the request has arrived.
 func (r *reading) done() {
 	r.stop()
 	r.lease.Release()

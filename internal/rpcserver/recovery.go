@@ -25,7 +25,7 @@ const (
 )
 
 // Panic is what a handler panics with to pass on a panic of another goroutine
-// of its call, or to say what the caller is to get.
+// of its call, or the status that the caller is to get.
 type Panic struct {
 	// Value is what the goroutine panicked with.
 	Value any

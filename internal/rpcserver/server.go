@@ -58,7 +58,7 @@ type Role struct {
 	// the same names.
 	MaxConnStreams int
 	PingInterval   time.Duration
-	// Ready says whether the role serves; health follows it.
+	// Ready reports whether the role serves; health follows it.
 	Ready func() bool
 	// Run is the role's own work. It blocks until its context is done. Nil
 	// means that there is none.

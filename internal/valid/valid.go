@@ -23,7 +23,7 @@ type Faults struct {
 // Need notes a fault unless ok is true: field is value, must be rule.
 func (f *Faults) Need(ok bool, field string, value any, rule string) {
 	if !ok {
-		f.all = append(f.all, fmt.Errorf("%s is %s: must be %s", field, text(value), rule))
+		f.all = append(f.all, fmt.Errorf("%s is %s: must be %s", field, Text(value), rule))
 	}
 }
 
@@ -46,12 +46,12 @@ func (f *Faults) Err() error { return errors.Join(f.all...) }
 
 // Between notes a fault unless lo <= v <= hi, which NaN never is.
 func Between[T cmp.Ordered](f *Faults, field string, v, lo, hi T) {
-	f.Need(v >= lo && v <= hi, field, v, "between "+text(lo)+" and "+text(hi))
+	f.Need(v >= lo && v <= hi, field, v, "between "+Text(lo)+" and "+Text(hi))
 }
 
 // AtLeast notes a fault unless v >= lo, which NaN never is.
 func AtLeast[T cmp.Ordered](f *Faults, field string, v, lo T) {
-	f.Need(v >= lo, field, v, "at least "+text(lo))
+	f.Need(v >= lo, field, v, "at least "+Text(lo))
 }
 
 // Positive notes a fault unless v is above zero.
@@ -60,9 +60,9 @@ func Positive[T cmp.Ordered](f *Faults, field string, v T) {
 	f.Need(v > zero, field, v, "positive")
 }
 
-// text writes a value as a configuration file has it: strings quoted, 1h and not
+// Text writes a value as a configuration file has it: strings quoted, 1h and not
 // 1h0m0s.
-func text(v any) string {
+func Text(v any) string {
 	switch v := v.(type) {
 	case string:
 		return fmt.Sprintf("%q", v)

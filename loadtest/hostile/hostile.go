@@ -32,7 +32,7 @@ type Options struct {
 	Short bool
 	// Only names the attacks to run, all if it is empty.
 	Only []string
-	// Progress is told what is going on. It may be nil.
+	// Progress receives a line for each step. It may be nil.
 	Progress func(string)
 }
 

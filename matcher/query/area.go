@@ -13,7 +13,7 @@ func (s *Searcher) SearchArea(_ context.Context, req *starlingv1.SearchAreaReque
 	}
 	now := s.follower.Moment()
 	var f Faults
-	area, filter, n := f.Area("area", req.GetArea(), true), f.Filter(req.GetFilter(), &now), f.areaResults(req.GetMaxResults())
+	area, filter, n := f.Area("area", req.GetArea(), true), f.Filter(req.GetFilter(), &now), f.Size("max_results", req.GetMaxResults(), defaultAreaResults, maxAreaResults)
 	if err := f.Err(); err != nil {
 		return nil, err
 	}

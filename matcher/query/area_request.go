@@ -33,7 +33,7 @@ func (f *Faults) Area(field string, in *starlingv1.Area, required bool) *liveind
 		return f.cells(field+".cells", shape.Cells)
 	}
 	if len(f.Violations) == before {
-		f.Add(field, "needs a viewport, a polygon or cells")
+		f.Require(false, field, "a viewport, a polygon or cells")
 	}
 	return nil
 }
@@ -53,8 +53,7 @@ func (f *Faults) viewport(field string, in *starlingv1.Viewport) *liveindex.Area
 }
 
 func (f *Faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
-	if n := len(in.GetVertices()); n < 3 || n > maxVertices {
-		f.Add(field+".vertices", "are %d, must be between 3 and %d", n, maxVertices)
+	if !f.Count(field+".vertices", len(in.GetVertices()), 3, maxVertices) {
 		return nil
 	}
 	before := len(f.Violations)
@@ -74,8 +73,7 @@ func (f *Faults) polygon(field string, in *starlingv1.Polygon) *liveindex.Area {
 
 func (f *Faults) cells(field string, in *starlingv1.CellSet) *liveindex.Area {
 	field += ".h3_cells"
-	if n := len(in.GetH3Cells()); n < 1 || n > maxCells {
-		f.Add(field, "are %d, must be between 1 and %d", n, maxCells)
+	if !f.Count(field, len(in.GetH3Cells()), 1, maxCells) {
 		return nil
 	}
 	set := make([]h3.Cell, len(in.GetH3Cells()))
@@ -91,14 +89,4 @@ func (f *Faults) cells(field string, in *starlingv1.CellSet) *liveindex.Area {
 		f.Add(field, "%v", err)
 	}
 	return area
-}
-
-func (f *Faults) areaResults(n int32) int {
-	if n < 0 || n > maxAreaResults {
-		f.Add("max_results", "is %d, must be 0 (for %d) or between 1 and %d", n, defaultAreaResults, maxAreaResults)
-	}
-	if n == 0 {
-		return defaultAreaResults
-	}
-	return int(n)
 }

@@ -30,7 +30,7 @@ func (s *Searcher) CountVehicles(_ context.Context, req *starlingv1.CountVehicle
 		return nil, err
 	}
 	var f Faults
-	sel, size, after := f.Selection(req.GetSelection(), s.supply.Finest()), f.pageSize(req.GetPageSize()), f.countsAfter(req.GetPageToken())
+	sel, size, after := f.Selection(req.GetSelection(), s.supply.Finest()), f.Size("page_size", req.GetPageSize(), defaultPageSize, maxPageSize), f.countsAfter(req.GetPageToken())
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
@@ -49,15 +49,12 @@ func (f *Faults) Selection(in *starlingv1.CellSelection, finest int) Selection {
 		Resolution: int(in.GetResolution()),
 		Choice:     supply.Choice{Availabilities: in.GetAvailabilities(), Dispatchable: in.GetDispatchable()},
 	}
-	if s.Resolution < 0 || s.Resolution > finest {
-		f.Add("selection.resolution", "is %d, must be between 0 and %d", s.Resolution, finest)
-	}
+	f.Need(s.Resolution >= 0 && s.Resolution <= finest, "selection.resolution", s.Resolution, "between 0 and %d", finest)
 	for _, a := range s.Choice.Availabilities {
 		f.availability("selection.availabilities", a)
 	}
 	const field = "selection.within_h3_cells"
-	if n := len(in.GetWithinH3Cells()); n > maxWithinCells {
-		f.Add(field, "are %d, must be at most %d", n, maxWithinCells)
+	if !f.Count(field, len(in.GetWithinH3Cells()), 0, maxWithinCells) {
 		return s
 	}
 	var cells []h3.Cell
@@ -68,7 +65,7 @@ func (f *Faults) Selection(in *starlingv1.CellSelection, finest int) Selection {
 			f.Add(field, "%v", err)
 			return s
 		case cell.Resolution() > s.Resolution:
-			f.Add(field, "%s has resolution %d, which is finer than %d", text, cell.Resolution(), s.Resolution)
+			f.Need(false, field, text, "of resolution %d or coarser, not %d", s.Resolution, cell.Resolution())
 			return s
 		}
 		cells = append(cells, cell)
@@ -98,7 +95,7 @@ func (f *Faults) countsAfter(token string) h3.Cell {
 	}
 	text, ok := CountPageStart(token)
 	if !ok {
-		f.Add("page_token", "is not a token that CountVehicles returned")
+		f.Need(false, "page_token", token, "a token that CountVehicles returned")
 		return 0
 	}
 	after, _ := h3.Parse(text) // as CountPageStart has made sure

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/starling-fleet/starling/internal/request"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/matcher/follow"
 )
@@ -76,7 +77,7 @@ func refusedByTracker(name string, r follow.Refusal) error {
 
 // Faults gathers what is wrong with a request. Its methods read parts of one into
 // the form that the index takes, and add a violation for each rule that is broken.
-type Faults struct{ rpcstatus.Violations }
+type Faults struct{ request.Faults }
 
 // Err is the INVALID_ARGUMENT that names all Faults, or nil.
 func (f Faults) Err() error {

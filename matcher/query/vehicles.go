@@ -15,7 +15,7 @@ func (s *Searcher) GetVehicle(_ context.Context, req *starlingv1.GetVehicleReque
 		return nil, err
 	}
 	var f Faults
-	id := f.VehicleID("name", req.GetName())
+	id := f.Vehicle("name", req.GetName())
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func (s *Searcher) ListVehicles(_ context.Context, req *starlingv1.ListVehiclesR
 		return nil, err
 	}
 	var f Faults
-	size, after := f.pageSize(req.GetPageSize()), f.pageStart(req.GetPageToken())
+	size, after := f.Size("page_size", req.GetPageSize(), defaultPageSize, maxPageSize), f.pageStart(req.GetPageToken())
 	if err := f.Err(); err != nil {
 		return nil, err
 	}

@@ -21,9 +21,8 @@ func readInterval(f *query.Faults, d *durationpb.Duration) time.Duration {
 	if d == nil {
 		return defaultInterval
 	}
-	if d.CheckValid() != nil || d.AsDuration() < minWatchInterval || d.AsDuration() > maxWatchInterval {
-		f.Add("min_interval", "must be between %v and %v", minWatchInterval, maxWatchInterval)
-	}
+	f.Need(d.CheckValid() == nil && d.AsDuration() >= minWatchInterval && d.AsDuration() <= maxWatchInterval,
+		"min_interval", d.AsDuration(), "between %v and %v", minWatchInterval, maxWatchInterval)
 	return d.AsDuration()
 }
 

@@ -125,9 +125,7 @@ func resumeVehicle(f *query.Faults, token, vehicle string) (t vehicleToken, ok b
 		return t, false
 	}
 	t, err := decodeVehicleToken(token, vehicle)
-	if err != nil {
-		f.Add("resume_token", "%v for this vehicle", err)
-	}
+	f.Need(err == nil, "resume_token", token, "a token that a watch of this vehicle returned")
 	return t, err == nil
 }
 
@@ -136,8 +134,6 @@ func resumeArea(f *query.Faults, token string) (t areaToken) {
 		return t
 	}
 	t, err := decodeAreaToken(token)
-	if err != nil {
-		f.Add("resume_token", "%v", err)
-	}
+	f.Need(err == nil, "resume_token", token, "a token that a watch of areas returned")
 	return t
 }

@@ -34,7 +34,7 @@ func (s *Watcher) WatchVehicle(req *starlingv1.WatchVehicleRequest, stream grpc.
 		return err
 	}
 	var f query.Faults
-	id, delay := f.VehicleID("name", req.GetName()), playbackDelay(&f, req.GetPlaybackDelay())
+	id, delay := f.Vehicle("name", req.GetName()), playbackDelay(&f, req.GetPlaybackDelay())
 	token, resumes := resumeVehicle(&f, req.GetResumeToken(), id)
 	if err := f.Err(); err != nil {
 		return err
@@ -63,9 +63,8 @@ func playbackDelay(f *query.Faults, d *durationpb.Duration) time.Duration {
 	if d == nil {
 		return 0
 	}
-	if d.CheckValid() != nil || d.AsDuration() < minPlayback || d.AsDuration() > maxPlayback {
-		f.Add("playback_delay", "must be between %v and %v", minPlayback, maxPlayback)
-	}
+	f.Need(d.CheckValid() == nil && d.AsDuration() >= minPlayback && d.AsDuration() <= maxPlayback,
+		"playback_delay", d.AsDuration(), "between %v and %v", minPlayback, maxPlayback)
 	return d.AsDuration()
 }
 
