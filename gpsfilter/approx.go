@@ -8,12 +8,31 @@ import "math"
 // from fusing a multiplication with an addition (Go specification, "Floating-
 // point operators").
 
+// atLeast returns x, or least if x is less. It and atMost stand in for max and min
+// where there is no NaN and no -0 to be compared with 0. Those cost a dozen
+// operations for the sake of these, and what follows waits for them; it does not
+// wait for a branch, which processors guess.
+func atLeast(least, x float64) float64 {
+	if x <= least {
+		return least
+	}
+	return x
+}
+
+// atMost returns x, or most if x is more.
+func atMost(most, x float64) float64 {
+	if x >= most {
+		return most
+	}
+	return x
+}
+
 // sinCosDeg returns the sine and the cosine of an angle in degrees. Error below
 // 1e-11.
 func sinCosDeg(deg float64) (sin, cos float64) {
 	quarter := math.Floor(float64(deg*(1.0/quarterTurnDeg)) + 1.0/2)
 	x := float64((deg - float64(quarterTurnDeg*quarter)) * (math.Pi / halfTurnDeg))
-	x = min(1, max(-1, x)) // beyond 2^53 degrees there are no fractions left
+	x = atMost(1, atLeast(-1, x)) // beyond 2^53 degrees there are no fractions left
 	sin, cos = polynomial(x, sinTaylor[:]), polynomial(x, cosTaylor[:])
 	sin = float64(x * sin)
 	switch quarter - float64(quarters*math.Floor(quarter*(1.0/quarters))) {

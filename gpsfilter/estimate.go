@@ -4,13 +4,13 @@ import "math"
 
 // settle computes the live position: the models' mean, with as much of the
 // carried model's bias taken off as is believed.
-func (f *Filter) settle(s *working) {
-	s.liveE, s.liveN = f.mean(s)
+func (f *Filter) settle(s *working, b belief) {
+	s.liveE, s.liveN = s.mean(b)
 }
 
 // mean is where the models put the vehicle.
-func (f *Filter) mean(s *working) (e, n float64) {
-	keep := 1 - f.trust(s)
+func (s *working) mean(b belief) (e, n float64) {
+	keep := 1 - b.trust
 	for j := range modelCount {
 		te, tn := s.tracks[j].stated(j, keep)
 		e += float64(s.weight[j] * te)
@@ -29,33 +29,34 @@ func (t *track) stated(model int, keep float64) (e, n float64) {
 
 // variance is the stated variance per axis: what the models know of, and what
 // the fixes cannot show.
-func (f *Filter) variance(s *working) float64 {
+func (f *Filter) variance(s *working, b belief) float64 {
 	c := &f.c
-	trust := f.trust(s)
+	trust := b.trust
+	cover, innovation := float64(c.CoverM*c.CoverM), float64(c.CoverInnovation*float64(s.innovVar))
 	v := 0.0
 	for j := range modelCount {
 		t := &s.tracks[j]
 		e, n := t.stated(j, 1-trust)
-		own := t.pp + float64(c.CoverM*c.CoverM) + float64(c.CoverInnovation*float64(s.innovVar))
+		own := t.pp + cover + innovation
 		if j == carried {
-			own = float64(trust*t.pp) + float64((1-trust)*max(s.biasVar, t.pp)) + float64(c.CoverCarriedM*c.CoverCarriedM)
+			own = float64(trust*t.pp) + float64((1-trust)*atLeast(s.biasVar, t.pp)) + float64(c.CoverCarriedM*c.CoverCarriedM)
 			own = float64(own * c.CoverCarried)
-			own += float64((1 - f.fade(s)) * float64(c.CoverM*c.CoverM))
+			own += float64((1 - b.fade) * cover)
 		}
 		de, dn := e-s.liveE, n-s.liveN
 		v += float64(s.weight[j] * (own + halfDot(de, dn, de, dn)))
 	}
-	return min(c.MaxVar, v)
+	return atMost(c.MaxVar, v)
 }
 
-// known is what is computed of a state to state it.
-type known struct {
-	mixture
-	// variance is the stated one per axis.
-	variance float64
-}
+// known is what is computed of a state to state it: the velocity with its
+// variance, and the position's stated variance per axis.
+type known struct{ ve, vn, vv, variance float64 }
 
-func (f *Filter) know(s *working) known { return known{f.mix(s), f.variance(s)} }
+func (f *Filter) know(s *working, b belief) known {
+	ve, vn, vv := f.mixVelocity(s)
+	return known{ve, vn, vv, f.variance(s, b)}
+}
 
 // estimate states what s knows.
 func (f *Filter) estimate(s *working, k *known, v Verdict, d float64) Estimate {
@@ -63,7 +64,7 @@ func (f *Filter) estimate(s *working, k *known, v Verdict, d float64) Estimate {
 	est := Estimate{TimeMS: s.timeMS, Verdict: v, NormalisedDistance: d, OdometerM: s.odometerM}
 	est.LatDeg, est.LonDeg = s.anchor.toDegrees(s.liveE, s.liveN)
 	est.DisplayLatDeg, est.DisplayLonDeg = s.anchor.toDegrees(float64(s.displayE), float64(s.displayN))
-	variance := max(k.variance, float64(s.leastVar))
+	variance := atLeast(k.variance, float64(s.leastVar))
 	est.VarEastM2, est.VarNorthM2 = variance, variance
 	if k.vv > float64(c.SpeedKnownSD*c.SpeedKnownSD) {
 		return est
@@ -95,7 +96,7 @@ func (f *Filter) display(s *working, m *measurement, k *known, v Verdict) {
 	}
 	v2 := dot(k.ve, k.vn, k.ve, k.vn)
 	if m.hasSpeed {
-		v2 = min(v2, float64(m.speed*m.speed))
+		v2 = atMost(v2, float64(m.speed*m.speed))
 	}
 	if v == VerdictStandstill {
 		v2 = 0

@@ -40,13 +40,12 @@ func (f *Filter) Step(s *State, fix Fix) Estimate {
 	var w working
 	s.unpack(&w)
 	if w.known() && fix.TimeMS <= w.timeMS {
-		k := f.know(&w)
+		k := f.know(&w, f.believe(&w))
 		return f.estimate(&w, &k, VerdictOutOfOrder, 0)
 	}
 	if !w.known() || fix.TimeMS-w.timeMS > f.forgetAfterMS {
-		f.start(&w, &fix)
-		s.pack(&w)
-		k := f.know(&w)
+		f.start(s, &w, &fix)
+		k := f.know(&w, f.believe(&w))
 		return f.estimate(&w, &k, VerdictWarmingUp, 0)
 	}
 	m := f.measure(&w, &fix)
@@ -56,13 +55,14 @@ func (f *Filter) Step(s *State, fix Fix) Estimate {
 	f.chain(&w, &fix, &m)
 	verdict, d := f.judge(&w, &m, &before)
 	f.learnDevice(&w, &m, verdict)
-	w.round()
-	f.settle(&w)
+	s.round(&w)
+	b := f.believe(&w)
+	f.settle(&w, b)
 	f.guard(&w, &m, verdict)
-	k := f.know(&w)
+	k := f.know(&w, b)
 	f.reanchor(&w)
 	f.display(&w, &m, &k, verdict)
-	s.pack(&w)
+	s.place(&w)
 	return f.estimate(&w, &k, verdict, d)
 }
 
@@ -74,45 +74,50 @@ func (f *Filter) Predict(s *State, atMS int64) (Estimate, bool) {
 	if !s.known() || atMS-s.timeMS > f.predictLimitMS {
 		return Estimate{}, false
 	}
+	ahead := *s
 	var w working
-	s.unpack(&w)
-	k := f.know(&w)
+	ahead.unpack(&w)
+	b := f.believe(&w)
+	k := f.know(&w, b)
 	if atMS <= s.timeMS {
 		return f.estimate(&w, &k, VerdictNone, 0), true
 	}
 	m := measurement{dt: float64(atMS-w.timeMS) / msPerS}
 	// What the safety net has moved stays moved.
-	e, n := f.mean(&w)
+	e, n := w.mean(b)
 	e, n = w.liveE-e, w.liveN-n
 	f.carry(&w, &m)
 	f.advance(&w, &m)
-	f.settle(&w)
+	b = f.believe(&w) // the velocity has aged
+	f.settle(&w, b)
 	w.liveE += e
 	w.liveN += n
 	w.timeMS = atMS
-	ahead := f.know(&w)
-	w.leastVar += float32(max(0, ahead.variance-k.variance))
-	return f.estimate(&w, &ahead, VerdictNone, 0), true
+	then := f.know(&w, b)
+	w.leastVar += float32(max(0, then.variance-k.variance))
+	return f.estimate(&w, &then, VerdictNone, 0), true
 }
 
 // start begins a track at the fix. What was learned of the device stays.
-func (f *Filter) start(s *working, fix *Fix) {
-	old := *s
-	*s = working{common: common{
+func (f *Filter) start(at *State, s *working, fix *Fix) {
+	old := at.common
+	at.common = common{
 		timeMS: fix.TimeMS, anchor: newPlane(fix.LatDeg, fix.LonDeg), velAgeS: -1,
 		odometerM: old.odometerM, whiteVar: old.whiteVar, stepVar: old.stepVar, devVar: old.devVar, biasVar: old.biasVar,
 		innovVar: old.innovVar, accuracyM: old.accuracyM, jitter: old.jitter, alongLag: old.alongLag,
 		acrossLag: old.acrossLag, trustNum: old.trustNum, trustDen: old.trustDen, seen: old.seen,
 		outliers: old.outliers, credible: old.credible, courseless: old.courseless,
-	}}
+	}
+	s.tracks, s.weight = [modelCount]track{}, [modelCount]float64{}
 	if !old.known() {
 		f.guess(s, fix)
 	}
 	m := f.measure(s, fix)
 	f.restart(s, &m)
-	s.round()
+	at.round(s)
+	at.place(s)
 	s.chainLatDeg, s.chainLonDeg, s.chainCount = fix.LatDeg, fix.LonDeg, 1
-	f.settle(s)
+	f.settle(s, f.believe(s))
 	s.displayE, s.displayN = float32(s.liveE), float32(s.liveN)
 }
 

@@ -12,7 +12,8 @@ func (f *Filter) judge(s *working, m *measurement, before *mixture) (Verdict, fl
 		return VerdictStale, 0
 	}
 	r := f.noise(s, m)
-	in := s.expect(m, &r)
+	var in innovations
+	s.expect(m, &r, &in)
 	d := math.Sqrt(in.d2)
 	if f.isAlone(s, m) {
 		f.skip(s, m)
@@ -118,14 +119,27 @@ func (f *Filter) chain(s *working, fix *Fix, m *measurement) {
 	if m.repeated || m.revisit {
 		return
 	}
-	here := newPlane(fix.LatDeg, fix.LonDeg)
-	e, n := here.toPlane(s.chainLatDeg, s.chainLonDeg)
 	reach := float64(f.cfg.MaxSpeedMPS * float64(s.chainAgeS))
-	if dot(e, n, e, n) > float64(reach*reach) {
+	if isBeyond(fix, s.chainLatDeg, s.chainLonDeg, float64(reach*reach)) {
 		s.chainCount = 0
 	}
 	s.chainCount = min(uint8(f.c.GuardCount), s.chainCount+1)
 	s.chainLatDeg, s.chainLonDeg, s.chainAgeS = fix.LatDeg, fix.LonDeg, 0
+}
+
+// isBeyond returns whether a place is further from the fix than a distance, given
+// squared. It needs the cosine of the latitude only for places that would not be
+// near even on the equator: a factor of at most 1 leaves rounded products and sums
+// as large as they are, or makes them smaller.
+func isBeyond(fix *Fix, latDeg, lonDeg, distance2 float64) bool {
+	here := plane{latDeg: fix.LatDeg, lonDeg: fix.LonDeg, cosLat: 1}
+	e, n := here.toPlane(latDeg, lonDeg)
+	if dot(e, n, e, n) <= distance2 {
+		return false
+	}
+	here = newPlane(fix.LatDeg, fix.LonDeg)
+	e, n = here.toPlane(latDeg, lonDeg)
+	return dot(e, n, e, n) > distance2
 }
 
 // guard is the safety net. Once three distinct and mutually plausible positions
@@ -142,7 +156,7 @@ func (f *Filter) guard(s *working, m *measurement, v Verdict) {
 	}
 	e, n := s.liveE-m.e, s.liveN-m.n
 	d := math.Sqrt(dot(e, n, e, n))
-	most := float64(f.c.GuardShare * max(f.c.GuardM, 2*m.accuracyM))
+	most := float64(f.c.GuardShare * atLeast(f.c.GuardM, 2*m.accuracyM))
 	if float64(s.chainCount) >= f.c.GuardCount && d > most {
 		k := most / d
 		s.liveE, s.liveN, d = m.e+float64(e*k), m.n+float64(n*k), most

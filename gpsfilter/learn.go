@@ -3,7 +3,7 @@ package gpsfilter
 import "math"
 
 // rate is a learning rate that is faster at first.
-func (s *common) rate(r, start float64) float64 { return max(r, 1/(start+float64(s.seen))) }
+func (s *common) rate(r, start float64) float64 { return atLeast(r, 1/(start+float64(s.seen))) }
 
 // learnWhite moves the white noise of positions as they follow each other by
 // the correlation of successive innovations: the gain is right when there is
@@ -15,18 +15,18 @@ func (f *Filter) learnWhite(s *working, m *measurement, in *innovations) {
 	fast := 1 / (1 + float64(slow*slow))
 	ye, yn := in.ownE, in.ownN
 	if m.leastVar == 0 {
-		beyond := max(0, halfDot(ye, yn, ye, yn)-in.ownVar-in.r[stand]) / m.factor
-		g := float64(fast * max(m.dt/(c.CoverS+m.dt), s.rate(0, c.InnovStart)))
+		beyond := atLeast(0, halfDot(ye, yn, ye, yn)-in.ownVar-in.r[stand]) / m.factor
+		g := float64(fast * atLeast(m.dt/(c.CoverS+m.dt), s.rate(0, c.InnovStart)))
 		v := float64(s.innovVar)
-		s.innovVar = float32(v + float64(g*(min(beyond, float64(c.InnovClip*v)+1)-v)))
+		s.innovVar = float32(v + float64(g*(atMost(beyond, float64(c.InnovClip*v)+1)-v)))
 	}
 	scale := 1 / math.Sqrt(in.ownVar+in.r[stand])
-	ye = max(-c.WhiteClip, min(c.WhiteClip, float64(ye*scale)))
-	yn = max(-c.WhiteClip, min(c.WhiteClip, float64(yn*scale)))
+	ye = atLeast(-c.WhiteClip, atMost(c.WhiteClip, float64(ye*scale)))
+	yn = atLeast(-c.WhiteClip, atMost(c.WhiteClip, float64(yn*scale)))
 	correlation := dot(ye, yn, float64(s.innovE), float64(s.innovN)) / 2
 	g := float64(float64(s.rate(c.WhiteRate, 2)*fast) * c.WhiteStep)
-	s.whiteVar = float64(s.whiteVar * (1 - float64(g*max(-1, min(1, correlation)))))
-	s.whiteVar = min(c.CeilingVar, max(c.FloorVar, s.whiteVar))
+	s.whiteVar = float64(s.whiteVar * (1 - float64(g*atLeast(-1, atMost(1, correlation)))))
+	s.whiteVar = atMost(c.CeilingVar, atLeast(c.FloorVar, s.whiteVar))
 	s.innovE, s.innovN = float32(ye), float32(yn)
 }
 
@@ -47,9 +47,9 @@ func (f *Filter) learnCarried(s *working, m *measurement) {
 	v := s.stepVar
 	half := float64(m.stepVar / 2)
 	g := s.rate(c.NoiseRate, 2) * v / (v + half)
-	u2 := max(0, float64(dot(ue, un, ue, un)/twoSteps)-half) / m.factor
-	v += float64(g * (min(u2, float64(c.Clip*v)+c.SmallVar) - v))
-	s.stepVar = min(c.CeilingVar, max(c.StepFloorVar, v))
+	u2 := atLeast(0, float64(dot(ue, un, ue, un)/twoSteps)-half) / m.factor
+	v += float64(g * (atMost(u2, float64(c.Clip*v)+c.SmallVar) - v))
+	s.stepVar = atMost(c.CeilingVar, atLeast(c.StepFloorVar, v))
 	f.learnLags(s, m, ue, un, v)
 	f.learnBias(s, m)
 	s.lastE, s.lastN = float32(m.e), float32(m.n)
@@ -62,32 +62,36 @@ func (f *Filter) learnBias(s *working, m *measurement) {
 	s.slowE += float32(m.stepE)
 	s.slowN += float32(m.stepN)
 	de, dn := m.e-float64(s.slowE), m.n-float64(s.slowN)
-	g := max(m.dt/(c.SlowMeanS+m.dt), 1/(1+float64(s.slowCount)))
+	g := atLeast(m.dt/(c.SlowMeanS+m.dt), 1/(1+float64(s.slowCount)))
 	s.slowE += float32(g * de)
 	s.slowN += float32(g * dn)
 	s.slowCount = min(uint16(c.MaxCount), s.slowCount+1)
 	b := s.devVar
 	drift := float64(m.stepVar*c.SlowMeanS) / (2 * m.dt)
-	dev := max(0, halfDot(de, dn, de, dn)-drift) / m.factor
-	rate := max(m.dt/(c.BiasRateS+m.dt), 1/(c.StartCount+float64(s.slowCount))) * b / (b + drift)
-	b += float64(rate * (min(dev, float64(c.Clip*b)+c.SmallVar) - b))
-	s.devVar = min(c.CeilingVar, max(c.SmallVar, b))
-	s.biasVar = max(c.SmallVar, float64(c.BiasGain*(s.devVar-s.stepVar)))
+	dev := atLeast(0, halfDot(de, dn, de, dn)-drift) / m.factor
+	rate := atLeast(m.dt/(c.BiasRateS+m.dt), 1/(c.StartCount+float64(s.slowCount))) * b / (b + drift)
+	b += float64(rate * (atMost(dev, float64(c.Clip*b)+c.SmallVar) - b))
+	s.devVar = atMost(c.CeilingVar, atLeast(c.SmallVar, b))
+	s.biasVar = atLeast(c.SmallVar, float64(c.BiasGain*(s.devVar-s.stepVar)))
 }
 
-// trust is the share of the carried model's bias that is believed, from 0 to 1.
-func (f *Filter) trust(s *working) float64 {
-	if s.velAgeS < 0 || float64(s.velAgeS) > 2*f.c.VelocityMemoryS {
-		return 0
-	}
-	return float64(max(0, min(1, float64(s.trustNum)/float64(s.trustDen))) * f.fade(s))
+// belief is how far the carried model's knowledge of errors counts.
+type belief struct {
+	// trust is the share of its bias that is believed, from 0 to 1.
+	trust float64
+	// fade is how far its knowledge counts at this time between fixes, from 0
+	// to 1.
+	fade float64
 }
 
-// fade is how far the carried model's knowledge of errors counts at this time
-// between fixes, from 0 to 1.
-func (f *Filter) fade(s *working) float64 {
+// believe computes it from what was learned and the time between fixes.
+func (f *Filter) believe(s *working) belief {
 	slow := float64(s.gapS) / f.c.BiasTauS
-	return 1 / (1 + float64(slow*slow))
+	b := belief{fade: 1 / (1 + float64(slow*slow))}
+	if s.velAgeS >= 0 && float64(s.velAgeS) <= 2*f.c.VelocityMemoryS {
+		b.trust = float64(atLeast(0, atMost(1, float64(s.trustNum)/float64(s.trustDen))) * b.fade)
+	}
+	return b
 }
 
 // learnTrust asks, some time later, whether the fixes have come back to where
@@ -137,7 +141,7 @@ func (s *State) Diagnosis() Diagnosis {
 	}
 	spread := s.whiteVar + float64(s.innovVar)
 	if d.HasVelocity {
-		d.VelocityCredibility = max(0, min(1, float64(s.credible)))
+		d.VelocityCredibility = atLeast(0, atMost(1, float64(s.credible)))
 		spread = s.stepVar + s.biasVar
 	}
 	if s.accuracyM > 0 {

@@ -46,32 +46,48 @@ type mixture struct {
 	pp, pv, vv   float64
 }
 
-// mix is the mixture of all models.
+// mix is the mixture of all models. Its sums are variables, which the compiler
+// keeps in registers; those of a struct of this size would go through memory.
 func (f *Filter) mix(s *working) mixture {
-	var m mixture
+	ve, vn, vv := f.mixVelocity(s)
+	var e, n, pp, pv float64
 	for j := range modelCount {
-		w := s.weight[j]
-		e, n := s.tracks[j].seen(j)
-		ve, vn := s.velocity(j)
-		m.e += float64(w * e)
-		m.n += float64(w * n)
-		m.ve += float64(w * ve)
-		m.vn += float64(w * vn)
+		te, tn := s.tracks[j].seen(j)
+		e += float64(s.weight[j] * te)
+		n += float64(s.weight[j] * tn)
 	}
 	for j := range modelCount {
 		w, t := s.weight[j], &s.tracks[j]
-		e, n := t.seen(j)
-		ve, vn := s.velocity(j)
-		de, dn, ue, un := e-m.e, n-m.n, ve-m.ve, vn-m.vn
-		pv, vv := t.pv, t.vv
+		te, tn := t.seen(j)
+		tve, tvn := s.velocity(j)
+		de, dn := te-e, tn-n
+		own := t.pv
 		if j == carried {
-			pv, vv = 0, f.reportedVar(s)
+			own = 0
 		}
-		m.pp += float64(w * (t.seenVar(j) + halfDot(de, dn, de, dn)))
-		m.vv += float64(w * (vv + halfDot(ue, un, ue, un)))
-		m.pv += float64(w * (pv + halfDot(de, dn, ue, un)))
+		pp += float64(w * (t.seenVar(j) + halfDot(de, dn, de, dn)))
+		pv += float64(w * (own + halfDot(de, dn, tve-ve, tvn-vn)))
 	}
-	return m
+	return mixture{e, n, ve, vn, pp, pv, vv}
+}
+
+// mixVelocity is the velocity of the mixture of all models and its variance.
+func (f *Filter) mixVelocity(s *working) (ve, vn, vv float64) {
+	for j := range modelCount {
+		e, n := s.velocity(j)
+		ve += float64(s.weight[j] * e)
+		vn += float64(s.weight[j] * n)
+	}
+	for j := range modelCount {
+		own := s.tracks[j].vv
+		if j == carried {
+			own = f.reportedVar(s)
+		}
+		e, n := s.velocity(j)
+		ue, un := e-ve, n-vn
+		vv += float64(s.weight[j] * (own + halfDot(ue, un, ue, un)))
+	}
+	return ve, vn, vv
 }
 
 // velocity is a model's velocity.
@@ -184,33 +200,34 @@ type innovations struct {
 }
 
 // expect compares the fix with the models.
-func (s *working) expect(m *measurement, r *noise) innovations {
-	in := innovations{d2: math.MaxFloat64}
-	var e, n, own float64
+func (s *working) expect(m *measurement, r *noise, in *innovations) {
+	var e, n, own, ownE, ownN, ownVar float64
+	d2 := math.MaxFloat64
 	for j := range modelCount {
 		t := &s.tracks[j]
 		te, tn := t.seen(j)
-		in.ye[j], in.yn[j], in.prior[j], in.r[j] = m.e-te, m.n-tn, t.seenVar(j), r.positions
+		ye, yn, prior, noise := m.e-te, m.n-tn, t.seenVar(j), r.positions
 		if j == carried {
-			in.r[j] = r.carried
+			noise = r.carried
 		}
-		in.d2 = min(in.d2, dot(in.ye[j], in.yn[j], in.ye[j], in.yn[j])/(in.prior[j]+in.r[j]))
-		e += float64(s.weight[j] * in.ye[j])
-		n += float64(s.weight[j] * in.yn[j])
+		in.ye[j], in.yn[j], in.prior[j], in.r[j] = ye, yn, prior, noise
+		d2 = atMost(d2, dot(ye, yn, ye, yn)/(prior+noise))
+		e += float64(s.weight[j] * ye)
+		n += float64(s.weight[j] * yn)
 		if j != carried {
 			own += s.weight[j]
-			in.ownE, in.ownN = e, n
+			ownE, ownN = e, n
 		}
 	}
-	in.off2 = dot(e, n, e, n)
 	inverse := 1 / own
-	in.ownE *= inverse
-	in.ownN *= inverse
+	ownE = float64(ownE * inverse)
+	ownN = float64(ownN * inverse)
 	for j := range carried {
-		de, dn := in.ye[j]-in.ownE, in.yn[j]-in.ownN
-		in.ownVar += float64(float64(s.weight[j]*inverse) * (in.prior[j] + halfDot(de, dn, de, dn)))
+		de, dn := in.ye[j]-ownE, in.yn[j]-ownN
+		ownVar += float64(float64(s.weight[j]*inverse) * (in.prior[j] + halfDot(de, dn, de, dn)))
 	}
-	return in
+	in.d2, in.off2 = d2, dot(e, n, e, n)
+	in.ownE, in.ownN, in.ownVar = ownE, ownN, ownVar
 }
 
 // update uses a position and weighs the models by how well they predicted it.
@@ -232,7 +249,7 @@ func (f *Filter) update(s *working, in *innovations) {
 	}
 	inverse := 1 / sum
 	for j := range modelCount {
-		s.weight[j] = max(f.c.LeastWeight, float64(s.weight[j]*inverse))
+		s.weight[j] = atLeast(f.c.LeastWeight, float64(s.weight[j]*inverse))
 	}
 }
 
@@ -275,8 +292,8 @@ func (f *Filter) repair(s *working) {
 	limit := f.cfg.MaxSpeedMPS
 	for j := range s.tracks {
 		t := &s.tracks[j]
-		t.pp = min(c.MaxVar, max(c.FloorVar, t.pp))
-		t.vv = min(c.MaxVar, max(0, t.vv))
+		t.pp = atMost(c.MaxVar, atLeast(c.FloorVar, t.pp))
+		t.vv = atMost(c.MaxVar, atLeast(0, t.vv))
 		if most := float64(t.pp * t.vv); float64(t.pv*t.pv) > most {
 			t.pv = math.Copysign(math.Sqrt(most), t.pv)
 		}

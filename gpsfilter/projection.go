@@ -32,7 +32,7 @@ func (p *plane) toPlane(latDeg, lonDeg float64) (e, n float64) {
 func (p *plane) toDegrees(e, n float64) (latDeg, lonDeg float64) {
 	latDeg = p.latDeg + float64(n*degPerMetre)
 	lonDeg = p.lonDeg + float64(e*degPerMetre/p.cosLat)
-	latDeg = min(maxLatDeg, max(-maxLatDeg, latDeg))
+	latDeg = atMost(maxLatDeg, atLeast(-maxLatDeg, latDeg))
 	if lonDeg > halfTurnDeg || lonDeg < -halfTurnDeg {
 		lonDeg -= float64(fullTurnDeg * math.Floor((lonDeg+halfTurnDeg)/fullTurnDeg))
 	}

@@ -29,8 +29,8 @@ type noise struct{ positions, carried float64 }
 func (f *Filter) noise(s *working, m *measurement) noise {
 	slow := m.dt / f.c.WhiteS
 	return noise{
-		max(float64(s.whiteVar*m.factor)/(1+float64(slow*slow)), m.leastVar) + m.gridVar,
-		max(float64(max(s.stepVar, f.c.StepFloorVar)*m.factor), m.leastVar) + m.gridVar,
+		atLeast(float64(s.whiteVar*m.factor)/(1+float64(slow*slow)), m.leastVar) + m.gridVar,
+		atLeast(float64(atLeast(s.stepVar, f.c.StepFloorVar)*m.factor), m.leastVar) + m.gridVar,
 	}
 }
 
@@ -42,11 +42,11 @@ func (f *Filter) measure(s *working, fix *Fix) measurement {
 	m.e, m.n = s.anchor.toPlane(fix.LatDeg, fix.LonDeg)
 	m.gridVar = f.grid(s, fix)
 	if a := float64(fix.AccuracyM); fix.Has&FieldAccuracy != 0 && a > 0 {
-		m.accuracyM = min(max(a, f.cfg.MinAccuracyM), c.MaxAccuracyM)
+		m.accuracyM = atMost(atLeast(a, f.cfg.MinAccuracyM), c.MaxAccuracyM)
 		m.factor, m.leastVar = f.takeAccuracy(s, m.accuracyM)
 	}
 	if fix.Has&FieldSpeed != 0 && fix.SpeedMPS >= 0 {
-		m.speed, m.hasSpeed = min(float64(fix.SpeedMPS), 2*f.cfg.MaxSpeedMPS), true
+		m.speed, m.hasSpeed = atMost(float64(fix.SpeedMPS), 2*f.cfg.MaxSpeedMPS), true
 		switch {
 		case m.speed < c.StandingMPS:
 			// A speed that never comes with a course may be the wheels'.
@@ -98,20 +98,20 @@ func (f *Filter) takeAccuracy(s *working, a float64) (factor, least float64) {
 	if a < usual {
 		rate = c.UsualDownRate
 	}
-	s.accuracyM = float32(usual + float64(rate*(min(a, 2*usual)-usual)))
+	s.accuracyM = float32(usual + float64(rate*(atMost(a, 2*usual)-usual)))
 	if ratio > c.CoarseRatio && a > c.CoarseM {
 		return float64(ratio * ratio), float64(c.CoarseVar * float64(a*a))
 	}
-	return min(ratio, c.CoarseRatio), 0
+	return atMost(ratio, c.CoarseRatio), 0
 }
 
 // rescale multiplies the learned variances: they were learned from coarse
 // fixes.
 func (s *common) rescale(k float64, c *constants) {
-	s.whiteVar = max(c.FloorVar, float64(k*s.whiteVar))
-	s.stepVar = max(c.StepFloorVar, float64(k*s.stepVar))
-	s.devVar = max(c.SmallVar, float64(k*s.devVar))
-	s.biasVar = max(c.SmallVar, float64(k*s.biasVar))
+	s.whiteVar = atLeast(c.FloorVar, float64(k*s.whiteVar))
+	s.stepVar = atLeast(c.StepFloorVar, float64(k*s.stepVar))
+	s.devVar = atLeast(c.SmallVar, float64(k*s.devVar))
+	s.biasVar = atLeast(c.SmallVar, float64(k*s.biasVar))
 	s.innovVar = float32(k * float64(s.innovVar))
 }
 

@@ -20,16 +20,17 @@ type packed struct {
 	ve, vn, pp, pv, vv, weight float32
 }
 
-// working is a state in a step.
+// working is a state in a step. What a state has at rest as well is changed in
+// place: it is large, and a copy each way would cost more than some of the step.
 type working struct {
-	common
+	*common
 	// tracks and weight are the models and how much each is believed.
 	tracks [modelCount]track
 	weight [modelCount]float64
 }
 
 func (s *State) unpack(w *working) {
-	w.common = s.common
+	w.common = &s.common
 	for j := range s.tracks {
 		p := &s.tracks[j]
 		w.tracks[j] = track{p.e, p.n, float64(p.ve), float64(p.vn), float64(p.pp), float64(p.pv), float64(p.vv)}
@@ -37,22 +38,24 @@ func (s *State) unpack(w *working) {
 	}
 }
 
-// round leaves of the models what pack keeps, so that what is stated in a step
-// can be stated again from the state at rest.
-func (w *working) round() {
+// round puts into s what it keeps of the models, but for their positions, and
+// leaves w with the same, so that what is stated in a step can be stated again
+// from the state at rest.
+func (s *State) round(w *working) {
 	for j := range w.tracks {
-		t := &w.tracks[j]
-		for _, v := range [...]*float64{&t.ve, &t.vn, &t.pp, &t.pv, &t.vv, &w.weight[j]} {
-			*v = float64(float32(*v))
-		}
+		t, p := &w.tracks[j], &s.tracks[j]
+		p.ve, p.vn, p.pp = float32(t.ve), float32(t.vn), float32(t.pp)
+		p.pv, p.vv, p.weight = float32(t.pv), float32(t.vv), float32(w.weight[j])
+		t.ve, t.vn, t.pp = float64(p.ve), float64(p.vn), float64(p.pp)
+		t.pv, t.vv, w.weight[j] = float64(p.pv), float64(p.vv), float64(p.weight)
 	}
 }
 
-func (s *State) pack(w *working) {
-	s.common = w.common
+// place puts the models' positions into s: they may move after round, with the
+// plane that they are in.
+func (s *State) place(w *working) {
 	for j := range w.tracks {
-		t := &w.tracks[j]
-		s.tracks[j] = packed{t.e, t.n, float32(t.ve), float32(t.vn), float32(t.pp), float32(t.pv), float32(t.vv), float32(w.weight[j])}
+		s.tracks[j].e, s.tracks[j].n = w.tracks[j].e, w.tracks[j].n
 	}
 }
 

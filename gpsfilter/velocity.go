@@ -24,7 +24,7 @@ func (f *Filter) carry(s *working, m *measurement) {
 		}
 		unknown := float64(c.StartVelSD * c.StartVelSD)
 		if known {
-			unknown = min(unknown, float64(c.CruiseQ*(age+dt)))
+			unknown = atMost(unknown, float64(c.CruiseQ*(age+dt)))
 			s.velAgeS += float32(dt)
 		}
 		m.stepVar += float64(unknown * dt2)
@@ -66,7 +66,7 @@ func (f *Filter) learnJitter(s *working, de, dn float64) {
 	c := &f.c
 	je, jn := de-float64(s.turnE), dn-float64(s.turnN)
 	j := float64(s.jitter)
-	j += float64(c.JitterRate * (min(dot(je, jn, je, jn)/jitter12, float64(c.Clip*j)+c.SmallVar) - j))
+	j += float64(c.JitterRate * (atMost(dot(je, jn, je, jn)/jitter12, float64(c.Clip*j)+c.SmallVar) - j))
 	s.jitter = float32(j)
 }
 
@@ -89,5 +89,5 @@ func (f *Filter) learnLag(l *lag, e, n, ue, un, inverse float64) {
 	num := float64(c.LagForget*float64(l.num)) + float64(inverse*dot(ue, un, e, n))
 	den := float64(c.LagForget*(float64(l.den)-c.LagPrior)) + float64(inverse*dot(e, n, e, n)) + c.LagPrior
 	most := float64(c.MaxLagS * den)
-	l.num, l.den = float32(min(most, max(-most, num))), float32(den)
+	l.num, l.den = float32(atMost(most, atLeast(-most, num))), float32(den)
 }
