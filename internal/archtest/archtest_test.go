@@ -37,6 +37,8 @@ var mayImport = map[string][]string{
 	"rides/name":  {},
 	"rides/life":  {"schemas"},
 	"rides/owner": {"rides/life", "schemas"},
+	// Which vehicle is proposed to which ride: the role and the simulator use it.
+	"rides/match": {},
 	// Answers from matchers of regions, whose pages and ranking it shares.
 	"fanout":              {"matcher", "internal/geo", "internal/rpcstatus", "schemas"},
 	"fanout/region":       {"internal/geo", "internal/h3"},
@@ -56,6 +58,7 @@ var mayImport = map[string][]string{
 	"internal/httpserver": {},
 	"internal/config":     {},
 	"internal/fleetsim":   {"client", "internal/latency", "schemas"},
+	"internal/ridesim":    {"rides/match"},
 	"internal/freeport":   {},
 	"internal/freshness":  {"internal/latency", "schemas", "internal/retry"},
 	"internal/latency":    {},
@@ -86,7 +89,7 @@ var everywhere = []string{"internal/valid"}
 
 // Pure components may not import a disk's or a network's world, nor call a clock.
 var (
-	pure          = []string{"internal/valid", "gpsfilter", "internal/geo", "internal/h3", "tracker/step", "tracker/reserve", "rides/life", "rides/owner"}
+	pure          = []string{"internal/valid", "gpsfilter", "internal/geo", "internal/h3", "tracker/step", "tracker/reserve", "rides/life", "rides/owner", "rides/match"}
 	impureImports = []string{"os", "io/fs", "net", "log", "runtime", "syscall", "math/rand", "google.golang.org", "github.com/prometheus", "github.com/twmb"}
 	clockCalls    = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
 )
@@ -106,7 +109,7 @@ func TestImportsPointDownward(t *testing.T) {
 // libraries, not roles, so the simulator and other tools of the binary that use
 // them stand in internal too.
 var layers = [][]string{
-	{"schemas", "gpsfilter", "client", "internal", "fanout/region"},
+	{"schemas", "gpsfilter", "client", "internal", "fanout/region", "rides/match"},
 	{"ingest", "tracker", "matcher", "fanout", "rides"},
 	{"cmd/starling"},
 	{"loadtest"},
