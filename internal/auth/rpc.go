@@ -29,14 +29,27 @@ type Server struct {
 // its metrics.
 func (g *Guard) Server(name string) *Server { return &Server{g, name} }
 
-// admission is that a call was let in.
+// admission is that a call was let in, and the context of the call: one for both
+// keeps what each call needs small.
 type admission struct {
+	context.Context
 	method string
 	rule   rule
 	caller *Caller
 }
 
 type admissionKey struct{}
+
+// Value implements context.Context.
+func (a *admission) Value(key any) any {
+	switch key.(type) {
+	case admissionKey:
+		return a
+	case callerKey:
+		return a.caller
+	}
+	return a.Context.Value(key)
+}
 
 // Admit lets a call in by its method and its headers, or refuses it. It does not
 // block, and may be called as soon as the headers are there: the context that it
@@ -46,13 +59,14 @@ func (s *Server) Admit(ctx context.Context, method string, headers metadata.MD) 
 	if r != nil {
 		return ctx, s.guard.refused(s.name, r)
 	}
-	return WithCaller(context.WithValue(ctx, admissionKey{}, a), a.caller), nil
+	a.Context = ctx
+	return a, nil
 }
 
 func (s *Server) admit(method string, headers metadata.MD) (*admission, *Refusal) {
 	rule, listed := policy[method]
 	if rule.public {
-		return &admission{method, rule, &Caller{}}, nil
+		return &admission{method: method, rule: rule, caller: nobody}, nil
 	}
 	c, r := s.guard.caller(headers.Get("authorization"))
 	if r != nil {
@@ -60,7 +74,7 @@ func (s *Server) admit(method string, headers metadata.MD) (*admission, *Refusal
 	}
 	if !listed {
 		if c.dev { // the library answers that there is no such method
-			return &admission{method, rule, &Caller{}}, nil
+			return &admission{method: method, rule: rule, caller: nobody}, nil
 		}
 		return nil, refuse(NotListed, "the method is not among those that may be called")
 	}
@@ -72,7 +86,7 @@ func (s *Server) admit(method string, headers metadata.MD) (*admission, *Refusal
 	if r := rule.permit(c); r != nil {
 		return nil, r
 	}
-	return &admission{method, rule, c}, nil
+	return &admission{method: method, rule: rule, caller: c}, nil
 }
 
 // admitted returns the admission of a call that may have come without Admit.

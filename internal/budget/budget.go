@@ -6,7 +6,6 @@
 package budget
 
 import (
-	"container/list"
 	"sync"
 	"time"
 )
@@ -18,9 +17,10 @@ type Pool struct {
 
 	mu      sync.Mutex
 	used    int64
-	open    *list.List // of *Lease, oldest first
-	taken   uint64     // leases taken so far
+	open    queue  // oldest first
+	taken   uint64 // leases taken so far
 	owners  map[any]*owner
+	spare   *owner // one that holds nothing, to be used again
 	evicted int64
 	refused int64
 }
@@ -29,16 +29,13 @@ type Pool struct {
 type owner struct {
 	key   any
 	bytes int64
-	open  *list.List // of *Lease, oldest first
+	open  queue // oldest first; an owner in the pool has one at least
 }
-
-// oldest is the owner's oldest lease; an owner in the pool has one.
-func (o *owner) oldest() *Lease { return o.open.Front().Value.(*Lease) }
 
 // New returns a pool of limit bytes. Work is safe for grace from giving way to
 // an owner that holds as much.
 func New(limit int64, grace time.Duration) *Pool {
-	return &Pool{limit: limit, grace: grace, open: list.New(), owners: map[any]*owner{}}
+	return &Pool{limit: limit, grace: grace, open: queue{by: inPool}, owners: map[any]*owner{}}
 }
 
 // Lease is a part of a pool that unfinished work holds.
@@ -47,35 +44,63 @@ type Lease struct {
 	owner *owner
 	since time.Time
 	order uint64 // among all leases ever taken
-	evict func()
+	work  Work
 	bytes int64
-	place *list.Element // nil once released or evicted
-	among *list.Element // its place among its owner's
+	held  bool     // not released or evicted
+	links [2]links // in the pool's queue and in the owner's
 }
 
+// Work is what holds a lease.
+type Work interface {
+	// Evict is called, at most once and without locks, when the work is to give
+	// way or has taken too long; it must end the work soon and not block.
+	Evict()
+	// Ended reports whether the work has ended, so that its lease may be taken
+	// back. It must not block.
+	Ended() bool
+}
+
+// evictFunc is work that gives its lease back by itself when it ends.
+type evictFunc func()
+
+func (f evictFunc) Evict()      { f() }
+func (f evictFunc) Ended() bool { return false }
+
 // Take takes bytes for new work of the owner key, which must be comparable.
-// evict is called, at most once and without locks, when the work is to give way
-// or has taken too long; it must end the work soon and not block. Take returns
-// nil when nobody has to give way.
+// evict is as Work's. Take returns nil when nobody has to give way.
 func (p *Pool) Take(key any, bytes int64, evict func()) *Lease {
-	p.mu.Lock()
-	o := p.owners[key]
-	if o == nil {
-		o = &owner{key: key, open: list.New()}
-	}
-	p.taken++
-	l := &Lease{pool: p, owner: o, since: time.Now(), order: p.taken, evict: evict}
-	yielding, ok := p.growLocked(l, bytes)
-	if ok {
-		p.owners[key] = o
-		l.place, l.among = p.open.PushBack(l), o.open.PushBack(l)
-	}
-	p.mu.Unlock()
-	yield(yielding)
-	if !ok {
+	l := &Lease{}
+	if !p.TakeFor(evictFunc(evict), l, key, bytes) {
 		return nil
 	}
 	return l
+}
+
+// TakeFor is Take for work that embeds its lease, which is zero before. It
+// returns false when nobody has to give way.
+func (p *Pool) TakeFor(work Work, l *Lease, key any, bytes int64) bool {
+	p.mu.Lock()
+	o := p.owners[key]
+	if o == nil {
+		if o, p.spare = p.spare, nil; o == nil {
+			o = &owner{open: queue{by: inOwner}}
+		}
+	}
+	p.taken++
+	l.pool, l.owner, l.since, l.order, l.work = p, o, time.Now(), p.taken, work
+	yielding, ok := p.growLocked(l, bytes)
+	if ok {
+		if p.spare == o { // its other leases have just given way
+			p.spare = nil
+		}
+		o.key, p.owners[key] = key, o
+		l.held = true
+		p.open.push(l)
+		o.open.push(l)
+	}
+	p.mu.Unlock()
+	yield(yielding)
+	return ok
 }
 
 // Grow takes more bytes for work that holds some. It returns false when nobody
@@ -83,7 +108,7 @@ func (p *Pool) Take(key any, bytes int64, evict func()) *Lease {
 func (l *Lease) Grow(bytes int64) bool {
 	p := l.pool
 	p.mu.Lock()
-	if l.place == nil {
+	if !l.held {
 		p.mu.Unlock()
 		return false
 	}
@@ -95,12 +120,15 @@ func (l *Lease) Grow(bytes int64) bool {
 
 func yield(leases []*Lease) {
 	for _, l := range leases {
-		l.evict()
+		l.work.Evict()
 	}
 }
 
 // growLocked charges l with bytes, if need be by evicting others.
 func (p *Pool) growLocked(l *Lease, bytes int64) (yielding []*Lease, ok bool) {
+	if p.used+bytes > p.limit {
+		p.reapLocked(l)
+	}
 	for p.used+bytes > p.limit {
 		y := p.yieldingLocked(l, l.owner.bytes+bytes)
 		if y == nil {
@@ -117,33 +145,41 @@ func (p *Pool) growLocked(l *Lease, bytes int64) (yielding []*Lease, ok bool) {
 	return yielding, true
 }
 
+// reapLocked takes back what ended work still holds, except l.
+func (p *Pool) reapLocked(except *Lease) {
+	for l, next := p.open.first, (*Lease)(nil); l != nil; l = next {
+		next = l.links[inPool].next
+		if l != except && l.work.Ended() {
+			p.releaseLocked(l)
+		}
+	}
+}
+
 // yieldingLocked is the lease that gives way to l, whose owner is to hold so
 // many bytes. There are as many owners as leases at most.
 func (p *Pool) yieldingLocked(l *Lease, bytes int64) *Lease {
 	var most *owner
 	for _, o := range p.owners {
-		if most == nil || o.bytes > most.bytes || o.bytes == most.bytes && o.oldest().order < most.oldest().order {
+		if most == nil || o.bytes > most.bytes || o.bytes == most.bytes && o.open.first.order < most.open.first.order {
 			most = o
 		}
 	}
 	if most != nil && most != l.owner && most.bytes > bytes {
-		return most.oldest()
+		return most.open.first
 	}
-	if front := p.open.Front(); front != nil && front.Value != l && time.Since(front.Value.(*Lease).since) >= p.grace {
-		return front.Value.(*Lease)
+	if front := p.open.first; front != nil && front != l && time.Since(front.since) >= p.grace {
+		return front
 	}
 	return nil
 }
 
-// Expire evicts what is older than age.
+// Expire evicts what is older than age, and takes back what ended work still
+// holds.
 func (p *Pool) Expire(age time.Duration) {
 	var late []*Lease
 	p.mu.Lock()
-	for e := p.open.Front(); e != nil; e = p.open.Front() {
-		l := e.Value.(*Lease)
-		if time.Since(l.since) < age {
-			break
-		}
+	p.reapLocked(nil)
+	for l := p.open.first; l != nil && time.Since(l.since) >= age; l = p.open.first {
 		p.releaseLocked(l)
 		p.evicted++
 		late = append(late, l)
@@ -152,7 +188,7 @@ func (p *Pool) Expire(age time.Duration) {
 	yield(late)
 }
 
-// Release gives a lease back, once.
+// Release gives a lease back; again, it does nothing.
 func (l *Lease) Release() {
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
@@ -160,15 +196,16 @@ func (l *Lease) Release() {
 }
 
 func (p *Pool) releaseLocked(l *Lease) {
-	if l.place == nil {
+	if !l.held {
 		return
 	}
-	p.open.Remove(l.place)
-	l.owner.open.Remove(l.among)
-	l.place, l.among = nil, nil
+	p.open.remove(l)
+	l.owner.open.remove(l)
+	l.held = false
 	p.used -= l.bytes
-	if l.owner.bytes -= l.bytes; l.owner.open.Len() == 0 {
+	if l.owner.bytes -= l.bytes; l.owner.open.first == nil {
 		delete(p.owners, l.owner.key)
+		l.owner.key, p.spare = nil, l.owner
 	}
 }
 
@@ -177,4 +214,42 @@ func (p *Pool) Stats() (used, evicted, refused int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.used, p.evicted, p.refused
+}
+
+// A lease is in two queues at a time, which need no memory besides it.
+const (
+	inPool = iota
+	inOwner
+)
+
+type links struct{ prev, next *Lease }
+
+type queue struct {
+	by          int // which of its links a lease is chained with
+	first, last *Lease
+}
+
+func (q *queue) push(l *Lease) {
+	l.links[q.by] = links{prev: q.last}
+	if q.last != nil {
+		q.last.links[q.by].next = l
+	} else {
+		q.first = l
+	}
+	q.last = l
+}
+
+func (q *queue) remove(l *Lease) {
+	at := l.links[q.by]
+	if at.prev != nil {
+		at.prev.links[q.by].next = at.next
+	} else {
+		q.first = at.next
+	}
+	if at.next != nil {
+		at.next.links[q.by].prev = at.prev
+	} else {
+		q.last = at.prev
+	}
+	l.links[q.by] = links{}
 }

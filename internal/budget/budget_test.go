@@ -107,3 +107,30 @@ func TestTheAccountCloses(t *testing.T) {
 	}
 	require.Zero(t, stats(p)[0])
 }
+
+// work ends without giving its lease back.
+type work struct {
+	lease budget.Lease
+	ended bool
+}
+
+func (w *work) Evict()      {}
+func (w *work) Ended() bool { return w.ended }
+
+// What ended work still holds is nobody's when the budget is used up, and is taken
+// back by the next sweep.
+func TestEndedWorkGivesWayFirst(t *testing.T) {
+	p := budget.New(100, time.Hour)
+	var old, other work
+	require.True(t, p.TakeFor(&old, &old.lease, "a", 60))
+	require.True(t, p.TakeFor(&other, &other.lease, "b", 40))
+	require.Nil(t, p.Take("c", 60, nil))
+	old.ended = true
+	require.NotNil(t, p.Take("c", 60, nil))
+	require.Equal(t, []int64{100, 0, 1}, stats(p))
+	other.ended = true
+	p.Expire(time.Hour)
+	require.Equal(t, []int64{60, 0, 1}, stats(p))
+	other.lease.Release()
+	require.Equal(t, []int64{60, 0, 1}, stats(p), "given back once")
+}

@@ -183,7 +183,7 @@ func (c *cost) end() (bytes int64, cpu time.Duration) {
 	return int64(c.peak) - int64(c.base), cpuTime(c.t) - c.cpu
 }
 
-func cpuTime(t *testing.T) time.Duration {
+func cpuTime(t testing.TB) time.Duration {
 	var u unix.Rusage
 	require.NoError(t, unix.Getrusage(unix.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())

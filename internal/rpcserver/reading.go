@@ -19,21 +19,34 @@ import (
 // to newer ones when the budget is used up.
 const readingGrace = time.Second
 
-// reading is a request that has not arrived whole. It is charged with the window
-// of its stream, which is what gRPC lets its client send ahead.
+// reading is a request that has not arrived whole, and the context of its call.
+// It is charged with the window of its stream, which is what gRPC lets its client
+// send ahead. One whose call ends first gives its lease back at the next sweep, or
+// when the budget is used up.
 type reading struct {
-	lease  *budget.Lease
+	context.Context
+	lease  budget.Lease
 	cancel context.CancelFunc
-	stop   func() bool // takes back what happens when the call ends first
 }
 
 type readingKey struct{}
 
-// done reports that the request has arrived.
-func (r *reading) done() {
-	r.stop()
-	r.lease.Release()
+// Value implements context.Context.
+func (r *reading) Value(key any) any {
+	if key == (readingKey{}) {
+		return r
+	}
+	return r.Context.Value(key)
 }
+
+// Evict implements budget.Work: the call ends with CANCELLED.
+func (r *reading) Evict() { r.cancel() }
+
+// Ended implements budget.Work.
+func (r *reading) Ended() bool { return r.Err() != nil }
+
+// done reports that the request has arrived.
+func (r *reading) done() { r.lease.Release() }
 
 // readingOf is the reading of a call, nil if it has none.
 func readingOf(ctx context.Context) *reading {
@@ -54,19 +67,17 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	if !s.oneRequest[info.FullMethodName] {
 		return ctx, nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	r := &reading{cancel: cancel}
+	r := &reading{}
+	r.Context, r.cancel = context.WithCancel(ctx)
 	var from net.Addr
 	if p, ok := peer.FromContext(ctx); ok {
 		from = p.Addr
 	}
-	if r.lease = s.readings.Take(from, s.role.Window, cancel); r.lease == nil {
-		cancel()
+	if !s.readings.TakeFor(r, &r.lease, from, s.role.Window) {
+		r.cancel()
 		return ctx, s.busy(reasonTooManyRequests, "too many requests are being read")
 	}
-	// The call may end before its request is whole.
-	r.stop = context.AfterFunc(ctx, r.lease.Release)
-	return context.WithValue(ctx, readingKey{}, r), nil
+	return r, nil
 }
 
 // busy asks the client to come back.
