@@ -27,7 +27,7 @@ type Config struct {
 	StateMemtableBytes int64         `koanf:"state_memtable_bytes" help:"Bytes of checkpoints that are gathered in memory before they are written out as a table."`
 	RetentionInterval  time.Duration `koanf:"retention_interval" help:"Time between two looks for records older than their topic's retention."`
 	Retention          []string      `koanf:"retention" help:"How long records of a topic are kept, as topic=duration, in place of the topic's own (locations and tracks 168h, dead-letters 672h); 0 keeps them for ever."`
-	RetentionBytes     []string      `koanf:"retention_bytes" help:"About how many bytes of a topic are kept, as topic=bytes, beside the time; whole segments of all topics are freed, so set it for locations and tracks both."`
+	RetentionBytes     []string      `koanf:"retention_bytes" help:"About how many bytes of a topic are kept, as topic=bytes, beside the time; its oldest records are deleted by whole segments."`
 	LowWaterFreeBytes  int64         `koanf:"low_water_free_bytes" help:"Least low-water mark: free bytes on the disk below which fixes are refused; consequences of what was taken are refused below half of it. 0 with low_water_percent 0 refuses nothing."`
 	LowWaterPercent    float64       `koanf:"low_water_percent" help:"Share of the disk, in percent, that the low-water mark is where that is more than low_water_free_bytes, up to 16 GiB."`
 	SpaceInterval      time.Duration `koanf:"space_interval" help:"Time between two looks at the free space of the disk."`

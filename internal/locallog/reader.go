@@ -216,7 +216,9 @@ func (l *Log) scan(p *partition, from, end int64) (chunks []*chunk, err error) {
 		if err := it.Error(); err != nil || number >= last {
 			return chunks, err
 		}
-		number++
+		if number, ok = l.segments.behind(number); !ok {
+			return chunks, nil
+		}
 		it.SetBounds(bounds(number))
 		ok = it.First()
 	}

@@ -1,6 +1,7 @@
 package locallog
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -112,52 +113,96 @@ func (l *Log) truncate(p *partition, before int64) error {
 	return nil
 }
 
-// sweep deletes the hidden records of the segments that are no longer written,
-// and the leading segments that nothing is left of. Pebble takes the range out
-// of its tables at once: unlike a range tombstone this frees the space without
-// a compaction. A crash leaves some for the next sweep.
+// sweep deletes the hidden records of the segments that are no longer written, and
+// the segments that nothing is left of. Tables end where topics do, so this drops
+// whole tables and frees their space at once, without a compaction. A crash leaves
+// some for the next sweep.
+//
+// Behind the oldest segment of which something is left (a takeover of rides may stay
+// for weeks) the first of a run of empty ones keeps its header, which states where
+// the records before it end: so an open knows that the numbers behind it are missing
+// because retention has passed them. The newest segments, which an open reads
+// through, all stay.
 func (l *Log) sweep() error {
 	l.retaining.Lock()
 	defer l.retaining.Unlock()
 	l.segments.RLock()
 	all := slices.Clone(l.segments.all)
 	l.segments.RUnlock()
-	dropped := 0
-	for i := 0; i+1 < len(all); i++ {
-		hidden, kept := l.hiddenIn(all[i], all[i+1])
-		if !kept && dropped == i {
-			dropped++
-			continue
+	left := make([]segment, 0, len(all))
+	var gone []stretch
+	inRun := true // nothing is kept of the segment before, if there is one
+	for i, s := range all {
+		if i+1 == len(all) {
+			left = append(left, s)
+			break
 		}
-		for _, p := range hidden {
-			if err := l.excise(layout.PartitionKey(all[i].Number, p.topic.id, uint32(p.number)), layout.PartitionKey(all[i].Number, p.topic.id, uint32(p.number)+1)); err != nil {
-				return err
-			}
-			all[i].swept[p.topic.index+int(p.number)] = true
+		hidden, kept := l.hiddenIn(s, all[i+1])
+		old := i+layout.WalkedSegments < len(all)
+		if !kept && inRun && (old || len(left) == 0) {
+			gone = append(gone, stretch{start: layout.SegmentKey(s.Number), end: layout.SegmentKey(all[i+1].Number)})
+		} else {
+			left = append(left, s)
+			gone = append(gone, hidden...)
 		}
-	}
-	if dropped == 0 {
-		return nil
+		inRun = !kept
 	}
 	// The index first: nobody looks for what is about to go.
 	l.segments.Lock()
-	l.segments.all = slices.Clone(l.segments.all[dropped:])
+	l.segments.all = append(left, l.segments.all[len(all):]...)
 	l.segments.Unlock()
-	return l.excise(layout.SegmentKey(all[0].Number), layout.SegmentKey(all[dropped].Number))
+	for _, g := range merge(gone) {
+		if err := l.excise(g.start, g.end); err != nil {
+			return err
+		}
+		for _, swept := range g.swept {
+			*swept = true
+		}
+	}
+	return nil
 }
 
-// hiddenIn returns the partitions whose records in a segment are all hidden and
-// not yet deleted, and reports whether any records of the segment are kept.
-func (l *Log) hiddenIn(s, next segment) (hidden []*partition, kept bool) {
+// stretch is a run of keys to delete.
+type stretch struct {
+	start, end []byte
+	swept      []*bool // become true with it
+}
+
+// merge joins stretches of which one begins where the other ends: each deletion
+// costs a sync.
+func merge(all []stretch) []stretch {
+	var out []stretch
+	for _, s := range all {
+		if n := len(out); n > 0 && bytes.Equal(out[n-1].end, s.start) {
+			out[n-1].end = s.end
+			out[n-1].swept = append(out[n-1].swept, s.swept...)
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// hiddenIn returns the stretches of a segment whose records are all hidden and not
+// yet deleted, and reports whether any records of the segment are kept.
+func (l *Log) hiddenIn(s, next segment) (hidden []stretch, kept bool) {
+	joins := false // nothing kept lies between the last stretch and the next partition
 	for _, t := range l.ordered {
 		for i := range t.partitions {
 			index := t.index + i
 			switch {
-			case s.Starts[index].Next == next.Starts[index].Next: // has none here
+			case s.swept[index], s.Starts[index].Next == next.Starts[index].Next: // has none here
 			case t.partitions[i].bounds().First < next.Starts[index].Next:
-				kept = true
-			case !s.swept[index]:
-				hidden = append(hidden, &t.partitions[i])
+				kept, joins = true, false
+			default:
+				end := layout.PartitionKey(s.Number, t.id, uint32(i)+1)
+				if joins {
+					last := &hidden[len(hidden)-1]
+					last.end, last.swept = end, append(last.swept, &s.swept[index])
+					continue
+				}
+				hidden = append(hidden, stretch{layout.PartitionKey(s.Number, t.id, uint32(i)), end, []*bool{&s.swept[index]}})
+				joins = true
 			}
 		}
 	}

@@ -2,6 +2,11 @@ package locallog
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog/layout"
+	"github.com/starling-fleet/starling/internal/locallog/repair"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -226,6 +233,78 @@ func TestRetentionByBytes(t *testing.T) {
 	require.NoError(t, retainAt(l, clock))
 	require.Equal(t, int64(records)-kept, firsts(t, l, topics.Tracks)[0], "kept for ever")
 	require.Greater(t, firsts(t, l, topics.DeadLetters)[0], int64(100))
+}
+
+// tableBytes is what the record store's tables take on disk.
+func tableBytes(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	tables, err := filepath.Glob(filepath.Join(dir, "records", "*.sst"))
+	require.NoError(t, err)
+	for _, name := range tables {
+		info, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		require.NoError(t, err)
+		sum += info.Size()
+	}
+	return sum
+}
+
+// A record of a topic that is kept long holds no space of the others' records beside
+// it, nor a place in the index for each segment behind it; an open, a check, and
+// readers that pass over what is gone find nothing missing.
+func TestRetentionOfOneTopicHoldsNoOther(t *testing.T) {
+	clock, cfg := newClock(), testConfig()
+	cfg.Directory = filepath.Join(t.TempDir(), "log")
+	cfg.SegmentBytes, cfg.SegmentAge, cfg.MaxGroupBytes, cfg.TailCacheBytes = 64<<10, 1000*time.Hour, 64<<10, 0
+	const keepBytes = 300_000
+	cfg.RetentionBytes = []string{topics.Locations + "=300000", topics.Tracks + "=300000"}
+	l := openClocked(t, cfg, vfs.Default, clock)
+	values := make([]string, 10)
+	for i := range values {
+		values[i] = strings.Repeat("x", 5000)
+	}
+	var letters []string
+	grow := func(rounds int) { // of 100 kB
+		for range rounds {
+			appendValues(t, l, topics.Locations, 0, values...)
+			appendValues(t, l, topics.Tracks, 1, values...)
+		}
+		require.NoError(t, l.records.Flush())
+		bounds, err := l.Bounds(t.Context(), topics.Locations)
+		require.NoError(t, err)
+		checkpointAt(t, l, map[int32]int64{0: bounds[0].End})
+		require.NoError(t, retainAt(l, clock))
+	}
+	letter := func() {
+		letters = append(letters, fmt.Sprint("letter ", len(letters)))
+		appendValues(t, l, topics.DeadLetters, 2, letters[len(letters)-1])
+	}
+	for round := range 3 {
+		letter()
+		grow(20)
+		letter()
+		grow(40)
+		require.NoError(t, retainAt(l, clock)) // finds what the last one has left, and nothing else
+		require.Eventually(t, func() bool { return tableBytes(t, cfg.Directory) < 2*keepBytes+6*64<<10 }, 10*time.Second, 10*time.Millisecond,
+			"%d bytes of tables in round %d", tableBytes(t, cfg.Directory), round)
+		require.Less(t, segmentCount(l), 2*keepBytes/(64<<10)+3*len(letters)+layout.WalkedSegments)
+		require.Equal(t, letters, readValues(t, l, topics.DeadLetters, 2))
+		require.NoError(t, l.Close())
+		report, err := repair.Check(t.Context(), cfg.Directory, quietLogger)
+		require.NoError(t, err)
+		require.Empty(t, report.Findings)
+		l = openClocked(t, cfg, vfs.Default, clock)
+		require.Equal(t, letters, readValues(t, l, topics.DeadLetters, 2))
+		require.Len(t, readValues(t, l, topics.Tracks, 1), 600*(round+1)-int(firsts(t, l, topics.Tracks)[1]))
+	}
+	// The letters go too, and nothing is left of what was before them.
+	clock.advance(300 * 24 * time.Hour)
+	grow(3)
+	grow(3)
+	require.LessOrEqual(t, segmentCount(l), 2*keepBytes/(64<<10)+layout.WalkedSegments)
+	require.Positive(t, firsts(t, l, topics.DeadLetters)[2])
 }
 
 func TestRetentionSettingsNameTheirFaults(t *testing.T) {

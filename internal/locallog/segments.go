@@ -46,6 +46,18 @@ func (s *segments) holding(index int, from int64) (first, last uint64, ok bool) 
 	return s.all[after-1].Number, s.all[len(s.all)-1].Number, true
 }
 
+// behind returns the number of the segment behind the one with a number; retention
+// may have taken some in between.
+func (s *segments) behind(number uint64) (next uint64, ok bool) {
+	s.RLock()
+	defer s.RUnlock()
+	i := sort.Search(len(s.all), func(i int) bool { return s.all[i].Number > number })
+	if i == len(s.all) {
+		return 0, false
+	}
+	return s.all[i].Number, true
+}
+
 // gaps are the offsets that a repair has declared lost, by place; each list is
 // in order. They never change while the log is open.
 type gaps map[int][]ends.Gap

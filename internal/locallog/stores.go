@@ -79,8 +79,10 @@ func (l *Log) openStore(name string, opts *pebble.Options) (*pebble.DB, error) {
 }
 
 // recordOptions suit a store that is only appended to. Its memtable is larger
-// than a segment, and is written out when the segment ends: every table
-// belongs to one segment and moves down the levels without being rewritten.
+// than a segment, and is written out when the segment ends, in a table for each
+// topic: every table belongs to one topic of one segment, moves down the levels
+// without being rewritten, and goes as a whole when retention passes it. A table of
+// several topics would stay on disk for the one that is kept longest.
 func (l *Log) recordOptions() *pebble.Options {
 	o := &pebble.Options{
 		CacheSize:                   l.cfg.BlockCacheBytes,
@@ -90,6 +92,10 @@ func (l *Log) recordOptions() *pebble.Options {
 	}
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = l.cfg.SegmentBytes
+	}
+	// The policy is the same everywhere; where it ends a table ends.
+	o.Experimental.SpanPolicyFunc = func(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+		return policy, layout.BehindTopic(start), nil
 	}
 	largeBlocks(o)
 	// Coordinates hardly compress, and compressing them took a sixth of the

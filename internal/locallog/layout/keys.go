@@ -36,6 +36,15 @@ func PartitionKey(segment uint64, topic uint16, partition uint32) []byte {
 	return binary.BigEndian.AppendUint16(k, uint16(partition))
 }
 
+// BehindTopic returns the least key behind those of a key's topic in its segment, the
+// header being a topic of its own; nil of what is no key of the record store.
+func BehindTopic(key []byte) []byte {
+	if len(key) < headerKeyLen {
+		return nil
+	}
+	return PartitionKey(SegmentOf(key), binary.BigEndian.Uint16(key[8:])+1, 0)
+}
+
 // AppendChunkKey appends the key of a chunk.
 func AppendChunkKey(k []byte, segment uint64, topic uint16, partition uint32, base int64) []byte {
 	k = binary.BigEndian.AppendUint64(k, segment)

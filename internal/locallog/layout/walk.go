@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -61,14 +62,13 @@ func (w *Walk) Run(ctx context.Context, db *pebble.DB) error {
 			begin = len(all) - w.Tail
 		}
 		w.checkNumbers(all[:begin+1])
-		header := begin
-		for number := all[begin].Number; number <= all[len(all)-1].Number; number++ {
-			var s *Segment
-			if all[header].Number == number {
-				s = &all[header]
-				header++
+		for i := begin; i < len(all); i++ {
+			if i > begin {
+				if err := w.between(ctx, db, &all[i-1], &all[i]); err != nil {
+					return err
+				}
 			}
-			if err := w.segment(ctx, db, number, s); err != nil {
+			if err := w.segment(ctx, db, all[i].Number, &all[i]); err != nil {
 				return err
 			}
 		}
@@ -135,6 +135,51 @@ func (w *Walk) checkNumbers(all []Segment) {
 	}
 }
 
+// passed reports whether the numbers between two headers are missing because
+// retention has passed all records of their segments.
+func (w *Walk) passed(before, behind *Segment) bool {
+	for p := range w.Places {
+		if behind.Starts[p].Next > max(before.Starts[p].Next, w.first(p)) {
+			return false
+		}
+	}
+	return true
+}
+
+// between walks through what is there of segments between two headers that lack
+// their own.
+func (w *Walk) between(ctx context.Context, db *pebble.DB, before, behind *Segment) error {
+	first, last := before.Number+1, behind.Number-1
+	if first > last || w.passed(before, behind) {
+		return nil
+	}
+	w.find("", 0, 0, 0, fmt.Sprintf("segments %d to %d have no header", first, last))
+	for number := first; number <= last; number++ {
+		var err error
+		if number, err = nextSegment(db, number); err != nil || number > last {
+			return err
+		}
+		if err := w.segment(ctx, db, number, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextSegment returns the number of the first segment from one on of which there is
+// anything.
+func nextSegment(db *pebble.DB, from uint64) (number uint64, err error) {
+	it, err := db.NewIter(nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if !it.SeekGE(SegmentKey(from)) {
+		return math.MaxUint64, it.Error()
+	}
+	return SegmentOf(it.Key()), nil
+}
+
 // checkBeginning finds records that are missing before the first segment.
 func (w *Walk) checkBeginning(s *Segment) {
 	if w.Firsts == nil {
@@ -159,8 +204,6 @@ func (w *Walk) segment(ctx context.Context, db *pebble.DB, number uint64, s *Seg
 		for p, start := range s.Starts {
 			w.enter(p, start)
 		}
-	} else {
-		w.find("", 0, 0, 0, fmt.Sprintf("segment %d has no header", number))
 	}
 	lower, upper := SegmentKey(number), SegmentKey(number+1)
 	const maxFaults = 100_000 // of a deep walk, in one segment

@@ -33,9 +33,10 @@ func (d *directory) index(db *pebble.DB, times map[uint64]int64, a *ends.Account
 	numbers := slices.Sorted(maps.Keys(times))
 	headers := db.NewBatch()
 	for i, number := range numbers {
-		// A segment of which nothing is left keeps its number.
-		for between := number; i > 0 && between > numbers[i-1]+1; between-- {
-			if err := x.header(headers, between-1, times[numbers[i-1]]); err != nil {
+		// The first of the segments of which nothing is left states where the records
+		// before them end.
+		if i > 0 && number > numbers[i-1]+1 {
+			if err := x.header(headers, numbers[i-1]+1, times[numbers[i-1]]); err != nil {
 				return err
 			}
 		}
