@@ -18,7 +18,8 @@ const (
 	// stampInterval is the time between two looks at the log's stamps.
 	stampInterval = 10 * time.Second
 	// surpriseInterval is the same after a stamp that differs from those before,
-	// so that a clock that was set is soon believed, and a stray stamp is not.
+	// so that a clock that was set is soon believed, and a stray stamp is not, and
+	// while the log takes no appends.
 	surpriseInterval = time.Second
 	// stampWait bounds how long one waits for a record.
 	stampWait = 5 * time.Second
@@ -55,7 +56,7 @@ func (s *Server) watchStamps(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.logger.Debug("no append time of the log was seen", "partition", partition, "error", err)
 		}
-		if surprise {
+		if surprise || s.appends.failing() != nil {
 			wait = min(wait, surpriseInterval)
 		}
 		if retry.Sleep(ctx, wait) != nil {
@@ -65,12 +66,16 @@ func (s *Server) watchStamps(ctx context.Context) {
 }
 
 // awaitStamp waits for a record that is not in the log yet: its append time is
-// the log's time now. It returns whether that differs from the ones before.
+// the log's time now, and the log has taken it. It returns whether the time differs
+// from the ones before. A log that can't be asked takes no appends either.
 func (s *Server) awaitStamp(ctx context.Context, log Reader, partition int32) (surprise bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stampWait)
 	defer cancel()
 	bounds, err := log.Bounds(ctx, topics.Locations)
 	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			s.appends.failed(err)
+		}
 		return false, err
 	}
 	r, err := log.NewReader(ctx, topics.Locations, map[int32]int64{partition: bounds[partition].End})
@@ -79,6 +84,7 @@ func (s *Server) awaitStamp(ctx context.Context, log Reader, partition int32) (s
 	}
 	batch, err := r.Poll(ctx)
 	if n := len(batch.Records); err == nil && n > 0 {
+		s.appends.settled(nil)
 		surprise = s.clocks.stamped(batch.Records[n-1].AppendTimeMS, s.clocks.monoMS())
 	}
 	return surprise, errors.Join(err, r.Close())
@@ -159,7 +165,3 @@ func oneIf(is bool) float64 {
 	}
 	return 0
 }
-
-// Ready returns whether clients should be sent here: not while the server's clock
-// is in doubt.
-func (s *Server) Ready() bool { return !s.clocks.judge().inDoubt() }

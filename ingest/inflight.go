@@ -91,6 +91,7 @@ func (s *stream) at(number int64) *slot { return s.ring[number&int64(len(s.ring)
 // Done implements eventlog.Completion.
 func (sl *slot) Done(_ int64, err error) {
 	s := sl.stream
+	s.srv.appends.settled(err)
 	var timed time.Duration
 	s.mu.Lock()
 	sl.done, sl.err = true, err

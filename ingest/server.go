@@ -37,6 +37,7 @@ type Server struct {
 	clock      func() time.Time
 	mono       func() time.Duration
 	clocks     *clocks
+	appends    appends
 	budget     *budget
 
 	stampInterval time.Duration
@@ -103,6 +104,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		s.mono = func() time.Duration { return time.Since(s.started) }
 	}
 	s.tick.Store(1)
+	s.appends.mono = s.mono
+	s.appends.refuser, _ = deps.Log.(Refuser)
 	s.clocks = newClocks(cfg.Validation, s.clock, s.mono)
 	return s, nil
 }

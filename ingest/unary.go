@@ -68,13 +68,14 @@ func (s *Server) appendOne(ctx context.Context, r *wire.Report) error {
 	}
 	var records arena
 	record, partition := records.record(r, s.partitions, s.mono())
-	done := &releasing{outcome: make(outcome, 1), budget: s.budget, bytes: bytes}
+	done := &releasing{outcome: make(outcome, 1), server: s, bytes: bytes}
 	handed := s.mono()
 	if err := s.handOver(limited, partition, record, done); err != nil {
 		s.budget.release(bytes)
 		if limited.Err() != nil {
 			err = context.Cause(limited)
 		}
+		s.appends.settled(err)
 		return s.unaryFailed(ctx, err)
 	}
 	select {
@@ -116,12 +117,13 @@ func (s *Server) unaryFailed(ctx context.Context, err error) error {
 // releasing releases bytes before it passes the outcome on.
 type releasing struct {
 	outcome outcome
-	budget  *budget
+	server  *Server
 	bytes   int64
 }
 
 // Done implements eventlog.Completion.
 func (r *releasing) Done(offset int64, err error) {
-	r.budget.release(r.bytes)
+	r.server.budget.release(r.bytes)
+	r.server.appends.settled(err)
 	r.outcome.Done(offset, err)
 }

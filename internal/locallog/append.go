@@ -106,6 +106,21 @@ func (l *Log) Append(ctx context.Context, topic string, partition int32, rec eve
 	return nil
 }
 
+// Refuses returns why an append to a topic would be refused now, or nil: the log has
+// failed or is closed, or the disk is too full for the topic.
+func (l *Log) Refuses(topic string) error {
+	t, err := l.find(topic, 0)
+	switch {
+	case err != nil:
+		return err
+	case l.isStopped():
+		return l.stopErr()
+	case t.refuse.Load():
+		return eventlog.ErrFull
+	}
+	return nil
+}
+
 // put adds a record to the partition's growing chunk. It returns false when the
 // log has stopped.
 func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int64, l *Log) bool {

@@ -2,6 +2,7 @@ package locallog
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -50,6 +51,8 @@ func TestNearlyFullDisk(t *testing.T) {
 	disk.free.Store(9 << 20)
 	l.checkSpace()
 	require.ErrorIs(t, try(topics.Locations), eventlog.ErrFull)
+	require.ErrorIs(t, l.Refuses(topics.Locations), eventlog.ErrFull)
+	require.NoError(t, l.Refuses(topics.Tracks))
 	require.NoError(t, try(topics.Tracks), "what follows from the fixes that were taken still finds space")
 
 	disk.free.Store(4 << 20)
@@ -66,9 +69,14 @@ func TestNearlyFullDisk(t *testing.T) {
 
 	disk.free.Store(100 << 20)
 	l.checkSpace()
+	require.NoError(t, l.Refuses(topics.Locations))
 	require.NoError(t, try(topics.Locations))
 	require.NoError(t, try(topics.Tracks))
 	require.Equal(t, []string{"v", "v"}, readValues(t, l, topics.Locations, 0))
+
+	require.ErrorIs(t, l.Refuses("nowhere"), eventlog.ErrUnknownTopic)
+	l.fail(errors.New("the disk is gone"))
+	require.ErrorContains(t, l.Refuses(topics.Locations), "the disk is gone")
 }
 
 // The disk is looked at again before much is written, however long the

@@ -16,9 +16,10 @@ import (
 )
 
 // runAdmin serves metrics, health, the configuration in force and profiles
-// until ctx is done. Health fails once failure reports why the process must end. It
-// is for operators: keep it from the public.
-func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, guard func(http.Handler) http.Handler, secure *tls.Config, cfg Config, registry *prometheus.Registry, ready func() bool, failure func() error) error {
+// until ctx is done. Health fails once failure reports why the process must end,
+// readiness also while unready reports why a role does not serve. It is for
+// operators: keep it from the public.
+func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, guard func(http.Handler) http.Handler, secure *tls.Config, cfg Config, registry *prometheus.Registry, unready func() string, failure func() error) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -33,8 +34,8 @@ func runAdmin(ctx context.Context, server *httpserver.Group, l net.Listener, gua
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		if !ready() {
-			http.Error(w, "not ready: still joining or catching up, or the clock of this server is in doubt", http.StatusServiceUnavailable)
+		if why := unready(); why != "" {
+			http.Error(w, "not ready: "+why, http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n"))

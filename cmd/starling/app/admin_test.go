@@ -28,7 +28,7 @@ func TestAdminShowsNoSecretAndKnowsItsNames(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- runAdmin(ctx, group, l, func(h http.Handler) http.Handler { return h }, nil, cfg, registry, func() bool { return true }, func() error { return nil })
+		ended <- runAdmin(ctx, group, l, func(h http.Handler) http.Handler { return h }, nil, cfg, registry, func() string { return "" }, func() error { return nil })
 	}()
 	defer func() { cancel(); require.NoError(t, <-ended) }()
 

@@ -55,7 +55,7 @@ func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err err
 
 // ridesUnits set up the rides role of a process without a matcher, which has one
 // of its own that serves nobody else.
-func (a *App) ridesUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
+func (a *App) ridesUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {
 	l, err := open("rides", a.cfg.Server.RidesListen)
 	if err != nil {
 		return nil, nil, err
@@ -70,7 +70,7 @@ func (a *App) ridesUnits(log eventlog.Log, open opener, json *jsonGateway) ([]un
 		return nil, nil, err
 	}
 	server := a.rpc.New(rpcserver.Role{Name: "rides", Credentials: a.certs.Server("rides"), Register: f.rides.Register, Ready: a.life.whileRunning(f.rides.Ready)})
-	return []unit{{"fleet of rides", f.matcher.Run}, {"rides server", a.serving(server, l, inMemory)}, {"rides", f.rides.Run}}, f.rides.Ready, nil
+	return []unit{{"fleet of rides", f.matcher.Run}, {"rides server", a.serving(server, l, inMemory)}, {"rides", f.rides.Run}}, because(f.rides.Ready, takingUpRides), nil
 }
 
 // rideNameKeyFile holds the key for the names of rides beside a local log.

@@ -38,7 +38,7 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 		}
 		return a.clients.on(name, l), nil
 	}
-	units, ready, err := a.units(log, open)
+	units, unready, err := a.units(log, open)
 	if err != nil {
 		for _, l := range listeners {
 			_ = l.Close()
@@ -47,7 +47,7 @@ func (a *App) serve(ctx context.Context, log eventlog.Log) error {
 	}
 	units = append(units, a.controlUnit(log)...)
 	units = append(units, unit{"readiness", func(ctx context.Context) error {
-		a.announce(ctx, ready)
+		a.announce(ctx, func() bool { return unready() == "" })
 		return nil
 	}})
 	return runUnits(ctx, a.logger, units)
@@ -62,11 +62,12 @@ func (a *App) serverGroups() (err error) {
 	return err
 }
 
-// units sets up what the process consists of, and what reports that it serves. The
+// units sets up what the process consists of, and what returns why it does not serve
+// yet or now, empty when it does. The
 // units stop in reverse order: ingest first, the admin server last. The JSON gateway
 // stops after the gRPC servers, whose last answers it passes on.
-func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() bool, err error) {
-	ready = func() bool { return true }
+func (a *App) units(log eventlog.Log, open opener) (units []unit, unready func() string, err error) {
+	unready = func() string { return "" }
 	if a.cfg.Server.AdminListen != "" {
 		l, err := open("admin", a.cfg.Server.AdminListen)
 		if err != nil {
@@ -74,7 +75,12 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		}
 		a.admin = l.Addr().String()
 		units = append(units, unit{"admin", func(ctx context.Context) error {
-			serving := a.life.whileRunning(func() bool { return ready() })
+			serving := func() string {
+				if a.life.isStopping() {
+					return "stopping"
+				}
+				return unready()
+			}
 			return runAdmin(ctx, a.http, l, a.withStatus(log, serving), a.certs.Web("admin"), a.cfg, a.registry, serving, func() error {
 				if log == nil { // a fan-out
 					return nil
@@ -95,7 +101,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 	units = append(units, more...)
 	for _, role := range []struct {
 		runs bool
-		set  func(eventlog.Log, opener, *jsonGateway) ([]unit, func() bool, error)
+		set  func(eventlog.Log, opener, *jsonGateway) ([]unit, func() string, error)
 	}{
 		{a.has(Matcher), a.matcherUnits},
 		{a.has(Rides) && !a.has(Matcher), a.ridesUnits},
@@ -106,18 +112,18 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, ready func() b
 		if !role.runs {
 			continue
 		}
-		more, isReady, err := role.set(log, open, json)
+		more, why, err := role.set(log, open, json)
 		if err != nil {
 			return nil, nil, err
 		}
-		others := ready
-		ready = func() bool { return others() && isReady() }
+		others := unready
+		unready = func() string { return joinReasons(others(), why()) }
 		units = append(units, more...)
 	}
-	return units, ready, nil
+	return units, unready, nil
 }
 
-func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
+func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {
 	l, err := open("matcher", a.cfg.Server.MatcherListen)
 	if err != nil {
 		return nil, nil, err
@@ -136,7 +142,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 		Name: "matcher", Credentials: a.certs.Server("matcher"), Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: slices.Concat(largeAnswers, largeStreams), Cost: m.Cost,
 	}
-	units, ready := []unit{{"matcher", m.Run}}, m.Ready
+	units, unready := []unit{{"matcher", m.Run}}, because(m.Ready, rebuilding)
 	if f.rides != nil {
 		// Dispatchers and riders find rides at the same port.
 		more, err := json.rides()
@@ -146,11 +152,37 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 		inMemory = append(inMemory, more...)
 		role.Register = func(r grpc.ServiceRegistrar) { m.Register(r); f.rides.Register(r) }
 		units = append(units, unit{"rides", f.rides.Run})
-		ready = func() bool { return m.Ready() && f.rides.Ready() }
+		unready = func() string {
+			return joinReasons(because(m.Ready, rebuilding)(), because(f.rides.Ready, takingUpRides)())
+		}
 	}
 	// The roles stop before their server, so that watches end at once and hold
 	// nothing up.
-	return append([]unit{{"matcher server", a.serving(a.rpc.New(role), l, inMemory)}}, units...), ready, nil
+	return append([]unit{{"matcher server", a.serving(a.rpc.New(role), l, inMemory)}}, units...), unready, nil
+}
+
+// Why roles do not serve.
+const (
+	rebuilding    = "matcher: reading the fleet from the log"
+	takingUpRides = "rides: joining its group, or reading rides from the log"
+)
+
+// because returns a reason while a role is not ready, and nothing when it is.
+func because(ready func() bool, reason string) func() string {
+	return func() string {
+		if ready() {
+			return ""
+		}
+		return reason
+	}
+}
+
+// joinReasons puts two reasons together; either may be empty.
+func joinReasons(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
 }
 
 // largeAnswers are the methods whose answers may be megabytes.
@@ -166,7 +198,7 @@ var largeStreams = []string{
 	starlingv1.FleetService_WatchVehicleCounts_FullMethodName,
 }
 
-func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
+func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {
 	l, err := open("fan-out", a.cfg.Server.MatcherListen)
 	if err != nil {
 		return nil, nil, err
@@ -189,18 +221,18 @@ func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]uni
 		// Its handlers wait for matchers more than they compute.
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers, LargeAtWork: 64,
 	})
-	return []unit{{"fan-out server", a.serving(server, l, inMemory)}, {"fan-out", f.Run}}, f.Ready, nil
+	return []unit{{"fan-out server", a.serving(server, l, inMemory)}, {"fan-out", f.Run}}, because(f.Ready, "fan-out: a region has no matcher that is connected"), nil
 }
 
-func (a *App) trackerUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, func() bool, error) {
+func (a *App) trackerUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, func() string, error) {
 	t, err := tracker.New(a.cfg.Tracker, tracker.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "tracker")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the tracker: %w", err)
 	}
-	return []unit{{"tracker", t.Run}}, t.Ready, nil
+	return []unit{{"tracker", t.Run}}, because(t.Ready, "tracker: joining its group, or loading the partitions that fell to it"), nil
 }
 
-func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() bool, error) {
+func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {
 	l, err := open("ingest", a.cfg.Server.IngestListen)
 	if err != nil {
 		return nil, nil, err
@@ -220,7 +252,13 @@ func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]u
 		Codec: wire.Codec(), Window: ingest.WindowBytes,
 		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
 	})
-	return []unit{{"ingest", a.serving(server, l, inMemory)}}, s.Ready, nil
+	unready := func() string {
+		if why := s.Unready(); why != "" {
+			return "ingest: " + why
+		}
+		return ""
+	}
+	return []unit{{"ingest", a.serving(server, l, inMemory)}}, unready, nil
 }
 
 // callsMayTake is how long open calls may go on at a stop: half of all the time

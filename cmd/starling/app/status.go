@@ -15,9 +15,10 @@ import (
 type Status struct {
 	Version string `json:"version"`
 	Roles   []Role `json:"roles"`
-	// Ready reports whether every role serves; Failure is why the process must
-	// end, empty if it need not.
+	// Ready reports whether every role serves, Unready which does not and why;
+	// Failure is why the process must end, empty if it need not.
 	Ready   bool   `json:"ready"`
+	Unready string `json:"unready"`
 	Failure string `json:"failure"`
 	// Partitions of the log, and its epoch.
 	Partitions *int32 `json:"partitions,omitempty"`
@@ -34,8 +35,8 @@ type Status struct {
 }
 
 // status gathers the process's status from its metrics; log is nil at a fan-out.
-func (a *App) status(log eventlog.Log, ready bool, failure error) (Status, error) {
-	s := Status{Version: version.Read().String(), Roles: a.roles, Ready: ready && failure == nil}
+func (a *App) status(log eventlog.Log, unready string, failure error) (Status, error) {
+	s := Status{Version: version.Read().String(), Roles: a.roles, Ready: unready == "" && failure == nil, Unready: unready}
 	if failure != nil {
 		s.Failure = failure.Error()
 	}
@@ -77,7 +78,7 @@ func sumOf(family *dto.MetricFamily) (sum float64) {
 }
 
 // withStatus is what guards the admin server, with /status before its other paths.
-func (a *App) withStatus(log eventlog.Log, ready func() bool) func(http.Handler) http.Handler {
+func (a *App) withStatus(log eventlog.Log, unready func() string) func(http.Handler) http.Handler {
 	return func(others http.Handler) http.Handler {
 		mux := http.NewServeMux()
 		mux.Handle("/", others)
@@ -86,7 +87,7 @@ func (a *App) withStatus(log eventlog.Log, ready func() bool) func(http.Handler)
 			if log != nil {
 				failure = log.Err()
 			}
-			s, err := a.status(log, ready(), failure)
+			s, err := a.status(log, unready(), failure)
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return

@@ -135,7 +135,7 @@ func printStatus(w io.Writer, all []processStatus, asJSON bool) error {
 		case s.Failure != "":
 			ready = "failed: " + s.Failure
 		case !s.Ready:
-			ready = "no"
+			ready = "no: " + s.Unready
 		}
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Admin, strings.Join(roles, "+"), ready,
 			known(s.Partitions), known(s.OwnedPartitions), known(s.LagRecords), known(s.Epoch), known(s.Vehicles), known(s.StalePartitions), known(s.Streams), s.Version)
