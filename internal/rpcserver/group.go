@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-fleet/starling/internal/auth"
@@ -15,7 +14,7 @@ type Group struct {
 	cfg     Config
 	guard   *auth.Guard
 	logger  *slog.Logger
-	calls   *grpcprom.ServerMetrics
+	calls   *callMetrics
 	metrics *metrics
 }
 
@@ -66,11 +65,7 @@ func NewGroup(cfg Config, deps Deps) (*Group, error) {
 	}
 	g := &Group{
 		cfg: cfg, guard: deps.Guard, logger: deps.Logger,
-		// 0.5 ms to 16 s: searches take tenths of a millisecond; a stream has its own
-		// value of the type label.
-		calls: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
-			grpcprom.WithHistogramBuckets(prometheus.ExponentialBuckets(0.0005, 2, 16)))),
-		metrics: newMetrics(),
+		calls: newCallMetrics(), metrics: newMetrics(),
 	}
 	for _, c := range append(g.metrics.all(), g.calls) {
 		if err := deps.Registerer.Register(c); err != nil {

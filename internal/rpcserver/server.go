@@ -76,6 +76,7 @@ type Server struct {
 	checks *health.Server
 
 	oneRequest map[string]bool // methods whose callers send one message
+	messages   map[string]messages
 	large      map[string]bool
 	readings   *budget.Pool
 	answers    *answers
@@ -131,13 +132,14 @@ func (g *Group) New(role Role) *Server {
 		}
 	}
 	g.calls.InitializeMetrics(s.grpc)
+	s.messages = g.calls.ofMethods(s.grpc)
 	s.showHealth()
 	return s
 }
 
 // options are those of every gRPC server.
 func (s *Server) options() []grpc.ServerOption {
-	g, c := s.group, s.group.cfg
+	c := s.group.cfg
 	return []grpc.ServerOption{
 		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(c.HandshakeTimeout),
@@ -145,8 +147,8 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(uint32(cmp.Or(s.role.MaxConnStreams, c.MaxConnStreams))),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.MinPing, PermitWithoutStream: true}),
 		// The first is the outermost: what a panic becomes is counted by code.
-		grpc.ChainUnaryInterceptor(g.calls.UnaryServerInterceptor(), s.guard.AdmitUnary, s.unary, s.guard.CheckUnary),
-		grpc.ChainStreamInterceptor(g.calls.StreamServerInterceptor(), s.guard.AdmitStream, s.stream, s.guard.CheckStream),
+		grpc.ChainUnaryInterceptor(s.countUnary, s.guard.AdmitUnary, s.unary, s.guard.CheckUnary),
+		grpc.ChainStreamInterceptor(s.countStream, s.guard.AdmitStream, s.stream, s.guard.CheckStream),
 	}
 }
 
