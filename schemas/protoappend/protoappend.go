@@ -5,6 +5,7 @@
 package protoappend
 
 import (
+	"encoding/binary"
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -13,11 +14,16 @@ import (
 // Number is a field's number.
 type Number = protowire.Number
 
-// tag writes a field's number and wire type: one byte for numbers below 16.
+// tag writes a field's number and wire type: one byte for numbers below 16, and
+// two for those below 2048, which is small enough to be inlined.
 func tag(b []byte, field Number, wireType protowire.Type) []byte {
 	if field < 16 {
 		return append(b, byte(field)<<3|byte(wireType))
 	}
+	return longTag(b, field, wireType)
+}
+
+func longTag(b []byte, field Number, wireType protowire.Type) []byte {
 	return protowire.AppendTag(b, field, wireType)
 }
 
@@ -26,7 +32,10 @@ func Varint(b []byte, field Number, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
-	return protowire.AppendVarint(tag(b, field, protowire.VarintType), v)
+	if field >= 16 || v >= 0x80 {
+		return protowire.AppendVarint(tag(b, field, protowire.VarintType), v)
+	}
+	return append(b, byte(field)<<3|byte(protowire.VarintType), byte(v))
 }
 
 // Bool writes true.
@@ -47,6 +56,12 @@ func Fixed64(b []byte, field Number, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
+	if n := len(b); field < 16 && cap(b)-n >= 9 {
+		b = b[:n+9]
+		b[n] = byte(field)<<3 | byte(protowire.Fixed64Type)
+		binary.LittleEndian.PutUint64(b[n+1:], v)
+		return b
+	}
 	return protowire.AppendFixed64(tag(b, field, protowire.Fixed64Type), v)
 }
 
@@ -65,6 +80,12 @@ func Float(b []byte, field Number, v float32) []byte {
 
 // OptionalFloat writes the field whatever it holds.
 func OptionalFloat(b []byte, field Number, v float32) []byte {
+	if n := len(b); field < 16 && cap(b)-n >= 5 {
+		b = b[:n+5]
+		b[n] = byte(field)<<3 | byte(protowire.Fixed32Type)
+		binary.LittleEndian.PutUint32(b[n+1:], math.Float32bits(v))
+		return b
+	}
 	return protowire.AppendFixed32(tag(b, field, protowire.Fixed32Type), math.Float32bits(v))
 }
 

@@ -1,7 +1,10 @@
 package wire
 
 import (
+	"encoding/binary"
 	"math"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/starling-fleet/starling/schemas/protoappend"
 )
@@ -35,7 +38,7 @@ func (f *Fix) append(b []byte) []byte {
 // merge decodes b over what f holds, as a protobuf decoder does with a
 // sub-message that comes in pieces.
 func (f *Fix) merge(b []byte) error {
-	s := scanner{rest: b}
+	s := scanner{rest: f.mergeLeading(b)}
 	for s.next() {
 		switch s.tag {
 		case 1<<3 | typeVarint:
@@ -57,6 +60,36 @@ func (f *Fix) merge(b []byte) error {
 		}
 	}
 	return s.err
+}
+
+// mergeLeading takes the fields with which b begins as far as they are time,
+// coordinates and numbers in the order in which encoders write them, and returns
+// the rest. A fix is decoded by ingest and by the tracker, so it is worth while.
+func (f *Fix) mergeLeading(b []byte) []byte {
+	if len(b) == 0 || b[0] != 1<<3|byte(typeVarint) {
+		return b
+	}
+	timeMS, n := protowire.ConsumeVarint(b[1:])
+	if n < 0 {
+		return b
+	}
+	rest := b[1+n:]
+	if len(rest) < 18 || rest[0] != 2<<3|byte(typeFixed64) || rest[9] != 3<<3|byte(typeFixed64) {
+		return b
+	}
+	f.DeviceTimeMS = int64(timeMS)
+	f.LatDeg = math.Float64frombits(binary.LittleEndian.Uint64(rest[1:]))
+	f.LonDeg = math.Float64frombits(binary.LittleEndian.Uint64(rest[10:]))
+	rest = rest[18:]
+	for field, value := range [...]*float32{&f.AccuracyM, &f.SpeedMPS, &f.HeadingDeg, &f.AltitudeM} {
+		if len(rest) < 5 || rest[0] != byte(4+field)<<3|byte(typeFixed32) {
+			continue // left out, or for merge to judge
+		}
+		*value = math.Float32frombits(binary.LittleEndian.Uint32(rest[1:]))
+		f.Has |= HasAccuracy << field
+		rest = rest[5:]
+	}
+	return rest
 }
 
 func float32Of(bits uint64) float32 { return math.Float32frombits(uint32(bits)) }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
 	"unicode/utf8"
 
@@ -37,7 +38,57 @@ type scanner struct {
 
 // next moves to the next field. It returns false at the end of the message or
 // when the input is malformed, which err then reports.
+//
+// Nearly every field has a tag of at most two bytes and, if it has a length, one
+// below 128. Such fields are read here, the others and what is malformed by
+// nextAny, which alone is the rule.
 func (s *scanner) next() bool {
+	b := s.rest
+	if len(b) < 2 {
+		return s.nextAny()
+	}
+	tag, at := uint64(b[0]), 1
+	if tag >= 0x80 {
+		if b[1] >= 0x80 {
+			return s.nextAny()
+		}
+		tag, at = tag&0x7f|uint64(b[1])<<7, 2
+	}
+	if tag < 1<<3 {
+		return s.nextAny()
+	}
+	value := b[at:]
+	size := 0
+	switch tag & 7 {
+	case typeVarint:
+		if s.num, size = protowire.ConsumeVarint(value); size < 0 {
+			return s.nextAny()
+		}
+	case typeFixed64:
+		if size = 8; len(value) < size {
+			return s.nextAny()
+		}
+		s.num = binary.LittleEndian.Uint64(value)
+	case typeFixed32:
+		if size = 4; len(value) < size {
+			return s.nextAny()
+		}
+		s.num = uint64(binary.LittleEndian.Uint32(value))
+	case typeBytes:
+		if len(value) == 0 || value[0] >= 0x80 || len(value) <= int(value[0]) {
+			return s.nextAny()
+		}
+		size = 1 + int(value[0])
+		s.data = value[1:size]
+	default:
+		return s.nextAny()
+	}
+	s.tag, s.rest = tag, value[size:]
+	return true
+}
+
+// nextAny is next for any field.
+func (s *scanner) nextAny() bool {
 	b := s.rest
 	if len(b) == 0 {
 		return false
