@@ -27,20 +27,27 @@ type ValidationConfig struct {
 
 // LimitsConfig bounds what clients can make the server hold and do.
 type LimitsConfig struct {
-	MaxMessageBytes     int           `koanf:"max_message_bytes" help:"Largest encoded report, in bytes. A larger one ends its stream."`
-	MaxStreams          int           `koanf:"max_streams" help:"Streams that may be open at a time."`
-	MaxConnStreams      int           `koanf:"max_conn_streams" help:"Calls of one connection that may be open at a time; further ones wait in the client."`
-	StreamReports       int           `koanf:"stream_reports" help:"Reports of one stream that may be in flight, read but not acknowledged, before the server stops reading it."`
-	StreamBytes         int64         `koanf:"stream_bytes" help:"Bytes of one stream that may be in flight before the server stops reading it."`
-	ServerBytes         int64         `koanf:"server_bytes" help:"Bytes of all streams and calls that may be in flight before the server stops reading."`
-	AppendWait          time.Duration `koanf:"append_wait" help:"How long one report may wait for capacity, in the server or in the log, before its stream or call ends with RESOURCE_EXHAUSTED; a unary call also waits no longer for the log to confirm its report."`
-	SendWait            time.Duration `koanf:"send_wait" help:"How long a client may leave its acknowledgements unread while one is being sent, before its stream ends."`
-	FlushWait           time.Duration `koanf:"flush_wait" help:"How long the end of a stream waits for the log to settle what is in flight, so that it can still be acknowledged."`
-	StreamIdleTimeout   time.Duration `koanf:"stream_idle_timeout" help:"Silence after which a stream with nothing in flight ends with DEADLINE_EXCEEDED."`
-	StreamReportsPerSec float64       `koanf:"stream_reports_per_s" help:"Reports that one stream may send per second on average, with a burst of one second; the server reads no faster. 0 means no limit."`
-	StreamFixesPerSec   float64       `koanf:"stream_fixes_per_s" help:"Fixes that one stream may send per second on average, with a burst of one second; the server reads no faster. 0 means no limit."`
-	RetryDelay          time.Duration `koanf:"retry_delay" help:"Least delay that a client turned away is asked to wait; up to twice as much is asked for, at random, so that clients do not come back together."`
-	PingInterval        time.Duration `koanf:"ping_interval" help:"Silence of a connection after which the server asks whether its client is still there."`
+	MaxMessageBytes      int           `koanf:"max_message_bytes" help:"Largest encoded report, in bytes. A larger one ends its stream."`
+	MaxStreams           int           `koanf:"max_streams" help:"Streams that may be open at a time."`
+	MaxConnStreams       int           `koanf:"max_conn_streams" help:"Calls of one connection that may be open at a time; further ones wait in the client."`
+	StreamReports        int           `koanf:"stream_reports" help:"Reports of one stream that may be in flight, read but not acknowledged, before the server stops reading it."`
+	StreamBytes          int64         `koanf:"stream_bytes" help:"Bytes of one stream that may be in flight before the server stops reading it."`
+	ServerBytes          int64         `koanf:"server_bytes" help:"Bytes of all streams and calls that may be in flight before the server stops reading."`
+	AppendWait           time.Duration `koanf:"append_wait" help:"How long one report may wait for capacity, in the server or in the log, before its stream or call ends with RESOURCE_EXHAUSTED; a unary call also waits no longer for the log to confirm its report."`
+	SendWait             time.Duration `koanf:"send_wait" help:"How long a client may leave its acknowledgements unread while one is being sent, before its stream ends."`
+	FlushWait            time.Duration `koanf:"flush_wait" help:"How long the end of a stream waits for the log to settle what is in flight, so that it can still be acknowledged."`
+	StreamIdleTimeout    time.Duration `koanf:"stream_idle_timeout" help:"Silence after which a stream with nothing in flight ends with DEADLINE_EXCEEDED."`
+	StreamReportsPerSec  float64       `koanf:"stream_reports_per_s" help:"Reports that one stream may send per second on average, with a burst of one second; the server reads no faster. 0 means no limit."`
+	StreamFixesPerSec    float64       `koanf:"stream_fixes_per_s" help:"Fixes that one stream may send per second on average, with a burst of one second; the server reads no faster. 0 means no limit."`
+	VehicleReportsPerSec float64       `koanf:"vehicle_reports_per_s" help:"Reports of one vehicle per second on average, over all streams and calls; a further one ends its stream or call with RESOURCE_EXHAUSTED. 0 means no limit."`
+	VehicleFixesPerSec   float64       `koanf:"vehicle_fixes_per_s" help:"Fixes of one vehicle per second on average, likewise. What a phone has gathered while it was offline comes at once: see rate_burst."`
+	CallerReportsPerSec  float64       `koanf:"caller_reports_per_s" help:"Reports of one caller, as its token names it, per second on average. 0 means no limit. In development mode callers have no names."`
+	CallerFixesPerSec    float64       `koanf:"caller_fixes_per_s" help:"Fixes of one caller per second on average, likewise."`
+	AddressReportsPerSec float64       `koanf:"address_reports_per_s" help:"Reports from one network address per second on average. 0 means no limit: mobile networks put many thousand phones behind one address."`
+	AddressFixesPerSec   float64       `koanf:"address_fixes_per_s" help:"Fixes from one network address per second on average, likewise."`
+	RateBurst            time.Duration `koanf:"rate_burst" help:"How much may come at once of what the rates of vehicles, callers and addresses allow: as much as in this time."`
+	RetryDelay           time.Duration `koanf:"retry_delay" help:"Least delay that a client turned away is asked to wait; up to twice as much is asked for, at random, so that clients do not come back together."`
+	PingInterval         time.Duration `koanf:"ping_interval" help:"Silence of a connection after which the server asks whether its client is still there."`
 }
 
 // DefaultConfig suits phones and gateways on one server.
@@ -66,11 +73,20 @@ func DefaultConfig() Config {
 			SendWait:          30 * time.Second,
 			FlushWait:         5 * time.Second,
 			StreamIdleTimeout: 15 * time.Minute,
-			RetryDelay:        time.Second,
-			PingInterval:      2 * time.Minute,
+			// Far beyond phones, and beyond gateways with ten thousand vehicles.
+			VehicleReportsPerSec: 200,
+			VehicleFixesPerSec:   500,
+			CallerReportsPerSec:  20_000,
+			CallerFixesPerSec:    50_000,
+			RateBurst:            time.Minute,
+			RetryDelay:           time.Second,
+			PingInterval:         2 * time.Minute,
 		},
 	}
 }
+
+// minRate and maxRate bound rates, in units a second, to what can be reckoned with.
+const minRate, maxRate = 0.001, 1e9
 
 // maxFixesEver is the largest max_fixes: the API's own bound.
 const maxFixesEver = limits.MaxFixesPerReport
@@ -97,6 +113,14 @@ func (c Config) Validate() error {
 	faults.Need(l.ServerBytes >= 1<<20, "limits.server_bytes", l.ServerBytes, "at least 1048576, which is more than one report can take")
 	valid.AtLeast(&faults, "limits.stream_reports_per_s", l.StreamReportsPerSec, 0)
 	valid.AtLeast(&faults, "limits.stream_fixes_per_s", l.StreamFixesPerSec, 0)
+	for field, rate := range map[string]float64{
+		"vehicle_reports_per_s": l.VehicleReportsPerSec, "vehicle_fixes_per_s": l.VehicleFixesPerSec,
+		"caller_reports_per_s": l.CallerReportsPerSec, "caller_fixes_per_s": l.CallerFixesPerSec,
+		"address_reports_per_s": l.AddressReportsPerSec, "address_fixes_per_s": l.AddressFixesPerSec,
+	} {
+		faults.Need(rate == 0 || rate >= minRate && rate <= maxRate, "limits."+field, rate, "0 or between 0.001 and 1e9")
+	}
+	valid.Between(&faults, "limits.rate_burst", l.RateBurst, time.Second, time.Hour)
 	for _, d := range []struct {
 		field string
 		value time.Duration

@@ -26,11 +26,13 @@ type metrics struct {
 }
 
 // rejectedMalformed and rejectedTooLarge label reports that could not be read,
-// rejectedVehicle those for a vehicle that is not the caller's.
+// rejectedVehicle those for a vehicle that is not the caller's, rejectedRate those of
+// who sends too many.
 const (
 	rejectedMalformed = "malformed"
 	rejectedTooLarge  = "message_too_large"
 	rejectedVehicle   = "vehicle_not_permitted"
+	rejectedRate      = "rate_exceeded"
 )
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -86,6 +88,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rejectedMalformed: rejected.WithLabelValues(rejectedMalformed),
 		rejectedTooLarge:  rejected.WithLabelValues(rejectedTooLarge),
 		rejectedVehicle:   rejected.WithLabelValues(rejectedVehicle),
+		rejectedRate:      rejected.WithLabelValues(rejectedRate),
 	}
 	for _, rule := range reportRules {
 		m.reportsRejected[rule.name] = rejected.WithLabelValues(rule.name)

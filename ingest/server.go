@@ -39,6 +39,7 @@ type Server struct {
 	clocks     *clocks
 	appends    appends
 	budget     *budget
+	rates      *rates
 
 	stampInterval time.Duration
 	judgedAt      int64 // the watch's own: tick of its last look at the clocks
@@ -93,7 +94,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: deps.Log, partitions: deps.Partitions, metrics: m, logger: deps.Logger, clock: deps.Now,
-		budget:  newBudget(cfg.Limits.ServerBytes, m.inFlightBytes),
+		budget: newBudget(cfg.Limits.ServerBytes, m.inFlightBytes), rates: newRates(&cfg.Limits),
 		started: time.Now(), streams: map[*stream]struct{}{}, clockWarning: throttle.Throttle{Interval: warnInterval}, failure: throttle.Throttle{Interval: time.Second},
 		stampInterval: cmp.Or(deps.StampInterval, stampInterval), mono: deps.Monotonic,
 	}

@@ -30,6 +30,7 @@ const (
 	reasonTooManyStreams = "TOO_MANY_STREAMS"
 	reasonStreamIdle     = "STREAM_IDLE"
 	reasonAcksUnread     = "ACKNOWLEDGEMENTS_UNREAD"
+	reasonRateExceeded   = "RATE_EXCEEDED"
 )
 
 // metadataReportNumber is the key of google.rpc.ErrorInfo.metadata that holds

@@ -36,8 +36,9 @@ type stream struct {
 	vehicleID string
 	caller    *auth.Caller
 	permitted string // the vehicle that the caller was last found to report for
-	number    int64  // reports read
-	appending bool   // the log has been asked to take a record and has not answered
+	sender    sender
+	number    int64 // reports read
+	appending bool  // the log has been asked to take a record and has not answered
 	reports   pacer
 	fixes     pacer
 
@@ -103,7 +104,7 @@ func (in *received) checkSize(bytes, most int) {
 // StreamReports implements starlingv1.IngestServiceServer.
 func (s *Server) StreamReports(rpc grpc.BidiStreamingServer[starlingv1.StreamReportsRequest, starlingv1.StreamReportsResponse]) error {
 	st := &stream{
-		srv: s, rpc: rpc, caller: auth.CallerOf(rpc.Context()),
+		srv: s, rpc: rpc, caller: auth.CallerOf(rpc.Context()), sender: s.sender(rpc.Context()),
 		in:       received{maxBytes: s.cfg.Limits.MaxMessageBytes},
 		valid:    newValidator(s.cfg.Validation),
 		reports:  pacer{perSecond: s.cfg.Limits.StreamReportsPerSec},
@@ -196,6 +197,9 @@ func (s *stream) handle() error {
 		s.inherit(r)
 		m.fixesReceived.Add(float64(len(r.Fixes)))
 		if err := s.permit(r.VehicleID); err != nil {
+			return err
+		}
+		if err := s.srv.hold(&s.sender, r.VehicleID, len(r.Fixes), s.srv.mono()); err != nil {
 			return err
 		}
 	}

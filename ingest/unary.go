@@ -37,6 +37,10 @@ func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 	if err := s.mayReport(auth.CallerOf(ctx), in.Report.VehicleID, 1); err != nil {
 		return nil, err
 	}
+	from := s.sender(ctx)
+	if err := s.hold(&from, in.Report.VehicleID, len(in.Report.Fixes), s.mono()); err != nil {
+		return nil, err
+	}
 	v := newValidator(s.cfg.Validation)
 	refusals, err := s.admit(&v, in, 1, now)
 	if err != nil {

@@ -38,6 +38,10 @@ type Config struct {
 	CheckpointInterval time.Duration `koanf:"checkpoint_interval" help:"Pause between two checkpoints of a partition of rides."`
 	// MaxSubscribers bounds the open subscriptions of the process.
 	MaxSubscribers int `koanf:"max_subscribers" help:"Most open subscriptions of ride and vehicle events."`
+	// SubscriberShare is which part of MaxSubscribers one caller may use.
+	SubscriberShare float64 `koanf:"subscriber_share" help:"Part of max_subscribers that the subscriptions of one caller may use: of whom the token names or, in development mode, of one address."`
+	// MaxWait is how long GetRide waits for what a call has done.
+	MaxWait time.Duration `koanf:"max_wait" help:"How long GetRide with after waits at most until the call has had its effect; then it is refused with DEADLINE_EXCEEDED. ActOnRide waits as long as a tenth of it for a ride that this process has not read yet."`
 	// NameKeys make and check names, in hexadecimal, with commas between them. The
 	// first makes them.
 	NameKeys config.Secret `koanf:"name_keys" help:"Keys for the names of rides, at least 32 bytes in hexadecimal each, with commas between them; the first makes names, all are accepted. Every process needs the same. name_keys_file is the better place; on the local log one is made and kept in its directory when neither is set."`
@@ -50,7 +54,7 @@ func DefaultConfig() Config {
 	return Config{
 		Group: "starling-rides", Decide: 10 * time.Second, MaxFixAge: 30 * time.Second, Silence: 5 * time.Minute,
 		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, Candidates: 8, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
-		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000,
+		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second,
 	}
 }
 
@@ -73,6 +77,8 @@ func (c Config) Validate() error {
 	valid.Between(&faults, "candidates", c.Candidates, 1, 256)
 	faults.Need(c.MaxRadiusM > 0 && c.MaxRadiusM <= 1_000_000, "max_radius_m", c.MaxRadiusM, "above 0 and at most 1000000")
 	valid.AtLeast(&faults, "max_subscribers", c.MaxSubscribers, 1)
+	faults.Need(c.SubscriberShare > 0 && c.SubscriberShare <= 1, "subscriber_share", c.SubscriberShare, "above 0 and at most 1")
+	valid.Between(&faults, "max_wait", c.MaxWait, 10*time.Millisecond, 10*time.Minute)
 	faults.Need(c.NameKeys == "" || c.NameKeysFile == "", "name_keys_file", c.NameKeysFile, "the only one that is set of it and name_keys")
 	_, err := c.keys()
 	faults.Add(err)

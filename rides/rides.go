@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,7 +67,7 @@ type Rides struct {
 	directory *directory
 
 	assigned    eventlog.Assignment
-	subscribers atomic.Int64
+	subscribers *shares
 	stopped     chan struct{} // closed when Run has ended
 
 	mu  sync.Mutex
@@ -109,7 +108,7 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	return &Rides{
 		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, metrics: m,
 		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge),
-		stopped: make(chan struct{}), led: make(map[int32]*lead),
+		subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),
 	}, nil
 }
 

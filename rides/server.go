@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -94,9 +95,39 @@ func (r *Rides) ActOnRide(ctx context.Context, req *starlingv1.ActOnRideRequest)
 	if err := forVehicle(ctx, vehicle); err != nil {
 		return nil, err
 	}
+	if err := r.known(ctx, n, id); err != nil {
+		return nil, err
+	}
 	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_DriverAct{
 		DriverAct: &starlingv1.DriverAct{VehicleId: vehicle, Attempt: req.GetAttempt(), Action: req.GetAction()},
 	}})
+}
+
+// known returns nil if a ride is in the log, so that nothing is appended for a name
+// that somebody made up: a request reaches the log only after the code in its name
+// was checked for its rider, whom a driver's call does not name. A driver may have
+// learned of the ride from another process, which is ahead of this one: that is
+// waited for, a while.
+func (r *Rides) known(ctx context.Context, n int32, id string) error {
+	if !r.directory.ready() {
+		return unavailable("REBUILDING", "the rides are being read from the log")
+	}
+	defer r.directory.join(rideKey(id))()
+	limited, cancel := context.WithTimeout(ctx, r.cfg.MaxWait/10)
+	defer cancel()
+	for {
+		ride, _, _, more := r.directory.since(n, id, math.MaxInt64)
+		if ride != nil {
+			return nil
+		}
+		if r.waitFor(limited, more) == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		return notFound(ridePrefix + id)
+	}
 }
 
 // sameOrder returns whether a repetition asks for what the ride is. The owner has
@@ -181,15 +212,20 @@ func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*s
 
 // await waits until a request has had its effect and the directory shows it.
 func (r *Rides) await(ctx context.Context, n int32, offset int64) error {
-	next, err := r.effect(ctx, n, offset)
+	limited, cancel := context.WithTimeout(ctx, r.cfg.MaxWait)
+	defer cancel()
+	next, err := r.effect(limited, n, offset)
 	if err == nil {
-		err = r.directory.reach(ctx, n, next)
+		err = r.directory.reach(limited, n, next)
 	}
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
+	case limited.Err() != nil:
+		return rpcstatus.Error(codes.DeadlineExceeded, rpcstatus.Reason{Domain: domain, Name: "NOT_YET", Metadata: map[string]string{"field": "after"}},
+			fmt.Sprintf("the call at `after` has had no effect within %s (rides.max_wait): is it the position that the call returned?", r.cfg.MaxWait), rpcstatus.RetryAfter(time.Second))
 	case errors.Is(err, errElsewhere):
 		return unavailable("OWNED_ELSEWHERE", "the ride's partition is owned by another process: ask there, or without `after`")
 	}

@@ -2,11 +2,13 @@ package rides
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/rides/life"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -24,7 +26,7 @@ func (r *Rides) SubscribeRideEvents(req *starlingv1.SubscribeRideEventsRequest, 
 	if err := r.forRide(stream.Context(), id); err != nil {
 		return err
 	}
-	leave, err := r.subscribe()
+	leave, err := r.subscribe(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -70,7 +72,7 @@ func (r *Rides) SubscribeVehicleEvents(req *starlingv1.SubscribeVehicleEventsReq
 	if err := forVehicle(stream.Context(), vehicle); err != nil {
 		return err
 	}
-	leave, err := r.subscribe()
+	leave, err := r.subscribe(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -96,18 +98,22 @@ func (r *Rides) SubscribeVehicleEvents(req *starlingv1.SubscribeVehicleEventsReq
 }
 
 // subscribe counts a subscription in, or refuses it.
-func (r *Rides) subscribe() (leave func(), err error) {
+func (r *Rides) subscribe(ctx context.Context) (leave func(), err error) {
 	if !r.directory.ready() {
 		return nil, unavailable("REBUILDING", "the rides are being read from the log")
 	}
-	if r.subscribers.Add(1) > int64(r.cfg.MaxSubscribers) {
-		r.subscribers.Add(-1)
-		return nil, rpcstatus.Error(codes.ResourceExhausted, rpcstatus.Reason{Domain: domain, Name: "TOO_MANY_SUBSCRIBERS"},
-			"the server has as many subscriptions as it takes (rides.max_subscribers)")
+	who := auth.Principal(ctx)
+	full, ok := r.subscribers.take(who)
+	if !ok {
+		message := "the caller has as many subscriptions as one may have (rides.subscriber_share)"
+		if full {
+			message = "the server has as many subscriptions as it takes (rides.max_subscribers)"
+		}
+		return nil, rpcstatus.Error(codes.ResourceExhausted, rpcstatus.Reason{Domain: domain, Name: "TOO_MANY_SUBSCRIBERS"}, message, rpcstatus.RetryAfter(time.Second))
 	}
 	r.metrics.subscribers.Inc()
 	return func() {
-		r.subscribers.Add(-1)
+		r.subscribers.giveBack(who)
 		r.metrics.subscribers.Dec()
 	}, nil
 }

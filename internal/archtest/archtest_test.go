@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
 	"cmd/starling/cli": {"cmd/starling/app", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
 	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
-	"ingest":           {"internal/throttle", "internal/auth", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
+	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas", "tracker/reserve"},
@@ -70,7 +70,7 @@ var mayImport = map[string][]string{
 	"internal/fixcsv":     {},
 	"internal/retry":      {},
 	"client":              {"schemas"},
-	"loadtest":            {"client", "schemas", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport", "internal/retry"},
+	"loadtest":            {"client", "schemas", "internal/auth", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/eventlog", "internal/locallog", "internal/kafkalog", "internal/geo", "internal/kafkatest", "internal/freeport", "internal/retry"},
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/conns", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},

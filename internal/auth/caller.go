@@ -94,8 +94,12 @@ func (c *Caller) Owns(vehicle string) bool {
 // shared out among callers.
 func (c *Caller) Principal() string { return c.Issuer + "\n" + c.Subject }
 
-// restricted reports whether the caller sees vehicles as a rider does.
-func (c *Caller) restricted() bool { return c.Has(Rider) && !c.Has(Dispatch) && !c.forwarded }
+// Restricted reports whether the caller is a rider and nothing more, who sees vehicles
+// as a rider does. One for whom a service of ours asks was held to that by it.
+func (c *Caller) Restricted() bool { return c.Has(Rider) && !c.Has(Dispatch) && !c.forwarded }
+
+// ByService reports whether a service of ours calls, for itself or for others.
+func (c *Caller) ByService() bool { return c.forwarded || c.Has(Service) }
 
 // Ended returns the refusal of a caller whose token has expired or whose key was
 // removed, or nil.
@@ -127,12 +131,23 @@ func (c *Caller) MayReport(vehicle string) *Refusal {
 	return refuse(VehicleNotPermitted, "the token is not of the vehicle that is reported for", "claim", "vehicle", "rule", "names the vehicle that is reported for")
 }
 
-// validVehicle reports whether a vehicle claim is an id or a pattern.
-func validVehicle(claim string) bool {
+// ValidVehicle reports whether a vehicle claim is an id or a pattern of one.
+func ValidVehicle(claim string) bool {
 	before, behind, _ := strings.Cut(claim, "*")
 	whole := before + behind
 	return whole == "" && claim == "*" || limits.ValidVehicleID(whole)
 }
+
+// ValidSubject reports whether a claim sub names somebody as it must.
+func ValidSubject(claim string) bool {
+	return claim != "" && len(claim) <= maxSubjectBytes && !strings.ContainsFunc(claim, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// SubjectRule is ValidSubject's rule in words.
+const SubjectRule = "must have 1 to 256 bytes, none of them a control character"
+
+// VehicleRule is ValidVehicle's rule in words.
+const VehicleRule = "must be a vehicle id, or a pattern of one with a single *"
 
 // Named reports whether a token names the caller: not where everybody is let in.
 func (c *Caller) Named() bool { return c.Issuer != "" && !c.dev }

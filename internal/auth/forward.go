@@ -33,7 +33,7 @@ func onBehalf(service *Caller, headers metadata.MD) (*Caller, *Refusal) {
 	}
 	var f forwardedCaller
 	raw, err := base64.RawURLEncoding.DecodeString(values[0])
-	if err != nil || len(values) > 1 || json.Unmarshal(raw, &f) != nil || f.Vehicle != "" && !validVehicle(f.Vehicle) {
+	if err != nil || len(values) > 1 || json.Unmarshal(raw, &f) != nil || f.Vehicle != "" && !ValidVehicle(f.Vehicle) {
 		return nil, refuse(Malformed, "the header "+callerHeader+" can't be read")
 	}
 	c := &Caller{Issuer: f.Issuer, Subject: f.Subject, Vehicle: f.Vehicle, Expires: service.Expires, key: service.key, forwarded: true}

@@ -89,6 +89,7 @@ func (g *Guard) register(reg prometheus.Registerer) error {
 			gauge("keys_age_seconds", "Time since the keys were last read. Beyond auth.keep_keys every token is refused.", func() float64 { return g.keys.age().Seconds() }),
 			gauge("known_tokens", "Verified tokens that are remembered.", func() float64 { return float64(g.verify.cache.size()) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "starling_auth_key_reads_total", Help: "Reads of the keys."}, func() float64 { return float64(g.keys.reads.Load()) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "starling_auth_keys_passed_over_total", Help: "Keys of a JWKS that can't be used and were passed over, counted at each read; they are logged."}, func() float64 { return float64(g.keys.passedOver.Load()) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "starling_auth_key_read_failures_total", Help: "Reads of the keys that failed; the last keys count for auth.keep_keys."}, func() float64 { return float64(g.keys.failed.Load()) }),
 		)
 	}

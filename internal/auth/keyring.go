@@ -39,6 +39,10 @@ type keyring struct {
 	reading sync.Mutex    // held while the keys are read and changed
 	failed  atomic.Int64  // reads that failed
 	reads   atomic.Int64
+	// passedOver counts keys that were read and can't be used; the last faults are
+	// those logged last, so that the same ones are logged once.
+	passedOver atomic.Int64
+	lastFaults string
 }
 
 func newKeyring(cfg Config, logger *slog.Logger, now func() time.Time) *keyring {
@@ -88,22 +92,25 @@ func (r *keyring) read(ctx context.Context) error {
 	defer r.reading.Unlock()
 	r.reads.Add(1)
 	began := r.now()
-	keys, err := r.readAll(ctx)
+	keys, faults, err := r.readAll(ctx)
 	if err != nil {
 		r.failed.Add(1)
 		return err
 	}
 	before, now := *r.byID.Load(), map[string]*key{}
 	for _, k := range keys {
-		if _, twice := now[k.id]; twice {
-			r.failed.Add(1)
-			return fmt.Errorf("two keys have the id %q", k.id)
+		if first, twice := now[k.id]; twice {
+			if first.print != k.print {
+				faults = append(faults, errTwoKeys(k.id))
+			}
+			continue
 		}
 		now[k.id] = k
 		if old := before[k.id]; old != nil && old.print == k.print {
 			now[k.id] = old
 		}
 	}
+	r.note(faults)
 	r.byID.Store(&now)
 	r.readAt.Store(began.UnixNano())
 	for id, old := range before {
@@ -115,42 +122,59 @@ func (r *keyring) read(ctx context.Context) error {
 	return nil
 }
 
-func (r *keyring) readAll(ctx context.Context) (keys []*key, err error) {
+// note counts the keys that are passed over, and logs them when they are others than
+// the last time. The lock of reads is held.
+func (r *keyring) note(faults []error) {
+	r.passedOver.Add(int64(len(faults)))
+	text := ""
+	if len(faults) > 0 {
+		text = errors.Join(faults...).Error()
+	}
+	if text != r.lastFaults && text != "" {
+		r.logger.Warn("keys of tokens can't be used and are passed over; the others count", "keys", len(faults), "error", text)
+	}
+	r.lastFaults = text
+}
+
+func (r *keyring) readAll(ctx context.Context) (keys []*key, faults []error, err error) {
 	add := func(name string, data []byte, err error) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		more, err := parseKeys(data)
+		more, bad, err := parseKeys(data)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		keys = append(keys, more...)
+		for _, fault := range bad {
+			faults = append(faults, fmt.Errorf("%s: %w", name, fault))
+		}
 		return nil
 	}
 	if file := r.cfg.KeysFile; file != "" {
 		data, err := readSmall(file)
 		if err := add("auth.keys_file "+file, data, err); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if r.cfg.JWKSURL != "" {
 		data, err := r.fetch(ctx)
 		if err := add("auth.jwks_url", data, err); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if file := r.cfg.DevSecretFile; file != "" {
 		secret, err := readSecret(file)
 		if err != nil {
-			return nil, fmt.Errorf("auth.dev_secret_file: %w", err)
+			return nil, nil, fmt.Errorf("auth.dev_secret_file: %w", err)
 		}
 		k, err := newKey(DevKeyID, secret)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		keys = append(keys, k)
 	}
-	return keys, nil
+	return keys, faults, nil
 }
 
 // DevKeyID is the kid of development tokens.

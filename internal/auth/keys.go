@@ -102,33 +102,29 @@ func Thumbprint(public any) (string, error) {
 }
 
 // parseKeys reads public keys from PEM or a JWKS. A key of a JWKS that is for
-// something else (encryption, another algorithm) is passed over.
-func parseKeys(data []byte) ([]*key, error) {
-	var keys []*key
-	var err error
+// something else (encryption, another algorithm) is passed over. One that can't be
+// used is returned as a fault: others depend on the rest of the set. A file of PEM is
+// the operator's own, so that any fault refuses it.
+func parseKeys(data []byte) (keys []*key, faults []error, err error) {
 	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
-		keys, err = parseJWKS(trimmed)
+		keys, faults, err = parseJWKS(trimmed)
 	} else {
 		keys, err = parsePEM(data)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("there is no key for EdDSA (Ed25519) or RS256 (RSA)")
+		return nil, nil, errors.Join(append([]error{errors.New("there is no key for EdDSA (Ed25519) or RS256 (RSA)")}, faults...)...)
 	}
 	if len(keys) > maxKeys {
-		return nil, fmt.Errorf("there are %d keys, at most %d are taken", len(keys), maxKeys)
+		return nil, nil, fmt.Errorf("there are %d keys, at most %d are taken", len(keys), maxKeys)
 	}
-	seen := map[string]bool{}
-	for _, k := range keys {
-		if seen[k.id] {
-			return nil, fmt.Errorf("two keys have the id %s", strconv.Quote(k.id))
-		}
-		seen[k.id] = true
-	}
-	return keys, nil
+	return keys, faults, nil
 }
+
+// errTwoKeys reports that an id names two keys.
+func errTwoKeys(id string) error { return fmt.Errorf("two keys have the id %s", strconv.Quote(id)) }
 
 func parsePEM(data []byte) (keys []*key, err error) {
 	for {
@@ -154,38 +150,59 @@ func parsePEM(data []byte) (keys []*key, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if slices.ContainsFunc(keys, func(other *key) bool { return other.id == k.id }) {
+			return nil, errTwoKeys(k.id)
+		}
 		keys = append(keys, k)
 	}
 }
 
-func parseJWKS(data []byte) (keys []*key, err error) {
-	var set jwkset.JWKSMarshal
+func parseJWKS(data []byte) (keys []*key, faults []error, err error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
 	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, fmt.Errorf("it is no JWKS: %w", err)
+		return nil, nil, fmt.Errorf("it is no JWKS: %w", err)
 	}
 	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("there are %d keys, at most %d are taken", len(set.Keys), maxKeys)
+		return nil, nil, fmt.Errorf("there are %d keys, at most %d are taken", len(set.Keys), maxKeys)
 	}
-	for _, entry := range set.Keys {
-		if entry.D != "" {
-			return nil, fmt.Errorf("key %q is a private key: give the server the public one only", entry.KID)
-		}
-		alg := string(entry.ALG)
-		rightUse := entry.USE == "" || entry.USE == jwkset.UseSig
-		rightUse = rightUse && (len(entry.KEYOPS) == 0 || slices.Contains(entry.KEYOPS, jwkset.KeyOpsVerify))
-		rightAlg := alg == "" || alg == algEdDSA && entry.KTY == jwkset.KtyOKP || alg == algRS256 && entry.KTY == jwkset.KtyRSA
-		if !rightUse || !rightAlg || entry.KTY != jwkset.KtyOKP && entry.KTY != jwkset.KtyRSA || entry.CRV != "" && entry.CRV != jwkset.CrvEd25519 {
-			continue
-		}
-		jwk, err := jwkset.NewJWKFromMarshal(entry, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+	for i, entry := range set.Keys {
+		k, err := parseJWK(entry)
 		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", entry.KID, err)
+			faults = append(faults, fmt.Errorf("key %d of the JWKS: %w", i, err))
+		} else if k != nil {
+			keys = append(keys, k)
 		}
-		k, err := newKey(entry.KID, jwk.Key())
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
 	}
-	return keys, nil
+	return keys, faults, nil
+}
+
+// parseJWK reads a key of a JWKS; nil if it is for something else. The library may
+// panic over what it does not expect, which must not end the process.
+func parseJWK(data []byte) (k *key, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			k, err = nil, fmt.Errorf("it can't be read: %v", p)
+		}
+	}()
+	var entry jwkset.JWKMarshal
+	if err := json.Unmarshal(data, &entry); err != nil {
+		return nil, fmt.Errorf("it is no JWK: %w", err)
+	}
+	if entry.D != "" {
+		return nil, fmt.Errorf("%q is a private key: give the server the public one only", entry.KID)
+	}
+	alg := string(entry.ALG)
+	rightUse := entry.USE == "" || entry.USE == jwkset.UseSig
+	rightUse = rightUse && (len(entry.KEYOPS) == 0 || slices.Contains(entry.KEYOPS, jwkset.KeyOpsVerify))
+	rightAlg := alg == "" || alg == algEdDSA && entry.KTY == jwkset.KtyOKP || alg == algRS256 && entry.KTY == jwkset.KtyRSA
+	if !rightUse || !rightAlg || entry.KTY != jwkset.KtyOKP && entry.KTY != jwkset.KtyRSA || entry.CRV != "" && entry.CRV != jwkset.CrvEd25519 {
+		return nil, nil
+	}
+	jwk, err := jwkset.NewJWKFromMarshal(entry, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", entry.KID, err)
+	}
+	return newKey(entry.KID, jwk.Key())
 }

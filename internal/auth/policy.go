@@ -91,7 +91,7 @@ func (r *rule) content(c *Caller, req any) *Refusal {
 			return refuse(VehicleNotPermitted, "the token is not of this vehicle", "claim", "vehicle", "rule", "names the vehicle that is asked for")
 		}
 	}
-	if r.check != nil && c.restricted() {
+	if r.check != nil && c.Restricted() {
 		return r.check(c, req)
 	}
 	return nil

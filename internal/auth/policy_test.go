@@ -81,7 +81,7 @@ func TestOwns(t *testing.T) {
 		require.Equal(t, c.owns, (&Caller{Vehicle: c.claim}).Owns(c.vehicle), "%q of %q", c.vehicle, c.claim)
 	}
 	for claim, valid := range map[string]bool{"car-1": true, "*": true, "car-*": true, "**": false, "a*b*": false, "a/b": false, "a b*": false, strings.Repeat("a", 65): false} {
-		require.Equal(t, valid, validVehicle(claim), "%q", claim)
+		require.Equal(t, valid, ValidVehicle(claim), "%q", claim)
 	}
 }
 

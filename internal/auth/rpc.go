@@ -161,7 +161,7 @@ func (s *Server) answer(a *admission, m any) (any, error) {
 	if a.rule.public || a.caller.dev {
 		return m, nil
 	}
-	if a.caller.restricted() {
+	if a.caller.Restricted() {
 		var err error
 		if m, err = forRider(m); err != nil {
 			return nil, err

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"strings"
 	"sync"
@@ -17,37 +16,6 @@ const (
 	// maxSubjectBytes bounds the claim sub.
 	maxSubjectBytes = 256
 )
-
-// claims are those of a token.
-type claims struct {
-	jwt.RegisteredClaims
-	Scope   scopeClaim `json:"scope,omitempty"`
-	Vehicle string     `json:"vehicle,omitempty"`
-}
-
-// scopeClaim is a string with spaces (RFC 8693) or a list.
-type scopeClaim []string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (s *scopeClaim) UnmarshalJSON(b []byte) error {
-	var list []string
-	if len(b) > 0 && b[0] == '[' {
-		if err := json.Unmarshal(b, &list); err != nil {
-			return err
-		}
-		*s = list
-		return nil
-	}
-	var text string
-	if err := json.Unmarshal(b, &text); err != nil {
-		return err
-	}
-	*s = strings.Fields(text)
-	return nil
-}
-
-// MarshalJSON implements json.Marshaler.
-func (s scopeClaim) MarshalJSON() ([]byte, error) { return json.Marshal(strings.Join(s, " ")) }
 
 // verifier makes callers of tokens. It is safe for concurrent use.
 type verifier struct {
@@ -139,11 +107,11 @@ func (v *verifier) verify(token string) (c *Caller, refusal *Refusal) {
 		return nil, v.refusal(err)
 	}
 	c = &Caller{Issuer: said.Issuer, Subject: said.Subject, Vehicle: said.Vehicle, Expires: said.ExpiresAt.Add(v.cfg.Leeway), key: signer}
-	if c.Subject == "" || len(c.Subject) > maxSubjectBytes || strings.ContainsFunc(c.Subject, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return nil, refuse(WrongClaim, "the claim sub must have 1 to 256 bytes, none of them a control character", "claim", "sub")
+	if !ValidSubject(c.Subject) {
+		return nil, refuse(WrongClaim, "the claim sub "+SubjectRule, "claim", "sub")
 	}
-	if c.Vehicle != "" && !validVehicle(c.Vehicle) {
-		return nil, refuse(WrongClaim, "the claim vehicle must be a vehicle id, or a pattern of one with a single *", "claim", "vehicle")
+	if c.Vehicle != "" && !ValidVehicle(c.Vehicle) {
+		return nil, refuse(WrongClaim, "the claim vehicle "+VehicleRule, "claim", "vehicle")
 	}
 	for _, name := range said.Scope {
 		scope, _ := ParseScope(name) // others are for other servers
@@ -154,7 +122,10 @@ func (v *verifier) verify(token string) (c *Caller, refusal *Refusal) {
 
 // refusal names the claim and the rule that the library found broken.
 func (v *verifier) refusal(err error) *Refusal {
+	var wrong *claimError
 	switch {
+	case errors.As(err, &wrong):
+		return refuse(WrongClaim, "the token's claim "+wrong.Error(), "claim", wrong.claim, "rule", wrong.rule)
 	case errors.Is(err, errUnknownKey):
 		v.keys.nudge()
 		return refuse(UnknownKey, "the server has no key with the token's kid", "claim", "kid")

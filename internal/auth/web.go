@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -79,20 +80,32 @@ var tokenParameters = map[string]bool{
 	"access_token": true, "auth_token": true, "id_token": true, "token": true, "jwt": true, "bearer": true, "authorization": true,
 }
 
-// tokenInURL reports whether a request has a token in its URL.
+// tokenInURL reports whether a request has a token in its URL, by the name of a
+// parameter or by its value. What net/url would not take as parameters is looked at
+// too, because the URL is logged as it is.
 func tokenInURL(r *http.Request) bool {
-	if r.URL.RawQuery == "" {
-		return false
-	}
-	for name, values := range r.URL.Query() {
-		if tokenParameters[strings.ToLower(name)] {
+	for pair := range strings.FieldsFuncSeq(r.URL.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, value, _ := strings.Cut(pair, "=")
+		if tokenParameters[strings.ToLower(unescaped(name))] || isToken(unescaped(value)) {
 			return true
-		}
-		for _, v := range values {
-			if strings.HasPrefix(v, "eyJ") && strings.Count(v, ".") == 2 {
-				return true
-			}
 		}
 	}
 	return false
+}
+
+// unescaped is a part of a query as it is meant, or as it is written.
+func unescaped(s string) string {
+	if plain, err := url.QueryUnescape(s); err == nil {
+		return plain
+	}
+	return s
+}
+
+// isToken reports whether a text is a token, or a header with one.
+func isToken(s string) bool {
+	s = strings.TrimSpace(s)
+	if scheme, _, ok := strings.Cut(s, " "); ok && strings.EqualFold(scheme, "bearer") {
+		return true
+	}
+	return strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2
 }

@@ -326,3 +326,18 @@ func TestAnswersAreCompressedOnRequest(t *testing.T) {
 	require.Equal(t, "gzip", a.header.Get("Content-Encoding"))
 	require.Less(t, len(a.body), len(openapi.Document)/2)
 }
+
+// In development mode everybody is let in, so that the Host of a web page elsewhere
+// (DNS rebinding) is not answered.
+func TestDevelopmentModeAnswersToLoopbackOnly(t *testing.T) {
+	p := start(t)
+	host := func(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
+	for _, name := range []string{"localhost", "localhost:7603", "127.0.0.1", "[::1]:7603"} {
+		require.Equal(t, http.StatusOK, p.do("/v1/vehicles", "", host(name)).status, name)
+	}
+	for _, name := range []string{"evil.example", "evil.example:7603", "10.0.0.1", "localhost.evil.example"} {
+		got := p.do("/v1/vehicles", "", host(name))
+		require.Equal(t, http.StatusMisdirectedRequest, got.status, name)
+		require.Equal(t, "UNKNOWN_HOST", at(t, got.object(t), "details", 0, "reason"))
+	}
+}

@@ -36,6 +36,7 @@ const (
 	reasonTooMany          = "TOO_MANY_REQUESTS"
 	reasonNoSuchPath       = "NO_SUCH_PATH"
 	reasonMethodNotAllowed = "METHOD_NOT_ALLOWED"
+	reasonUnknownHost      = "UNKNOWN_HOST"
 	reasonCallTimeout      = "CALL_TIMEOUT"
 	reasonCanceled         = "CANCELED"
 	reasonUnavailable      = "UNAVAILABLE"

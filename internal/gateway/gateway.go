@@ -37,16 +37,18 @@ const minGzipBytes = 256
 
 // Gateway answers JSON over HTTP. Build it with New, add the services, then Serve.
 type Gateway struct {
-	cfg     Config
-	guard   *auth.HTTP
-	tls     *tls.Config
-	mux     *runtime.ServeMux
-	known   queries
-	routes  routes
-	metrics *metrics
-	logger  *slog.Logger
-	pipes   []*pipe
-	open    atomic.Int64
+	cfg   Config
+	guard *auth.HTTP
+	tls   *tls.Config
+	// loopback is Deps.Loopback.
+	loopback bool
+	mux      *runtime.ServeMux
+	known    queries
+	routes   routes
+	metrics  *metrics
+	logger   *slog.Logger
+	pipes    []*pipe
+	open     atomic.Int64
 	// What bodies and large answers may hold.
 	bodies, answers *budget.Pool
 }
@@ -56,7 +58,11 @@ type Deps struct {
 	// Guard lets callers in.
 	Guard *auth.Guard
 	// TLS secures the connections; nil means that nothing does.
-	TLS        *tls.Config
+	TLS *tls.Config
+	// Loopback refuses requests to any Host but this machine's loopback: where
+	// everybody is let in, a web page whose name resolves to this server (DNS
+	// rebinding) could read the fleet.
+	Loopback   bool
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
@@ -94,7 +100,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	callers := deps.Guard.HTTP("JSON")
 	callers.Refuse = refuse
 	return &Gateway{
-		cfg: cfg, guard: callers, tls: deps.TLS, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
+		cfg: cfg, guard: callers, tls: deps.TLS, loopback: deps.Loopback, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
 	}, nil
 }
@@ -164,7 +170,22 @@ func (g *Gateway) Handler() http.Handler {
 			MaxAge:         int(time.Hour / time.Second),
 		}).Handler(h)
 	}
-	return g.measure(h)
+	return g.measure(g.knownHosts(h))
+}
+
+// knownHosts refuses requests to other hosts than the gateway answers for.
+func (g *Gateway) knownHosts(next http.Handler) http.Handler {
+	if !g.loopback {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !httpserver.LoopbackHost(r.Host) {
+			writeStatus(w, http.StatusMisdirectedRequest, newStatus(codes.PermissionDenied, reasonUnknownHost,
+				"in development mode the server answers to localhost and loopback addresses only"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // whole hands watches to plain and the rest to compressed: compression keeps

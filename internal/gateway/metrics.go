@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/starling-fleet/starling/internal/auth"
 )
 
 // noCall is the label of requests that reached no service.
@@ -57,11 +59,8 @@ func noteCall(ctx context.Context, method string) context.Context {
 		return ctx
 	}
 	c.method = method
-	return metadata.AppendToOutgoingContext(ctx, callerKey, c.from)
+	return metadata.AppendToOutgoingContext(ctx, auth.AddressKey, c.from)
 }
-
-// callerKey is rpcserver.CallerKey, which this package may not import.
-const callerKey = "starling-caller"
 
 // measure counts and times requests, and bounds each write of their answers.
 func (g *Gateway) measure(next http.Handler) http.Handler {

@@ -22,12 +22,26 @@ func KnownHosts(next http.Handler, also []string) http.Handler {
 }
 
 func knownHost(host string, also []string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	host = withoutPort(host)
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
 	return strings.EqualFold(host, "localhost") || slices.ContainsFunc(also, func(name string) bool { return strings.EqualFold(host, name) })
+}
+
+// LoopbackHost reports whether a request's Host is an address of this machine's
+// loopback, or localhost.
+func LoopbackHost(host string) bool {
+	host = withoutPort(host)
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().IsLoopback()
+	}
+	return strings.EqualFold(host, "localhost")
+}
+
+func withoutPort(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }

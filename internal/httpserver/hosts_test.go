@@ -25,3 +25,13 @@ func TestKnownHosts(t *testing.T) {
 		require.Equal(t, want, w.Code, "%q", host)
 	}
 }
+
+// In development mode nothing but this machine's loopback is a Host.
+func TestLoopbackHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"127.0.0.1:7603": true, "127.8.9.1": true, "[::1]:7603": true, "[::1]": true, "localhost:7603": true, "LocalHost": true, "[::ffff:127.0.0.1]:7603": true,
+		"": false, "10.1.2.3:7603": false, "0.0.0.0:7603": false, "evil.example:7603": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false, "[::2]": false,
+	} {
+		require.Equal(t, want, httpserver.LoopbackHost(host), "%q", host)
+	}
+}

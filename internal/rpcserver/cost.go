@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
@@ -111,7 +112,7 @@ func (s *Server) charge(ctx context.Context, req any) error {
 	if cost < cheapCall {
 		return nil
 	}
-	wait, ok := s.costs.take(principal(ctx), cost)
+	wait, ok := s.costs.take(auth.Principal(ctx), cost)
 	if !ok {
 		s.group.metrics.refused.WithLabelValues(s.role.Name, reasonCostExceeded).Inc()
 		return rpcstatus.Error(codes.ResourceExhausted, rpcstatus.Reason{Domain: errorDomain, Name: reasonCostExceeded},
@@ -127,7 +128,7 @@ func (s *Server) settle(ctx context.Context, req, answer any) {
 	if cost < cheapCall {
 		return
 	}
-	s.costs.settle(principal(ctx), cost)
+	s.costs.settle(auth.Principal(ctx), cost)
 	s.group.metrics.cost.WithLabelValues(s.role.Name).Add(cost.Seconds())
 }
 

@@ -20,6 +20,11 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
+	if !strings.HasPrefix(info.FullMethod, "/grpc.") {
+		if err := s.admitRate(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.charge(ctx, req); err != nil {
 		return nil, err
 	}
@@ -71,6 +76,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			return s.busy(reasonTooManyStreams, "too many streams of health and reflection are open")
 		}
 		defer s.side.Release(1)
+	} else if err := s.admitRate(stream.Context()); err != nil {
+		return err
 	}
 	if info.IsClientStream {
 		return handler(srv, stream)

@@ -22,6 +22,7 @@ const (
 	reasonTooManyStreams  = "TOO_MANY_STREAMS"
 	reasonCostExceeded    = "COST_EXCEEDED"
 	reasonAnswersUnread   = "ANSWERS_UNREAD"
+	reasonTooManyCalls    = "TOO_MANY_CALLS"
 )
 
 // Panic is what a handler panics with to pass on a panic of another goroutine

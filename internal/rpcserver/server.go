@@ -81,6 +81,7 @@ type Server struct {
 	readings   *budget.Pool
 	answers    *answers
 	costs      *costs
+	rates      *rates
 	working    *semaphore.Weighted // large calls at work
 	side       *semaphore.Weighted // streams of health and reflection
 	evicted    int64               // of readings, as far as counted; the sweep's
@@ -96,7 +97,7 @@ func (g *Group) New(role Role) *Server {
 	s := &Server{
 		group: g, role: role, guard: g.guard.Server(role.Name), checks: health.NewServer(),
 		oneRequest: map[string]bool{}, large: map[string]bool{},
-		readings: budget.New(c.ReadingBytes, readingGrace), answers: newAnswers(), costs: newCosts(&c, time.Now),
+		readings: budget.New(c.ReadingBytes, readingGrace), answers: newAnswers(), costs: newCosts(&c, time.Now), rates: newRates(&c, time.Now),
 		working: semaphore.NewWeighted(int64(cmp.Or(role.LargeAtWork, runtime.NumCPU()))), side: semaphore.NewWeighted(int64(c.MaxSideStreams)),
 	}
 	for _, method := range role.Large {

@@ -54,7 +54,7 @@ func (a *assault) leave() {
 }
 
 func (a *assault) raw(addr string, unread bool) (*raw, error) {
-	c, err := dialRaw(addr, unread)
+	c, err := dialRaw(addr, a.attacker, unread)
 	if err == nil {
 		a.raws = append(a.raws, c)
 	}
@@ -167,7 +167,7 @@ func unreadJSON(ctx context.Context, a *assault) (string, error) {
 		a.others = append(a.others, conn)
 		// The kernel takes as little as it can.
 		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-		if _, err := io.WriteString(conn, "GET /v1/vehicles?pageSize=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "GET /v1/vehicles?pageSize=10000 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+a.attacker+"\r\n\r\n"); err != nil {
 			return "", err
 		}
 		ended.Go(func() { untilCut(ctx, conn) })
@@ -245,7 +245,7 @@ func shortBodies(ctx context.Context, a *assault) (string, error) {
 		n = 200
 	}
 	body := bytes.Repeat([]byte(" "), 1<<20-1)
-	head := fmt.Sprintf("POST /v1/vehicles:searchArea HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body)+1)
+	head := fmt.Sprintf("POST /v1/vehicles:searchArea HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", a.attacker, len(body)+1)
 	var clients sync.WaitGroup
 	var mu sync.Mutex
 	answers := map[string]int{}

@@ -34,7 +34,7 @@ func report(id string, i int, sequence int64) *starlingv1.Report {
 
 // fill reports vehicles and waits until the matcher knows them.
 func (t *target) fill(ctx context.Context, vehicles int) error {
-	conn, err := t.conns.Dial(t.Ingest)
+	conn, err := t.as("gateway", "report", t.Ingest)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (t *target) fill(ctx context.Context, vehicles int) error {
 	if serr := <-sent; err != io.EOF || serr != nil { //nolint:errorlint // Recv returns io.EOF itself
 		return fmt.Errorf("report the fleet: %w, %w", err, serr)
 	}
-	fleet, err := t.fleet()
+	fleet, err := t.fleet("dispatcher")
 	if err != nil {
 		return err
 	}
@@ -79,16 +79,16 @@ func world() *starlingv1.Area {
 	}}}
 }
 
-func (t *target) fleet() (starlingv1.FleetServiceClient, error) {
-	conn, err := t.conns.Dial(t.Matcher, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+func (t *target) fleet(subject string) (starlingv1.FleetServiceClient, error) {
+	conn, err := t.as(subject, "dispatch", t.Matcher, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return nil, err
 	}
 	return starlingv1.NewFleetServiceClient(conn), nil
 }
 
-// honest are a driver app, a dispatcher and a rider, each on a connection of its
-// own, that call without a pause worth mentioning.
+// honest are a driver app, a dispatcher and a map, each with a token and on a
+// connection of its own, that call without a pause worth mentioning.
 type honest struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -107,18 +107,18 @@ const (
 func (t *target) honest(ctx context.Context) (*honest, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	h := &honest{stop: cancel}
-	conn, err := t.conns.Dial(t.Ingest)
+	conn, err := t.as("driver", "report", t.Ingest)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	driver := starlingv1.NewIngestServiceClient(conn)
-	dispatcher, err := t.fleet()
+	dispatcher, err := t.fleet("dispatcher")
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	rider, err := t.fleet()
+	rider, err := t.fleet("map")
 	if err != nil {
 		cancel()
 		return nil, err

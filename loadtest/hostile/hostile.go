@@ -164,8 +164,11 @@ func (o *Outcome) judge() {
 // target is the process that is attacked.
 type target struct {
 	*process.Up
-	json  string
-	conns conns.Set
+	json   string
+	conns  conns.Set
+	tokens *tokens
+	// attacker is the token of who attacks, who may report and see everything.
+	attacker string
 }
 
 // shortDeadlines have a short run wait less; limits of size are those of a first
@@ -184,14 +187,26 @@ func startTarget(ctx context.Context, o *Options) (*target, error) {
 		return nil, err
 	}
 	t := &target{json: addrs[0]}
-	args := []string{"--server-json-listen", t.json}
+	if t.tokens, err = newTokens(o.WorkDir); err != nil {
+		return nil, err
+	}
+	if t.attacker, err = t.tokens.of("attacker", "report dispatch"); err != nil {
+		return nil, err
+	}
+	operator, err := t.tokens.of("operator", "operate")
+	if err != nil {
+		return nil, err
+	}
+	args := append(t.tokens.args(), "--server-json-listen", t.json)
 	if o.Short {
 		args = append(args, shortDeadlines()...)
 	}
 	t.Up, err = process.StartUp(ctx, o.Starling, o.WorkDir, args...)
 	if err != nil {
+		t.tokens.remove()
 		return nil, err
 	}
+	t.Authorize(operator)
 	if err := t.fill(ctx, o.Fleet); err != nil {
 		return nil, errors.Join(err, t.end())
 	}
@@ -200,6 +215,7 @@ func startTarget(ctx context.Context, o *Options) (*target, error) {
 
 func (t *target) end() error {
 	t.conns.Close()
+	defer t.tokens.remove()
 	return t.End(time.Minute)
 }
 

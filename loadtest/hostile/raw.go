@@ -20,7 +20,8 @@ import (
 type raw struct {
 	conn   net.Conn
 	framer *http2.Framer
-	unread bool          // never lets the server send more
+	unread bool // never lets the server send more
+	token  string
 	closed chan struct{} // the server has closed the connection
 
 	mu     sync.Mutex // of the writing side and of what follows
@@ -41,12 +42,12 @@ const writePatience = 20 * time.Second
 
 // dialRaw connects. Unread sets the window of every stream to zero, so that the
 // server can't send any answer.
-func dialRaw(addr string, unread bool) (*raw, error) {
+func dialRaw(addr, token string, unread bool) (*raw, error) {
 	conn, err := net.DialTimeout("tcp", addr, writePatience)
 	if err != nil {
 		return nil, err
 	}
-	c := &raw{conn: conn, framer: http2.NewFramer(conn, conn), unread: unread, closed: make(chan struct{}), window: firstWindow, next: 1, ended: map[uint32]struct{}{}}
+	c := &raw{conn: conn, framer: http2.NewFramer(conn, conn), unread: unread, token: token, closed: make(chan struct{}), window: firstWindow, next: 1, ended: map[uint32]struct{}{}}
 	c.credit = sync.NewCond(&c.mu)
 	c.enc = hpack.NewEncoder(&c.head)
 	var settings []http2.Setting
@@ -131,7 +132,7 @@ func (c *raw) open(path string) (uint32, error) {
 	c.head.Reset()
 	for _, h := range [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", path}, {":authority", "x"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{"content-type", "application/grpc"}, {"te", "trailers"}, {"authorization", "Bearer " + c.token},
 	} {
 		if err := c.enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
 			return 0, err

@@ -41,6 +41,7 @@ type Process struct {
 	err    error         // cmd's, set before exited is closed
 	wanted bool          // a signal was to end cmd
 	began  time.Time     // when cmd was started
+	token  string        // for the admin server; empty for none
 }
 
 // New prepares a process; Start starts it.
@@ -71,6 +72,13 @@ func (p *Process) Start() error {
 		close(exited)
 	}()
 	return nil
+}
+
+// Authorize has the admin server asked with a token from now on.
+func (p *Process) Authorize(token string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.token = token
 }
 
 // Started reports whether the process was started at least once.
@@ -197,6 +205,12 @@ func (p *Process) Get(ctx context.Context, path string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
+	}
+	p.mu.Lock()
+	token := p.token
+	p.mu.Unlock()
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -134,6 +134,7 @@ func (a *App) Run(ctx context.Context) error {
 	metrics := newConnectionMetrics(a.registry)
 	a.clients = newConnections(share.connections, metrics, a.logger)
 	a.operators = newConnections(adminConnections, metrics, a.logger)
+	a.warnOfOpenSecrets()
 	if a.guard, err = a.identity(ctx); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (a *App) jsonUnits(open opener) (*jsonGateway, []unit, error) {
 	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) && !a.has(Rides) {
 		return nil, nil, nil
 	}
-	json, err := gateway.New(a.cfg.JSON, gateway.Deps{Guard: a.guard, TLS: a.certs.Web("json"), Registerer: a.registry, Logger: a.logger.With("component", "gateway")})
+	json, err := gateway.New(a.cfg.JSON, gateway.Deps{Guard: a.guard, TLS: a.certs.Web("json"), Loopback: a.cfg.Dev, Registerer: a.registry, Logger: a.logger.With("component", "gateway")})
 	if err != nil {
 		return nil, nil, err
 	}

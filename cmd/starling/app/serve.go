@@ -219,7 +219,7 @@ func (a *App) fanoutUnits(_ eventlog.Log, open opener, json *jsonGateway) ([]uni
 	server := a.rpc.New(rpcserver.Role{
 		Name: "fan-out", Credentials: a.certs.Server("matcher"), Register: f.Register, Options: matcher.ServerOptions(), Ready: a.life.whileRunning(f.Ready),
 		// Its handlers wait for matchers more than they compute.
-		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers, LargeAtWork: 64,
+		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: largeAnswers, LargeAtWork: 64, Cost: fanout.Cost,
 	})
 	return []unit{{"fan-out server", a.serving(server, l, inMemory)}, {"fan-out", f.Run}}, because(f.Ready, "fan-out: a region has no matcher that is connected"), nil
 }
@@ -249,7 +249,7 @@ func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]u
 	limits := a.cfg.Ingest.Limits
 	server := a.rpc.New(rpcserver.Role{
 		Name: "ingest", Credentials: a.certs.Server("ingest"), Register: s.Register, Options: s.ServerOptions(), Ready: a.life.whileRunning(s.Ready), Run: s.Run,
-		Codec: wire.Codec(), Window: ingest.WindowBytes,
+		Codec: wire.Codec(), Window: ingest.WindowBytes, Cost: ingest.Cost,
 		MaxConnStreams: limits.MaxConnStreams, PingInterval: limits.PingInterval,
 	})
 	unready := func() string {

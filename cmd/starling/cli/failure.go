@@ -2,12 +2,16 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,6 +54,9 @@ func (e *explained) Unwrap() error { return e.err }
 func statusText(s *status.Status) string {
 	message := s.Message()
 	if found := dialFault.FindStringSubmatch(message); found != nil {
+		if withoutTLS(found[1]) {
+			return "no connection: " + errServerHasNot.Error()
+		}
 		return "no connection: " + found[1]
 	}
 	if s.Code() == codes.InvalidArgument || s.Code() == codes.NotFound || s.Code() == codes.DeadlineExceeded && len(s.Details()) == 0 {
@@ -165,4 +172,67 @@ func (t *troubles) report(err error) {
 		text += fmt.Sprintf(" (and %d times since the last line)", more)
 	}
 	_, _ = fmt.Fprintf(t.w, "ingest at %s: %s\n", t.addr, text)
+}
+
+// What a command reports when it and its server disagree about TLS.
+var (
+	errServerHasTLS = errors.New("the server speaks TLS, and this command does not: set --server-ca-file")
+	errServerHasNot = errors.New("the server does not speak TLS: leave --server-ca-file out")
+)
+
+// probeTimeout bounds the question whether a server speaks TLS.
+const probeTimeout = 2 * time.Second
+
+// dialPlain connects without TLS. A server that speaks TLS closes such a connection
+// without a word, of which gRPC would report nothing but EOF.
+func dialPlain(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &plainConn{Conn: conn, addr: addr}, nil
+}
+
+// plainConn asks why its server closes it unheard.
+type plainConn struct {
+	net.Conn
+	addr  string
+	heard atomic.Bool
+}
+
+// Read implements net.Conn.
+func (c *plainConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heard.Store(true)
+	}
+	var fault net.Error
+	timedOut := errors.As(err, &fault) && fault.Timeout()
+	if err != nil && !c.heard.Load() && !errors.Is(err, net.ErrClosed) && !timedOut && speaksTLS(c.addr) {
+		return n, errServerHasTLS
+	}
+	return n, err
+}
+
+// speaksTLS reports whether a server at an address answers a TLS handshake. Whose
+// certificate it shows does not matter: nothing is sent to it.
+func speaksTLS(addr string) bool {
+	dialer := &net.Dialer{Timeout: probeTimeout}
+	conn, err := tls.DialWithDialer(dialer, "tcp", addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}) //nolint:gosec // a question, not a connection
+	if err == nil {
+		_ = conn.Close()
+		return true
+	}
+	var alert tls.AlertError
+	return errors.As(err, &alert)
+}
+
+// withoutTLS reports whether a fault is that of a TLS client at a server without.
+func withoutTLS(text string) bool {
+	return strings.Contains(text, "first record does not look like a TLS handshake") || strings.Contains(text, "server gave HTTP response to HTTPS client")
+}
+
+// plainToTLS reports whether an HTTP server answers that it speaks TLS.
+func plainToTLS(answer *http.Response, text []byte) bool {
+	return answer.StatusCode == http.StatusBadRequest && strings.Contains(string(text), "HTTP request to an HTTPS server")
 }

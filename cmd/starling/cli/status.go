@@ -98,12 +98,18 @@ func askStatus(ctx context.Context, addr string, access client.DialOptions) (s a
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // the address has been named
 		}
+		if withoutTLS(err.Error()) {
+			err = errServerHasNot
+		}
 		return s, explain(err)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxStatusBytes))
 	if err != nil {
 		return s, explain(err)
+	}
+	if plainToTLS(answer, text) {
+		return s, errServerHasTLS
 	}
 	if answer.StatusCode != http.StatusOK {
 		return s, fmt.Errorf("%s: %s", answer.Status, strings.TrimSpace(string(text)))

@@ -80,6 +80,12 @@ func checkToken(t *mint.Token, valid time.Duration) error {
 			return fmt.Errorf("--scope has %q: must be of report, dispatch, rider, vehicle:read, operate, metrics, service", name)
 		}
 	}
+	if !auth.ValidSubject(t.Subject) {
+		return fmt.Errorf("--subject is %q: %s", t.Subject, auth.SubjectRule)
+	}
+	if t.Vehicle != "" && !auth.ValidVehicle(t.Vehicle) {
+		return fmt.Errorf("--vehicle is %q: %s", t.Vehicle, auth.VehicleRule)
+	}
 	if valid <= 0 {
 		return fmt.Errorf("--valid is %s: must be positive", valid)
 	}
@@ -246,7 +252,7 @@ func writeNew(world IO, dir string, files []newFile) error {
 func accessFlags(root *cobra.Command, environ []string) {
 	flags := root.PersistentFlags()
 	flags.String("token-file", lookupEnv(environ, "STARLING_TOKEN_FILE"), "File with a token for the servers that a command asks; read again for each call. Also STARLING_TOKEN_FILE.")
-	flags.String("server-ca-file", lookupEnv(environ, "STARLING_SERVER_CA_FILE"), "Authorities (PEM) by which to believe those servers; `system` means the machine's. Without it connections have no TLS. Also STARLING_SERVER_CA_FILE.")
+	flags.String("server-ca-file", lookupEnv(environ, "STARLING_SERVER_CA_FILE"), "`File` with the authorities (PEM) by which to believe those servers; the word system means the machine's. Without it connections have no TLS. Also STARLING_SERVER_CA_FILE.")
 }
 
 // access returns how a command connects to servers.
@@ -263,6 +269,7 @@ func access(cmd *cobra.Command) (client.DialOptions, error) {
 		}
 	}
 	if caFile == "" {
+		o.Extra = []grpc.DialOption{grpc.WithContextDialer(dialPlain)}
 		return o, nil
 	}
 	o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}

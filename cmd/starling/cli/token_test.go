@@ -79,6 +79,9 @@ func TestTokenArguments(t *testing.T) {
 		{[]string{"--subject", "x"}, "--scope is missing"},
 		{[]string{"--subject", "x", "--scope", "reports"}, `--scope has "reports"`},
 		{[]string{"--subject", "x", "--scope", "report", "--valid", "-1s"}, "--valid"},
+		{[]string{"--subject", "x", "--scope", "report", "--vehicle", "a*b*"}, `--vehicle is "a*b*": must be a vehicle id, or a pattern of one with a single *`},
+		{[]string{"--subject", "x", "--scope", "report", "--vehicle", "a b"}, "--vehicle"},
+		{[]string{"--subject", "a\nb", "--scope", "report"}, "--subject"},
 		{[]string{"--subject", "x", "--scope", "report"}, "one of --key"},
 		{[]string{"--subject", "x", "--scope", "report", "--key", "/nonexistent"}, "/nonexistent"},
 	} {
