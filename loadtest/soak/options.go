@@ -17,15 +17,18 @@ type Options struct {
 	// WorkDir is where the local log is put; empty means the system's temporary
 	// folder.
 	WorkDir string
-	// Duration is how long each of the two phases is measured, after Settle.
-	Duration, Settle time.Duration
+	// Duration and Silence are how long the phases of load and of silence are
+	// measured, each after Settle.
+	Duration, Silence, Settle time.Duration
 	// FixesPerSecond of the load; 0 means half of what is sustained, which is
 	// looked for over Calibration.
 	FixesPerSecond float64
 	Calibration    time.Duration
 	// Streams are open at a time, each with VehiclesPerStream vehicles.
 	Streams, VehiclesPerStream, FixesPerReport int
-	// RetentionBytes is what the log keeps of locations, and of tracks.
+	// RetentionBytes is what the log keeps of tracks; of locations, which are about a
+	// fifth as large, it keeps a quarter as much. The load is measured once so much has
+	// been written that retention deletes of both: a log that fills up is not flat.
 	RetentionBytes int64
 	// Windows are how many medians are taken of a phase; each may be off the
 	// median of all by Band, a share.
@@ -40,25 +43,28 @@ type Options struct {
 // DefaultOptions are those of `make soak`.
 func DefaultOptions() Options {
 	return Options{
-		Duration: 20 * time.Minute, Settle: 3 * time.Minute, Calibration: 20 * time.Second,
+		Duration: 20 * time.Minute, Silence: 20 * time.Minute, Settle: 3 * time.Minute, Calibration: 20 * time.Second,
 		Streams: 20, VehiclesPerStream: 500, FixesPerReport: 5,
 		RetentionBytes: 512 << 20, Windows: 5, Band: 0.10, SampleInterval: time.Second,
 	}
 }
+
+func (o *Options) locationBytes() int64 { return o.RetentionBytes / 4 }
 
 // Validate names every field that breaks its rule.
 func (o *Options) Validate() error {
 	var faults valid.Faults
 	faults.Need(len(o.Starling) > 0, "starling", o.Starling, "a command line")
 	valid.Positive(&faults, "duration", o.Duration)
+	valid.Positive(&faults, "silence", o.Silence)
 	valid.AtLeast(&faults, "settle", o.Settle, 0)
 	valid.AtLeast(&faults, "rate", o.FixesPerSecond, 0)
 	faults.Need(o.FixesPerSecond > 0 || o.Calibration > 0, "calibration", o.Calibration, "positive when no rate is set")
 	faults.Need(o.Streams >= 1 && o.VehiclesPerStream >= 1, "streams_%d_and_vehicles_per_stream", o.Streams, "at least 1")
 	valid.AtLeast(&faults, "fixes_per_report", o.FixesPerReport, 1)
-	faults.Need(o.RetentionBytes >= 16<<20, "retention_bytes", o.RetentionBytes, "at least 16 MiB")
+	faults.Need(o.RetentionBytes >= 32<<20, "retention_bytes", o.RetentionBytes, "at least 32 MiB")
 	valid.AtLeast(&faults, "windows", o.Windows, 2)
 	valid.Positive(&faults, "band", o.Band)
-	faults.Need(o.SampleInterval > 0 && o.SampleInterval*time.Duration(max(1, o.Windows)) <= o.Duration, "sample_interval", o.SampleInterval, fmt.Sprintf("leave a sample for each of %d windows of %v", o.Windows, o.Duration))
+	faults.Need(o.SampleInterval > 0 && o.SampleInterval*time.Duration(max(1, o.Windows)) <= min(o.Duration, o.Silence), "sample_interval", o.SampleInterval, fmt.Sprintf("leave a sample for each of %d windows of %v and %v", o.Windows, o.Duration, o.Silence))
 	return faults.Err()
 }

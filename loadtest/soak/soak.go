@@ -23,6 +23,9 @@ const (
 	// consumePatience is how long the trackers may take to catch up.
 	consumePatience = 5 * time.Minute
 	fixesMetric     = "starling_tracker_fixes_total"
+	bytesMetric     = "starling_locallog_appended_bytes_total"
+	// fillPatience is how long the log may take to fill up to its retention.
+	fillPatience = 15 * time.Minute
 )
 
 // soak is one run.
@@ -46,7 +49,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return s.result, fmt.Errorf("soak: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(s.dir) }()
-	keep := fmt.Sprintf("locations=%d,tracks=%d", o.RetentionBytes, o.RetentionBytes)
+	keep := fmt.Sprintf("locations=%d,tracks=%d", o.locationBytes(), o.RetentionBytes)
 	s.server, err = process.StartUp(ctx, o.Starling, s.dir, "--local-retention-bytes", keep, "--local-retention-interval", "5s")
 	if err != nil {
 		return s.result, fmt.Errorf("soak: %w", err)
@@ -80,16 +83,18 @@ func (s *soak) run(ctx context.Context) error {
 		err error
 	}
 	loaded := make(chan outcome, 1)
-	load, err := s.load("soak-", s.result.OfferedFixesPerSecond, o.Settle+o.Duration)
+	load, err := s.load("soak-", s.result.OfferedFixesPerSecond, fillPatience+o.Settle+o.Duration)
 	if err != nil {
 		return err
 	}
-	s.logf("%.0f fixes/s for %v, of which %v to settle", s.result.OfferedFixesPerSecond, o.Settle+o.Duration, o.Settle)
+	s.logf("%.0f fixes/s for %v, once the log is full and %v have passed", s.result.OfferedFixesPerSecond, o.Duration, o.Settle)
 	go func() {
 		r, err := generate.Run(loadCtx, load)
 		loaded <- outcome{r, err}
 	}()
-	err = s.phase(ctx, "load")
+	if err = s.fill(ctx); err == nil {
+		err = s.phase(ctx, "load", o.Duration)
+	}
 	endLoad()
 	end := <-loaded
 	if err := errors.Join(err, end.err); err != nil {
@@ -98,8 +103,8 @@ func (s *soak) run(ctx context.Context) error {
 	if end.r.BrokenStreams > 0 || end.r.RefusedFixes > 0 {
 		s.result.Faults = append(s.result.Faults, fmt.Sprintf("load: %d streams broke, %d fixes were refused", end.r.BrokenStreams, end.r.RefusedFixes))
 	}
-	s.logf("the fleet is silent for %v, of which %v to settle", o.Settle+o.Duration, o.Settle)
-	return s.phase(ctx, "silence")
+	s.logf("the fleet is silent for %v, of which %v to settle", o.Settle+o.Silence, o.Settle)
+	return s.phase(ctx, "silence", o.Silence)
 }
 
 // load are the settings of the generator.
@@ -147,15 +152,35 @@ func (s *soak) calibrate(ctx context.Context) error {
 	return nil
 }
 
+// fill waits until the log holds as much as it is to keep.
+func (s *soak) fill(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fillPatience)
+	defer cancel()
+	full := 1.5 * float64(s.opts.locationBytes()+s.opts.RetentionBytes)
+	for {
+		m, err := s.server.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		if m[bytesMetric] >= full {
+			s.logf("the log is full: %.0f MiB were written", m[bytesMetric]/(1<<20))
+			return nil
+		}
+		if err := pause(ctx, s.opts.SampleInterval); err != nil {
+			return fmt.Errorf("fill the log: %.0f of %.0f MiB were written: %w", m[bytesMetric]/(1<<20), full/(1<<20), err)
+		}
+	}
+}
+
 // phase lets the process settle, then samples it.
-func (s *soak) phase(ctx context.Context, name string) error {
+func (s *soak) phase(ctx context.Context, name string, lasts time.Duration) error {
 	if err := pause(ctx, s.opts.Settle); err != nil {
 		return err
 	}
 	began := time.Now()
 	var samples []sample
 	printed := -1
-	for time.Since(began) < s.opts.Duration {
+	for time.Since(began) < lasts {
 		one, err := s.look(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -170,7 +195,7 @@ func (s *soak) phase(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	p := newPhase(name, samples, s.opts.Windows, s.opts.Duration)
+	p := newPhase(name, samples, s.opts.Windows, lasts)
 	s.result.Phases = append(s.result.Phases, p)
 	s.result.Faults = slices.Concat(s.result.Faults, p.judge(s.opts.Band))
 	return nil
