@@ -19,6 +19,7 @@ import (
 
 	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/fanout/region"
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -203,6 +204,7 @@ func TestAMissingMatcherIsNamed(t *testing.T) {
 	_, err := p.fan.SearchNearest(ctx, nearest(atWest))
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Equal(t, map[string]string{"region": "west"}, reason(t, err).Metadata)
+	alarmtest.Raised(t, p.metrics, "starling_fanout_failed_total")
 	far := nearest(atEast + 10)
 	far.RadiusM = 100_000
 	_, err = p.fan.SearchNearest(ctx, far)

@@ -48,6 +48,8 @@ type world struct {
 	next  [partitions]int64 // offset of the next record, of the source too
 	views map[string][]published
 	last  map[string]wire.View
+	// metrics are those of the fan-out that was started last.
+	metrics *prometheus.Registry
 }
 
 func newWorld(t testing.TB) *world {
@@ -280,10 +282,11 @@ func (w *world) fanout(n *network, regions []string, replicas ...string) starlin
 	cfg.Replicas, cfg.Timeout = replicas, 5*time.Second
 	estimator, err := matcher.DefaultConfig().ETA.Estimator()
 	require.NoError(w.t, err)
+	w.metrics = prometheus.NewRegistry()
 	f, err := fanout.New(cfg, fanout.Deps{
 		Regions:     regions,
 		Estimator:   estimator,
-		Registerer:  prometheus.NewRegistry(),
+		Registerer:  w.metrics,
 		Logger:      slog.New(slog.DiscardHandler),
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.dial)},
 	})

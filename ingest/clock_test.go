@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -146,6 +147,9 @@ func TestAClockThatTheLogContradictsRefusesNothing(t *testing.T) {
 			require.Len(t, log.records(), 1, "what was kept back is not stored")
 			require.Equal(t, 2.0, d.metric(t, "starling_ingest_reports_kept_back_total"))
 			require.Equal(t, 1.0, d.metric(t, "starling_ingest_clock_in_doubt", "by", "log"))
+			alarmtest.Raised(t, d.registry, "starling_ingest_clock_in_doubt")
+			alarmtest.Raised(t, d.registry, "starling_ingest_clock_skew_seconds")
+			alarmtest.Raised(t, d.registry, "starling_ingest_reports_kept_back_total")
 			require.Zero(t, d.metric(t, "starling_ingest_fixes_refused_total"))
 
 			d.skew.Store(0)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -54,6 +55,7 @@ func TestReadinessFollowsTheOutcomesOfAppends(t *testing.T) {
 			require.Error(t, send(3))
 			require.Equal(t, "the log takes no appends: the disk is gone", d.server.Unready(), name)
 			require.False(t, d.server.Ready())
+			alarmtest.Raised(t, d.registry, "starling_ingest_append_failures_total")
 			fail(nil)
 			require.NoError(t, send(3))
 			require.Empty(t, d.server.Unready(), name)

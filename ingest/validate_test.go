@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/starling-fleet/starling/ingest"
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -119,6 +120,7 @@ func TestFixRules(t *testing.T) {
 			require.True(t, seen[reason], "no case for %s", reason)
 		}
 	}
+	alarmtest.Raised(t, d.registry, "starling_ingest_fixes_refused_total")
 	total := d.metric(t, "starling_ingest_fixes_received_total")
 	require.Equal(t, total, d.metric(t, "starling_ingest_fixes_accepted_total")+d.metric(t, "starling_ingest_fixes_refused_total"), "the account closes")
 }
@@ -263,6 +265,7 @@ func TestReportRules(t *testing.T) {
 		})
 	}
 	require.NotZero(t, d.metric(t, "starling_ingest_reports_rejected_total", "rule", "vehicle_id"))
+	alarmtest.Raised(t, d.registry, "starling_ingest_reports_rejected_total")
 }
 
 // requireInvalid demands the status for a report that breaks a rule at field.

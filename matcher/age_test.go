@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -295,8 +296,24 @@ func TestASkewedClockIsAnAlarm(t *testing.T) {
 	}
 	s.eventually(func() bool { return s.metric("records_total") == 84 })
 	require.InDelta(t, -7, s.metric("clock_skew_seconds"), 0.001)
+	alarmtest.Raised(t, s.registry, "starling_matcher_clock_skew_seconds")
 	require.EqualValues(t, 4, s.metric("stale_partitions"), "nothing shows that they are current")
 	require.Equal(t, 1, out.with("stamps are in the future"))
+}
+
+// What the trackers publish late, or as dispatchable by another age than the
+// matcher's, is an alarm.
+func TestLateRecordsAndAnotherAgeOfDispatchAreAlarms(t *testing.T) {
+	w := newWorld(t)
+	w.tickAll()
+	s := w.startWith(func(d *matcher.Deps) { d.Now = func() time.Time { return w.now().Add(4 * time.Second) } })
+	v := dispatchable(w.at("v", 1, 1))
+	v.DeviceTimeMS -= time.Hour.Milliseconds()
+	v.SeenTimeMS = v.DeviceTimeMS
+	w.report(v)
+	s.seen("v", v.DeviceTimeMS)
+	alarmtest.RaisedTo(t, s.registry, "starling_matcher_apply_lag_seconds", func(seconds float64) bool { return seconds >= 4 })
+	alarmtest.Raised(t, s.registry, "starling_matcher_dispatch_age_disagreements_total")
 }
 
 // Where the stream time has jumped forward, vehicles that reported while the

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -27,6 +28,7 @@ func TestARefusedVehicleIsNotFoundForAReason(t *testing.T) {
 	_, err := get(s, "late-comer")
 	require.Equal(t, codes.NotFound, status.Code(err))
 	require.Contains(t, detail[*errdetails.ResourceInfo](t, err).Description, "REFUSAL_PARTITION_FULL")
+	alarmtest.Raised(t, s.registry, "starling_matcher_vehicles_refused_total")
 	w.report(w.at("late-comer", 48.2, 16.37))
 	s.eventually(func() bool { _, err := get(s, "late-comer"); return err == nil })
 }

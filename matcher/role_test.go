@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/matcher/follow"
@@ -201,6 +202,8 @@ func TestGapThatStaysStops(t *testing.T) {
 	s.failed <- nil
 	require.EqualValues(t, 1, s.metric("gaps_total"))
 	require.False(t, s.role.Ready())
+	alarmtest.Raised(t, s.registry, "starling_matcher_gaps_total")
+	alarmtest.RaisedTo(t, s.registry, "starling_matcher_ready", func(ready float64) bool { return ready == 0 })
 	_, err := get(s, "a")
 	require.Equal(t, codes.Unavailable, status.Code(err))
 }
@@ -345,6 +348,7 @@ func TestViewsThatBreakARule(t *testing.T) {
 	s := w.startReady()
 	w.report(w.at("a", 91, 1))
 	s.eventually(func() bool { return s.metric("invalid_views_total") == 1 })
+	alarmtest.Raised(t, s.registry, "starling_matcher_invalid_views_total")
 	v, err := get(s, "a")
 	require.NoError(t, err)
 	require.Equal(t, 1.0, v.Position.Latitude)

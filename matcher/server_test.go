@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/geo"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -163,6 +164,7 @@ func TestStalePartitionsAreNamed(t *testing.T) {
 	w.tick(p)
 	s.eventually(func() bool { return !slices.Contains(stale(), p) })
 	require.EqualValues(t, 3, s.metric("stale_partitions"))
+	alarmtest.Raised(t, s.registry, "starling_matcher_stale_partitions")
 }
 
 func TestStaleBeforeAnyClock(t *testing.T) {

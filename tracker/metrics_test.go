@@ -2,6 +2,7 @@ package tracker_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -55,12 +57,17 @@ func startMeasured(t *testing.T, change func(*tracker.Config)) *measured {
 	m.log = open(t, memlog.NewStore(1, topics.All(), 0), memlog.Options{MayStepBack: true, Now: func() time.Time {
 		return time.Now().Add(time.Duration(m.aheadMS.Load()) * time.Millisecond)
 	}})
+	m.run(t, change)
+	return m
+}
+
+// run starts the tracker.
+func (m *measured) run(t *testing.T, change func(*tracker.Config)) {
 	cfg := tracker.DefaultConfig()
 	change(&cfg)
 	tr, err := tracker.New(cfg, tracker.Deps{Log: m.log, Registerer: m.registry, Logger: slog.New(slog.NewTextHandler(m.lines, nil))})
 	require.NoError(t, err)
 	m.running = runTracker(t, tr)
-	return m
 }
 
 // values are the metrics by name and labels, histograms by their count.
@@ -124,6 +131,9 @@ func TestMetricsCountWhatWasStepped(t *testing.T) {
 			"load_duration_seconds": 1, "forgotten_total": 0,
 		})
 		require.Equal(t, 1, m.lines.count("goes to the dead letters"))
+		alarmtest.Raised(t, m.registry, `starling_tracker_records_total{kind="poison"}`)
+		alarmtest.Raised(t, m.registry, "starling_tracker_full_partitions")
+		alarmtest.Raised(t, m.registry, "starling_tracker_refused_reports_total")
 		time.Sleep(11 * time.Minute) // v-2 has reported once
 		got := m.values()
 		m.requireValues(map[string]float64{
@@ -152,6 +162,7 @@ func TestAJumpOfTheStampsIsReported(t *testing.T) {
 		m.aheadMS.Store(3 * hour)
 		time.Sleep(10 * time.Second) // of ticks
 		m.requireValues(map[string]float64{"stream_time_jumps_pending": 1, "stream_time_jumps_total{direction=forward}": 0})
+		alarmtest.Raised(t, m.registry, "starling_tracker_stream_time_jumps_pending")
 		require.Equal(t, 1, m.lines.count("stamps have jumped"))
 		require.Equal(t, 1, m.lines.count("by=3h0m1s believed_after=30s"))
 		time.Sleep(30 * time.Second)
@@ -162,12 +173,62 @@ func TestAJumpOfTheStampsIsReported(t *testing.T) {
 		m.requireValues(map[string]float64{"stream_time_jumps_pending": 0, "stream_time_jumps_total{direction=back}": 1})
 		require.Equal(t, 2, m.lines.count("stamps have jumped"))
 		require.Equal(t, 2, m.lines.count("stream time follows a jump"))
+		alarmtest.Raised(t, m.registry, `starling_tracker_stream_time_jumps_total{direction="back"}`)
 		// One broken stamp: reported, and withdrawn by the next.
 		m.aheadMS.Store(3 * hour)
 		time.Sleep(time.Second)
 		m.aheadMS.Store(0)
 		time.Sleep(5 * time.Second)
 		m.requireValues(map[string]float64{"stream_time_jumps_pending": 0, "stream_time_jumps_total{direction=forward}": 1})
+		m.stop()
+	})
+}
+
+// A tracker whose tracks the log does not take falls behind, and claims its partitions
+// again when the log has failed it.
+func TestALogThatFailsATrackerIsAnAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held, fail := make(chan struct{}), atomic.Bool{}
+		m := &measured{registry: prometheus.NewRegistry(), lines: &lines{}}
+		m.log = open(t, memlog.NewStore(1, topics.All(), 0), memlog.Options{MaxBatch: 1, BeforeAppend: failOn(topics.Tracks, func() error {
+			<-held
+			if fail.Swap(false) {
+				return errors.New("the disk is on fire")
+			}
+			return nil
+		})})
+		for i := range 50 {
+			send(t, m.log, i, 1)
+		}
+		m.run(t, func(c *tracker.Config) { c.MaxInFlightBytes = 1 << 10 })
+		time.Sleep(time.Minute)
+		alarmtest.RaisedTo(t, m.registry, "starling_tracker_lag_records", func(records float64) bool { return records > 20 })
+		fail.Store(true)
+		close(held)
+		time.Sleep(time.Minute)
+		alarmtest.Raised(t, m.registry, "starling_tracker_retries_total")
+		m.requireValues(map[string]float64{"lag_records{partition=0}": 0})
+		m.stop()
+	})
+}
+
+// Two phones that report for one vehicle, and a phone whose clock is off, show.
+func TestDoubtfulVehiclesAreAlarms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := startMeasured(t, func(*tracker.Config) {})
+		report := func(vehicle string, session uint64, sequence int64, ahead time.Duration) {
+			fix := wire.Fix{DeviceTimeMS: time.Now().Add(ahead).UnixMilli(), LatDeg: 30, LonDeg: -97}
+			appendTo(t, m.log, vehicle, wire.Location{Kind: wire.KindReport, Report: wire.Report{SessionID: session, Sequence: sequence, Fixes: []wire.Fix{fix}}})
+			time.Sleep(time.Second)
+		}
+		for i := range int64(5) {
+			report("twice", 1, i+1, 0)
+			report("twice", 2, i+1, 0)
+			report("fast", 1, i+1, 25*time.Second)
+		}
+		alarmtest.Raised(t, m.registry, "starling_tracker_conflicting_vehicles")
+		alarmtest.Raised(t, m.registry, "starling_tracker_device_clock_off_vehicles")
+		m.requireValues(map[string]float64{"conflicting_vehicles": 1, "device_clock_off_vehicles": 1})
 		m.stop()
 	})
 }

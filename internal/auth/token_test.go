@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/auth/mint"
 )
@@ -88,7 +89,7 @@ func TestTokens(t *testing.T) {
 	b.refuses(auth.Malformed, b.try("Basic eDp5"))
 	b.refuses(auth.Malformed, b.try("Bearer"))
 	b.refuses(auth.Malformed, b.try("Bearer "+sign(), "Bearer "+sign()))
-	require.Positive(t, b.metric("starling_auth_refusals_total"))
+	alarmtest.Raised(t, b.reg, "starling_auth_refusals_total")
 }
 
 func signRS(t *testing.T, c mint.Token) string { return sign(t, signer(t, rsaKey()), c) }
@@ -191,6 +192,8 @@ func TestTheLastKeysCountForAWhile(t *testing.T) {
 	require.NoError(t, b.token(token))
 	require.Equal(t, 1.0, b.metric("starling_auth_key_read_failures_total"))
 	require.Equal(t, 59*60.0, b.metric("starling_auth_keys_age_seconds"))
+	alarmtest.Raised(t, b.reg, "starling_auth_key_read_failures_total")
+	alarmtest.RaisedTo(t, b.reg, "starling_auth_keys_age_seconds", func(age float64) bool { return age > cfg.RefreshInterval.Seconds() })
 	b.pass(2 * time.Minute)
 	require.Error(t, b.Reload(t.Context()))
 	b.refuses(auth.KeysUnavailable, b.token(token))

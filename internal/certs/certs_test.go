@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/auth/mint"
 	"github.com/starling-fleet/starling/internal/certs"
 )
@@ -53,8 +54,10 @@ func (f *files) renew(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func store(t *testing.T, f *files) *certs.Store {
-	s, err := certs.New(f.Config, certs.Deps{Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+func store(t *testing.T, f *files) *certs.Store { return storeWith(t, f, prometheus.NewRegistry()) }
+
+func storeWith(t *testing.T, f *files, registry *prometheus.Registry) *certs.Store {
+	s, err := certs.New(f.Config, certs.Deps{Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	return s
 }
@@ -84,7 +87,11 @@ func serve(t *testing.T, s *certs.Store, name string) string {
 // were looked at; those that can't be read are not.
 func TestCertificatesAreReadAnew(t *testing.T) {
 	f := newFiles(t)
-	s := store(t, f)
+	registry := prometheus.NewRegistry()
+	s := storeWith(t, f, registry)
+	alarmtest.RaisedTo(t, registry, "starling_tls_certificate_expiry_timestamp_seconds", func(expiry float64) bool { // in an hour
+		return time.Until(time.Unix(int64(expiry), 0)) < 7*24*time.Hour
+	})
 	addr := serve(t, s, "matcher")
 	require.NoError(t, check(t, addr, s), "with the certificates of both")
 
@@ -101,6 +108,7 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(f.CertFile, []byte("nonsense"), 0o600))
 	require.ErrorContains(t, s.Reload(), "cert.pem")
+	alarmtest.Raised(t, registry, "starling_tls_reload_failures_total")
 	require.NoError(t, check(t, addr, s), "the last ones stay in force")
 }
 

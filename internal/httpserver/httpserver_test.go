@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/httpserver"
 )
 
@@ -80,6 +81,7 @@ func TestAPanicIsAnswered500(t *testing.T) {
 # TYPE starling_http_panics_total counter
 starling_http_panics_total{server="test"} 1
 `)))
+	alarmtest.Raised(t, r.reg, "starling_http_panics_total")
 }
 
 func TestAStopLetsRequestsEndAndCutsOffTheOthers(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -152,6 +153,7 @@ func TestAppendThatABrokerRefusesFails(t *testing.T) {
 			l.wg.Wait()
 			require.ErrorIs(t, l.errs[0], c.is)
 			require.Equal(t, 1.0, counter(t, reg, "starling_kafkalog_append_errors_total", c.class))
+			alarmtest.Raised(t, reg, "starling_kafkalog_append_errors_total")
 			l = ledger{}
 			l.append(t, log, 1)
 			l.wg.Wait()

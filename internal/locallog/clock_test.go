@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
@@ -84,6 +85,7 @@ func TestWallClockDoesNotMoveStamps(t *testing.T) {
 	clock.advance(skewInterval)
 	l.clock.watch(l.logger)
 	require.Equal(t, 2, strings.Count(logged.String(), "the wall clock differs"), logged.String())
+	alarmtest.RaisedTo(t, metricsOf(l), "starling_locallog_clock_skew_seconds", func(ahead float64) bool { return ahead > 10 })
 }
 
 // A log that was opened under a wall clock a week ahead goes on from its newest
@@ -127,7 +129,7 @@ func TestRetentionDoesNotActOnAJump(t *testing.T) {
 		grow(5, 2*time.Minute)
 		require.NoError(t, l.retainOnce(stampJump))
 		require.Equal(t, []int64{0, 0, 0, 0}, firsts(t, l, topics.Locations))
-		require.Positive(t, l.metrics.retentionLag.Load())
+		alarmtest.Raised(t, metricsOf(l), "starling_locallog_retention_held_seconds")
 	}
 	grow(25, time.Hour) // each within the bound of a jump
 	require.NoError(t, l.retainOnce(stampJump))

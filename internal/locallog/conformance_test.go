@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -42,6 +43,9 @@ func openTest(t testing.TB, cfg Config, fs vfs.FS) *Log {
 	t.Cleanup(func() { l.Close() })
 	return l
 }
+
+// metricsOf are the metrics of a log that was opened with newRegistry.
+func metricsOf(l *Log) prometheus.Gatherer { return l.metrics.reg.(prometheus.Gatherer) }
 
 func TestConformance(t *testing.T) {
 	t.Run("synced", func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/locallog/layout"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -60,14 +61,6 @@ func TestDamageThatAReadMeets(t *testing.T) {
 	_, err = l.Bounds(t.Context(), topics.Locations)
 	require.ErrorIs(t, err, l.Err())
 	require.ErrorIs(t, l.Own(t.Context(), testSpec, nil), l.Err())
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	failed := 0.0
-	for _, f := range families {
-		if f.GetName() == "starling_locallog_failed" {
-			failed = f.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	require.Equal(t, 1.0, failed)
+	alarmtest.Raised(t, reg, "starling_locallog_failed")
 	require.ErrorIs(t, l.Close(), l.Err())
 }

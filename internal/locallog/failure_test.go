@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/locallog/ends"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -129,6 +130,7 @@ func TestFailedDisk(t *testing.T) {
 			require.ErrorIs(t, err, l.Err())
 			require.ErrorIs(t, l.Own(t.Context(), testSpec, nil), l.Err())
 			require.ErrorIs(t, l.Close(), l.Err())
+			alarmtest.Raised(t, metricsOf(l), "starling_locallog_failed_records_total")
 
 			l = openTest(t, testConfig(), mem.CrashClone(vfs.CrashCloneCfg{}))
 			got := readValues(t, l, topics.Locations, 2)
@@ -233,6 +235,11 @@ func TestFailedTableIsWrittenLater(t *testing.T) {
 	l := openTest(t, testConfig(), fs)
 	fs.on.Store(true)
 	fill(t, l, 1000, 150) // more than one segment
+	require.Eventually(t, func() bool {
+		failures, _ := alarmtest.Value(t, metricsOf(l), "starling_locallog_background_errors_total")
+		return failures > 0
+	}, 20*time.Second, time.Millisecond)
+	alarmtest.Raised(t, metricsOf(l), "starling_locallog_background_errors_total")
 	fs.on.Store(false)
 	fill(t, l, 1000, 1000)
 	require.NoError(t, l.Close())
@@ -244,6 +251,37 @@ func TestFailedTableIsWrittenLater(t *testing.T) {
 		total += b.End - b.First
 	}
 	require.Equal(t, int64(1150), total)
+}
+
+// Writers wait while tables are written more slowly than records come, which shows.
+func TestASlowDiskMakesWritersWait(t *testing.T) {
+	slow := make(chan struct{})
+	l := openTest(t, testConfig(), errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".sst") {
+			<-slow
+		}
+		return nil
+	})))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		rec, done := eventlog.Record{Value: make([]byte, 10_000)}, make(outcomes, 1<<20)
+		for {
+			if err := l.Append(ctx, topics.Locations, 0, rec, done); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	require.Eventually(t, func() bool {
+		stalls, _ := alarmtest.Value(t, metricsOf(l), "starling_locallog_write_stalls_total")
+		return stalls > 0
+	}, 20*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	alarmtest.Raised(t, metricsOf(l), "starling_locallog_write_stalls_total")
+	close(slow)
+	require.NoError(t, l.Close())
 }
 
 // A read that does not end fails the log, so that the process exits: Pebble looks

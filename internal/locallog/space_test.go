@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
@@ -52,6 +53,7 @@ func TestNearlyFullDisk(t *testing.T) {
 	l.checkSpace()
 	require.ErrorIs(t, try(topics.Locations), eventlog.ErrFull)
 	require.ErrorIs(t, l.Refuses(topics.Locations), eventlog.ErrFull)
+	alarmtest.Raised(t, metricsOf(l), "starling_locallog_refused_records_total")
 	require.NoError(t, l.Refuses(topics.Tracks))
 	require.NoError(t, try(topics.Tracks), "what follows from the fixes that were taken still finds space")
 
@@ -133,5 +135,8 @@ func TestADiskThatIsTooSmallIsSaid(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, l.Close())
 		require.Contains(t, out.String(), want)
+		if total == 5<<20 {
+			alarmtest.Reads(t, out.String(), "the disk is too small for the log")
+		}
 	}
 }

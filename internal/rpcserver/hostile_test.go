@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -135,7 +136,8 @@ func TestAnswersNeverRead(t *testing.T) {
 		}
 		return gone == metric(t, r.registry, disconnected)
 	}, patience, 10*time.Millisecond)
-	require.NotZero(t, metric(t, r.registry, "starling_rpc_refused_calls_total", "reason", "ANSWERS_UNREAD"))
+	alarmtest.Raised(t, r.registry, `starling_rpc_refused_calls_total{reason="ANSWERS_UNREAD"}`)
+	alarmtest.Raised(t, r.registry, "starling_rpc_disconnected_clients_total")
 }
 
 // Who takes back a call whose answer it has not read owes nothing.
@@ -205,7 +207,7 @@ func TestRequestsNeverFinished(t *testing.T) {
 	bytes, cpu := cost.end()
 	t.Logf("%d requests of 16 KiB, never whole: %d MiB, %v CPU, slowest honest call %v", opened, bytes/mib, cpu, stop())
 	require.Less(t, bytes, int64(200*mib))
-	require.NotZero(t, metric(t, r.registry, "starling_rpc_unfinished_requests_total"))
+	alarmtest.Raised(t, r.registry, "starling_rpc_unfinished_requests_total")
 	require.Eventually(t, func() bool { return metric(t, r.registry, "starling_rpc_reading_bytes") == 0 }, patience, 10*time.Millisecond)
 }
 

@@ -19,6 +19,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
@@ -186,6 +187,7 @@ func TestAPanicIsInternal(t *testing.T) {
 	for method, n := range map[string]float64{"GetVehicle": 1, "WatchVehicle": 1, "ListVehicles": 1, "SearchArea": 0} {
 		require.Equal(t, n, metric(t, r.registry, "starling_rpc_panics_total", "method", service+method), method)
 	}
+	alarmtest.Raised(t, r.registry, "starling_rpc_panics_total")
 	require.Equal(t, 1.0, metric(t, r.registry, "grpc_server_handled_total", "grpc_method", "GetVehicle", "grpc_code", "Internal"))
 	require.Equal(t, 1.0, metric(t, r.registry, "grpc_server_handled_total", "grpc_method", "GetVehicle", "grpc_code", "OK"))
 }

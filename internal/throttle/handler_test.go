@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/alarmtest"
 )
 
 func lines(out *strings.Builder) int { return strings.Count(out.String(), "\n") }
@@ -37,6 +39,7 @@ func TestRepeatedWarningsAreSuppressed(t *testing.T) {
 		log.Warn("the disk is slow", "error", errors.New("x"))
 		require.Equal(t, 1, lines(&out))
 		require.Contains(t, out.String(), "alike_suppressed=95")
+		alarmtest.Reads(t, out.String(), "alike_suppressed")
 		out.Reset()
 		log.Warn("the disk is slow")
 		require.NotContains(t, out.String(), "alike_suppressed")

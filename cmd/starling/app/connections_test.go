@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/alarmtest"
 )
 
 func TestShareDescriptors(t *testing.T) {
@@ -125,4 +127,5 @@ func TestConnectionsAreBounded(t *testing.T) {
 	require.Equal(t, 1, strings.Count(logged.String(), "\n"), "one line in a while: %s", logged.String())
 	require.Equal(t, 21.0, counted(t, all.metrics.refused.WithLabelValues("ingest", refusedFull))+counted(t, all.metrics.refused.WithLabelValues("matcher", refusedFull)))
 	require.Equal(t, 1.0, counted(t, all.metrics.refused.WithLabelValues("ingest", refusedSilent)))
+	alarmtest.Raised(t, reg, "starling_server_refused_connections_total")
 }

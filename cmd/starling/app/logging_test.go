@@ -15,6 +15,8 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/internal/alarmtest"
 )
 
 // lineBuffer is a log that a test reads while it is written.
@@ -120,6 +122,7 @@ func TestReload(t *testing.T) {
 	for result, n := range map[string]float64{"ok": 1, "failed": 1} {
 		require.Equal(t, n, testutil.ToFloat64(a.life.reloads.WithLabelValues("certificates", result)))
 	}
+	alarmtest.Raised(t, a.Registry(), `starling_reloads_total{result="failed"}`)
 }
 
 // The limit of Go's memory follows the container's, beside the stores.

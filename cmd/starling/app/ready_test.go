@@ -17,6 +17,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
+	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/freeport"
 )
 
@@ -121,6 +122,7 @@ func TestAProcessIsNotReadyWhileItsLogRefusesAppends(t *testing.T) {
 	code, body := getReady(t, cfg.Server.AdminListen)
 	require.Equal(t, http.StatusServiceUnavailable, code)
 	require.Contains(t, body, "ingest: the log takes no appends: log is full")
+	alarmtest.Reads(t, body, "not ready: ")
 	select {
 	case <-a.Ready():
 		require.FailNow(t, "ready without a log that takes appends")
