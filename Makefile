@@ -48,6 +48,7 @@ proto-check: proto ## fail if what is generated is not current
 
 docs: build ## write the generated parts of docs/ anew
 	$(GO) test ./ingest -run Docs -update
+	$(GO) test ./rides/life -run Docs -update
 	$(GO) test ./cmd/starling/cli -run Docs -update
 	$(GO) test ./cmd/starling/app -run Docs -update
 

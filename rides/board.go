@@ -25,6 +25,17 @@ type board struct {
 	// watched are the vehicles that rides of this process's partitions are bound
 	// to, which their owners follow whether or not they are reserved.
 	watched map[string]int32
+	// followed are the vehicles that somebody follows at this node.
+	followed map[string]*vehicleWatch
+}
+
+// vehicleWatch is a vehicle that is followed: its newest view.
+type vehicleWatch struct {
+	board *board
+	// Under the board's lock:
+	followers int
+	newest    sighting
+	bell      *bell
 }
 
 // progress is how far a partition of `tracks` was read.
@@ -58,6 +69,7 @@ func newBoard(epoch int64, partitions int32) *board {
 	return &board{
 		epoch: epoch, partitions: partitions, progress: make([]progress, partitions),
 		reserved: make(map[string]sighting), owners: make(map[int32]*inbox), watched: make(map[string]int32),
+		followed: make(map[string]*vehicleWatch),
 	}
 }
 
@@ -89,11 +101,16 @@ func (b *board) observe(n int32, t *wire.Track) {
 func (b *board) see(source int64, v *wire.View) {
 	old, was := b.reserved[v.VehicleID]
 	watcher, watched := b.watched[v.VehicleID]
-	if v.Reservation == nil && !was && !watched {
+	watch := b.followed[v.VehicleID]
+	if v.Reservation == nil && !was && !watched && watch == nil {
 		return // most of the fleet
 	}
 	now := sighting{source: source, view: *v, ride: -1}
 	now.view.HasAttributes, now.view.Attributes = false, wire.Attributes{} // they are the record's
+	if watch != nil {
+		watch.newest = now
+		watch.bell.ring()
+	}
 	if v.Reservation == nil {
 		delete(b.reserved, v.VehicleID)
 	} else {
@@ -109,6 +126,34 @@ func (b *board) see(source int64, v *wire.View) {
 	if watched && watcher != now.ride {
 		b.deliver(watcher, now)
 	}
+}
+
+// follow keeps the newest view of a vehicle until leave is called, which must be
+// done.
+func (b *board) follow(vehicleID string) (w *vehicleWatch, leave func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w, ok := b.followed[vehicleID]
+	if !ok {
+		w = &vehicleWatch{board: b, newest: b.reserved[vehicleID], bell: newBell()}
+		b.followed[vehicleID] = w
+	}
+	w.followers++
+	return w, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if w.followers--; w.followers == 0 {
+			delete(b.followed, vehicleID)
+		}
+	}
+}
+
+// now returns the newest view, which is empty when the vehicle was neither
+// reserved nor seen since it is followed, and what is closed at the next.
+func (w *vehicleWatch) now() (sighting, <-chan struct{}) {
+	w.board.mu.Lock()
+	defer w.board.mu.Unlock()
+	return w.newest, w.bell.rung
 }
 
 // deliver puts a sighting into the inbox of a partition that is owned here.

@@ -3,6 +3,7 @@ package rides
 import (
 	"encoding/hex"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 	"unicode"
@@ -36,6 +37,18 @@ type Config struct {
 	NameAge time.Duration `koanf:"name_age" help:"How old a ride's name may be when its request reaches the log."`
 	// CheckpointInterval is the pause between two checkpoints of a partition.
 	CheckpointInterval time.Duration `koanf:"checkpoint_interval" help:"Pause between two checkpoints of a partition of rides."`
+	// ArrivingM, ArrivedM and ArrivedAfter are when a vehicle's fixes show that it
+	// arrives.
+	ArrivingM    float64       `koanf:"arriving_m" help:"How near to the pickup an assigned vehicle counts as arriving, in metres; 0 leaves arriving and arrival to the driver."`
+	ArrivedM     float64       `koanf:"arrived_m" help:"How near to the pickup it has arrived, in metres, once it has stayed within twice as much for arrived_after."`
+	ArrivedAfter time.Duration `koanf:"arrived_after" help:"How long it has to stay there, by its fixes."`
+	// IndexAge is how long the owner keeps an event for those who resume.
+	IndexAge time.Duration `koanf:"index_age" help:"How long the owner of a partition keeps an event of a ride in memory. Who resumes from before it is sent the ride as it stands."`
+	// CompareInterval is the pause between two comparisons of what is followed here
+	// with its owners.
+	CompareInterval time.Duration `koanf:"compare_interval" help:"Pause between two comparisons of the rides that are followed at a node with their owners, which find what Redis has lost. Without a Redis that answers they are compared every 250 ms."`
+	// Advertise is where other nodes reach this one.
+	Advertise string `koanf:"advertise" help:"Address, host:port, at which other nodes reach this one's server for rides; empty for the one that it listens on."`
 	// MaxSubscribers bounds the open subscriptions of the process.
 	MaxSubscribers int `koanf:"max_subscribers" help:"Most open subscriptions of ride and vehicle events."`
 	// SubscriberShare is which part of MaxSubscribers one caller may use.
@@ -54,7 +67,7 @@ func DefaultConfig() Config {
 	return Config{
 		Group: "starling-rides", Decide: 10 * time.Second, MaxFixAge: 30 * time.Second, Silence: 5 * time.Minute,
 		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, Candidates: 8, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
-		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second,
+		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second, IndexAge: 24 * time.Hour, ArrivingM: 300, ArrivedM: 40, ArrivedAfter: 5 * time.Second, CompareInterval: 5 * time.Second,
 	}
 }
 
@@ -79,6 +92,15 @@ func (c Config) Validate() error {
 	valid.AtLeast(&faults, "max_subscribers", c.MaxSubscribers, 1)
 	faults.Need(c.SubscriberShare > 0 && c.SubscriberShare <= 1, "subscriber_share", c.SubscriberShare, "above 0 and at most 1")
 	valid.Between(&faults, "max_wait", c.MaxWait, 10*time.Millisecond, 10*time.Minute)
+	valid.Between(&faults, "index_age", c.IndexAge, time.Minute, 28*24*time.Hour)
+	valid.Between(&faults, "compare_interval", c.CompareInterval, 10*time.Millisecond, time.Minute)
+	valid.Between(&faults, "arriving_m", c.ArrivingM, 0, 100_000)
+	valid.Between(&faults, "arrived_m", c.ArrivedM, 1, 10_000)
+	valid.Between(&faults, "arrived_after", c.ArrivedAfter, 0, 10*time.Minute)
+	if c.Advertise != "" {
+		host, port, err := net.SplitHostPort(c.Advertise)
+		faults.Need(err == nil && host != "" && port != "", "advertise", c.Advertise, "host:port")
+	}
 	faults.Need(c.NameKeys == "" || c.NameKeysFile == "", "name_keys_file", c.NameKeysFile, "the only one that is set of it and name_keys")
 	_, err := c.keys()
 	faults.Add(err)

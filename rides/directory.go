@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,242 +17,277 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// directory holds every ride of every partition as it stands in `rides`, with
-// its events, for queries and subscribers. It is a reader like any other: it
-// drops what owners that had been replaced have appended. Its methods may be
-// called by any number of goroutines.
+// directory is the owner's index: every ride of the partitions that are owned
+// here as it stands in `rides`, with its events, for queries, for subscribers and
+// for the nodes that do not own them. It is a reader like any other: it drops
+// what owners that had been replaced have appended. Its methods may be called by
+// any number of goroutines.
 type directory struct {
 	log Log
-	// nameAge is how long a ride is kept that has ended.
-	nameAge time.Duration
+	// nameAge is how long a ride is kept that has ended, indexAge how long an
+	// event is.
+	nameAge, indexAge time.Duration
+	// happened is called with each event that comes once a partition has caught up,
+	// in order, and caughtUp when it has. They must not block.
+	happened func(step)
+	caughtUp func(partition int32)
 
 	mu         sync.Mutex
-	partitions []life.State
-	next       []int64 // in `rides`, by partition
-	swept      []int64 // append stamp of the last sweep, by partition
-	events     map[string][]*starlingv1.RideEvent
-	vehicles   map[string]string // vehicle to the ride that it is bound to
-	waiting    map[string]*bell  // by what is waited for
-	caughtUp   int               // partitions that have read what was there at the start
-	ended      bool
+	partitions map[int32]*indexed
+	waiting    map[int32]*bell // for a partition to be read on
 }
 
-func newDirectory(log Log, nameAge time.Duration) *directory {
-	n := log.Partitions()
+// indexed is one partition.
+type indexed struct {
+	state life.State
+	next  int64 // in `rides`
+	// clockMS is the largest append stamp, sweptMS that of the last sweep.
+	clockMS, sweptMS int64
+	steps            map[string][]step // by ride, in order
+	caughtUp         bool
+}
+
+// step is an event and the ride after it.
+type step struct {
+	event *starlingv1.RideEvent
+	ride  *life.Ride
+	// requestsBelow is what the partition reflected then.
+	requestsBelow int64
+}
+
+func newDirectory(log Log, nameAge, indexAge time.Duration) *directory {
 	return &directory{
-		log: log, nameAge: nameAge, swept: make([]int64, n), partitions: make([]life.State, n), next: make([]int64, n), events: make(map[string][]*starlingv1.RideEvent),
-		vehicles: make(map[string]string), waiting: make(map[string]*bell),
+		log: log, nameAge: nameAge, indexAge: indexAge, happened: func(step) {}, caughtUp: func(int32) {},
+		partitions: make(map[int32]*indexed), waiting: make(map[int32]*bell),
 	}
 }
 
-// bell is rung for those who wait for one key, and gone with the last of them.
+// bell is rung for those who wait for one thing, and gone with the last of them.
 type bell struct {
 	waiters int
 	rung    chan struct{} // closed at the next change
 }
 
-// Keys of what can be waited for.
-func rideKey(name string) string   { return "ride/" + name }
-func vehicleKey(id string) string  { return "vehicle/" + id }
-func partitionKey(n int32) string  { return fmt.Sprint("partition/", n) }
-func (d *directory) ready() bool   { d.mu.Lock(); defer d.mu.Unlock(); return d.isReady() }
-func (d *directory) isReady() bool { return d.caughtUp == len(d.partitions) && !d.ended }
+func newBell() *bell { return &bell{rung: make(chan struct{})} }
 
-// run reads `rides` until ctx is done.
-func (d *directory) run(ctx context.Context) error {
-	defer d.close()
-	bounds, err := d.log.Bounds(ctx, topics.Rides)
-	if err != nil {
-		return d.failed(ctx, fmt.Errorf("bounds of %s: %w", topics.Rides, err))
-	}
-	start := make(map[int32]int64, len(bounds))
-	end := make([]int64, len(bounds))
-	for i, b := range bounds {
-		start[int32(i)], end[i] = b.First, b.End
-	}
-	d.begin(start, end)
-	reader, err := d.log.NewReader(ctx, topics.Rides, start)
-	if err != nil {
-		return d.failed(ctx, fmt.Errorf("read %s: %w", topics.Rides, err))
-	}
-	defer func() { _ = reader.Close() }()
-	for {
-		batch, err := reader.Poll(ctx)
-		if err != nil {
-			return d.failed(ctx, fmt.Errorf("read %s: %w", topics.Rides, err))
-		}
-		if err := d.apply(batch, end[batch.Partition]); err != nil {
-			return err
-		}
-	}
+func (b *bell) ring() {
+	close(b.rung)
+	b.rung = make(chan struct{})
 }
 
-func (d *directory) failed(ctx context.Context, err error) error {
+// ready returns whether a partition is indexed here up to where it ended when the
+// reading began.
+func (d *directory) ready(n int32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.partitions[n]
+	return x != nil && x.caughtUp
+}
+
+// follow indexes a partition until ctx is done, and then forgets it.
+func (d *directory) follow(ctx context.Context, n int32) error {
+	defer d.drop(n)
+	err := scan(ctx, d.log, n, func(batch eventlog.Batch, end int64) (bool, error) { return true, d.apply(batch, end) }, func(first, end int64) { d.begin(n, first, end) })
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
 	return err
 }
 
-// begin sets where the partitions are read from; those that are empty have
-// caught up.
-func (d *directory) begin(start map[int32]int64, end []int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for n := range d.next {
-		d.next[n] = start[int32(n)]
-		if d.next[n] >= end[n] {
-			d.caughtUp++
+// scan reads a partition of `rides` from its beginning for as long as more returns
+// true. begin, if not nil, is called first with where it begins and ends.
+func scan(ctx context.Context, log Log, n int32, more func(batch eventlog.Batch, end int64) (bool, error), begin func(first, end int64)) error {
+	bounds, err := log.Bounds(ctx, topics.Rides)
+	if err != nil {
+		return fmt.Errorf("bounds of %s: %w", topics.Rides, err)
+	}
+	b := bounds[n]
+	if begin != nil {
+		begin(b.First, b.End)
+	}
+	reader, err := log.NewReader(ctx, topics.Rides, map[int32]int64{n: b.First})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", topics.Rides, err)
+	}
+	defer func() { _ = reader.Close() }()
+	for {
+		batch, err := reader.Poll(ctx)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", topics.Rides, err)
+		}
+		if on, err := more(batch, b.End); err != nil || !on {
+			return err
 		}
 	}
 }
 
-// close wakes all who wait: nothing comes any more.
-func (d *directory) close() {
+// begin opens the index of a partition; one that is empty has caught up.
+func (d *directory) begin(n int32, first, end int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ended = true
-	for key := range d.waiting {
-		d.announce(key)
+	x := &indexed{next: first, steps: make(map[string][]step), caughtUp: first >= end}
+	d.partitions[n] = x
+	if x.caughtUp {
+		d.caughtUp(n)
 	}
+}
+
+// drop forgets a partition and wakes all who wait for it.
+func (d *directory) drop(n int32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.partitions, n)
+	d.announce(n)
 }
 
 func (d *directory) apply(batch eventlog.Batch, end int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := batch.Partition
+	x := d.partitions[n]
 	for _, stored := range batch.Records {
-		var r starlingv1.RideRecord
-		if err := proto.Unmarshal(stored.Value, &r); err != nil {
-			return fmt.Errorf("decode %s at offset %d: %w", topics.Rides, stored.Offset, err)
+		s, err := x.apply(&stored)
+		if err != nil {
+			return err
 		}
-		before := d.partitions[n].Ride(r.GetEvent().GetRide())
-		if d.partitions[n].Apply(stored.Offset, &r) == life.Happened {
-			d.happened(n, r.GetEvent(), before)
+		if s != nil {
+			x.steps[s.ride.Name] = append(x.steps[s.ride.Name], *s)
+			if x.caughtUp {
+				d.happened(*s)
+			}
 		}
-		if d.next[n] < end && stored.Offset+1 >= end {
-			d.caughtUp++
-		}
-		d.next[n] = stored.Offset + 1
-		if stored.AppendTimeMS > d.swept[n]+sweepInterval.Milliseconds() {
-			d.swept[n] = stored.AppendTimeMS
-			d.sweep(n)
+		if !x.caughtUp && x.next >= end {
+			x.caughtUp = true
+			d.caughtUp(n)
 		}
 	}
-	d.announce(partitionKey(n))
+	d.sweep(x)
+	d.announce(n)
 	return nil
 }
 
-func (d *directory) happened(n int32, e *starlingv1.RideEvent, before *life.Ride) {
-	name := e.GetRide()
-	d.events[name] = append(d.events[name], e)
-	ride := d.partitions[n].Ride(name)
-	if before != nil && before.Bound != nil && ride.Bound == nil && d.vehicles[before.Bound.VehicleID] == name {
-		delete(d.vehicles, before.Bound.VehicleID)
-		d.announce(vehicleKey(before.Bound.VehicleID))
+// apply folds one record, and returns the event that it is if it counts.
+func (x *indexed) apply(stored *eventlog.Stored) (*step, error) {
+	var r starlingv1.RideRecord
+	if err := proto.Unmarshal(stored.Value, &r); err != nil {
+		return nil, fmt.Errorf("decode %s at offset %d: %w", topics.Rides, stored.Offset, err)
 	}
-	if ride.Bound != nil {
-		d.vehicles[ride.Bound.VehicleID] = name
-		d.announce(vehicleKey(ride.Bound.VehicleID))
+	verdict := x.state.Apply(stored.Offset, &r)
+	x.next, x.clockMS = stored.Offset+1, max(x.clockMS, stored.AppendTimeMS)
+	if verdict != life.Happened {
+		return nil, nil
 	}
-	d.announce(rideKey(name))
+	return &step{r.GetEvent(), x.state.Ride(r.GetEvent().GetRide()), x.state.RequestsBelow}, nil
 }
 
 // sweepInterval is how often rides that have ended long ago are dropped, by the
 // append stamps.
 const sweepInterval = time.Minute
 
-// sweep drops the rides of a partition that have ended and whose names are over.
-// The lock is held.
-func (d *directory) sweep(n int32) {
-	d.partitions[n].Each(func(r *life.Ride) {
-		if r.Phase.Ended() && nameOver(r.Name, d.swept[n], d.nameAge) {
-			d.partitions[n].Forget(r.Name)
-			delete(d.events, r.Name)
+// sweep drops the rides of a partition that have ended and whose names are over,
+// and events that are too old. The lock is held.
+func (d *directory) sweep(x *indexed) {
+	if x.clockMS < x.sweptMS+sweepInterval.Milliseconds() {
+		return
+	}
+	x.sweptMS = x.clockMS
+	oldest := x.clockMS - d.indexAge.Milliseconds()
+	x.state.Each(func(r *life.Ride) {
+		if r.Phase.Ended() && nameOver(r.Name, x.clockMS, d.nameAge) {
+			x.state.Forget(r.Name)
+			delete(x.steps, r.Name)
+			return
+		}
+		steps := x.steps[r.Name]
+		kept := slices.IndexFunc(steps, func(s step) bool { return s.event.GetTimeMs() >= oldest })
+		if kept < 0 {
+			kept = len(steps)
+		}
+		if kept > 0 {
+			x.steps[r.Name] = slices.Clone(steps[kept:])
 		}
 	})
 }
 
-// announce wakes those who wait for a key. The lock is held.
-func (d *directory) announce(key string) {
-	if b, ok := d.waiting[key]; ok {
-		close(b.rung)
-		b.rung = make(chan struct{})
+// announce wakes those who wait for a partition. The lock is held.
+func (d *directory) announce(n int32) {
+	if b, ok := d.waiting[n]; ok {
+		b.ring()
 	}
 }
 
-// join begins to wait for a key; leave must be called in the end.
-func (d *directory) join(key string) (leave func()) {
+// get returns a ride as it stands and what its partition reflects; nil if there is
+// none.
+func (d *directory) get(n int32, name string) (ride *life.Ride, requestsBelow int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	b, ok := d.waiting[key]
-	if !ok {
-		b = &bell{rung: make(chan struct{})}
-		d.waiting[key] = b
+	if x := d.partitions[n]; x != nil {
+		return x.state.Ride(name), x.state.RequestsBelow
 	}
-	b.waiters++
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if b.waiters--; b.waiters == 0 {
-			delete(d.waiting, key)
-		}
-	}
+	return nil, 0
 }
 
-// get returns a ride as it stands, nil if there is none.
-func (d *directory) get(n int32, name string) *life.Ride {
+// since returns a ride and its events behind a sequence number. whole is false when
+// some of them are not to be had, or when the ride has not come that far.
+func (d *directory) since(n int32, name string, sequence int64) (ride *life.Ride, requestsBelow int64, steps []step, whole bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.partitions[n].Ride(name)
+	x := d.partitions[n]
+	if x == nil {
+		return nil, 0, nil, false
+	}
+	steps, whole = x.since(name, sequence)
+	return x.state.Ride(name), x.state.RequestsBelow, steps, whole
 }
 
-// since returns a ride, its events after a sequence number, and what is closed
-// when there are more, for a caller who has joined the ride's key. whole is false
-// when some of them are not to be had.
-func (d *directory) since(n int32, name string, sequence int64) (ride *life.Ride, events []*starlingv1.RideEvent, whole bool, more <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	ride, more = d.partitions[n].Ride(name), d.waiting[rideKey(name)].rung
+func (x *indexed) since(name string, sequence int64) (steps []step, whole bool) {
+	ride := x.state.Ride(name)
 	if ride == nil {
-		return nil, nil, sequence == 0, more
+		return nil, sequence == 0
 	}
-	all := d.events[name]
-	at, _ := slices.BinarySearchFunc(all, sequence+1, func(e *starlingv1.RideEvent, s int64) int { return int(e.GetSequence() - s) })
-	events = slices.Clone(all[at:])
-	whole = sequence <= ride.Sequence && int64(len(events)) == ride.Sequence-sequence
-	return ride, events, whole, more
+	all := x.steps[name]
+	at, _ := slices.BinarySearchFunc(all, sequence, func(s step, after int64) int {
+		if s.event.GetSequence() <= after {
+			return -1
+		}
+		return 1
+	})
+	steps = slices.Clone(all[at:])
+	return steps, sequence <= ride.Sequence && int64(len(steps)) == ride.Sequence-sequence
 }
 
-// boundTo returns the ride that a vehicle is bound to, nil if none, and what is
-// closed when that changes, for a caller who has joined the vehicle's key.
-func (d *directory) boundTo(vehicleID string) (*life.Ride, <-chan struct{}) {
+// last returns the number of a ride's last event, 0 if there is no such ride.
+func (d *directory) last(n int32, name string) int64 {
+	if ride, _ := d.get(n, name); ride != nil {
+		return ride.Sequence
+	}
+	return 0
+}
+
+// has returns whether a ride is known, and what is closed when its partition was
+// read on, for a caller who has joined the partition.
+func (d *directory) has(n int32, name string, b *bell) (there bool, more <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	more := d.waiting[vehicleKey(vehicleID)].rung
-	name, ok := d.vehicles[vehicleID]
-	if !ok {
-		return nil, more
-	}
-	n, err := partitionOf(name)
-	if err != nil {
-		return nil, more
-	}
-	return d.partitions[n].Ride(name), more
+	x := d.partitions[n]
+	return x != nil && x.state.Ride(name) != nil, b.rung
 }
 
-// reach waits until a partition of `rides` was read up to an offset.
+// reach waits until a partition of `rides` was read up to an offset. It fails with
+// errElsewhere when the partition is not indexed here.
 func (d *directory) reach(ctx context.Context, n int32, next int64) error {
-	defer d.join(partitionKey(n))()
+	b := d.join(n)
+	defer d.leave(n, b)
 	for {
 		d.mu.Lock()
-		there, ended, more := d.next[n] >= next, d.ended, d.waiting[partitionKey(n)].rung
+		x, more := d.partitions[n], b.rung
+		there := x != nil && x.next >= next
 		d.mu.Unlock()
 		switch {
 		case there:
 			return nil
-		case ended:
-			return errStopped
+		case x == nil:
+			return errElsewhere
 		}
 		select {
 		case <-more:
@@ -261,23 +297,44 @@ func (d *directory) reach(ctx context.Context, n int32, next int64) error {
 	}
 }
 
-// page returns up to count rides behind a name, by name, that keep passes.
-func (d *directory) page(after string, count int, keep func(*life.Ride) bool) []*life.Ride {
+func (d *directory) join(n int32) *bell {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var rides []*life.Ride
-	for n := range d.partitions {
-		d.partitions[n].Each(func(r *life.Ride) {
+	b, ok := d.waiting[n]
+	if !ok {
+		b = newBell()
+		d.waiting[n] = b
+	}
+	b.waiters++
+	return b
+}
+
+func (d *directory) leave(n int32, b *bell) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b.waiters--; b.waiters == 0 {
+		delete(d.waiting, n)
+	}
+}
+
+// listed is a ride on a page, and what its partition reflects.
+type listed struct {
+	ride          *life.Ride
+	requestsBelow int64
+}
+
+// page returns up to count rides behind a name, by name, that keep passes.
+func (d *directory) page(after string, count int, keep func(*life.Ride) bool) []listed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var rides []listed
+	for _, x := range d.partitions {
+		x.state.Each(func(r *life.Ride) {
 			if r.Name > after && keep(r) {
-				rides = append(rides, r)
+				rides = append(rides, listed{r, x.state.RequestsBelow})
 			}
 		})
 	}
-	slices.SortFunc(rides, func(a, b *life.Ride) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(rides, func(a, b listed) int { return strings.Compare(a.ride.Name, b.ride.Name) })
 	return rides[:min(count, len(rides))]
 }

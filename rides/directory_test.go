@@ -10,21 +10,20 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// Strangers may ask for any name: nothing is left of who has waited for one.
+// Strangers may ask for any name: nothing is left of who has waited.
 func TestNobodyWhoHasWaitedIsRemembered(t *testing.T) {
 	log := memlog.Open(memlog.NewStore(1, topics.All(), 0), memlog.Options{})
 	defer log.Close()
-	d := newDirectory(log, time.Hour)
-	first, second := d.join(rideKey("r")), d.join(rideKey("r"))
-	_, _, _, more := d.since(0, "r", 0)
+	d := newDirectory(log, time.Hour, time.Hour)
+	first, second := d.join(0), d.join(0)
 	d.mu.Lock()
-	d.announce(rideKey("r"))
-	d.announce(rideKey("nobody waits for"))
+	more := first.rung
+	d.announce(0)
+	d.announce(1)
 	d.mu.Unlock()
 	<-more
-	first()
+	d.leave(0, first)
 	require.Len(t, d.waiting, 1, "one still waits")
-	second()
-	require.Nil(t, d.get(0, "other"))
+	d.leave(0, second)
 	require.Empty(t, d.waiting)
 }

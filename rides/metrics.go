@@ -15,6 +15,9 @@ type metrics struct {
 	records     *prometheus.CounterVec
 	proposals   prometheus.Counter
 	subscribers prometheus.Gauge
+	resumes     *prometheus.CounterVec
+
+	storeFailures, unpublished, ownerFailures, found prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -25,7 +28,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		proposals:   prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_proposals_total", Help: "Vehicles that were asked for a ride."}),
 		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "starling_rides_subscribers", Help: "Open subscriptions of ride and vehicle events."}),
 	}
-	for _, c := range []prometheus.Collector{m.owned, m.events, m.records, m.proposals, m.subscribers} {
+	m.resumes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rides_resumes_total", Help: "Times that events of a ride whose partition is owned elsewhere were asked for, by who had them: store, owner or log."}, []string{"source"})
+	m.storeFailures = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_store_failures_total", Help: "Calls of the store of events (Redis) that failed. Events are then asked of their owners."})
+	m.unpublished = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_unpublished_events_total", Help: "Events that the store was not given; nodes find them when they compare."})
+	m.ownerFailures = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_comparison_failures_total", Help: "Comparisons of followed rides that their owner did not answer."})
+	m.found = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_events_found_total", Help: "Rides of which a comparison with the owner found an event that no push had brought."})
+	for _, c := range []prometheus.Collector{m.owned, m.events, m.records, m.proposals, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

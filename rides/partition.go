@@ -80,6 +80,14 @@ func (p *partition) run(ctx context.Context) error {
 	defer stop()
 	p.rides = make(chan read)
 	p.readers.Go(func() { p.read(reading, topics.Rides, p.next, p.rides) })
+	p.readers.Go(func() {
+		if err := p.role.directory.follow(reading, p.number); err != nil {
+			select {
+			case p.rides <- read{err: err}:
+			case <-reading.Done():
+			}
+		}
+	})
 	return p.loop(ctx, reading)
 }
 

@@ -36,6 +36,14 @@ func (f *faults) ride(field, resource string, partitions int32) (id string, n in
 	return id, n
 }
 
+// rideAfter returns the ride that a GetRide asks for and its partition.
+func (f *faults) rideAfter(req *starlingv1.GetRideRequest, partitions int32) (id string, n int32) {
+	id, n = f.ride("name", req.GetName(), partitions)
+	after := req.GetAfter()
+	f.Need(after == nil || after.GetPartition() == n && after.GetOffset() >= 0, "after", after, "the position that a call about this ride returned")
+	return id, n
+}
+
 func (f *faults) rider(field, rider string) { f.Text(field, rider, 1, maxRiderChars) }
 
 // order checks what is asked for.
@@ -68,3 +76,5 @@ func unavailable(reason, message string) error {
 
 // phase is a ride's phase in the API, whose numbers are those of rides/life.
 func phase(p life.Phase) starlingv1.RidePhase { return starlingv1.RidePhase(p) }
+
+func phaseEnded(p starlingv1.RidePhase) bool { return life.Phase(p).Ended() }

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/matcher/liveindex"
+	"github.com/starling-fleet/starling/rides/events"
 	"github.com/starling-fleet/starling/rides/name"
 	"github.com/starling-fleet/starling/rides/owner"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -47,8 +51,13 @@ type Deps struct {
 	// Now is the wall clock of timers; nil means time.Now.
 	Now func() time.Time
 	// Address is where this process answers calls about rides, host and port;
-	// takeovers name it. Empty when it does not.
+	// takeovers name it unless Config.Advertise is set. Empty when it does not.
 	Address string
+	// Store carries events between nodes; nil means one within this process. The
+	// caller closes what it stands on after Run.
+	Store events.Store
+	// DialOptions are added to those of the connections to other nodes.
+	DialOptions []grpc.DialOption
 }
 
 // Rides is the role. Register its service with a gRPC server, pass every record
@@ -65,6 +74,11 @@ type Rides struct {
 	metrics   *metrics
 	board     *board
 	directory *directory
+	store     events.Store
+	feeds     *feeds
+	exchange  *exchange
+	peers     *peers
+	scanning  chan struct{} // has an element while the log is read for one ride
 
 	assigned    eventlog.Assignment
 	subscribers *shares
@@ -80,9 +94,6 @@ type lead struct {
 	requestsBelow, next int64
 	changed             chan struct{} // closed at the next change
 }
-
-// errStopped reports that the role has ended.
-var errStopped = errors.New("the role has stopped")
 
 // New returns a role that does nothing yet. It fails when cfg breaks a rule or
 // the registerer has another one's metrics.
@@ -105,48 +116,71 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rides metrics: %w", err)
 	}
-	return &Rides{
+	if deps.Store == nil {
+		deps.Store = events.NewMemory(events.DefaultBounds(), nil)
+	}
+	if cfg.Advertise != "" {
+		deps.Address = cfg.Advertise
+	}
+	r := &Rides{
 		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, metrics: m,
-		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge),
-		subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),
-	}, nil
+		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge, cfg.IndexAge),
+		store: deps.Store, peers: newPeers(deps.Log, deps.Address, deps.DialOptions),
+		scanning: make(chan struct{}, 1), subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),
+	}
+	r.feeds, r.exchange = newFeeds(r), newExchange(r)
+	r.directory.happened, r.directory.caughtUp = r.exchange.happened, r.exchange.caughtUp
+	return r, nil
 }
 
 // Observe takes the next record of a partition of `tracks`, in order, and does
 // not keep it. One goroutine calls it.
 func (r *Rides) Observe(partition int32, t *wire.Track) { r.board.observe(partition, t) }
 
-// Ready returns whether every ride is known here and the partitions that fell to
-// this process are served.
+// Ready returns whether the partitions that fell to this process are served.
 func (r *Rides) Ready() bool {
 	share, joined := r.assigned.Partitions()
+	if !joined {
+		return false
+	}
 	r.mu.Lock()
-	led := len(r.led)
+	led := slices.Collect(maps.Keys(r.led))
 	r.mu.Unlock()
-	return joined && led >= share && r.directory.ready()
+	return len(led) >= share && !slices.ContainsFunc(led, func(n int32) bool { return !r.directory.ready(n) })
 }
 
 // Run serves partitions until ctx is done and then returns nil. When the log
 // fails to take a record, all partitions are given up and taken up again after a
 // pause.
 func (r *Rides) Run(ctx context.Context) error {
+	defer r.peers.close()
 	defer close(r.stopped)
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	reading := make(chan error, 1)
+	var working sync.WaitGroup
+	working.Go(func() { r.exchange.run(running) })
+	working.Go(func() { r.exchange.compare(running) })
+	delivering := make(chan error, 1)
 	go func() {
-		reading <- r.directory.run(running)
+		err := r.store.Run(running, r.feeds.deliver)
 		stop()
+		delivering <- err
 	}()
 	err := r.own(running)
 	stop()
-	if failed := <-reading; failed != nil {
-		return fmt.Errorf("rides: %w", failed)
-	}
-	if err != nil {
+	working.Wait()
+	if err = errors.Join(err, <-delivering); err != nil {
 		return fmt.Errorf("rides: %w", err)
 	}
 	return nil
+}
+
+// leads returns whether a partition is owned here.
+func (r *Rides) leads(n int32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, leads := r.led[n]
+	return leads
 }
 
 // retryInterval is the pause before partitions are taken up again.
@@ -249,8 +283,6 @@ func (r *Rides) effect(ctx context.Context, n int32, offset int64) (int64, error
 	}
 }
 
-var errElsewhere = errors.New("the partition is led elsewhere")
-
 func partitionOf(ride string) (int32, error) {
 	parts, err := name.Parse(ride)
 	return parts.Partition, err
@@ -266,6 +298,7 @@ func (r *Rides) ownerConfig(n int32) owner.Config {
 	return owner.Config{
 		Partition: n, Partitions: partitions, Mode: mode, OfferMS: r.cfg.Offer.Milliseconds(), DecideMS: r.cfg.Decide.Milliseconds(),
 		MaxFixAgeMS: r.cfg.MaxFixAge.Milliseconds(), SearchMS: r.cfg.Search.Milliseconds(), SilenceMS: r.cfg.Silence.Milliseconds(), MaxPromisesBytes: 512 << 10,
+		ArrivingM: r.cfg.ArrivingM, ArrivedM: r.cfg.ArrivedM, ArrivedMS: r.cfg.ArrivedAfter.Milliseconds(),
 		PartitionOf: func(id string) int32 { return eventlog.PartitionOf([]byte(id), partitions) },
 		OwnsRide: func(ride string) bool {
 			of, err := partitionOf(ride)

@@ -56,6 +56,7 @@ func start(t *testing.T, store *memlog.Store, configure func(*rides.Config)) *sy
 	cfg := rides.DefaultConfig()
 	cfg.NameKeys = config.Secret(strings.Repeat("ab", 32))
 	cfg.MatchInterval = 10 * time.Millisecond
+	cfg.ArrivingM = 0 // the driver reports it
 	if configure != nil {
 		configure(&cfg)
 	}

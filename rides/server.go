@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +22,12 @@ import (
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
-// Register adds RideService to a gRPC server.
-func (r *Rides) Register(to grpc.ServiceRegistrar) { starlingv1.RegisterRideServiceServer(to, r) }
+// Register adds RideService, and what other nodes ask the owners of partitions, to
+// a gRPC server.
+func (r *Rides) Register(to grpc.ServiceRegistrar) {
+	starlingv1.RegisterRideServiceServer(to, r)
+	starlingv1.RegisterRideOwnerServiceServer(to, ownerServer{Rides: r})
+}
 
 // NewRide implements RideService. Rides are spread evenly over all partitions.
 func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*starlingv1.NewRideResponse, error) {
@@ -56,7 +60,7 @@ func (r *Rides) RequestRide(ctx context.Context, req *starlingv1.RequestRideRequ
 		return nil, err
 	}
 	order := req.GetOrder()
-	if ride := r.directory.get(n, id); ride != nil && !sameOrder(ride.Order, order) {
+	if stored := r.orderOf(ctx, n, id); stored != nil && !sameOrder(stored, order) {
 		return nil, rpcstatus.Error(codes.AlreadyExists, rpcstatus.Reason{Domain: domain, Name: "RIDE_CONFLICT"},
 			fmt.Sprintf("%s was requested with another content; GetRide shows it", req.GetName()))
 	}
@@ -109,25 +113,64 @@ func (r *Rides) ActOnRide(ctx context.Context, req *starlingv1.ActOnRideRequest)
 // learned of the ride from another process, which is ahead of this one: that is
 // waited for, a while.
 func (r *Rides) known(ctx context.Context, n int32, id string) error {
-	if !r.directory.ready() {
-		return unavailable("REBUILDING", "the rides are being read from the log")
-	}
-	defer r.directory.join(rideKey(id))()
 	limited, cancel := context.WithTimeout(ctx, r.cfg.MaxWait/10)
 	defer cancel()
-	for {
-		ride, _, _, more := r.directory.since(n, id, math.MaxInt64)
-		if ride != nil {
+	b := r.directory.join(n)
+	defer r.directory.leave(n, b)
+	for r.leads(n) {
+		there, more := r.directory.has(n, id, b)
+		if there {
 			return nil
 		}
-		if r.waitFor(limited, more) == nil {
-			continue
+		select {
+		case <-more:
+		case <-r.stopped:
+			return unavailable("STOPPED", "the server is stopping")
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return status.FromContextError(ctx.Err()).Err()
+			}
+			if !r.directory.ready(n) {
+				return rebuilding()
+			}
+			return notFound(ridePrefix + id)
 		}
-		if ctx.Err() != nil {
-			return status.FromContextError(ctx.Err()).Err()
-		}
-		return notFound(ridePrefix + id)
 	}
+	if _, err := r.askRide(ctx, n, &starlingv1.GetRideRequest{Name: ridePrefix + id}, askTimeout); err != nil {
+		return peerError(ctx, err)
+	}
+	return nil
+}
+
+// orderOf returns what is known to have been asked for under a name, nil if that
+// is not known.
+func (r *Rides) orderOf(ctx context.Context, n int32, id string) *starlingv1.RideOrder {
+	if r.leads(n) {
+		if ride, _ := r.directory.get(n, id); ride != nil {
+			return ride.Order
+		}
+		return nil
+	}
+	// The owner decides in any case; who can't ask it leaves that to GetRide.
+	ride, err := r.askRide(ctx, n, &starlingv1.GetRideRequest{Name: ridePrefix + id}, askTimeout)
+	if err != nil {
+		return nil
+	}
+	return ride.GetOrder()
+}
+
+// askRide asks the owner of a ride for it.
+func (r *Rides) askRide(ctx context.Context, n int32, req *starlingv1.GetRideRequest, within time.Duration) (ride *starlingv1.Ride, err error) {
+	if within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, within)
+		defer cancel()
+	}
+	err = r.peers.ask(ctx, n, func(ctx context.Context, c starlingv1.RideOwnerServiceClient) (err error) {
+		ride, err = c.GetOwnedRide(ctx, &starlingv1.GetOwnedRideRequest{Request: req})
+		return err
+	})
+	return ride, err
 }
 
 // sameOrder returns whether a repetition asks for what the ride is. The owner has
@@ -186,54 +229,26 @@ func appendError(ctx context.Context, err error) error {
 // GetRide implements RideService.
 func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*starlingv1.Ride, error) {
 	var f faults
-	id, n := f.ride("name", req.GetName(), r.log.Partitions())
-	after := req.GetAfter()
-	f.Need(after == nil || after.GetPartition() == n && after.GetOffset() >= 0, "after", after, "the position that a call about this ride returned")
+	id, n := f.rideAfter(req, r.log.Partitions())
 	if err := f.err(); err != nil {
 		return nil, err
 	}
 	if err := r.forRide(ctx, id); err != nil {
 		return nil, err
 	}
-	if !r.directory.ready() {
-		return nil, unavailable("REBUILDING", "the rides are being read from the log")
+	if r.leads(n) {
+		return r.ownedRide(ctx, n, id, req)
 	}
-	if after != nil {
-		if err := r.await(ctx, n, after.GetOffset()); err != nil {
-			return nil, err
-		}
+	ride, err := r.askRide(ctx, n, req, 0)
+	if err != nil {
+		return nil, peerError(ctx, err)
 	}
-	ride := r.directory.get(n, id)
-	if ride == nil {
-		return nil, notFound(req.GetName())
-	}
-	return r.show(ride), nil
+	return ride, nil
 }
 
-// await waits until a request has had its effect and the directory shows it.
-func (r *Rides) await(ctx context.Context, n int32, offset int64) error {
-	limited, cancel := context.WithTimeout(ctx, r.cfg.MaxWait)
-	defer cancel()
-	next, err := r.effect(limited, n, offset)
-	if err == nil {
-		err = r.directory.reach(limited, n, next)
-	}
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return status.FromContextError(ctx.Err()).Err()
-	case limited.Err() != nil:
-		return rpcstatus.Error(codes.DeadlineExceeded, rpcstatus.Reason{Domain: domain, Name: "NOT_YET", Metadata: map[string]string{"field": "after"}},
-			fmt.Sprintf("the call at `after` has had no effect within %s (rides.max_wait): is it the position that the call returned?", r.cfg.MaxWait), rpcstatus.RetryAfter(time.Second))
-	case errors.Is(err, errElsewhere):
-		return unavailable("OWNED_ELSEWHERE", "the ride's partition is owned by another process: ask there, or without `after`")
-	}
-	return unavailable("STOPPED", "the server is stopping")
-}
-
-// show is a ride as the API has it.
-func (r *Rides) show(ride *life.Ride) *starlingv1.Ride {
+// show is a ride as the API has it, of a partition that reflects the requests below
+// an offset.
+func (r *Rides) show(ride *life.Ride, requestsBelow int64) *starlingv1.Ride {
 	out := &starlingv1.Ride{
 		Name: ridePrefix + ride.Name, Phase: phase(ride.Phase), Order: ride.Order, Reason: ride.Reason, Sequence: ride.Sequence,
 		Epoch: r.log.Epoch(), UpdateTime: timestamppb.New(time.UnixMilli(ride.EventMS)),
@@ -245,9 +260,7 @@ func (r *Rides) show(ride *life.Ride) *starlingv1.Ride {
 		out.ExpireTime = timestamppb.New(time.UnixMilli(ride.ExpiresMS))
 	}
 	if n, err := partitionOf(ride.Name); err == nil {
-		r.directory.mu.Lock()
-		out.Position = &starlingv1.RidePosition{Partition: n, Offset: r.directory.partitions[n].RequestsBelow - 1}
-		r.directory.mu.Unlock()
+		out.Position = &starlingv1.RidePosition{Partition: n, Offset: requestsBelow - 1}
 	}
 	return out
 }
@@ -258,10 +271,11 @@ const (
 	maxPage     = 1000
 )
 
-// ListRides implements RideService.
-func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest) (*starlingv1.ListRidesResponse, error) {
+// pageOf returns the size of the page that is asked for, or what is wrong with the
+// request.
+func pageOf(req *starlingv1.ListRidesRequest) (size int, err error) {
 	var f faults
-	size := f.Size("page_size", req.GetPageSize(), defaultPage, maxPage)
+	size = f.Size("page_size", req.GetPageSize(), defaultPage, maxPage)
 	if req.GetRider() != "" {
 		f.rider("rider", req.GetRider())
 	}
@@ -270,25 +284,52 @@ func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest)
 			f.Need(false, "page_token", t, "the next_page_token of the page before")
 		}
 	}
-	if err := f.err(); err != nil {
+	return size, f.err()
+}
+
+// ListRides implements RideService: the rides of this node and of all others that
+// own partitions.
+func (r *Rides) ListRides(ctx context.Context, req *starlingv1.ListRidesRequest) (*starlingv1.ListRidesResponse, error) {
+	size, err := pageOf(req)
+	if err != nil {
 		return nil, err
-	}
-	if !r.directory.ready() {
-		return nil, unavailable("REBUILDING", "the rides are being read from the log")
 	}
 	if err := forRider(ctx, req.GetRider()); err != nil {
 		return nil, err
 	}
-	rides := r.directory.page(req.GetPageToken(), size+1, func(ride *life.Ride) bool {
-		return (req.GetRider() == "" || ride.Order.GetRider() == req.GetRider()) && (!req.GetActive() || !ride.Phase.Ended())
-	})
-	out := &starlingv1.ListRidesResponse{}
-	if len(rides) > size {
-		rides = rides[:size]
-		out.NextPageToken = strings.Clone(rides[size-1].Name)
+	var others []int32
+	for n := range r.log.Partitions() {
+		if !r.leads(n) {
+			others = append(others, n)
+		} else if !r.directory.ready(n) {
+			return nil, rebuilding()
+		}
 	}
-	for _, ride := range rides {
-		out.Rides = append(out.Rides, r.show(ride))
+	rides := r.ownedPage(req, size+1)
+	owners, err := r.peers.owners(ctx, others)
+	if err != nil {
+		return nil, peerError(ctx, err)
+	}
+	asked := proto.Clone(req).(*starlingv1.ListRidesRequest)
+	asked.PageSize = int32(min(size+1, maxPage))
+	for _, n := range owners {
+		var page *starlingv1.ListRidesResponse
+		err := r.peers.ask(ctx, n, func(ctx context.Context, c starlingv1.RideOwnerServiceClient) (err error) {
+			page, err = c.ListOwnedRides(ctx, &starlingv1.ListOwnedRidesRequest{Request: asked})
+			return err
+		})
+		if err != nil {
+			return nil, peerError(ctx, err)
+		}
+		rides = append(rides, page.GetRides()...)
+	}
+	slices.SortFunc(rides, func(a, b *starlingv1.Ride) int { return strings.Compare(a.GetName(), b.GetName()) })
+	// A partition that changes hands meanwhile is listed by both.
+	rides = slices.CompactFunc(rides, func(a, b *starlingv1.Ride) bool { return a.GetName() == b.GetName() })
+	out := &starlingv1.ListRidesResponse{Rides: rides}
+	if len(rides) > size || len(rides) == maxPage && len(owners) > 0 {
+		out.Rides = rides[:min(size, len(rides))]
+		out.NextPageToken = strings.TrimPrefix(out.Rides[len(out.Rides)-1].GetName(), ridePrefix)
 	}
 	return out, nil
 }

@@ -25,7 +25,7 @@ const module = "github.com/starling-fleet/starling/"
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
 	"cmd/starling/cli": {"cmd/starling/app", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
-	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
+	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
@@ -33,10 +33,12 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":       {"internal/auth", "internal/config", "internal/request", "matcher/liveindex", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
-	"rides/name":  {},
-	"rides/life":  {"schemas"},
-	"rides/owner": {"rides/life", "schemas"},
+	"rides":      {"internal/auth", "internal/config", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides/name": {},
+	// Carries events of rides between nodes.
+	"rides/events": {},
+	"rides/life":   {"schemas"},
+	"rides/owner":  {"internal/geo", "rides/life", "schemas"},
 	// Which vehicle is proposed to which ride: the role and the simulator use it.
 	"rides/match": {},
 	// Answers from matchers of regions, whose pages and ranking it shares.
@@ -47,6 +49,8 @@ var mayImport = map[string][]string{
 	"internal/throttle":   {},
 	"internal/kafkalog":   {"internal/config", "internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
+	"internal/redisconn":  {"internal/config"},
+	"internal/redistest":  {"internal/freeport"},
 	"internal/eventlog":   {"schemas/topics"},
 	"internal/certs":      {},
 	"internal/auth":       {"internal/rpcstatus", "schemas"},
@@ -224,7 +228,7 @@ func TestProductDoesNotImportLoadtest(t *testing.T) {
 // notServing are modules that the binary must not contain: what draws, tests or
 // measures only gives those who serve more to patch.
 var notServing = []string{
-	"gonum.org", "golang.org/x/image", "github.com/golang/freetype", "github.com/redis", "github.com/stretchr",
+	"gonum.org", "golang.org/x/image", "github.com/golang/freetype", "github.com/stretchr",
 	"pgregory.net/rapid", "github.com/twmb/franz-go/pkg/kfake", "testing",
 }
 

@@ -49,6 +49,13 @@ type Config struct {
 	// SilenceMS is how long a bound vehicle may be silent before it is lost, in
 	// the stream time of its partition.
 	SilenceMS int64
+	// ArrivingM is how near to the pickup an assigned vehicle is arriving, in metres;
+	// 0 leaves arriving and arrival to the driver.
+	ArrivingM float64
+	// ArrivedM is how near it is at the pickup, once its fixes have been within
+	// twice as much for ArrivedMS, by their device's clock, since one was within it.
+	ArrivedM  float64
+	ArrivedMS int64
 	// MaxPromisesBytes bounds the promises of one part of a restatement.
 	MaxPromisesBytes int
 	// PartitionOf returns the partition of a vehicle.
@@ -95,6 +102,7 @@ type Owner struct {
 	requests []request           // whose effect was not read back, by offset
 	next     int64               // the offset in `ride-requests` behind the last that was read
 	releases map[string]release  // by vehicle
+	near     map[string]int64    // ride to the device time since when its vehicle is near the pickup, in milliseconds
 	restated []restatement       // by partition of `locations`
 
 	// What follows is what the trackers published.
@@ -190,7 +198,7 @@ func New(cfg Config, epoch int64, state life.State) *Owner {
 func (o *Owner) reset() {
 	o.counter, o.requests, o.next = 0, nil, o.state.RequestsBelow
 	o.attempts, o.asked = make(map[string]*attempt), make(map[string]string)
-	o.inFlight, o.releases = make(map[string]bool), make(map[string]release)
+	o.inFlight, o.releases, o.near = make(map[string]bool), make(map[string]release), make(map[string]int64)
 	for i := range o.partitions {
 		o.partitions[i].asking = nil
 	}
@@ -283,6 +291,7 @@ func (o *Owner) happened(e *starlingv1.RideEvent) {
 		}
 	} else if b := ride.Last; b != nil && o.bound[b.VehicleID] == name {
 		delete(o.bound, b.VehicleID)
+		delete(o.near, name)
 	}
 	o.events = append(o.events, e)
 	o.requests = slices.DeleteFunc(o.requests, func(r request) bool { return r.acted && r.record.GetRide() == name })

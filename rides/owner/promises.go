@@ -106,6 +106,7 @@ func (o *Owner) See(source int64, v *wire.View) {
 	}
 	if o.leading {
 		o.examine(v.VehicleID)
+		o.approach(v)
 	}
 }
 

@@ -850,7 +850,9 @@ type SubscribeRideEventsRequest struct {
 	// The number of the last event that the caller has; 0 for none.
 	AfterSequence int64 `protobuf:"varint,2,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// The epoch that it was sent with; ignored with after_sequence 0.
-	Epoch         int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Send the bound vehicle's position too, whenever it is known anew.
+	Positions     bool `protobuf:"varint,4,opt,name=positions,proto3" json:"positions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -906,19 +908,30 @@ func (x *SubscribeRideEventsRequest) GetEpoch() int64 {
 	return 0
 }
 
+func (x *SubscribeRideEventsRequest) GetPositions() bool {
+	if x != nil {
+		return x.Positions
+	}
+	return false
+}
+
 // SubscribeRideEventsResponse is one event, or where the ride stands when events
-// before are not to be had any more.
+// before are not to be had any more, or where its vehicle is.
 type SubscribeRideEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next event; absent in a snapshot.
 	Event *RideEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
-	// The ride as it stands: with each event, and alone when `recovered` is false.
+	// The ride after the event; alone when `recovered` is false, as it stands.
 	Ride *Ride `protobuf:"bytes,2,opt,name=ride,proto3" json:"ride,omitempty"`
 	// False when the events after after_sequence are not to be had: what follows
 	// goes on behind the snapshot.
-	Recovered     bool `protobuf:"varint,3,opt,name=recovered,proto3" json:"recovered,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Recovered bool `protobuf:"varint,3,opt,name=recovered,proto3" json:"recovered,omitempty"`
+	// Where the bound vehicle is: the newest position only, outside of the sequence
+	// and alone in its message. Sent from when a vehicle is assigned until the ride
+	// ends, to those who ask for it.
+	VehiclePosition *RideVehiclePosition `protobuf:"bytes,4,opt,name=vehicle_position,json=vehiclePosition,proto3" json:"vehicle_position,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SubscribeRideEventsResponse) Reset() {
@@ -972,6 +985,104 @@ func (x *SubscribeRideEventsResponse) GetRecovered() bool {
 	return false
 }
 
+func (x *SubscribeRideEventsResponse) GetVehiclePosition() *RideVehiclePosition {
+	if x != nil {
+		return x.VehiclePosition
+	}
+	return nil
+}
+
+// RideVehiclePosition is where the vehicle of a ride is.
+type RideVehiclePosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The vehicle, as "vehicles/{id}".
+	Vehicle string `protobuf:"bytes,1,opt,name=vehicle,proto3" json:"vehicle,omitempty"`
+	// WGS84 latitude in degrees.
+	Latitude float64 `protobuf:"fixed64,2,opt,name=latitude,proto3" json:"latitude,omitempty"`
+	// WGS84 longitude in degrees.
+	Longitude float64 `protobuf:"fixed64,3,opt,name=longitude,proto3" json:"longitude,omitempty"`
+	// Speed over ground in metres per second, absent when unknown.
+	SpeedMps *float32 `protobuf:"fixed32,4,opt,name=speed_mps,json=speedMps,proto3,oneof" json:"speed_mps,omitempty"`
+	// Direction of travel in degrees clockwise from north, absent when unknown.
+	HeadingDeg *float32 `protobuf:"fixed32,5,opt,name=heading_deg,json=headingDeg,proto3,oneof" json:"heading_deg,omitempty"`
+	// When the device took the fix.
+	DeviceTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=device_time,json=deviceTime,proto3" json:"device_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RideVehiclePosition) Reset() {
+	*x = RideVehiclePosition{}
+	mi := &file_starling_v1_ride_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RideVehiclePosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RideVehiclePosition) ProtoMessage() {}
+
+func (x *RideVehiclePosition) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RideVehiclePosition.ProtoReflect.Descriptor instead.
+func (*RideVehiclePosition) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RideVehiclePosition) GetVehicle() string {
+	if x != nil {
+		return x.Vehicle
+	}
+	return ""
+}
+
+func (x *RideVehiclePosition) GetLatitude() float64 {
+	if x != nil {
+		return x.Latitude
+	}
+	return 0
+}
+
+func (x *RideVehiclePosition) GetLongitude() float64 {
+	if x != nil {
+		return x.Longitude
+	}
+	return 0
+}
+
+func (x *RideVehiclePosition) GetSpeedMps() float32 {
+	if x != nil && x.SpeedMps != nil {
+		return *x.SpeedMps
+	}
+	return 0
+}
+
+func (x *RideVehiclePosition) GetHeadingDeg() float32 {
+	if x != nil && x.HeadingDeg != nil {
+		return *x.HeadingDeg
+	}
+	return 0
+}
+
+func (x *RideVehiclePosition) GetDeviceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeviceTime
+	}
+	return nil
+}
+
 // SubscribeVehicleEventsRequest asks for a vehicle's rides.
 type SubscribeVehicleEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -983,7 +1094,7 @@ type SubscribeVehicleEventsRequest struct {
 
 func (x *SubscribeVehicleEventsRequest) Reset() {
 	*x = SubscribeVehicleEventsRequest{}
-	mi := &file_starling_v1_ride_proto_msgTypes[13]
+	mi := &file_starling_v1_ride_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1106,7 @@ func (x *SubscribeVehicleEventsRequest) String() string {
 func (*SubscribeVehicleEventsRequest) ProtoMessage() {}
 
 func (x *SubscribeVehicleEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_proto_msgTypes[13]
+	mi := &file_starling_v1_ride_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1119,7 @@ func (x *SubscribeVehicleEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeVehicleEventsRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeVehicleEventsRequest) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_proto_rawDescGZIP(), []int{13}
+	return file_starling_v1_ride_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubscribeVehicleEventsRequest) GetName() string {
@@ -1029,7 +1140,7 @@ type SubscribeVehicleEventsResponse struct {
 
 func (x *SubscribeVehicleEventsResponse) Reset() {
 	*x = SubscribeVehicleEventsResponse{}
-	mi := &file_starling_v1_ride_proto_msgTypes[14]
+	mi := &file_starling_v1_ride_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1152,7 @@ func (x *SubscribeVehicleEventsResponse) String() string {
 func (*SubscribeVehicleEventsResponse) ProtoMessage() {}
 
 func (x *SubscribeVehicleEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_proto_msgTypes[14]
+	mi := &file_starling_v1_ride_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1165,7 @@ func (x *SubscribeVehicleEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeVehicleEventsResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeVehicleEventsResponse) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_proto_rawDescGZIP(), []int{14}
+	return file_starling_v1_ride_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SubscribeVehicleEventsResponse) GetRide() *Ride {
@@ -1120,15 +1231,29 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\x06active\x18\x04 \x01(\bR\x06active\"d\n" +
 	"\x11ListRidesResponse\x12'\n" +
 	"\x05rides\x18\x01 \x03(\v2\x11.starling.v1.RideR\x05rides\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"m\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8b\x01\n" +
 	"\x1aSubscribeRideEventsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
 	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"\x90\x01\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x1c\n" +
+	"\tpositions\x18\x04 \x01(\bR\tpositions\"\xdd\x01\n" +
 	"\x1bSubscribeRideEventsResponse\x12,\n" +
 	"\x05event\x18\x01 \x01(\v2\x16.starling.v1.RideEventR\x05event\x12%\n" +
 	"\x04ride\x18\x02 \x01(\v2\x11.starling.v1.RideR\x04ride\x12\x1c\n" +
-	"\trecovered\x18\x03 \x01(\bR\trecovered\"3\n" +
+	"\trecovered\x18\x03 \x01(\bR\trecovered\x12K\n" +
+	"\x10vehicle_position\x18\x04 \x01(\v2 .starling.v1.RideVehiclePositionR\x0fvehiclePosition\"\x8c\x02\n" +
+	"\x13RideVehiclePosition\x12\x18\n" +
+	"\avehicle\x18\x01 \x01(\tR\avehicle\x12\x1a\n" +
+	"\blatitude\x18\x02 \x01(\x01R\blatitude\x12\x1c\n" +
+	"\tlongitude\x18\x03 \x01(\x01R\tlongitude\x12 \n" +
+	"\tspeed_mps\x18\x04 \x01(\x02H\x00R\bspeedMps\x88\x01\x01\x12$\n" +
+	"\vheading_deg\x18\x05 \x01(\x02H\x01R\n" +
+	"headingDeg\x88\x01\x01\x12;\n" +
+	"\vdevice_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deviceTimeB\f\n" +
+	"\n" +
+	"_speed_mpsB\x0e\n" +
+	"\f_heading_deg\"3\n" +
 	"\x1dSubscribeVehicleEventsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x1eSubscribeVehicleEventsResponse\x12%\n" +
@@ -1170,7 +1295,7 @@ func file_starling_v1_ride_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_ride_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_starling_v1_ride_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_starling_v1_ride_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_starling_v1_ride_proto_goTypes = []any{
 	(RidePhase)(0),                         // 0: starling.v1.RidePhase
 	(*Ride)(nil),                           // 1: starling.v1.Ride
@@ -1186,52 +1311,55 @@ var file_starling_v1_ride_proto_goTypes = []any{
 	(*ListRidesResponse)(nil),              // 11: starling.v1.ListRidesResponse
 	(*SubscribeRideEventsRequest)(nil),     // 12: starling.v1.SubscribeRideEventsRequest
 	(*SubscribeRideEventsResponse)(nil),    // 13: starling.v1.SubscribeRideEventsResponse
-	(*SubscribeVehicleEventsRequest)(nil),  // 14: starling.v1.SubscribeVehicleEventsRequest
-	(*SubscribeVehicleEventsResponse)(nil), // 15: starling.v1.SubscribeVehicleEventsResponse
-	(*RideOrder)(nil),                      // 16: starling.v1.RideOrder
-	(*Attempt)(nil),                        // 17: starling.v1.Attempt
-	(*timestamppb.Timestamp)(nil),          // 18: google.protobuf.Timestamp
-	(DriverAction)(0),                      // 19: starling.v1.DriverAction
-	(*RideEvent)(nil),                      // 20: starling.v1.RideEvent
+	(*RideVehiclePosition)(nil),            // 14: starling.v1.RideVehiclePosition
+	(*SubscribeVehicleEventsRequest)(nil),  // 15: starling.v1.SubscribeVehicleEventsRequest
+	(*SubscribeVehicleEventsResponse)(nil), // 16: starling.v1.SubscribeVehicleEventsResponse
+	(*RideOrder)(nil),                      // 17: starling.v1.RideOrder
+	(*Attempt)(nil),                        // 18: starling.v1.Attempt
+	(*timestamppb.Timestamp)(nil),          // 19: google.protobuf.Timestamp
+	(DriverAction)(0),                      // 20: starling.v1.DriverAction
+	(*RideEvent)(nil),                      // 21: starling.v1.RideEvent
 }
 var file_starling_v1_ride_proto_depIdxs = []int32{
 	0,  // 0: starling.v1.Ride.phase:type_name -> starling.v1.RidePhase
-	16, // 1: starling.v1.Ride.order:type_name -> starling.v1.RideOrder
-	17, // 2: starling.v1.Ride.attempt:type_name -> starling.v1.Attempt
-	18, // 3: starling.v1.Ride.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 4: starling.v1.Ride.update_time:type_name -> google.protobuf.Timestamp
+	17, // 1: starling.v1.Ride.order:type_name -> starling.v1.RideOrder
+	18, // 2: starling.v1.Ride.attempt:type_name -> starling.v1.Attempt
+	19, // 3: starling.v1.Ride.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 4: starling.v1.Ride.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 5: starling.v1.Ride.position:type_name -> starling.v1.RidePosition
-	18, // 6: starling.v1.NewRideResponse.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 7: starling.v1.RequestRideRequest.order:type_name -> starling.v1.RideOrder
-	17, // 8: starling.v1.ActOnRideRequest.attempt:type_name -> starling.v1.Attempt
-	19, // 9: starling.v1.ActOnRideRequest.action:type_name -> starling.v1.DriverAction
+	19, // 6: starling.v1.NewRideResponse.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 7: starling.v1.RequestRideRequest.order:type_name -> starling.v1.RideOrder
+	18, // 8: starling.v1.ActOnRideRequest.attempt:type_name -> starling.v1.Attempt
+	20, // 9: starling.v1.ActOnRideRequest.action:type_name -> starling.v1.DriverAction
 	2,  // 10: starling.v1.RideCallResponse.position:type_name -> starling.v1.RidePosition
 	2,  // 11: starling.v1.GetRideRequest.after:type_name -> starling.v1.RidePosition
 	1,  // 12: starling.v1.ListRidesResponse.rides:type_name -> starling.v1.Ride
-	20, // 13: starling.v1.SubscribeRideEventsResponse.event:type_name -> starling.v1.RideEvent
+	21, // 13: starling.v1.SubscribeRideEventsResponse.event:type_name -> starling.v1.RideEvent
 	1,  // 14: starling.v1.SubscribeRideEventsResponse.ride:type_name -> starling.v1.Ride
-	1,  // 15: starling.v1.SubscribeVehicleEventsResponse.ride:type_name -> starling.v1.Ride
-	3,  // 16: starling.v1.RideService.NewRide:input_type -> starling.v1.NewRideRequest
-	5,  // 17: starling.v1.RideService.RequestRide:input_type -> starling.v1.RequestRideRequest
-	6,  // 18: starling.v1.RideService.CancelRide:input_type -> starling.v1.CancelRideRequest
-	7,  // 19: starling.v1.RideService.ActOnRide:input_type -> starling.v1.ActOnRideRequest
-	9,  // 20: starling.v1.RideService.GetRide:input_type -> starling.v1.GetRideRequest
-	10, // 21: starling.v1.RideService.ListRides:input_type -> starling.v1.ListRidesRequest
-	12, // 22: starling.v1.RideService.SubscribeRideEvents:input_type -> starling.v1.SubscribeRideEventsRequest
-	14, // 23: starling.v1.RideService.SubscribeVehicleEvents:input_type -> starling.v1.SubscribeVehicleEventsRequest
-	4,  // 24: starling.v1.RideService.NewRide:output_type -> starling.v1.NewRideResponse
-	8,  // 25: starling.v1.RideService.RequestRide:output_type -> starling.v1.RideCallResponse
-	8,  // 26: starling.v1.RideService.CancelRide:output_type -> starling.v1.RideCallResponse
-	8,  // 27: starling.v1.RideService.ActOnRide:output_type -> starling.v1.RideCallResponse
-	1,  // 28: starling.v1.RideService.GetRide:output_type -> starling.v1.Ride
-	11, // 29: starling.v1.RideService.ListRides:output_type -> starling.v1.ListRidesResponse
-	13, // 30: starling.v1.RideService.SubscribeRideEvents:output_type -> starling.v1.SubscribeRideEventsResponse
-	15, // 31: starling.v1.RideService.SubscribeVehicleEvents:output_type -> starling.v1.SubscribeVehicleEventsResponse
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 15: starling.v1.SubscribeRideEventsResponse.vehicle_position:type_name -> starling.v1.RideVehiclePosition
+	19, // 16: starling.v1.RideVehiclePosition.device_time:type_name -> google.protobuf.Timestamp
+	1,  // 17: starling.v1.SubscribeVehicleEventsResponse.ride:type_name -> starling.v1.Ride
+	3,  // 18: starling.v1.RideService.NewRide:input_type -> starling.v1.NewRideRequest
+	5,  // 19: starling.v1.RideService.RequestRide:input_type -> starling.v1.RequestRideRequest
+	6,  // 20: starling.v1.RideService.CancelRide:input_type -> starling.v1.CancelRideRequest
+	7,  // 21: starling.v1.RideService.ActOnRide:input_type -> starling.v1.ActOnRideRequest
+	9,  // 22: starling.v1.RideService.GetRide:input_type -> starling.v1.GetRideRequest
+	10, // 23: starling.v1.RideService.ListRides:input_type -> starling.v1.ListRidesRequest
+	12, // 24: starling.v1.RideService.SubscribeRideEvents:input_type -> starling.v1.SubscribeRideEventsRequest
+	15, // 25: starling.v1.RideService.SubscribeVehicleEvents:input_type -> starling.v1.SubscribeVehicleEventsRequest
+	4,  // 26: starling.v1.RideService.NewRide:output_type -> starling.v1.NewRideResponse
+	8,  // 27: starling.v1.RideService.RequestRide:output_type -> starling.v1.RideCallResponse
+	8,  // 28: starling.v1.RideService.CancelRide:output_type -> starling.v1.RideCallResponse
+	8,  // 29: starling.v1.RideService.ActOnRide:output_type -> starling.v1.RideCallResponse
+	1,  // 30: starling.v1.RideService.GetRide:output_type -> starling.v1.Ride
+	11, // 31: starling.v1.RideService.ListRides:output_type -> starling.v1.ListRidesResponse
+	13, // 32: starling.v1.RideService.SubscribeRideEvents:output_type -> starling.v1.SubscribeRideEventsResponse
+	16, // 33: starling.v1.RideService.SubscribeVehicleEvents:output_type -> starling.v1.SubscribeVehicleEventsResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_ride_proto_init() }
@@ -1241,13 +1369,14 @@ func file_starling_v1_ride_proto_init() {
 	}
 	file_starling_v1_promise_proto_init()
 	file_starling_v1_ride_record_proto_init()
+	file_starling_v1_ride_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_ride_proto_rawDesc), len(file_starling_v1_ride_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,7 +51,7 @@ type RideServiceClient interface {
 	ActOnRide(ctx context.Context, in *ActOnRideRequest, opts ...grpc.CallOption) (*RideCallResponse, error)
 	// GetRide returns a ride, on demand only after a call has had its effect.
 	GetRide(ctx context.Context, in *GetRideRequest, opts ...grpc.CallOption) (*Ride, error)
-	// ListRides returns the rides that this node knows, in pages, ordered by name.
+	// ListRides returns rides in pages, ordered by name.
 	ListRides(ctx context.Context, in *ListRidesRequest, opts ...grpc.CallOption) (*ListRidesResponse, error)
 	// SubscribeRideEvents sends a ride's events from a sequence number on, without
 	// a gap and without a repetition, for as long as the ride lives.
@@ -189,7 +189,7 @@ type RideServiceServer interface {
 	ActOnRide(context.Context, *ActOnRideRequest) (*RideCallResponse, error)
 	// GetRide returns a ride, on demand only after a call has had its effect.
 	GetRide(context.Context, *GetRideRequest) (*Ride, error)
-	// ListRides returns the rides that this node knows, in pages, ordered by name.
+	// ListRides returns rides in pages, ordered by name.
 	ListRides(context.Context, *ListRidesRequest) (*ListRidesResponse, error)
 	// SubscribeRideEvents sends a ride's events from a sequence number on, without
 	// a gap and without a repetition, for as long as the ride lives.

@@ -12,6 +12,7 @@ import (
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/internal/kafkalog"
 	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/internal/redisconn"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/matcher"
@@ -25,19 +26,20 @@ type Config struct {
 	// Dev is development mode.
 	Dev bool `koanf:"dev" help:"Development mode: everybody who reaches this machine's loopback may do everything, or, with auth.dev_secret_file or other keys, tokens are checked. Servers listen on loopback only."`
 	// Partitions is set on whichever log is used.
-	Partitions int             `koanf:"partitions" help:"Partitions of every topic. Fixed once the topics exist: a process that is set otherwise refuses to start."`
-	Local      locallog.Config `koanf:"local"`
-	Kafka      kafkalog.Config `koanf:"kafka"`
-	Ingest     ingest.Config   `koanf:"ingest"`
-	Tracker    tracker.Config  `koanf:"tracker"`
-	Matcher    matcher.Config  `koanf:"matcher"`
-	Fanout     fanout.Config   `koanf:"fanout"`
-	Rides      rides.Config    `koanf:"rides"`
-	Server     ServerConfig    `koanf:"server"`
-	JSON       gateway.Config  `koanf:"json"`
-	Auth       auth.Config     `koanf:"auth"`
-	TLS        certs.Config    `koanf:"tls"`
-	Log        LogConfig       `koanf:"log"`
+	Partitions int              `koanf:"partitions" help:"Partitions of every topic. Fixed once the topics exist: a process that is set otherwise refuses to start."`
+	Local      locallog.Config  `koanf:"local"`
+	Kafka      kafkalog.Config  `koanf:"kafka"`
+	Ingest     ingest.Config    `koanf:"ingest"`
+	Tracker    tracker.Config   `koanf:"tracker"`
+	Matcher    matcher.Config   `koanf:"matcher"`
+	Fanout     fanout.Config    `koanf:"fanout"`
+	Rides      rides.Config     `koanf:"rides"`
+	Redis      redisconn.Config `koanf:"redis"`
+	Server     ServerConfig     `koanf:"server"`
+	JSON       gateway.Config   `koanf:"json"`
+	Auth       auth.Config      `koanf:"auth"`
+	TLS        certs.Config     `koanf:"tls"`
+	Log        LogConfig        `koanf:"log"`
 }
 
 // ServerConfig sets the servers of a process.
@@ -72,6 +74,7 @@ func DefaultConfig() Config {
 		Tracker:    tracker.DefaultConfig(),
 		Matcher:    matcher.DefaultConfig(),
 		Rides:      rides.DefaultConfig(),
+		Redis:      redisconn.DefaultConfig(),
 		Fanout:     fanout.DefaultConfig(),
 		Server: ServerConfig{
 			IngestListen:  "127.0.0.1:7600",
@@ -108,6 +111,7 @@ func (c *Config) Validate() error {
 	c.compare(&faults)
 	faults.In("fanout", c.Fanout.Validate())
 	faults.In("rides", c.Rides.Validate())
+	faults.In("redis", c.Redis.Validate())
 	faults.In("server", c.Server.validate(c.Dev, c.TLS.On() || c.TLS.BehindProxy))
 	faults.In("tls", c.TLS.Validate())
 	faults.In("auth", c.Auth.Validate(c.Dev))

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -9,11 +10,15 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/redisconn"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/rides"
+	"github.com/starling-fleet/starling/rides/events"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -21,7 +26,8 @@ import (
 // index, and it passes them every record of `tracks`.
 type ridesFleet struct {
 	matcher *matcher.Matcher
-	rides   *rides.Rides // nil in a process without
+	rides   *rides.Rides          // nil in a process without
+	redis   redis.UniversalClient // nil without one
 }
 
 // observe is called once the matcher runs, when rides is set.
@@ -44,13 +50,28 @@ func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err err
 	if cfg.NameKeys, err = a.rideNameKeys(); err != nil {
 		return nil, fmt.Errorf("set up rides: %w", err)
 	}
-	f.rides, err = rides.New(cfg, rides.Deps{
-		Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address,
-	})
-	if err != nil {
+	d := rides.Deps{
+		Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address, DialOptions: a.innerDialOptions(),
+	}
+	if a.cfg.Redis.On() {
+		if f.redis, err = redisconn.Open(a.cfg.Redis); err != nil {
+			return nil, fmt.Errorf("set up Redis: %w", err)
+		}
+		d.Store = events.NewRedis(f.redis, a.cfg.Redis.Prefix, log.Epoch(), events.DefaultBounds())
+	}
+	if f.rides, err = rides.New(cfg, d); err != nil {
 		return nil, fmt.Errorf("set up rides: %w", err)
 	}
 	return f, nil
+}
+
+// runRides is the run of the rides role, which closes its Redis.
+func (f *ridesFleet) runRides(ctx context.Context) error {
+	err := f.rides.Run(ctx)
+	if f.redis != nil {
+		err = errors.Join(err, f.redis.Close())
+	}
+	return err
 }
 
 // ridesUnits set up the rides role of a process without a matcher, which has one
@@ -70,7 +91,7 @@ func (a *App) ridesUnits(log eventlog.Log, open opener, json *jsonGateway) ([]un
 		return nil, nil, err
 	}
 	server := a.rpc.New(rpcserver.Role{Name: "rides", Credentials: a.certs.Server("rides"), Register: f.rides.Register, Ready: a.life.whileRunning(f.rides.Ready)})
-	return []unit{{"fleet of rides", f.matcher.Run}, {"rides server", a.serving(server, l, inMemory)}, {"rides", f.rides.Run}}, because(f.rides.Ready, takingUpRides), nil
+	return []unit{{"fleet of rides", f.matcher.Run}, {"rides server", a.serving(server, l, inMemory)}, {"rides", f.runRides}}, because(f.rides.Ready, takingUpRides), nil
 }
 
 // rideNameKeyFile holds the key for the names of rides beside a local log.

@@ -151,7 +151,7 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 		}
 		inMemory = append(inMemory, more...)
 		role.Register = func(r grpc.ServiceRegistrar) { m.Register(r); f.rides.Register(r) }
-		units = append(units, unit{"rides", f.rides.Run})
+		units = append(units, unit{"rides", f.runRides})
 		unready = func() string {
 			return joinReasons(because(m.Ready, rebuilding)(), because(f.rides.Ready, takingUpRides)())
 		}

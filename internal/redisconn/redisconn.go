@@ -1,0 +1,97 @@
+// Package redisconn connects to Redis: one server, one behind Sentinels, or a
+// cluster, whichever the settings name.
+package redisconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/internal/valid"
+)
+
+// Config names a Redis. Without addresses there is none.
+type Config struct {
+	Addrs      []string      `koanf:"addrs" help:"Redis, host:port: the server, the Sentinels (with master_name) or nodes of the cluster (with cluster). Empty means none: events of rides then come from the owners of their partitions alone."`
+	MasterName string        `koanf:"master_name" help:"Name of the master that the Sentinels at addrs watch."`
+	Cluster    bool          `koanf:"cluster" help:"The servers at addrs are a Redis Cluster."`
+	Username   string        `koanf:"username" help:"User of Redis; empty for the default one."`
+	Password   config.Secret `koanf:"password" help:"Password of that user."`
+	DB         int           `koanf:"db" help:"Number of the database; 0 in a cluster."`
+	TLS        bool          `koanf:"tls" help:"Talk TLS to Redis, whose certificate the system's authorities must know."`
+	Prefix     string        `koanf:"prefix" help:"What every key and channel begins with."`
+	Timeout    time.Duration `koanf:"timeout" help:"How long a command may take."`
+	// Positions writes where every vehicle is.
+	Positions bool `koanf:"positions" help:"Write each vehicle's last position to Redis, for other services (docs/rides.md); the rides role does."`
+	// PositionsTTL is how long a vehicle stays there that is silent.
+	PositionsTTL time.Duration `koanf:"positions_ttl" help:"How long a position stays in Redis after the vehicle's last report."`
+}
+
+// DefaultConfig names no Redis.
+func DefaultConfig() Config {
+	return Config{Prefix: "starling:", Timeout: time.Second, PositionsTTL: 10 * time.Minute}
+}
+
+// On returns whether a Redis is named.
+func (c Config) On() bool { return len(c.Addrs) > 0 }
+
+// Validate returns all faults of c joined, each naming its field and rule, or
+// nil.
+func (c Config) Validate() error {
+	var faults valid.Faults
+	for _, addr := range c.Addrs {
+		_, _, err := net.SplitHostPort(addr)
+		faults.Need(err == nil, "addrs", addr, "host:port")
+	}
+	faults.Need(c.MasterName == "" || c.On(), "master_name", c.MasterName, "set with addrs")
+	faults.Need(!c.Cluster || c.On(), "cluster", c.Cluster, "set with addrs")
+	faults.Need(!c.Cluster || c.MasterName == "", "cluster", c.Cluster, "set without master_name")
+	faults.Need(!c.Cluster || c.DB == 0, "db", c.DB, "0 in a cluster")
+	faults.Need(len(c.Addrs) < 2 || c.Cluster || c.MasterName != "", "addrs", c.Addrs, "one address, unless cluster or master_name is set")
+	valid.Between(&faults, "db", c.DB, 0, 1<<16)
+	faults.Need(!strings.ContainsAny(c.Prefix, "{} \t\n") && len(c.Prefix) <= 100, "prefix", c.Prefix, "at most 100 characters, no braces and no blanks")
+	valid.Between(&faults, "timeout", c.Timeout, 10*time.Millisecond, time.Minute)
+	faults.Need(!c.Positions || c.On(), "positions", c.Positions, "set with addrs")
+	valid.Between(&faults, "positions_ttl", c.PositionsTTL, time.Second, 7*24*time.Hour)
+	return faults.Err()
+}
+
+// ErrOff is returned by Open when no Redis is named.
+var ErrOff = errors.New("redis.addrs is empty")
+
+// Open returns a client, which connects when it is first used. The caller closes
+// it.
+func Open(c Config) (redis.UniversalClient, error) {
+	if !c.On() {
+		return nil, ErrOff
+	}
+	o := redis.UniversalOptions{
+		Addrs: c.Addrs, MasterName: c.MasterName, DB: c.DB, Username: c.Username, Password: c.Password.Reveal(), SentinelUsername: c.Username,
+		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout, ContextTimeoutEnabled: true,
+		MaxRetries: 1, DisableIdentity: true,
+	}
+	redis.SetLogger(quiet{}) // what fails is returned, counted and logged by the caller
+	if c.TLS {
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	switch {
+	case c.MasterName != "":
+		return redis.NewFailoverClient(o.Failover()), nil
+	case c.Cluster:
+		return redis.NewClusterClient(o.Cluster()), nil
+	default:
+		return redis.NewClient(o.Simple()), nil
+	}
+}
+
+// quiet drops the library's own lines.
+type quiet struct{}
+
+// Printf drops a line.
+func (quiet) Printf(context.Context, string, ...any) {}
