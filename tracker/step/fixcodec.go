@@ -20,11 +20,11 @@ const (
 	fixHas        = 1<<5 - 1
 )
 
-func appendFixes(b []byte, fixes []wire.Fix) []byte {
-	b = binary.AppendUvarint(b, uint64(len(fixes)))
+func appendFixes(b []byte, fixes *openFixes) []byte {
+	b = binary.AppendUvarint(b, uint64(fixes.len()))
 	var timeMS, latE7, lonE7 int64
-	for i := range fixes {
-		f := &fixes[i]
+	for i := range fixes.len() {
+		f := fixes.at(i)
 		lat, latDecimal := toE7(f.LatDeg)
 		lon, lonDecimal := toE7(f.LonDeg)
 		b = append(b, byte(f.Has)&fixHas|flag(f.Mocked, fixMocked)|flag(latDecimal, fixLatDecimal)|flag(lonDecimal, fixLonDecimal))
@@ -183,7 +183,7 @@ func (r *reader) fixes() []wire.Fix {
 		return nil
 	}
 	r.rest = r.rest[size:]
-	fixes := grow(nil, int(n))[:n]
+	fixes := make([]wire.Fix, n, (n+3)/4*4) // as openFixes.grow
 	var timeMS, latE7, lonE7 int64
 	for i := range fixes {
 		f := &fixes[i]

@@ -186,7 +186,7 @@ func (p *Partition) recognise(v *vehicle, fix *wire.Fix) (known, same bool) {
 	if n := len(p.accepted); n > 0 && p.accepted[n-1].DeviceTimeMS == fix.DeviceTimeMS {
 		known, same = true, sameContent(&p.accepted[n-1], fix)
 	} else if fix.DeviceTimeMS <= v.newestMS {
-		if open, found := find(v.window, fix.DeviceTimeMS); found {
+		if open, found := v.window.find(fix.DeviceTimeMS); found {
 			known, same = true, sameContent(open, fix)
 		}
 	}

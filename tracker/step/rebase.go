@@ -77,7 +77,7 @@ func (v *vehicle) newestUnknown(fixes []wire.Fix, limit int64) (newestMS int64, 
 			continue
 		}
 		if ms <= v.newestMS {
-			if _, open := find(v.window, ms); open {
+			if _, open := v.window.find(ms); open {
 				continue
 			}
 		}
@@ -128,5 +128,6 @@ func (p *Partition) rebase(v *vehicle, report *wire.Report, out *wire.Track) {
 // its time.
 func (v *vehicle) restart() {
 	v.givenUpM += v.odometerM
-	v.track = track{window: v.window[:0], liveValid: true}
+	v.window.clear()
+	v.track = track{window: v.window, liveValid: true}
 }

@@ -160,3 +160,38 @@ func BenchmarkOutOfOrder(b *testing.B) {
 		}
 	}
 }
+
+// A fix that is the newest when it leaves the window has been through the filter
+// already: its final point and the state behind it are what they were then. The
+// other partition, which a checkpoint has restored, knows neither and computes both.
+func TestTheNewestFixIsNotSteppedAgain(t *testing.T) {
+	p := newTestPartition(t)
+	filter := &counter{Filter: p.filter}
+	p.filter = filter
+	requireStep(t, p, report(0, 100_000, "a", 1, 97_000, 98_000, 99_000))
+	requireStep(t, p, report(1, 100_500, "b", 1, 100_000))
+	require.Equal(t, 4, filter.steps)
+	loader, err := NewLoader(p.settings, 1)
+	require.NoError(t, err)
+	snapshot := p.Snapshot(nil, nil)
+	for _, change := range snapshot.Changes {
+		require.NoError(t, loader.Add(change.Key, change.Value))
+	}
+	restored, err := loader.Partition(snapshot.Resume, Bounds{End: snapshot.Resume})
+	require.NoError(t, err)
+	again := &counter{Filter: restored.filter}
+	restored.filter = again
+
+	records := []Record{
+		{Offset: 2, AppendTimeMS: 131_000, Value: tickValue},
+		report(3, 132_000, "a", 2, 131_500),
+		report(4, 133_000, "b", 2, 132_500),
+	}
+	for _, rec := range records {
+		want := requireStep(t, restored, rec).Track.Append(nil)
+		require.Equal(t, want, requireStep(t, p, rec).Track.Append(nil))
+	}
+	require.Equal(t, 4+2+0+2, filter.steps, "two of a's when its window closes, none of b's, and the new ones")
+	require.Equal(t, 3+1+2, again.steps)
+	require.Equal(t, restored.Snapshot(nil, nil).Changes, p.Snapshot(nil, nil).Changes)
+}

@@ -59,7 +59,7 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 		flag(v.clock.settled, flagClockSettled) | flag(v.clock.prevSettled, flagClockPreviousSettled)
 	b = append(b, stateVersion, flags, v.reports)
 	b = appendFilterState(b, &v.base)
-	b = appendFixes(b, v.window)
+	b = appendFixes(b, &v.window)
 	b = appendEstimate(b, &v.last)
 	b = appendDoubles(b, v.odometerM, v.givenUpM)
 	b = appendFloats(b, v.diagnosis.AccuracyScale, v.diagnosis.VelocityCredibility, v.diagnosis.BiasM, v.diagnosis.OutlierShare)
@@ -134,7 +134,7 @@ func decodeVehicle(id string, b []byte) (*vehicle, error) {
 		r.fail("a count is out of range")
 	}
 	r.filterState(&v.base)
-	v.window = r.fixes()
+	v.window = ordered(r.fixes())
 	r.estimate(&v.last)
 	v.last.HasSpeed, v.last.HasHeading = flags&flagSpeed != 0, flags&flagHeading != 0
 	v.odometerM, v.givenUpM = r.float64(), r.float64()
@@ -237,11 +237,11 @@ func (r *reader) memory() memory {
 
 // check refuses what the step relies on never to see.
 func (v *vehicle) check() error {
-	if n := len(v.window); n > 0 && v.window[n-1].DeviceTimeMS != v.newestMS {
+	if v.window.len() > 0 && v.window.newest().DeviceTimeMS != v.newestMS {
 		return errors.New("the newest fix is not the window's last")
 	}
-	for i := 1; i < len(v.window); i++ {
-		if v.window[i-1].DeviceTimeMS >= v.window[i].DeviceTimeMS {
+	for i := 1; i < v.window.len(); i++ {
+		if v.window.at(i-1).DeviceTimeMS >= v.window.at(i).DeviceTimeMS {
 			return errors.New("the window is not in order")
 		}
 	}

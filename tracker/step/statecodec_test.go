@@ -34,7 +34,7 @@ func seedVehicle(t testing.TB) *vehicle {
 // state is v without what is not state.
 func state(v *vehicle) vehicle {
 	c := *v
-	c.live, c.liveValid, c.dirty, c.timerSlot = c.base, false, false, noSlot
+	c.live, c.liveValid, c.lastDistance, c.dirty, c.timerSlot = c.base, false, 0, false, noSlot
 	c.cell, c.savepoints = (&vehicle{}).cell, nil
 	return c
 }
@@ -47,7 +47,7 @@ func TestVehicleCodecKeepsEverything(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, state(v), state(decoded))
 	require.Equal(t, encoded, appendVehicle(nil, decoded))
-	require.True(t, math.Signbit(decoded.window[1].LonDeg))
+	require.True(t, math.Signbit(decoded.window.at(1).LonDeg))
 	for n := range encoded {
 		_, err := decodeVehicle("v", encoded[:n])
 		require.Error(t, err, "cut off at %d", n)
@@ -74,7 +74,8 @@ func TestFixCodecLosesNothing(t *testing.T) {
 			}
 			fixes = append(fixes, f)
 		}
-		r := reader{rest: appendFixes(nil, fixes)}
+		window := ordered(fixes)
+		r := reader{rest: appendFixes(nil, &window)}
 		require.Equal(t, fixes, append([]wire.Fix(nil), r.fixes()...))
 		require.NoError(t, r.end())
 	})

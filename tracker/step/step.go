@@ -211,6 +211,7 @@ func (p *Partition) fireOwn(v *vehicle, t *wire.Track) {
 		v.conflictUntilMS = 0
 	}
 	if silent >= p.forgetAfterMS(v) {
+		p.undo.closed = v.window.appendTo(p.undo.closed)
 		v.forget()
 	}
 }

@@ -24,7 +24,7 @@ const (
 // its age, or it is forgotten.
 func (p *Partition) timerMS(v *vehicle) int64 {
 	at := min(p.repeatMS(v), v.seenMS+p.forgetAfterMS(v))
-	if len(v.window) > 0 {
+	if v.window.len() > 0 {
 		at = min(at, v.seenMS+p.settings.WindowMS)
 	}
 	if v.conflictUntilMS != 0 {
@@ -158,7 +158,7 @@ func (p *Partition) fire(v *vehicle, d *wire.Fired) (poison error) {
 		return nil
 	}
 	repeatMS := p.repeatMS(v)
-	closes := silent >= p.settings.WindowMS && len(v.window) > 0
+	closes := silent >= p.settings.WindowMS && v.window.len() > 0
 	if closes {
 		d.FinalPoints = p.closeAll(v, d.FinalPoints)
 	}

@@ -60,8 +60,9 @@ func newVehicle(id string) *vehicle {
 
 // forget makes the vehicle one that has not reported.
 func (v *vehicle) forget() {
+	v.window.clear()
 	*v = vehicle{id: v.id, promises: v.promises, timerSlot: v.timerSlot, dirty: v.dirty, memory: memory{entries: v.memory.entries[:0]}, sessions: v.sessions[:0],
-		track: track{window: v.window[:0], liveValid: true}}
+		track: track{window: v.window, liveValid: true}}
 }
 
 // undo is what a vehicle was before the step, in case the step panics.
@@ -70,16 +71,15 @@ type undo struct {
 	sessions sessions
 	// closed are the open fixes that were taken from the front of the window.
 	closed []wire.Fix
-	// window is what was left of it when fixes were merged into it, and merged is
-	// true then. Otherwise fixes were only added at its end.
-	window []wire.Fix
-	merged bool
+	// merged is what was left of it when fixes were merged into it; otherwise
+	// fixes were only added at its end.
+	merged []wire.Fix
 	// forgotten are the entries of the memory's ring that pushes replaced.
 	forgotten []uint64
 }
 
 func (u *undo) reset() {
-	u.closed, u.merged, u.forgotten = u.closed[:0], false, u.forgotten[:0]
+	u.closed, u.merged, u.forgotten = u.closed[:0], u.merged[:0], u.forgotten[:0]
 }
 
 func (u *undo) save(v *vehicle) {
@@ -89,17 +89,13 @@ func (u *undo) save(v *vehicle) {
 
 // willMerge is called before fixes are merged into the window.
 func (u *undo) willMerge(v *vehicle) {
-	u.window, u.merged = append(u.window[:0], v.window...), true
+	u.merged = v.window.appendTo(u.merged[:0])
 }
 
 func (u *undo) restore(v *vehicle) {
-	window, closed := u.vehicle.window, len(u.closed)
-	if u.merged {
-		copy(window[closed:], u.window)
-	} else {
-		copy(window[closed:], window) // closing has moved it to the front
-	}
-	copy(window, u.closed)
+	window := u.vehicle.window
+	window.put(0, u.closed)
+	window.put(len(u.closed), u.merged)
 	sessions := append(u.vehicle.sessions[:0], u.sessions...)
 	*v = u.vehicle
 	v.window, v.sessions = window, sessions

@@ -23,11 +23,14 @@ type track struct {
 	// state: with liveValid false it is made again when it is needed.
 	live      gpsfilter.State
 	liveValid bool
+	// lastDistance is the normalised distance that belongs to last, if liveValid
+	// and a fix is open; no part of the state either.
+	lastDistance float32
 	// savepoints lets live be made again from within the window; nil for most
 	// vehicles, and not part of the state.
 	savepoints *savepoints
 	// window holds the open fixes by device time.
-	window []wire.Fix
+	window openFixes
 	// newestMS is the device time of the newest fix, 0 for none.
 	newestMS int64
 	// lowWatermarkMS is the low watermark: the oldest device time that is still
@@ -49,8 +52,8 @@ func (p *Partition) insert(v *vehicle, fixes []wire.Fix, out *wire.Track) {
 	t := &v.track
 	newest := max(t.newestMS, fixes[len(fixes)-1].DeviceTimeMS)
 	watermark := max(t.lowWatermarkMS, newest-p.settings.WindowMS)
-	if most := p.settings.WindowMaxFixes; len(t.window)+len(fixes) > most {
-		watermark = max(watermark, nthNewest(t.window, fixes, most))
+	if most := p.settings.WindowMaxFixes; t.window.len()+len(fixes) > most {
+		watermark = max(watermark, nthNewest(&t.window, fixes, most))
 	}
 	if t.liveValid && fixes[0].DeviceTimeMS > t.newestMS {
 		p.append(v, fixes, watermark, out)
@@ -63,11 +66,11 @@ func (p *Partition) insert(v *vehicle, fixes []wire.Fix, out *wire.Track) {
 
 // append is insert for fixes that are all newer than what came before. Every
 // fix is stepped once into live, and a second time into base when it closes,
-// unless it closes at once: keeping each estimate instead would cost more
-// memory than the second step costs time.
+// unless it closes at once, or when it is the newest: keeping what the filter was
+// after each open fix instead would cost ten times the memory of the fix.
 func (p *Partition) append(v *vehicle, fixes []wire.Fix, watermark int64, out *wire.Track) {
 	t := &v.track
-	out.FinalPoints = p.close(v, countBefore(t.window, watermark), out.FinalPoints)
+	out.FinalPoints = p.close(v, t.window.countBefore(watermark), out.FinalPoints)
 	closed := countBefore(fixes, watermark)
 	for i := range fixes {
 		point := extend(&out.Points)
@@ -80,11 +83,12 @@ func (p *Partition) append(v *vehicle, fixes []wire.Fix, watermark int64, out *w
 			t.base = t.live
 		}
 		if i >= closed {
-			t.savepoints.passed(fixes[i].DeviceTimeMS, &t.live, len(t.window)+len(fixes)-closed)
+			t.savepoints.passed(fixes[i].DeviceTimeMS, &t.live, t.window.len()+len(fixes)-closed)
 		}
 	}
-	t.last = out.Points[len(out.Points)-1].Estimate
-	t.window = append(grow(t.window, len(fixes)-closed), fixes[closed:]...)
+	newest := &out.Points[len(out.Points)-1]
+	t.last, t.lastDistance = newest.Estimate, newest.NormalisedDistance
+	t.window.push(fixes[closed:])
 }
 
 // merge is insert for fixes of which some come before the newest: the filter
@@ -96,19 +100,19 @@ func (p *Partition) merge(v *vehicle, fixes []wire.Fix, watermark int64, out *wi
 		t.savepoints = nil
 	}
 	if fixes[0].DeviceTimeMS >= watermark {
-		out.FinalPoints = p.close(v, countBefore(t.window, watermark), out.FinalPoints)
+		out.FinalPoints = p.close(v, t.window.countBefore(watermark), out.FinalPoints)
 	} else {
 		t.savepoints.rewind(0) // all that closes needs its final point
 	}
 	p.undo.willMerge(v)
-	t.window = mergeByTime(grow(t.window, len(fixes)), fixes)
-	if outOfOrder && t.savepoints == nil && len(t.window) > minSavepointFixes {
+	t.window.merge(fixes)
+	if outOfOrder && t.savepoints == nil && t.window.len() > minSavepointFixes {
 		p.keepSavepoints(v)
 	}
-	closed := countBefore(t.window, watermark)
+	closed := t.window.countBefore(watermark)
 	var point wire.TrackPoint
-	for i := t.rewind(fixes[0].DeviceTimeMS); i < len(t.window); i++ {
-		fix := &t.window[i]
+	for i := t.rewind(fixes[0].DeviceTimeMS); i < t.window.len(); i++ {
+		fix := t.window.at(i)
 		p.step(&t.live, fix, &point)
 		if len(fixes) > 0 && fixes[0].DeviceTimeMS == fix.DeviceTimeMS {
 			*extend(&out.Points) = point
@@ -119,14 +123,14 @@ func (p *Partition) merge(v *vehicle, fixes []wire.Fix, watermark int64, out *wi
 			*extend(&out.FinalPoints) = point
 			p.remember(v, fix, 0)
 		default:
-			t.savepoints.passed(fix.DeviceTimeMS, &t.live, len(t.window)-closed)
+			t.savepoints.passed(fix.DeviceTimeMS, &t.live, t.window.len()-closed)
 		}
 		if i == closed-1 {
 			t.base = t.live
 		}
 	}
-	t.last = point.Estimate
-	t.window = slices.Delete(t.window, 0, closed)
+	t.last, t.lastDistance = point.Estimate, point.NormalisedDistance
+	t.window.drop(closed)
 }
 
 // rewind makes live what it was before a fix of the device time, or earlier, and
@@ -135,34 +139,42 @@ func (t *track) rewind(deviceTimeMS int64) int {
 	t.liveValid = true
 	if s := t.savepoints.rewind(deviceTimeMS); s != nil {
 		t.live = s.state
-		return countBefore(t.window, s.timeMS+1)
+		return t.window.countBefore(s.timeMS + 1)
 	}
 	t.live = t.base
 	return 0
 }
 
-// close closes the first n open fixes and adds their final points.
+// close closes the first n open fixes and adds their final points. The newest of
+// all has been stepped into what live still is, from the same state by the same
+// fixes: nothing remains to be computed.
 func (p *Partition) close(v *vehicle, n int, final []wire.TrackPoint) []wire.TrackPoint {
-	for i := range v.window[:n] {
-		p.step(&v.base, &v.window[i], extend(&final))
-		p.remember(v, &v.window[i], 0)
+	for i := range n {
+		fix := v.window.at(i)
+		p.undo.closed = append(p.undo.closed, *fix)
+		if i == v.window.len()-1 && v.liveValid {
+			*extend(&final) = wire.TrackPoint{Fix: *fix, Estimate: v.last, NormalisedDistance: v.lastDistance}
+			v.base = v.live
+		} else {
+			p.step(&v.base, fix, extend(&final))
+		}
+		p.remember(v, fix, 0)
 	}
 	if n > 0 {
-		v.savepoints.closed(v.window[n-1].DeviceTimeMS)
+		v.savepoints.closed(v.window.at(n - 1).DeviceTimeMS)
 	}
-	p.undo.closed = append(p.undo.closed, v.window[:n]...)
-	v.window = slices.Delete(v.window, 0, n)
+	v.window.drop(n)
 	return final
 }
 
 // closeAll closes the whole window, as time does, and adds the final points.
 func (p *Partition) closeAll(v *vehicle, final []wire.TrackPoint) []wire.TrackPoint {
-	if len(v.window) == 0 {
+	if v.window.len() == 0 {
 		return final
 	}
-	final = p.close(v, len(v.window), final)
-	if cap(v.window) > maxIdleWindow {
-		v.window = nil
+	final = p.close(v, v.window.len(), final)
+	if len(v.window.ring) > maxIdleWindow {
+		v.window = openFixes{}
 	}
 	v.live, v.liveValid = v.base, true
 	v.lowWatermarkMS = v.newestMS + 1
@@ -233,66 +245,13 @@ func filterFields(has wire.Has) gpsfilter.Fields {
 	return f
 }
 
-// find returns the fix of a device time.
-func find(fixes []wire.Fix, deviceTimeMS int64) (*wire.Fix, bool) {
-	i := countBefore(fixes, deviceTimeMS)
-	if i < len(fixes) && fixes[i].DeviceTimeMS == deviceTimeMS {
-		return &fixes[i], true
-	}
-	return nil, false
-}
-
-// countBefore is how many of the fixes, by device time, are before a time. Most
-// calls ask for very few or none.
+// countBefore is how many of the fixes, by device time, are before a time.
 func countBefore(fixes []wire.Fix, deviceTimeMS int64) int {
-	const few = 4
-	for i := range min(few, len(fixes)) {
-		if fixes[i].DeviceTimeMS >= deviceTimeMS {
-			return i
-		}
+	n := 0
+	for n < len(fixes) && fixes[n].DeviceTimeMS < deviceTimeMS {
+		n++
 	}
-	return sort.Search(len(fixes), func(i int) bool { return fixes[i].DeviceTimeMS >= deviceTimeMS })
-}
-
-// nthNewest is the device time of the nth newest of two runs of fixes by device
-// time that hold at least n together.
-func nthNewest(a, b []wire.Fix, n int) int64 {
-	var t int64
-	for range n {
-		if len(b) == 0 || len(a) > 0 && a[len(a)-1].DeviceTimeMS > b[len(b)-1].DeviceTimeMS {
-			t, a = a[len(a)-1].DeviceTimeMS, a[:len(a)-1]
-		} else {
-			t, b = b[len(b)-1].DeviceTimeMS, b[:len(b)-1]
-		}
-	}
-	return t
-}
-
-// mergeByTime merges b into a, both by device time; a must have the capacity.
-func mergeByTime(a, b []wire.Fix) []wire.Fix {
-	i, j := len(a)-1, len(b)-1
-	a = a[:len(a)+len(b)]
-	for k := len(a) - 1; j >= 0; k-- {
-		if i >= 0 && a[i].DeviceTimeMS > b[j].DeviceTimeMS {
-			a[k], i = a[i], i-1
-		} else {
-			a[k], j = b[j], j-1
-		}
-	}
-	return a
-}
-
-// grow adds capacity for n more fixes. A window lives long and there is one per
-// vehicle, so it grows in small steps: by four fixes, or a sixteenth.
-func grow(fixes []wire.Fix, n int) []wire.Fix {
-	need := len(fixes) + n
-	if need <= cap(fixes) {
-		return fixes
-	}
-	size := max(need, cap(fixes)+cap(fixes)/16)
-	grown := make([]wire.Fix, len(fixes), (size+3)/4*4)
-	copy(grown, fixes)
-	return grown
+	return n
 }
 
 // extend adds one element, keeping what the slice's memory held there.
@@ -395,4 +354,140 @@ func (s *savepoints) closed(deviceTimeMS int64) {
 	}
 	n := sort.Search(len(s.list), func(i int) bool { return s.list[i].timeMS > deviceTimeMS })
 	s.list = slices.Delete(s.list, 0, n)
+}
+
+// openFixes are the open fixes of a vehicle by device time, in a ring: the oldest
+// goes and the newest comes with nearly every report, and of a large fleet's memory
+// a step should touch no more than these.
+type openFixes struct {
+	ring []wire.Fix // all of its length may be used
+	head int32      // where the oldest stands
+	n    int32
+}
+
+// ordered makes a ring of fixes by device time, which it keeps.
+func ordered(fixes []wire.Fix) openFixes {
+	return openFixes{ring: fixes[:cap(fixes)], n: int32(len(fixes))}
+}
+
+func (o *openFixes) len() int { return int(o.n) }
+
+// at returns the ith oldest.
+func (o *openFixes) at(i int) *wire.Fix {
+	if i += int(o.head); i >= len(o.ring) {
+		i -= len(o.ring)
+	}
+	return &o.ring[i]
+}
+
+// newest returns the newest of at least one.
+func (o *openFixes) newest() *wire.Fix { return o.at(o.len() - 1) }
+
+// runs returns all of them, in two runs.
+func (o *openFixes) runs() (older, newer []wire.Fix) {
+	end := o.head + o.n
+	if over := end - int32(len(o.ring)); over > 0 {
+		return o.ring[o.head:], o.ring[:over]
+	}
+	return o.ring[o.head:end], nil
+}
+
+// countBefore is how many are before a time. Most calls ask for very few or none.
+func (o *openFixes) countBefore(deviceTimeMS int64) int {
+	const few = 4
+	for i := range min(few, o.len()) {
+		if o.at(i).DeviceTimeMS >= deviceTimeMS {
+			return i
+		}
+	}
+	return sort.Search(o.len(), func(i int) bool { return o.at(i).DeviceTimeMS >= deviceTimeMS })
+}
+
+// find returns the fix of a device time.
+func (o *openFixes) find(deviceTimeMS int64) (*wire.Fix, bool) {
+	i := sort.Search(o.len(), func(i int) bool { return o.at(i).DeviceTimeMS >= deviceTimeMS })
+	if i < o.len() && o.at(i).DeviceTimeMS == deviceTimeMS {
+		return o.at(i), true
+	}
+	return nil, false
+}
+
+// drop takes the n oldest out.
+func (o *openFixes) drop(n int) {
+	if o.n -= int32(n); o.n == 0 {
+		o.head = 0
+		return
+	}
+	if o.head += int32(n); int(o.head) >= len(o.ring) {
+		o.head -= int32(len(o.ring))
+	}
+}
+
+// clear takes all out.
+func (o *openFixes) clear() { o.drop(o.len()) }
+
+// push adds fixes that are newer than all.
+func (o *openFixes) push(fixes []wire.Fix) {
+	o.grow(len(fixes))
+	for i := range fixes {
+		o.n++
+		*o.newest() = fixes[i]
+	}
+}
+
+// merge adds fixes by device time.
+func (o *openFixes) merge(fixes []wire.Fix) {
+	o.grow(len(fixes))
+	i, j := o.len()-1, len(fixes)-1
+	o.n += int32(len(fixes))
+	for k := o.len() - 1; j >= 0; k-- {
+		if i >= 0 && o.at(i).DeviceTimeMS > fixes[j].DeviceTimeMS {
+			*o.at(k), i = *o.at(i), i-1
+		} else {
+			*o.at(k), j = fixes[j], j-1
+		}
+	}
+}
+
+// grow adds capacity for n more. A window lives long and there is one per vehicle,
+// so it grows in small steps: by four fixes, or a sixteenth.
+func (o *openFixes) grow(n int) {
+	need := o.len() + n
+	if need <= len(o.ring) {
+		return
+	}
+	size := max(need, len(o.ring)+len(o.ring)/16)
+	ring := make([]wire.Fix, (size+3)/4*4)
+	older, newer := o.runs()
+	copy(ring[copy(ring, older):], newer)
+	o.ring, o.head = ring, 0
+}
+
+// appendTo appends all to fixes.
+func (o *openFixes) appendTo(fixes []wire.Fix) []wire.Fix {
+	older, newer := o.runs()
+	return append(append(fixes, older...), newer...)
+}
+
+// put writes fixes over those from the ith on.
+func (o *openFixes) put(i int, fixes []wire.Fix) {
+	for j := range fixes {
+		*o.at(i + j) = fixes[j]
+	}
+}
+
+// nthNewest is the device time of the nth newest of two runs of fixes by device
+// time that hold at least n together.
+func nthNewest(a *openFixes, b []wire.Fix, n int) int64 {
+	var t int64
+	i := a.len()
+	for range n {
+		if len(b) == 0 || i > 0 && a.at(i-1).DeviceTimeMS > b[len(b)-1].DeviceTimeMS {
+			i--
+			t = a.at(i).DeviceTimeMS
+		} else {
+			t, b = b[len(b)-1].DeviceTimeMS, b[:len(b)-1]
+		}
+	}
+	return t
 }
