@@ -203,7 +203,7 @@ func TestSlowLogEndsStreamWithRetry(t *testing.T) {
 	log := &fakeLog{hold: true}
 	d := open(t, log, func(c *ingest.Config) {
 		c.Limits.StreamReports = 4
-		c.Limits.AppendWait, c.Limits.FlushWait = 50*time.Millisecond, 50*time.Millisecond
+		c.Limits.AppendWait, c.Limits.FlushWait = 500*time.Millisecond, 50*time.Millisecond
 	})
 	s := d.stream(t)
 	for i := range int64(6) {

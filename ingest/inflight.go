@@ -33,13 +33,26 @@ type slot struct {
 // push puts a report in flight, or returns nil, with its bytes released, when
 // the stream takes no more.
 func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, pending bool) *slot {
-	s.mu.Lock()
-	if s.endingSince != 0 || s.isOver {
-		s.mu.Unlock()
+	sl, wake := s.place(r, refusals, bytes, pending)
+	if sl == nil {
 		s.srv.budget.release(bytes)
 		return nil
 	}
-	sl := s.free
+	s.srv.metrics.inFlightReports.Inc()
+	if wake {
+		notify(s.wake)
+	}
+	return sl
+}
+
+// place is push's part under the lock. Wake is whether the sender must be woken.
+func (s *stream) place(r *wire.Report, refusals []wire.FixRefusal, bytes int64, pending bool) (sl *slot, wake bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endingSince != 0 || s.isOver {
+		return nil, false
+	}
+	sl = s.free
 	if sl == nil {
 		sl = &slot{stream: s}
 	} else {
@@ -64,13 +77,7 @@ func (s *stream) push(r *wire.Report, refusals []wire.FixRefusal, bytes int64, p
 		s.srv.calls.Add(1)
 		go s.sendAll()
 	}
-	wake := !pending && s.wakeSender(sl)
-	s.mu.Unlock()
-	s.srv.metrics.inFlightReports.Inc()
-	if wake {
-		notify(s.wake)
-	}
-	return sl
+	return sl, !pending && s.wakeSender(sl)
 }
 
 // enqueue puts the slot behind those in flight, growing the ring when it is
@@ -92,36 +99,49 @@ func (s *stream) at(number int64) *slot { return s.ring[number&int64(len(s.ring)
 func (sl *slot) Done(_ int64, err error) {
 	s := sl.stream
 	s.srv.appends.settled(err)
-	var timed time.Duration
-	s.mu.Lock()
-	sl.done, sl.err = true, err
-	s.pendingBytes -= sl.bytes
-	if sl.timedAt != 0 {
-		timed, s.timing = sl.timedAt, false
-	}
-	bytes, closed := sl.bytes, s.closed
-	if closed {
-		s.inFlight--
-		s.inFlightBytes -= bytes
-	}
-	if err != nil {
-		s.beginEnding()
-	}
-	wake := s.wakeSender(sl)
-	s.mu.Unlock()
-	if wake {
+	out := s.settle(sl, err)
+	if out.wake {
 		notify(s.wake)
 	}
 	if err != nil {
 		s.stopReceive(nil)
 	}
-	if closed {
-		s.srv.budget.release(bytes)
+	if out.closed {
+		s.srv.budget.release(out.bytes)
 		s.srv.metrics.inFlightReports.Dec()
 	}
-	if timed != 0 {
-		s.srv.metrics.appendSeconds.Observe((s.srv.mono() + 1 - timed).Seconds())
+	if out.timedAt != 0 {
+		s.srv.metrics.appendSeconds.Observe((s.srv.mono() + 1 - out.timedAt).Seconds())
 	}
+}
+
+// settled is what follows from the log's answer for a report.
+type settled struct {
+	wake, closed bool
+	bytes        int64
+	timedAt      time.Duration
+}
+
+// settle notes the log's answer. After it the slot may be used again, by another
+// report.
+func (s *stream) settle(sl *slot, err error) (out settled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl.done, sl.err = true, err
+	s.pendingBytes -= sl.bytes
+	if sl.timedAt != 0 {
+		out.timedAt, s.timing = sl.timedAt, false
+	}
+	out.bytes, out.closed = sl.bytes, s.closed
+	if out.closed {
+		s.inFlight--
+		s.inFlightBytes -= out.bytes
+	}
+	if err != nil {
+		s.beginEnding()
+	}
+	out.wake = s.wakeSender(sl)
+	return out
 }
 
 // wakeSender returns whether the sender must be woken now that sl is done. Only
@@ -211,15 +231,10 @@ func (s *stream) sendAll() {
 
 // acknowledged releases what the reports of a sent acknowledgement held.
 func (s *stream) acknowledged(b batch) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock() // close has given it back
-		return
+	wantsCapacity, closed := s.leave(b)
+	if closed {
+		return // close has given it back
 	}
-	s.inFlight -= b.reports
-	s.inFlightBytes -= b.bytes
-	wantsCapacity := s.wantsCapacity
-	s.mu.Unlock()
 	if wantsCapacity {
 		notify(s.capacity)
 	}
@@ -228,6 +243,18 @@ func (s *stream) acknowledged(b batch) {
 	m.inFlightReports.Sub(float64(b.reports))
 	m.reportsAcked.Add(float64(b.reports))
 	m.fixesAcked.Add(float64(b.fixes))
+}
+
+// leave takes acknowledged reports out of flight, unless the stream is closed.
+func (s *stream) leave(b batch) (wantsCapacity, closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false, true
+	}
+	s.inFlight -= b.reports
+	s.inFlightBytes -= b.bytes
+	return s.wantsCapacity, false
 }
 
 // beginEnding makes the stream take no more reports.
@@ -240,31 +267,41 @@ func (s *stream) beginEnding() {
 // finish ends the stream with result once everything in flight is settled and
 // acknowledged. The first call counts.
 func (s *stream) finish(result error) {
+	switch first, idle := s.beginFinish(result); {
+	case !first:
+	case idle:
+		s.end()
+	default:
+		notify(s.wake)
+	}
+}
+
+// beginFinish makes the stream end with result, unless it does with another. Idle
+// is whether nothing is in flight.
+func (s *stream) beginFinish(result error) (first, idle bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.endingSince != 0 {
-		s.mu.Unlock()
-		return
+		return false, false
 	}
 	s.beginEnding()
 	s.result = result
-	idle := s.inFlight == 0
-	s.mu.Unlock()
-	if idle {
-		s.end()
-		return
-	}
-	notify(s.wake)
+	return true, s.inFlight == 0
 }
 
 // abort ends the stream with result at once.
 func (s *stream) abort(result error) {
+	s.replaceResult(result)
+	s.end()
+}
+
+func (s *stream) replaceResult(result error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.isOver {
 		s.result = result
 	}
 	s.beginEnding()
-	s.mu.Unlock()
-	s.end()
 }
 
 // shrink releases the memory of a burst when nothing is in flight.
@@ -279,10 +316,9 @@ func (s *stream) shrink() {
 // end lets the handler return.
 func (s *stream) end() {
 	s.mu.Lock()
-	first := !s.isOver
-	s.isOver = true
-	s.mu.Unlock()
-	if first {
+	defer s.mu.Unlock()
+	if !s.isOver {
+		s.isOver = true
 		close(s.over)
 	}
 }

@@ -157,16 +157,21 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// drain ends all streams and waits for them and for the calls under way.
-func (s *Server) drain(ticker *time.Ticker) {
+// finishAll lets no more streams begin and ends those that are open. It returns how
+// many these are.
+func (s *Server) finishAll() (open int) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.draining = true
-	open := len(s.streams)
 	for st := range s.streams {
 		st.finish(s.shuttingDown())
 	}
-	s.mu.Unlock()
-	s.logger.Info("ending open streams", "streams", open)
+	return len(s.streams)
+}
+
+// drain ends all streams and waits for them and for the calls under way.
+func (s *Server) drain(ticker *time.Ticker) {
+	s.logger.Info("ending open streams", "streams", s.finishAll())
 	ended := make(chan struct{})
 	go func() { s.calls.Wait(); close(ended) }()
 	for {

@@ -147,12 +147,17 @@ func (s *stream) caught(appending *bool) {
 	if appending != nil && *appending {
 		p.Status = s.srv.appendFailed(s.number, errPanicked)
 	}
+	s.note(p)
+	s.abort(p.Status)
+}
+
+// note keeps the first panic.
+func (s *stream) note(p *rpcserver.Panic) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.panicked == nil {
 		s.panicked = p
 	}
-	s.mu.Unlock()
-	s.abort(p.Status)
 }
 
 func (s *stream) panic() *rpcserver.Panic {
@@ -294,15 +299,7 @@ func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
 
 // waitForCapacity waits until the stream and the server have capacity for a report.
 func (s *stream) waitForCapacity(bytes int64) error {
-	l := &s.srv.cfg.Limits
-	for {
-		s.mu.Lock()
-		hasCapacity := s.inFlight == 0 || s.inFlight < l.StreamReports && s.inFlightBytes+bytes <= l.StreamBytes
-		s.wantsCapacity = !hasCapacity
-		s.mu.Unlock()
-		if hasCapacity {
-			break
-		}
+	for !s.hasCapacity(bytes) {
 		select {
 		case <-s.capacity:
 		case <-s.receive.Done():
@@ -313,6 +310,17 @@ func (s *stream) waitForCapacity(bytes int64) error {
 		return s.cutOff()
 	}
 	return nil
+}
+
+// hasCapacity reports whether the stream has capacity for a report; otherwise it
+// asks to be notified.
+func (s *stream) hasCapacity(bytes int64) bool {
+	l := &s.srv.cfg.Limits
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	has := s.inFlight == 0 || s.inFlight < l.StreamReports && s.inFlightBytes+bytes <= l.StreamBytes
+	s.wantsCapacity = !has
+	return has
 }
 
 // cutOff is what the stream ends with when the receiver's wait was cancelled.

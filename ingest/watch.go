@@ -60,27 +60,34 @@ func (s *stream) watch(now int64) {
 
 // endIdle ends a silent stream unless something is in flight.
 func (s *stream) endIdle() {
-	s.mu.Lock()
-	idle := s.inFlight == 0
-	s.mu.Unlock()
-	if idle {
+	if s.isIdle() {
 		s.finish(statusError(codes.DeadlineExceeded, reasonStreamIdle,
 			"no report for "+s.srv.cfg.Limits.StreamIdleTimeout.String()))
 	}
 }
 
+func (s *stream) isIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inFlight == 0
+}
+
 // endUnsettled ends a stream that is ending, without what the log has still not
 // settled.
 func (s *stream) endUnsettled(tooLong func(since int64) bool) {
-	s.mu.Lock()
-	late := tooLong(s.endingSince)
-	result := s.result
-	s.mu.Unlock()
-	if !late {
+	since, result := s.ending()
+	if !tooLong(since) {
 		return
 	}
 	if result == nil {
 		result = s.srv.retryLater(codes.Unavailable, reasonOutcomeUnknown, "the log did not confirm a report in time")
 	}
 	s.abort(result)
+}
+
+// ending is since when the stream ends, zero if it does not, and with what.
+func (s *stream) ending() (since int64, result error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endingSince, s.result
 }

@@ -29,7 +29,7 @@ const partitions = 4
 
 // system is a tracker, a matcher and the rides role on a log in memory.
 type system struct {
-	t     *testing.T
+	t     testing.TB
 	log   *memlog.Log
 	rides *rides.Rides
 	ctx   context.Context // of a dispatcher's calls
@@ -39,7 +39,7 @@ type system struct {
 
 func (s *system) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
 
-func start(t *testing.T, store *memlog.Store, configure func(*rides.Config)) *system {
+func start(t testing.TB, store *memlog.Store, configure func(*rides.Config)) *system {
 	t.Helper()
 	s := &system{t: t, sent: map[string]int64{}}
 	log := memlog.Open(store, memlog.Options{Now: s.now})

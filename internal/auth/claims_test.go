@@ -118,3 +118,35 @@ func TestTokensInURLs(t *testing.T) {
 		require.Equal(t, http.StatusBadRequest, ask(query), query)
 	}
 }
+
+// FuzzClaims has no claim count that stands in a token otherwise than as it is
+// written: whoever is let in by a payload is whom a reader of exact names finds in it.
+func FuzzClaims(f *testing.F) {
+	secret := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	b := newBench(f, withKeys(f, secret), false)
+	id := signer(f, secret).ID()
+	f.Add(payload(claims()))
+	f.Add(strings.Replace(payload(claims()), `{`, `{"Exp":99999999999,`, 1))
+	f.Add(strings.Replace(payload(claims()), `}`, `,"\u0076ehicle":"*","scope":["dispatch"]}`, 1))
+	f.Add(`{"iss":"https://id.example","aud":["starling"],"sub":"x","exp":1e12,"scope":"report","vehicle":null}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		token := raw(`{"alg":"EdDSA","kid":"`+id+`"}`, text, func(text string) []byte { return ed25519.Sign(secret, []byte(text)) })
+		if b.token(token) != nil {
+			return
+		}
+		var exact map[string]any
+		if err := json.Unmarshal([]byte(text), &exact); err != nil {
+			t.Fatalf("believed what is no JSON: %q", text)
+		}
+		if exact["iss"] != "https://id.example" || exact["sub"] == nil || exact["exp"] == nil {
+			t.Fatalf("believed %q", text)
+		}
+		for name := range exact {
+			for _, ours := range []string{"iss", "sub", "aud", "exp", "nbf", "scope", "vehicle"} {
+				if name != ours && strings.EqualFold(name, ours) {
+					t.Fatalf("believed %q", text)
+				}
+			}
+		}
+	})
+}

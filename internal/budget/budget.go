@@ -79,7 +79,14 @@ func (p *Pool) Take(key any, bytes int64, evict func()) *Lease {
 // TakeFor is Take for work that embeds its lease, which is zero before. It
 // returns false when nobody has to give way.
 func (p *Pool) TakeFor(work Work, l *Lease, key any, bytes int64) bool {
+	yielding, ok := p.takeFor(work, l, key, bytes)
+	yield(yielding)
+	return ok
+}
+
+func (p *Pool) takeFor(work Work, l *Lease, key any, bytes int64) (yielding []*Lease, ok bool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	o := p.owners[key]
 	if o == nil {
 		if o, p.spare = p.spare, nil; o == nil {
@@ -88,7 +95,7 @@ func (p *Pool) TakeFor(work Work, l *Lease, key any, bytes int64) bool {
 	}
 	p.taken++
 	l.pool, l.owner, l.since, l.order, l.work = p, o, time.Now(), p.taken, work
-	yielding, ok := p.growLocked(l, bytes)
+	yielding, ok = p.growLocked(l, bytes)
 	if ok {
 		if p.spare == o { // its other leases have just given way
 			p.spare = nil
@@ -98,24 +105,24 @@ func (p *Pool) TakeFor(work Work, l *Lease, key any, bytes int64) bool {
 		p.open.push(l)
 		o.open.push(l)
 	}
-	p.mu.Unlock()
-	yield(yielding)
-	return ok
+	return yielding, ok
 }
 
 // Grow takes more bytes for work that holds some. It returns false when nobody
 // has to give way, or the lease has been released or evicted.
 func (l *Lease) Grow(bytes int64) bool {
-	p := l.pool
-	p.mu.Lock()
-	if !l.held {
-		p.mu.Unlock()
-		return false
-	}
-	yielding, ok := p.growLocked(l, bytes)
-	p.mu.Unlock()
+	yielding, ok := l.grow(bytes)
 	yield(yielding)
 	return ok
+}
+
+func (l *Lease) grow(bytes int64) (yielding []*Lease, ok bool) {
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	if !l.held {
+		return nil, false
+	}
+	return l.pool.growLocked(l, bytes)
 }
 
 func yield(leases []*Lease) {
@@ -176,16 +183,19 @@ func (p *Pool) yieldingLocked(l *Lease, bytes int64) *Lease {
 // Expire evicts what is older than age, and takes back what ended work still
 // holds.
 func (p *Pool) Expire(age time.Duration) {
-	var late []*Lease
+	yield(p.expire(age))
+}
+
+func (p *Pool) expire(age time.Duration) (late []*Lease) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.reapLocked(nil)
 	for l := p.open.first; l != nil && time.Since(l.since) >= age; l = p.open.first {
 		p.releaseLocked(l)
 		p.evicted++
 		late = append(late, l)
 	}
-	p.mu.Unlock()
-	yield(late)
+	return late
 }
 
 // Release gives a lease back; again, it does nothing.

@@ -59,14 +59,19 @@ type conn struct {
 // Close implements net.Conn. gRPC forgets what it had not written, so that the
 // garbage collector has it.
 func (c *conn) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
+
+// forget gives back what the connection has not read.
+func (c *conn) forget() {
 	c.answers.mu.Lock()
+	defer c.answers.mu.Unlock()
 	delete(c.answers.byAddr, c.RemoteAddr())
 	c.closed = true
 	for ch := range c.unread {
 		ch.releaseLocked()
 	}
-	c.answers.mu.Unlock()
-	return c.Conn.Close()
 }
 
 // listener reports the answers of the connections that it accepts.
@@ -83,8 +88,8 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 	known := &conn{Conn: c, answers: l.answers, unread: map[*charge]struct{}{}}
 	l.answers.mu.Lock()
+	defer l.answers.mu.Unlock()
 	l.answers.byAddr[c.RemoteAddr()] = known
-	l.answers.mu.Unlock()
 	return known, nil
 }
 
@@ -167,10 +172,14 @@ func (c *charge) Get(length int) *[]byte { b := make([]byte, length); return &b 
 // Put implements mem.BufferPool. It is called when nobody holds the answer any
 // more.
 func (c *charge) Put(*[]byte) {
-	c.answers.mu.Lock()
-	c.releaseLocked()
-	c.answers.mu.Unlock()
+	c.release()
 	c.inner.Free()
+}
+
+func (c *charge) release() {
+	c.answers.mu.Lock()
+	defer c.answers.mu.Unlock()
+	c.releaseLocked()
 }
 
 func (c *charge) releaseLocked() {

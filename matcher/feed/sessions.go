@@ -125,11 +125,15 @@ func (s *Sessions) Resume(id, request uint64) (*Session, uint64) {
 	return one, one.turn.Add(1)
 }
 
+func (s *Session) bytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.Bytes()
+}
+
 // Leave keeps a session for a client that comes back, if the turn was the last.
 func (s *Sessions) Leave(one *Session, turn uint64) {
-	one.mu.Lock()
-	bytes := one.view.Bytes()
-	one.mu.Unlock()
+	bytes := one.bytes()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if one.turn.Load() != turn || s.byID[one.ID] != one {

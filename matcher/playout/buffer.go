@@ -114,13 +114,17 @@ func (t *Buffers) Leave(p *Cursor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := p.buffer
-	one.mu.Lock()
-	delete(one.cursors, p)
-	last := len(one.cursors) == 0
-	one.mu.Unlock()
-	if joins := one.joins; last {
+	if joins := one.joins; one.leave(p) {
 		time.AfterFunc(linger, func() { t.close(one, joins) })
 	}
+}
+
+// leave reports whether a cursor was the last one.
+func (t *Buffer) leave(p *Cursor) (last bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.cursors, p)
+	return len(t.cursors) == 0
 }
 
 // close forgets a buffer, unless somebody has joined it since.

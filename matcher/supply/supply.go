@@ -127,10 +127,7 @@ func (t *Tree) Apply(c *liveindex.Change) {
 			first++
 		}
 	}
-	t.mu.Lock()
-	t.add(from, first, &c.Old, -1)
-	t.add(to, first, &c.New, 1)
-	t.mu.Unlock()
+	t.move(from, to, first, c)
 	if t.changed == nil {
 		return
 	}
@@ -142,6 +139,14 @@ func (t *Tree) Apply(c *liveindex.Change) {
 			t.changed(r, to.Parent(r))
 		}
 	}
+}
+
+// move counts a change in all cells of a resolution and finer ones.
+func (t *Tree) move(from, to h3.Cell, first int, c *liveindex.Change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.add(from, first, &c.Old, -1)
+	t.add(to, first, &c.New, 1)
 }
 
 // published reports whether the cell that a vehicle was published with is fine

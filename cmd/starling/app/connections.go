@@ -172,22 +172,29 @@ func (c *connection) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
 	if n > 0 && !c.spoken.Load() {
 		c.spoken.Store(true)
-		all := c.listener.all
-		all.mu.Lock()
-		if c.place != nil {
-			all.silent.Remove(c.place)
-			c.place = nil
-		}
-		all.mu.Unlock()
+		c.listener.all.heard(c)
 	}
 	return n, err
 }
 
+// heard takes a connection out of the silent ones.
+func (c *connections) heard(from *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if from.place != nil {
+		c.silent.Remove(from.place)
+		from.place = nil
+	}
+}
+
 // Close implements net.Conn.
 func (c *connection) Close() error {
-	all := c.listener.all
-	all.mu.Lock()
-	all.release(c)
-	all.mu.Unlock()
+	c.listener.all.forget(c)
 	return c.TCPConn.Close()
+}
+
+func (c *connections) forget(conn *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.release(conn)
 }
