@@ -30,6 +30,8 @@ type attack struct {
 	maxTook      time.Duration
 	// long attacks are left out of the short form.
 	long bool
+	// front: a fan-out before the matcher is attacked, and measured with it.
+	front bool
 	// run attacks, waits for the server to end what it has to end, and describes
 	// both.
 	run func(ctx context.Context, a *assault) (what string, err error)
@@ -75,6 +77,7 @@ func attacks() []attack {
 	return []attack{
 		{name: "rapid reset, 1 s", before: "19 CPU s", maxBytes: 150 * mebi, maxCPU: 3 * time.Second, run: rapidReset(time.Second)},
 		{name: "rapid reset, 5 s", before: "7.9 GB", maxBytes: 150 * mebi, maxCPU: 15 * time.Second, long: true, run: rapidReset(5 * time.Second)},
+		{name: "rapid reset of a fan-out, 1 s", before: "as the matcher", maxBytes: 150 * mebi, maxCPU: 3 * time.Second, front: true, run: rapidReset(time.Second)},
 		{name: "unread lists", before: "2.1 GB for all three", maxBytes: 200 * mebi, maxTook: time.Minute, run: unread(listVehicles, &starlingv1.ListVehiclesRequest{PageSize: 10_000})},
 		{name: "unread searches", before: "as above", maxBytes: 200 * mebi, maxTook: time.Minute, long: true, run: unread(searchArea, &starlingv1.SearchAreaRequest{Area: world(), MaxResults: 10_000})},
 		{name: "unread watches", before: "as above", maxBytes: 200 * mebi, maxTook: time.Minute, run: unread(watchArea, &starlingv1.WatchAreaRequest{Area: world(), MinInterval: durationpb.New(50 * time.Millisecond)})},
@@ -94,7 +97,7 @@ func attacks() []attack {
 // rapidReset takes searches back as soon as they are sent.
 func rapidReset(during time.Duration) func(context.Context, *assault) (string, error) {
 	return func(_ context.Context, a *assault) (string, error) {
-		c, err := a.raw(a.Matcher, false)
+		c, err := a.raw(a.fleetAddr(), false)
 		if err != nil {
 			return "", err
 		}

@@ -80,7 +80,7 @@ func world() *starlingv1.Area {
 }
 
 func (t *target) fleet(subject string) (starlingv1.FleetServiceClient, error) {
-	conn, err := t.as(subject, "dispatch", t.Matcher, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+	conn, err := t.as(subject, "dispatch", t.fleetAddr(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return nil, err
 	}
@@ -193,17 +193,17 @@ type watch struct {
 }
 
 func (t *target) watch() (*watch, error) {
-	cpu, err := t.CPU()
+	cpu, err := t.cpu()
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{t: t, base: t.Memory("VmRSS"), cpu: cpu, stop: make(chan struct{}), stopped: make(chan struct{})}
+	w := &watch{t: t, base: t.memory(), cpu: cpu, stop: make(chan struct{}), stopped: make(chan struct{})}
 	go func() {
 		defer close(w.stopped)
 		ticker := time.NewTicker(20 * time.Millisecond)
 		defer ticker.Stop()
 		for {
-			w.top = max(w.top, t.Memory("VmRSS"))
+			w.top = max(w.top, t.memory())
 			select {
 			case <-w.stop:
 				return
@@ -218,6 +218,6 @@ func (t *target) watch() (*watch, error) {
 func (w *watch) end() (grown int64, cpu time.Duration, err error) {
 	close(w.stop)
 	<-w.stopped
-	now, err := w.t.CPU()
+	now, err := w.t.cpu()
 	return max(0, w.top-w.base), now - w.cpu, err
 }

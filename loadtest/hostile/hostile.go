@@ -164,11 +164,16 @@ func (o *Outcome) judge() {
 // target is the process that is attacked.
 type target struct {
 	*process.Up
-	json   string
-	conns  conns.Set
-	tokens *tokens
+	json string
+	// command is the binary and what comes before its arguments.
+	command []string
+	conns   conns.Set
+	tokens  *tokens
 	// attacker is the token of who attacks, who may report and see everything.
 	attacker string
+	// front is a fan-out before the process, for attacks on one; else nil.
+	front     *process.Process
+	frontAddr string
 }
 
 // shortDeadlines have a short run wait less; limits of size are those of a first
@@ -186,7 +191,7 @@ func startTarget(ctx context.Context, o *Options) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{json: addrs[0]}
+	t := &target{json: addrs[0], command: o.Starling}
 	if t.tokens, err = newTokens(o.WorkDir); err != nil {
 		return nil, err
 	}
@@ -216,7 +221,7 @@ func startTarget(ctx context.Context, o *Options) (*target, error) {
 func (t *target) end() error {
 	t.conns.Close()
 	defer t.tokens.remove()
-	return t.End(time.Minute)
+	return errors.Join(t.endFront(), t.End(time.Minute))
 }
 
 // Run attacks.
@@ -262,6 +267,12 @@ func (t *target) suffer(ctx context.Context, a *attack, short bool) (Outcome, er
 		// CI's machine is shared: what is compared with the goals is the long form.
 		out.MaxPerCall *= 3
 		out.maxHonestP99 *= 3
+	}
+	if a.front {
+		if err := t.startFront(ctx); err != nil {
+			return out, err
+		}
+		defer func() { _ = t.endFront() }()
 	}
 	honest, err := t.honest(ctx)
 	if err != nil {
