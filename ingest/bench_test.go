@@ -2,11 +2,15 @@ package ingest_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -18,10 +22,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/auth/mint"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -129,24 +135,64 @@ func BenchmarkIngest(b *testing.B) {
 		b.Run(fmt.Sprintf("baseline/fixes=%d", fixes), func(b *testing.B) {
 			g := grpc.NewServer()
 			starlingv1.RegisterIngestServiceServer(g, &baseline{log: newMemoryLog(b)})
-			drive(b, g, fixes)
+			drive(b, g, fixes, "")
 		})
 		b.Run(fmt.Sprintf("ingest/fixes=%d", fixes), func(b *testing.B) {
-			s, err := ingest.New(ingest.DefaultConfig(), ingest.Deps{Log: newMemoryLog(b), Partitions: partitions, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-			require.NoError(b, err)
-			ctx, cancel := context.WithCancel(context.Background())
-			ended := make(chan error, 1)
-			go func() { ended <- s.Run(ctx) }()
-			g := grpc.NewServer(append(s.ServerOptions(), auth.Open().Server("ingest").Options()...)...)
-			s.Register(g)
-			drive(b, g, fixes)
-			cancel()
-			require.NoError(b, <-ended)
+			serveBench(b, auth.Open(), "", true, fixes)
 		})
 	}
 }
 
-func drive(b *testing.B, g *grpc.Server, fixes int) {
+// BenchmarkIdentity is what it costs a report on a stream that the server knows who
+// sends it (an EdDSA token, of which the vehicle of each report is compared with the
+// pattern) and holds vehicles and callers to rates: beside neither, 64 vehicles in
+// turn on each stream.
+func BenchmarkIdentity(b *testing.B) {
+	_, secret, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(b, err)
+	key, err := mint.NewKey(secret)
+	require.NoError(b, err)
+	public, err := mint.Public(secret)
+	require.NoError(b, err)
+	cfg := auth.DefaultConfig()
+	cfg.Issuer, cfg.KeysFile = "bench", filepath.Join(b.TempDir(), "keys.pem")
+	require.NoError(b, os.WriteFile(cfg.KeysFile, public, 0o600))
+	guard, err := auth.New(cfg, auth.Deps{Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(b, err)
+	require.NoError(b, guard.Start(context.Background()))
+	token, err := key.Sign(mint.Token{Issuer: "bench", Audience: "starling", Subject: "gateway", Scope: "report", Vehicle: "vehicle-*", Until: time.Now().Add(time.Hour)})
+	require.NoError(b, err)
+	for _, fixes := range []int{1, 5} {
+		b.Run(fmt.Sprintf("neither/fixes=%d", fixes), func(b *testing.B) { serveBench(b, auth.Open(), "", false, fixes) })
+		b.Run(fmt.Sprintf("token/fixes=%d", fixes), func(b *testing.B) { serveBench(b, guard, token, false, fixes) })
+		b.Run(fmt.Sprintf("token and rates/fixes=%d", fixes), func(b *testing.B) { serveBench(b, guard, token, true, fixes) })
+	}
+}
+
+// serveBench drives an ingest server behind a guard. Rates are far beyond what is
+// sent.
+func serveBench(b *testing.B, guard *auth.Guard, token string, rates bool, fixes int) {
+	const plenty = 1e9
+	cfg := ingest.DefaultConfig()
+	l := &cfg.Limits
+	rate := 0.0
+	if rates {
+		rate = plenty
+	}
+	l.VehicleReportsPerSec, l.VehicleFixesPerSec, l.CallerReportsPerSec, l.CallerFixesPerSec = rate, rate, rate, rate
+	s, err := ingest.New(cfg, ingest.Deps{Log: newMemoryLog(b), Partitions: partitions, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	require.NoError(b, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	g := grpc.NewServer(append(s.ServerOptions(), guard.Server("ingest").Options()...)...)
+	s.Register(g)
+	drive(b, g, fixes, token)
+	cancel()
+	require.NoError(b, <-ended)
+}
+
+func drive(b *testing.B, g *grpc.Server, fixes int, token string) {
 	const streams, distinct, window = 4, 64, 512
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
@@ -164,7 +210,11 @@ func drive(b *testing.B, g *grpc.Server, fixes int) {
 				grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())))
 			require.NoError(b, err)
 			defer conn.Close()
-			client, err := starlingv1.NewIngestServiceClient(conn).StreamReports(context.Background())
+			ctx := context.Background()
+			if token != "" {
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+			}
+			client, err := starlingv1.NewIngestServiceClient(conn).StreamReports(ctx)
 			require.NoError(b, err)
 			driveStream(b, client, k, b.N/streams, fixes, distinct, window)
 		})

@@ -26,37 +26,35 @@ const (
 type rated struct {
 	kind           string // in statuses and settings
 	reports, fixes meters.Rate
-	// Meters of reports and of fixes; nil when there are no limits.
-	byReports, byFixes *meters.Meters
+	// by are meters of reports and of fixes; nil when there are no limits.
+	by *meters.Meters
 }
 
 func newRated(kind string, most int, reportsPerSec, fixesPerSec float64, burst time.Duration) rated {
 	r := rated{kind: kind, reports: meters.Rate{PerSecond: reportsPerSec, Burst: burst}, fixes: meters.Rate{PerSecond: fixesPerSec, Burst: burst}}
 	if reportsPerSec > 0 || fixesPerSec > 0 {
-		r.byReports, r.byFixes = meters.NewMeters(most), meters.NewMeters(most)
+		r.by = meters.NewMeters(most)
 	}
 	return r
 }
 
-// usage is what one of them has used. The zero value is held to nothing.
-type usage struct{ reports, fixes *meters.Meter }
-
-func (r *rated) of(key string) usage {
-	if r.byReports == nil || key == "" {
-		return usage{}
+// of returns what one of them has used; nil is held to nothing.
+func (r *rated) of(key string) *meters.Pair {
+	if r.by == nil || key == "" {
+		return nil
 	}
-	return usage{r.byReports.Of(key), r.byFixes.Of(key)}
+	return r.by.Of(key)
 }
 
 // take uses one report with so many fixes.
-func (r *rated) take(u usage, fixes int, now time.Duration) error {
-	if u.reports == nil {
+func (r *rated) take(u *meters.Pair, fixes int, now time.Duration) error {
+	if u == nil {
 		return nil
 	}
-	if wait, ok := u.reports.Take(1, r.reports, now); !ok {
+	if wait, ok := u.First.Take(1, r.reports, now); !ok {
 		return r.exceeded("reports", r.reports, wait)
 	}
-	if wait, ok := u.fixes.Take(float64(fixes), r.fixes, now); !ok {
+	if wait, ok := u.Second.Take(float64(fixes), r.fixes, now); !ok {
 		return r.exceeded("fixes", r.fixes, wait)
 	}
 	return nil
@@ -86,8 +84,8 @@ func newRates(l *LimitsConfig) *rates {
 // again which vehicle it is when that changes.
 type sender struct {
 	rates           *rates
-	caller, address usage
-	vehicle         usage
+	caller, address *meters.Pair
+	vehicle         *meters.Pair
 	vehicleID       string
 }
 

@@ -50,6 +50,11 @@ const (
 	meterSample = 8
 )
 
+// Pair are the meters of one key for two kinds of units.
+type Pair struct{ First, Second Meter }
+
+func (p *Pair) due() int64 { return max(p.First.due.Load(), p.Second.due.Load()) }
+
 // Meters are those of many keys, of which so many are remembered at most. It is safe
 // for concurrent use.
 type Meters struct {
@@ -60,22 +65,22 @@ type Meters struct {
 
 type meterShard struct {
 	mu    sync.RWMutex
-	byKey map[string]*Meter
+	byKey map[string]*Pair
 }
 
 // NewMeters returns meters of most keys, rounded up to a multiple of 16.
 func NewMeters(most int) *Meters {
 	m := &Meters{seed: maphash.MakeSeed(), most: max(1, (most+meterShards-1)/meterShards)}
 	for i := range m.shards {
-		m.shards[i].byKey = map[string]*Meter{}
+		m.shards[i].byKey = map[string]*Pair{}
 	}
 	return m
 }
 
-// Of returns the meter of a key. When there are too many keys, a few are looked at
+// Of returns the meters of a key. When there are too many keys, a few are looked at
 // and the one that has used least of late is forgotten: mostly one whose meter is as
 // good as new, so that nothing is lost by it.
-func (m *Meters) Of(key string) *Meter {
+func (m *Meters) Of(key string) *Pair {
 	s := &m.shards[maphash.String(m.seed, key)%meterShards]
 	if found := s.find(key); found != nil {
 		return found
@@ -88,12 +93,12 @@ func (m *Meters) Of(key string) *Meter {
 	if len(s.byKey) >= m.most {
 		s.forgetOne()
 	}
-	made := &Meter{}
+	made := &Pair{}
 	s.byKey[key] = made
 	return made
 }
 
-func (s *meterShard) find(key string) *Meter {
+func (s *meterShard) find(key string) *Pair {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.byKey[key]
@@ -105,7 +110,7 @@ func (s *meterShard) forgetOne() {
 	var due int64
 	looked := 0
 	for key, m := range s.byKey {
-		if d := m.due.Load(); looked == 0 || d < due {
+		if d := m.due(); looked == 0 || d < due {
 			least, due = key, d
 		}
 		if looked++; looked == meterSample {

@@ -72,9 +72,9 @@ func TestMetersAreBounded(t *testing.T) {
 	meters := budget.NewMeters(160)
 	rate := budget.Rate{PerSecond: 1, Burst: time.Second}
 	heavy := meters.Of("heavy")
-	heavy.Take(1000, rate, 0)
+	heavy.First.Take(1000, rate, 0)
 	for i := range 100_000 {
-		meters.Of(fmt.Sprint("stranger ", i)).Take(1, rate, 0)
+		meters.Of(fmt.Sprint("stranger ", i)).First.Take(1, rate, 0)
 	}
 	require.LessOrEqual(t, meters.Len(), 160)
 	require.Same(t, heavy, meters.Of("heavy"), "who has used most is remembered")
@@ -83,6 +83,6 @@ func TestMetersAreBounded(t *testing.T) {
 func BenchmarkMeterTake(b *testing.B) {
 	meters, rate := budget.NewMeters(1000), budget.Rate{PerSecond: 1e9, Burst: time.Second}
 	for b.Loop() {
-		meters.Of("vehicle").Take(1, rate, time.Second)
+		meters.Of("vehicle").First.Take(1, rate, time.Second)
 	}
 }

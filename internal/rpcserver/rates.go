@@ -39,7 +39,7 @@ func (r *rates) take(ctx context.Context) error {
 			rate, setting = r.rider, "rider_calls_per_s"
 		}
 		if rate.PerSecond > 0 {
-			if wait, ok := r.byCaller.Of(c.Principal()).Take(1, rate, now); !ok {
+			if wait, ok := r.byCaller.Of(c.Principal()).First.Take(1, rate, now); !ok {
 				return tooManyCalls("caller", setting, rate, wait)
 			}
 		}
@@ -47,7 +47,7 @@ func (r *rates) take(ctx context.Context) error {
 	// A service of ours calls for many, and is not where they are.
 	if r.address.PerSecond > 0 && !c.ByService() {
 		if address := auth.Address(ctx); address != "" {
-			if wait, ok := r.byAddress.Of(address).Take(1, r.address, now); !ok {
+			if wait, ok := r.byAddress.Of(address).First.Take(1, r.address, now); !ok {
 				return tooManyCalls("address", "address_calls_per_s", r.address, wait)
 			}
 		}
