@@ -30,6 +30,7 @@ func undisturbed(ctx context.Context, records []eventlog.Stored, epoch int64, fn
 			return fmt.Errorf("the record at place %d has offset %d: records were deleted, or the log leaves offsets out", i, records[i].Offset)
 		}
 	}
+	asked := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	run := &replayed{records: records, fn: fn, finish: cancel}
@@ -48,7 +49,7 @@ func undisturbed(ctx context.Context, records []eventlog.Stored, epoch int64, fn
 	err = t.Run(ctx)
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	err = errors.Join(err, run.err, log.Close())
+	err = errors.Join(err, asked.Err(), run.err, log.Close())
 	if err == nil && run.next < int64(len(records)) {
 		err = fmt.Errorf("it ended at source offset %d of %d", run.next, len(records))
 	}

@@ -112,6 +112,9 @@ func read(ctx context.Context, log eventlog.Log, topic string, partition int32, 
 			return fmt.Errorf("read %s partition %d from %d: %w", topic, partition, next, err)
 		}
 		for _, rec := range batch.Records {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			fn(partition, rec)
 			next = rec.Offset + 1
 		}

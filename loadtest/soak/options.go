@@ -30,6 +30,9 @@ type Options struct {
 	// fifth as large, it keeps a quarter as much. The load is measured once so much has
 	// been written that retention deletes of both: a log that fills up is not flat.
 	RetentionBytes int64
+	// Fill is how many times what is kept must have been written before the load is
+	// measured.
+	Fill float64
 	// Windows are how many medians are taken of a phase; each may be off the
 	// median of all by Band, a share.
 	Windows int
@@ -45,7 +48,7 @@ func DefaultOptions() Options {
 	return Options{
 		Duration: 20 * time.Minute, Silence: 20 * time.Minute, Settle: 3 * time.Minute, Calibration: 20 * time.Second,
 		Streams: 20, VehiclesPerStream: 500, FixesPerReport: 5,
-		RetentionBytes: 512 << 20, Windows: 5, Band: 0.10, SampleInterval: time.Second,
+		RetentionBytes: 512 << 20, Fill: 1.5, Windows: 5, Band: 0.10, SampleInterval: time.Second,
 	}
 }
 
@@ -63,6 +66,7 @@ func (o *Options) Validate() error {
 	faults.Need(o.Streams >= 1 && o.VehiclesPerStream >= 1, "streams_%d_and_vehicles_per_stream", o.Streams, "at least 1")
 	valid.AtLeast(&faults, "fixes_per_report", o.FixesPerReport, 1)
 	faults.Need(o.RetentionBytes >= 32<<20, "retention_bytes", o.RetentionBytes, "at least 32 MiB")
+	valid.AtLeast(&faults, "fill", o.Fill, 0)
 	valid.AtLeast(&faults, "windows", o.Windows, 2)
 	valid.Positive(&faults, "band", o.Band)
 	faults.Need(o.SampleInterval > 0 && o.SampleInterval*time.Duration(max(1, o.Windows)) <= min(o.Duration, o.Silence), "sample_interval", o.SampleInterval, fmt.Sprintf("leave a sample for each of %d windows of %v and %v", o.Windows, o.Duration, o.Silence))

@@ -156,7 +156,7 @@ func (s *soak) calibrate(ctx context.Context) error {
 func (s *soak) fill(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fillPatience)
 	defer cancel()
-	full := 1.5 * float64(s.opts.locationBytes()+s.opts.RetentionBytes)
+	full := s.opts.Fill * float64(s.opts.locationBytes()+s.opts.RetentionBytes)
 	for {
 		m, err := s.server.Metrics(ctx)
 		if err != nil {

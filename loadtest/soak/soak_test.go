@@ -18,7 +18,7 @@ func TestSoak(t *testing.T) {
 	o.Starling, o.WorkDir = starlingtest.Command(t), t.TempDir()
 	o.Duration, o.Silence, o.Settle, o.Calibration, o.SampleInterval = time.Second, time.Second, 200*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
 	o.Streams, o.VehiclesPerStream, o.Windows, o.Band = 2, 5, 2, 1e6
-	o.RetentionBytes = 32 << 20
+	o.Fill = 0.01
 	o.Progress = func(s string) { t.Log(s) }
 	r, err := Run(t.Context(), o)
 	require.NoError(t, err)
