@@ -78,6 +78,8 @@ var mayImport = map[string][]string{
 	// Runs an undisturbed tracker to compare with; its checker judges by itself.
 	"loadtest/drill":       {"client", "schemas", "internal/eventlog", "internal/locallog", "internal/kafkalog", "tracker", "loadtest/conns", "loadtest/drill/check", "loadtest/process", "internal/retry"},
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
+	// Judges rides by the log alone: no code of the roles.
+	"loadtest/ridedrill/check": {"schemas/starlingv1", "loadtest/drill/check"},
 	// Measures the step by itself.
 	"loadtest/silence": {"tracker/step", "schemas"},
 	// Puts the servers together that are measured, as cmd/starling/app does.
