@@ -58,7 +58,17 @@ func (r *Rides) ownedRide(ctx context.Context, n int32, id string, req *starling
 	if ride == nil {
 		return nil, notFound(req.GetName())
 	}
-	return r.show(ride, below), nil
+	return reflecting(r.show(ride, below), req.GetAfter()), nil
+}
+
+// reflecting returns a ride that reflects the call at a position, if it names one: its
+// own position may be before it, because the watermark in `rides` that it is of is
+// written only with the next event.
+func reflecting(ride *starlingv1.Ride, after *starlingv1.RidePosition) *starlingv1.Ride {
+	if after.GetOffset() > ride.GetPosition().GetOffset() {
+		ride.Position = after
+	}
+	return ride
 }
 
 // await waits until a request has had its effect and the directory shows it.

@@ -110,6 +110,7 @@ func (s *system) request(rider string) string {
 	require.NoError(s.t, err)
 	ride, err := s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: named.Name, After: called.Position})
 	require.NoError(s.t, err, "a caller reads its own write")
+	require.GreaterOrEqual(s.t, ride.Position.Offset, called.Position.Offset, "an answer that is not old says so")
 	require.NotZero(s.t, ride.Phase)
 	_, err = s.rides.RequestRide(s.ctx, req)
 	require.NoError(s.t, err, "a request may be repeated")
@@ -135,6 +136,7 @@ func (s *system) act(ride *starlingv1.Ride, action starlingv1.DriverAction) *sta
 	require.NoError(s.t, err)
 	ride, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: ride.Name, After: called.Position})
 	require.NoError(s.t, err)
+	require.GreaterOrEqual(s.t, ride.Position.Offset, called.Position.Offset, "an answer that is not old says so")
 	return ride
 }
 
@@ -197,6 +199,22 @@ func TestAnOfferIsDeclinedAndGoesToTheNext(t *testing.T) {
 	require.Equal(t, second.Vehicle, late.Vehicle, "the driver of an earlier attempt has no part in it any more")
 	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_OFFERED, late.Phase)
 	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED, s.act(second, starlingv1.DriverAction_DRIVER_ACTION_ACCEPT).Phase)
+}
+
+func TestACancellationMayOvertakeItsRequest(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), nil)
+	named, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: "ann", PickupLatitude: 45, PickupLongitude: 9})
+	require.NoError(t, err)
+	called, err := s.rides.CancelRide(s.ctx, &starlingv1.CancelRideRequest{Name: named.Name, Rider: "ann"})
+	require.NoError(t, err)
+	_, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: named.Name, After: called.Position})
+	require.NoError(t, err)
+	called, err = s.rides.RequestRide(s.ctx, &starlingv1.RequestRideRequest{Name: named.Name, Order: order("ann")})
+	require.NoError(t, err, "it is no conflict")
+	ride, err := s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: named.Name, After: called.Position})
+	require.NoError(t, err)
+	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_CANCELLED, ride.Phase)
+	require.EqualValues(t, 1, ride.Sequence)
 }
 
 func TestARideThatEndedLongAgoIsForgotten(t *testing.T) {

@@ -173,9 +173,13 @@ func (r *Rides) askRide(ctx context.Context, n int32, req *starlingv1.GetRideReq
 	return ride, err
 }
 
-// sameOrder returns whether a repetition asks for what the ride is. The owner has
-// set the deadline of one that named none.
+// sameOrder returns whether a request asks for what the ride is. The owner has set
+// the deadline of one that named none, and one whose cancellation overtook its request
+// has only the rider, so that whatever the request asks for is no conflict.
 func sameOrder(stored, asked *starlingv1.RideOrder) bool {
+	if stored.GetPartySize() == 0 {
+		return stored.GetRider() == asked.GetRider()
+	}
 	again := proto.Clone(asked).(*starlingv1.RideOrder)
 	if again.DeadlineMs == 0 {
 		again.DeadlineMs = stored.GetDeadlineMs()

@@ -45,6 +45,7 @@ func subcommands() []subcommand {
 		{"overload", "ten times the sustainable load beside hostile clients", overloadCommand},
 		{"hostile", "attacks by raw frames beside an honest client, and what each may cost", hostileCommand},
 		{"drill", "random kills under load, and a check of the account", drillCommand},
+		{"rides-drill", "riders who fight for a few vehicles while owners and trackers are killed, and a check of the log", ridesDrillCommand},
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},

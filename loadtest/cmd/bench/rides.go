@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/starling-fleet/starling/internal/kafkatest"
+	"github.com/starling-fleet/starling/loadtest/ridedrill"
+)
+
+// ridesDrillCommand is `bench rides-drill`; docs/drills.md describes it.
+func ridesDrillCommand(ctx context.Context, args []string) (code int, err error) {
+	o := ridedrill.DefaultOptions()
+	o.Progress = os.Stderr
+	flags := newFlags("rides-drill")
+	log := flags.String("log", "local", "which log: local (starling up) or kafka (every role on its own; needs Java and Maven)")
+	keep := flags.Bool("keep", false, "keep the folder with the log and the processes' output")
+	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
+	flags.Int64Var(&o.Proposals, "proposals", o.Proposals, "after how many proposals the riders stop")
+	flags.DurationVar(&o.Limit, "limit", o.Limit, "after how long the riders stop in any case")
+	flags.IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of every topic")
+	flags.IntVar(&o.Vehicles, "vehicles", o.Vehicles, "how many vehicles there are")
+	flags.IntVar(&o.Riders, "riders", o.Riders, "how many riders ask for one ride after another")
+	flags.DurationVar(&o.Offer, "offer", o.Offer, "how long a driver may consider an offer; 0 assigns at once")
+	flags.DurationVar(&o.MatchInterval, "match-interval", o.MatchInterval, "pause of the owners between two rounds of matching")
+	flags.DurationVar(&o.Decide, "decide", o.Decide, "how long a proposal may wait for its tracker")
+	flags.DurationVar(&o.KillEvery, "kill-every", o.KillEvery, "mean time between two kills of an owner or a tracker; 0 means never")
+	flags.DurationVar(&o.SleepEvery, "sleep-every", o.SleepEvery, "mean time between two suspensions of an owner or a tracker (SIGSTOP); 0 means never")
+	flags.DurationVar(&o.Asleep, "asleep", o.Asleep, "how long a process is suspended; the session timeout on Kafka is 6 s")
+	flags.Float64Var(&o.MinLost, "min-lost", o.MinLost, "share of the proposals that must lose")
+	flags.Uint64Var(&o.Seed, "seed", o.Seed, "decides what clients do and who is disturbed")
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
+	}
+	o.Args = flags.Args()
+	switch *log {
+	case "local":
+	case "kafka":
+		cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
+		if err != nil {
+			return exitFailed, err
+		}
+		defer func() {
+			if stopErr := cluster.Stop(); stopErr != nil {
+				code, err = exitFailed, errors.Join(err, stopErr)
+			}
+		}()
+		o.KafkaBrokers = cluster.Brokers()
+	default:
+		return exitUsage, fmt.Errorf("-log is %q: must be local or kafka", *log)
+	}
+	if o.Dir, err = os.MkdirTemp("", "starling-rides-drill-"); err != nil {
+		return exitFailed, err
+	}
+	account, err := ridedrill.Run(ctx, o)
+	if account != nil {
+		err = errors.Join(err, writeReport(ctx, account, []string{o.Binary}, "the clients, Starling, its log and the drill", false))
+	}
+	ok := err == nil && account.OK()
+	if ok && !*keep {
+		return exitOK, os.RemoveAll(o.Dir)
+	}
+	fmt.Fprintln(os.Stderr, "bench rides-drill: the log and the processes' output are in", o.Dir)
+	if !ok {
+		return exitFailed, err
+	}
+	return exitOK, nil
+}

@@ -1,0 +1,127 @@
+package ridedrill
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	findings "github.com/starling-fleet/starling/loadtest/drill/check"
+)
+
+// Findings of the processes.
+const (
+	endedByItself = "a process that ended by itself"
+	doesNotServe  = "a process that does not serve"
+)
+
+// killer kills and suspends owners of rides and trackers, and starts what was
+// killed again.
+type killer struct {
+	w    *world
+	rng  *rand.Rand
+	logf func(string, ...any)
+
+	mu       sync.Mutex
+	kills    map[string]int
+	zombies  map[string]int
+	findings findings.Findings
+}
+
+func newKiller(w *world, logf func(string, ...any)) *killer {
+	return &killer{w: w, rng: rand.New(rand.NewPCG(w.opts.Seed, 1<<34)), logf: logf, kills: make(map[string]int), zombies: make(map[string]int)}
+}
+
+// victims are the processes that decide something.
+func (k *killer) victims() (all []*role) {
+	for _, p := range k.w.processes {
+		if p.kind == "up" || p.kind == "rides" || p.kind == "tracker" {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// run disturbs until ctx is done. Every process runs when it returns.
+func (k *killer) run(ctx context.Context) {
+	victims := k.victims()
+	killAt, sleepAt := k.next(k.w.opts.KillEvery), k.next(k.w.opts.SleepEvery)
+	for sleep(ctx, 50*time.Millisecond) {
+		now := time.Now()
+		victim := victims[k.rng.IntN(len(victims))]
+		switch {
+		case !killAt.IsZero() && now.After(killAt):
+			k.kill(victim)
+			killAt = k.next(k.w.opts.KillEvery)
+		case !sleepAt.IsZero() && now.After(sleepAt):
+			k.suspend(ctx, victim)
+			sleepAt = k.next(k.w.opts.SleepEvery)
+		}
+		for _, p := range k.w.processes {
+			if p.EndedByItself() {
+				k.finding(endedByItself, "%s: %s", p.name, p.LastOutput())
+				k.start(p)
+			}
+		}
+	}
+}
+
+// next is a time around a mean away; zero when there is none.
+func (k *killer) next(mean time.Duration) time.Time {
+	if mean == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(mean/2 + time.Duration(k.rng.Int64N(int64(mean))))
+}
+
+func (k *killer) kill(p *role) {
+	k.logf("kill %s", p.name)
+	p.Kill()
+	k.count(k.kills, p)
+	k.start(p)
+}
+
+// suspend lets a process sleep longer than its session lasts, so that another
+// takes over, and then go on.
+func (k *killer) suspend(ctx context.Context, p *role) {
+	k.logf("%s sleeps for %v", p.name, k.w.opts.Asleep)
+	if err := p.Signal(syscall.SIGSTOP, false); err != nil {
+		return // it was killed and starts again
+	}
+	sleep(ctx, k.w.opts.Asleep)
+	if err := p.Signal(syscall.SIGCONT, false); err != nil {
+		k.finding(endedByItself, "%s can't be woken: %v", p.name, err)
+	}
+	k.count(k.zombies, p)
+}
+
+func (k *killer) start(p *role) {
+	if err := p.Start(); err != nil {
+		k.finding(doesNotServe, "%v", err)
+	}
+}
+
+// settle waits until every process serves.
+func (k *killer) settle(ctx context.Context) error {
+	for _, p := range k.w.processes {
+		if _, err := p.WaitReady(ctx); err != nil {
+			return fmt.Errorf("%s: %w", doesNotServe, err)
+		}
+	}
+	return nil
+}
+
+func (k *killer) count(in map[string]int, p *role) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	in[p.kind]++
+}
+
+func (k *killer) finding(kind, format string, args ...any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.findings.Add(kind, format, args...)
+	k.logf("OFF: %s: %s", kind, fmt.Sprintf(format, args...))
+}

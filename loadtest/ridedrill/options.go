@@ -1,0 +1,83 @@
+// Package ridedrill kills and suspends owners of rides and trackers while riders
+// of several partitions fight for a few vehicles, and then has the log judged:
+// no vehicle is bound to two rides, no ride to two vehicles, and no ride is
+// forgotten. What clients saw is judged for linearizability.
+package ridedrill
+
+import (
+	"io"
+	"time"
+
+	"github.com/starling-fleet/starling/internal/valid"
+)
+
+// Options set a drill.
+type Options struct {
+	// Binary is the path of the starling binary.
+	Binary string
+	// KafkaBrokers makes the drill run every role in a process of its own on
+	// Kafka; empty means `starling up` on the local log.
+	KafkaBrokers []string
+	// Dir is an empty folder for the log and the output of the processes.
+	Dir string
+	// Args are added to every command line.
+	Args []string
+
+	// Partitions of every topic.
+	Partitions int
+	// Vehicles and Riders are how many there are; each rider asks for one ride
+	// after another.
+	Vehicles, Riders int
+	// Proposals is after how many the riders stop, as the metrics count them, and
+	// Limit after how long they stop in any case.
+	Proposals int64
+	Limit     time.Duration
+	// Offer is how long a driver may consider an offer; 0 assigns at once.
+	Offer time.Duration
+	// MatchInterval is the pause of the owners between two rounds of matching.
+	MatchInterval time.Duration
+	// Decide is how long a proposal may wait for its tracker. A tracker remembers so
+	// many decisions of a vehicle (tracker.promises), and refuses what is beyond
+	// them, so that under contention the time bounds how many there are.
+	Decide time.Duration
+	// KillEvery and SleepEvery are the mean times between kills and between
+	// suspensions (SIGSTOP) of a process, which sleeps for Asleep; 0 means never.
+	KillEvery, SleepEvery, Asleep time.Duration
+	// MinLost is the share of the proposals that must lose, or the drill has shown
+	// nothing.
+	MinLost float64
+	// Seed decides what clients do and who is disturbed.
+	Seed uint64
+
+	// Progress, if not nil, gets a line for each step.
+	Progress io.Writer
+}
+
+// DefaultOptions is the short form on the local log.
+func DefaultOptions() Options {
+	return Options{
+		Partitions: 24, Vehicles: 16, Riders: 72, Proposals: 50_000, Limit: time.Minute, MatchInterval: 10 * time.Millisecond, Decide: time.Second,
+		KillEvery: 15 * time.Second, Asleep: 10 * time.Second, MinLost: 0.5, Seed: 1,
+	}
+}
+
+// Validate names every fault.
+func (o *Options) Validate() error {
+	var faults valid.Faults
+	faults.Need(o.Binary != "", "binary", o.Binary, "set")
+	faults.Need(o.Dir != "", "dir", o.Dir, "set")
+	valid.Between(&faults, "partitions", o.Partitions, 2, 1000)
+	valid.Between(&faults, "vehicles", o.Vehicles, 1, 10_000)
+	valid.Between(&faults, "riders", o.Riders, 1, 10_000)
+	valid.AtLeast(&faults, "proposals", o.Proposals, 1)
+	valid.Positive(&faults, "limit", o.Limit)
+	valid.AtLeast(&faults, "offer", o.Offer, 0)
+	valid.Positive(&faults, "match_interval", o.MatchInterval)
+	valid.Between(&faults, "decide", o.Decide, time.Second, time.Minute)
+	valid.AtLeast(&faults, "kill_every", o.KillEvery, 0)
+	valid.AtLeast(&faults, "sleep_every", o.SleepEvery, 0)
+	valid.Between(&faults, "min_lost", o.MinLost, 0, 1)
+	return faults.Err()
+}
+
+func (o *Options) onKafka() bool { return len(o.KafkaBrokers) > 0 }
