@@ -121,6 +121,9 @@ func (m *Matcher) Nearest(q liveindex.Query, dst []liveindex.Hit) []liveindex.Hi
 	return m.index.Nearest(q, dst)
 }
 
+// Vehicle returns a vehicle as it was published last, to a role of the same process.
+func (m *Matcher) Vehicle(id string) (liveindex.Vehicle, bool) { return m.index.Get(id) }
+
 // Run follows `tracks` until ctx is done and then returns nil. It ends with an
 // error when the log fails, when a record cannot be decoded, and when a gap
 // stays, so that records are missing. Open watch calls end with it. It must be

@@ -11,6 +11,7 @@ import (
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/valid"
 	"github.com/starling-fleet/starling/rides/name"
+	"github.com/starling-fleet/starling/rides/zone"
 )
 
 // Config sets the role. The zero value is not usable; start from DefaultConfig.
@@ -55,6 +56,10 @@ type Config struct {
 	SubscriberShare float64 `koanf:"subscriber_share" help:"Part of max_subscribers that the subscriptions of one caller may use: of whom the token names or, in development mode, of one address."`
 	// MaxWait is how long GetRide waits for what a call has done.
 	MaxWait time.Duration `koanf:"max_wait" help:"How long GetRide with after waits at most until the call has had its effect; then it is refused with DEADLINE_EXCEEDED. ActOnRide waits as long as a tenth of it for a ride that this process has not read yet."`
+	// Zones are where vehicles are taken first come, first served.
+	Zones []string `koanf:"zones" help:"Zones in which vehicles are taken first come, first served, such as an airport's rank: a list of NAME=CELL CELL ..., H3 cells in hexadecimal. The same in every process (docs/rides.md)."`
+	// ZoneGrace is how long a vehicle may be outside and keep its place.
+	ZoneGrace time.Duration `koanf:"zone_grace" help:"How long a vehicle may be seen outside its zone, or not at all, and keep its place in the queue."`
 	// NameKeys make and check names, in hexadecimal, with commas between them. The
 	// first makes them.
 	NameKeys config.Secret `koanf:"name_keys" help:"Keys for the names of rides, at least 32 bytes in hexadecimal each, with commas between them; the first makes names, all are accepted. Every process needs the same. name_keys_file is the better place; on the local log one is made and kept in its directory when neither is set."`
@@ -68,6 +73,7 @@ func DefaultConfig() Config {
 		Group: "starling-rides", Decide: 10 * time.Second, MaxFixAge: 30 * time.Second, Silence: 5 * time.Minute,
 		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, Candidates: 8, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
 		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second, IndexAge: 24 * time.Hour, ArrivingM: 300, ArrivedM: 40, ArrivedAfter: 5 * time.Second, CompareInterval: 5 * time.Second,
+		ZoneGrace: time.Minute,
 	}
 }
 
@@ -104,6 +110,9 @@ func (c Config) Validate() error {
 	faults.Need(c.NameKeys == "" || c.NameKeysFile == "", "name_keys_file", c.NameKeysFile, "the only one that is set of it and name_keys")
 	_, err := c.keys()
 	faults.Add(err)
+	valid.Between(&faults, "zone_grace", c.ZoneGrace, 0, time.Hour)
+	_, err = zone.Parse(c.Zones, func(string) int32 { return 0 })
+	faults.In("zones", err)
 	return faults.Err()
 }
 

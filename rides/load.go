@@ -1,6 +1,7 @@
 package rides
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -14,6 +15,9 @@ import (
 // headerKey is the key of the partition's own state; no ride has that name.
 const headerKey = "!partition"
 
+// queuePrefix begins the keys of the queues of zones.
+const queuePrefix = "!zone/"
+
 // kept is what `rides-state` holds of a partition.
 type kept struct {
 	state life.State
@@ -26,6 +30,14 @@ type kept struct {
 // this one has taken over.
 func load(ctx context.Context, claim eventlog.Claim) (k kept, err error) {
 	_, err = claim.Load(ctx, func(key, value []byte) error {
+		if bytes.HasPrefix(key, []byte(queuePrefix)) {
+			var queue starlingv1.ZoneQueueState
+			if err := proto.Unmarshal(value, &queue); err != nil {
+				return fmt.Errorf("state of %s: %w", key, err)
+			}
+			k.state.RestoreQueue(&queue)
+			return nil
+		}
 		if string(key) != headerKey {
 			var ride starlingv1.RideState
 			if err := proto.Unmarshal(value, &ride); err != nil {
@@ -56,7 +68,7 @@ func (k *kept) clip(rides, requests eventlog.Bounds) {
 }
 
 // changes are the records of a checkpoint: the rides that changed, those that
-// were forgotten, and the partition itself.
+// were forgotten, the queues, which are few, and the partition itself.
 func changes(state *life.State, next int64, changed, forgotten []string) ([]eventlog.Record, error) {
 	var records []eventlog.Record
 	put := func(key string, m proto.Message) error {
@@ -76,6 +88,11 @@ func changes(state *life.State, next int64, changed, forgotten []string) ([]even
 	}
 	for _, name := range forgotten {
 		records = append(records, eventlog.Record{Key: []byte(name)})
+	}
+	for _, q := range state.Queues() {
+		if err := put(queuePrefix+q.Zone, life.StateOfQueue(q)); err != nil {
+			return nil, err
+		}
 	}
 	o := state.Owner
 	err := put(headerKey, &starlingv1.RidePartitionState{

@@ -46,5 +46,5 @@ func kindLabel(k starlingv1.RideEventKind) string {
 }
 
 func verdictLabel(v life.Verdict) string {
-	return [...]string{"took_over", "happened", "voided", "out_of_sequence", "impossible"}[v]
+	return [...]string{"took_over", "happened", "voided", "out_of_sequence", "impossible", "queue_changed"}[v]
 }

@@ -49,6 +49,7 @@ type partition struct {
 	// so far.
 	requestsMS int64
 	changed    map[string]bool
+	ranks      []*rank
 	stored     int64 // next at the last checkpoint, -1 before it
 	forgotten  []string
 }
@@ -70,6 +71,9 @@ func (p *partition) run(ctx context.Context) error {
 	}
 	p.owner = owner.New(p.role.ownerConfig(p.number), p.role.log.Epoch(), k.state)
 	p.next, p.stored, p.changed = k.next, -1, make(map[string]bool)
+	if p.ranks, err = newRanks(p.role.zones.Of(p.number), p.role.cfg.ZoneGrace); err != nil {
+		return err
+	}
 	p.inbox = p.role.board.join(p.number)
 	defer p.role.board.leave(p.number, p.inbox)
 
@@ -112,6 +116,12 @@ func (p *partition) loop(ctx, reading context.Context) error {
 	defer progress.Stop()
 	checkpoint := time.NewTicker(p.role.cfg.CheckpointInterval)
 	defer checkpoint.Stop()
+	var queueing <-chan time.Time // nil without zones
+	if len(p.ranks) > 0 || len(p.owner.State().Queues()) > 0 {
+		queue := time.NewTicker(queueInterval)
+		defer queue.Stop()
+		queueing = queue.C
+	}
 	for {
 		if err := p.act(ctx, reading); err != nil {
 			return err
@@ -153,6 +163,9 @@ func (p *partition) loop(ctx, reading context.Context) error {
 			p.readTracks()
 			p.owner.Tick(p.role.now().UnixMilli())
 			p.match()
+		case <-queueing:
+			p.owner.Tick(p.role.now().UnixMilli())
+			p.updateQueues()
 		case <-checkpoint.C:
 			if err := p.checkpoint(ctx); err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 	"github.com/starling-fleet/starling/rides/events"
 	"github.com/starling-fleet/starling/rides/name"
 	"github.com/starling-fleet/starling/rides/owner"
+	"github.com/starling-fleet/starling/rides/zone"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -38,6 +39,8 @@ type Log interface {
 type Fleet interface {
 	// Nearest appends to dst the vehicles nearest to a place.
 	Nearest(q liveindex.Query, dst []liveindex.Hit) []liveindex.Hit
+	// Vehicle returns a vehicle as it was published last.
+	Vehicle(id string) (liveindex.Vehicle, bool)
 	// Ready returns whether the fleet has been rebuilt.
 	Ready() bool
 }
@@ -71,6 +74,7 @@ type Rides struct {
 	now       func() time.Time
 	address   string
 	names     *name.Maker
+	zones     *zone.Map
 	metrics   *metrics
 	board     *board
 	directory *directory
@@ -109,6 +113,10 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rides configuration: %w", err)
 	}
+	zones, err := zone.Parse(cfg.Zones, func(name string) int32 { return eventlog.PartitionOf([]byte(name), deps.Log.Partitions()) })
+	if err != nil {
+		return nil, fmt.Errorf("rides configuration: zones: %w", err)
+	}
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
@@ -123,7 +131,7 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 		deps.Address = cfg.Advertise
 	}
 	r := &Rides{
-		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, metrics: m,
+		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, zones: zones, metrics: m,
 		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge, cfg.IndexAge),
 		store: deps.Store, peers: newPeers(deps.Log, deps.Address, deps.DialOptions),
 		scanning: make(chan struct{}, 1), subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),

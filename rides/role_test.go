@@ -101,11 +101,13 @@ func order(rider string) *starlingv1.RideOrder {
 }
 
 // request asks for a ride and returns its name.
-func (s *system) request(rider string) string {
+func (s *system) request(rider string) string { s.t.Helper(); return s.requestOf(order(rider)) }
+
+func (s *system) requestOf(o *starlingv1.RideOrder) string {
 	s.t.Helper()
-	named, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: 45, PickupLongitude: 9})
+	named, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: o.Rider, PickupLatitude: o.PickupLatitude, PickupLongitude: o.PickupLongitude})
 	require.NoError(s.t, err)
-	req := &starlingv1.RequestRideRequest{Name: named.Name, Order: order(rider)}
+	req := &starlingv1.RequestRideRequest{Name: named.Name, Order: o}
 	called, err := s.rides.RequestRide(s.ctx, req)
 	require.NoError(s.t, err)
 	ride, err := s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: named.Name, After: called.Position})

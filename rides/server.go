@@ -29,7 +29,8 @@ func (r *Rides) Register(to grpc.ServiceRegistrar) {
 	starlingv1.RegisterRideOwnerServiceServer(to, ownerServer{Rides: r})
 }
 
-// NewRide implements RideService. Rides are spread evenly over all partitions.
+// NewRide implements RideService. Rides are spread evenly over all partitions, but
+// those from a zone belong to the partition of its queue.
 func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*starlingv1.NewRideResponse, error) {
 	rider := riderOf(ctx, req.GetRider())
 	var f faults
@@ -43,6 +44,9 @@ func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*s
 	}
 	now := r.now()
 	partition := eventlog.PartitionOf(fmt.Appendf(nil, "%s/%d", rider, now.UnixNano()), r.log.Partitions())
+	if z := r.zones.At(req.GetPickupLatitude(), req.GetPickupLongitude()); z != nil {
+		partition = z.Partition
+	}
 	return &starlingv1.NewRideResponse{
 		Name: ridePrefix + r.names.New(partition, rider, now), ExpireTime: timestamppb.New(now.Add(r.cfg.NameAge)),
 	}, nil
@@ -60,6 +64,9 @@ func (r *Rides) RequestRide(ctx context.Context, req *starlingv1.RequestRideRequ
 		return nil, err
 	}
 	order := req.GetOrder()
+	if err := r.ofZone(n, order); err != nil {
+		return nil, err
+	}
 	if stored := r.orderOf(ctx, n, id); stored != nil && !sameOrder(stored, order) {
 		return nil, rpcstatus.Error(codes.AlreadyExists, rpcstatus.Reason{Domain: domain, Name: "RIDE_CONFLICT"},
 			fmt.Sprintf("%s was requested with another content; GetRide shows it", req.GetName()))

@@ -33,8 +33,9 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":      {"internal/auth", "internal/config", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides":      {"internal/auth", "internal/config", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name": {},
+	"rides/zone": {"internal/h3"},
 	// Carries events of rides between nodes.
 	"rides/events": {},
 	"rides/life":   {"schemas"},

@@ -57,12 +57,14 @@ var policy = map[string]rule{
 	starlingv1.RideService_SubscribeRideEvents_FullMethodName:    {scopes: Rider | Dispatch},
 	starlingv1.RideService_ActOnRide_FullMethodName:              {scopes: Report | Dispatch},
 	starlingv1.RideService_SubscribeVehicleEvents_FullMethodName: {scopes: Report | Dispatch},
+	starlingv1.RideService_GetZonePlace_FullMethodName:           {scopes: Report | Dispatch},
 
 	// Nodes of the same cluster, which have asked the table about their callers.
-	starlingv1.RideOwnerService_GetOwnedRide_FullMethodName:   {scopes: Service},
-	starlingv1.RideOwnerService_ListOwnedRides_FullMethodName: {scopes: Service},
-	starlingv1.RideOwnerService_ResumeRide_FullMethodName:     {scopes: Service},
-	starlingv1.RideOwnerService_CompareRides_FullMethodName:   {scopes: Service},
+	starlingv1.RideOwnerService_GetOwnedRide_FullMethodName:      {scopes: Service},
+	starlingv1.RideOwnerService_ListOwnedRides_FullMethodName:    {scopes: Service},
+	starlingv1.RideOwnerService_ResumeRide_FullMethodName:        {scopes: Service},
+	starlingv1.RideOwnerService_CompareRides_FullMethodName:      {scopes: Service},
+	starlingv1.RideOwnerService_GetOwnedZonePlace_FullMethodName: {scopes: Service},
 
 	grpc_health_v1.Health_Check_FullMethodName: {public: true},
 	grpc_health_v1.Health_List_FullMethodName:  {scopes: Operate | Service},

@@ -44,8 +44,8 @@ func TestEveryMethodHasARow(t *testing.T) {
 func TestScopes(t *testing.T) {
 	const ingest, fleet, ride = "/starling.v1.IngestService/", "/starling.v1.FleetService/", "/starling.v1.RideService/"
 	riders := strings.Join([]string{"", "NewRide", "RequestRide", "CancelRide", "GetRide", "ListRides", "SubscribeRideEvents"}, " "+ride)
-	drivers := strings.Join([]string{"", "ActOnRide", "SubscribeVehicleEvents"}, " "+ride)
-	owners := strings.Join([]string{"", "GetOwnedRide", "ListOwnedRides", "ResumeRide", "CompareRides"}, " /starling.v1.RideOwnerService/")
+	drivers := strings.Join([]string{"", "ActOnRide", "SubscribeVehicleEvents", "GetZonePlace"}, " "+ride)
+	owners := strings.Join([]string{"", "GetOwnedRide", "ListOwnedRides", "ResumeRide", "CompareRides", "GetOwnedZonePlace"}, " /starling.v1.RideOwnerService/")
 	for scope, may := range map[Scopes]string{
 		Report:      ingest + "StreamReports " + ingest + "SendReport" + drivers,
 		Rider:       fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle" + riders,

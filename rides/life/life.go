@@ -69,6 +69,7 @@ type State struct {
 	// active are those of them that have not ended: what owners look at again and
 	// again, while those that have ended are kept for a day.
 	active map[string]*Ride
+	queues map[string]*Queue // by zone
 }
 
 // Verdict is what Apply has done with a record.
@@ -87,6 +88,8 @@ const (
 	// Impossible: the table does not allow it, which only a fault of the writer
 	// makes.
 	Impossible
+	// QueueChanged: vehicles joined or left the queue of a zone.
+	QueueChanged
 )
 
 // Ride returns a ride, nil if there is none of that name.
@@ -138,7 +141,7 @@ func (s *State) Forget(name string) {
 // Clone returns an independent copy.
 func (s *State) Clone() State {
 	c := *s
-	c.rides, c.active = maps.Clone(s.rides), maps.Clone(s.active)
+	c.rides, c.active, c.queues = maps.Clone(s.rides), maps.Clone(s.active), maps.Clone(s.queues)
 	return c
 }
 
@@ -160,8 +163,13 @@ func (s *State) Apply(offset int64, r *starlingv1.RideRecord) Verdict {
 	if r.GetEpoch() != s.Owner.Epoch || r.GetGeneration() != s.Owner.Generation {
 		return Voided
 	}
-	verdict := s.happen(r.GetEvent())
-	if verdict == Happened {
+	var verdict Verdict
+	if c := r.GetZoneChange(); c != nil {
+		verdict = s.change(offset, c)
+	} else {
+		verdict = s.happen(r.GetEvent())
+	}
+	if verdict == Happened || verdict == QueueChanged {
 		s.RequestsBelow = max(s.RequestsBelow, r.GetRequestsBelow())
 	}
 	return verdict

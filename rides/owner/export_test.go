@@ -41,7 +41,7 @@ func (o *Owner) Clone() *Owner {
 		copied := *a
 		c.attempts[name] = &copied
 	}
-	c.asked, c.inFlight, c.releases = maps.Clone(o.asked), maps.Clone(o.inFlight), maps.Clone(o.releases)
+	c.asked, c.inFlight, c.changing, c.releases = maps.Clone(o.asked), maps.Clone(o.inFlight), maps.Clone(o.changing), maps.Clone(o.releases)
 	c.vehicles, c.bound, c.waiting = maps.Clone(o.vehicles), maps.Clone(o.bound), maps.Clone(o.waiting)
 	c.requests, c.restated, c.partitions = slices.Clone(o.requests), slices.Clone(o.restated), slices.Clone(o.partitions)
 	for i := range c.partitions {

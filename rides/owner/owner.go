@@ -99,6 +99,7 @@ type Owner struct {
 	attempts map[string]*attempt // by ride
 	asked    map[string]string   // vehicle to the ride that asks for it, or is being bound to it
 	inFlight map[string]bool     // rides with an event that was not read back
+	changing map[string]bool     // zones with a change of their queue that was not read back
 	requests []request           // whose effect was not read back, by offset
 	next     int64               // the offset in `ride-requests` behind the last that was read
 	releases map[string]release  // by vehicle
@@ -173,6 +174,7 @@ type seen struct {
 // appended is what is done when an append completes.
 type appended struct {
 	ride     string // an event of it
+	zone     string // a change of its queue
 	proposal string // of the ride
 	released string // the vehicle
 	takeover uint64 // its nonce
@@ -198,7 +200,8 @@ func New(cfg Config, epoch int64, state life.State) *Owner {
 func (o *Owner) reset() {
 	o.counter, o.requests, o.next = 0, nil, o.state.RequestsBelow
 	o.attempts, o.asked = make(map[string]*attempt), make(map[string]string)
-	o.inFlight, o.releases, o.near = make(map[string]bool), make(map[string]release), make(map[string]int64)
+	o.inFlight, o.changing = make(map[string]bool), make(map[string]bool)
+	o.releases, o.near = make(map[string]release), make(map[string]int64)
 	for i := range o.partitions {
 		o.partitions[i].asking = nil
 	}
@@ -268,6 +271,8 @@ func (o *Owner) ReadRide(offset int64, r *starlingv1.RideRecord) life.Verdict {
 		}
 	case life.Happened:
 		o.happened(r.GetEvent())
+	case life.QueueChanged:
+		delete(o.changing, r.GetZoneChange().GetZone())
 	}
 	return verdict
 }
@@ -322,7 +327,7 @@ func (o *Owner) Completed(token uint64, offset int64, failed, certain bool) {
 		if failed && a.takeover == o.nonce {
 			o.nonce, o.leading = 0, false
 		}
-	case a.ride != "":
+	case a.ride != "", a.zone != "":
 		// A late copy must not count. If a takeover is on its way, it ends that.
 		if failed && o.leading {
 			o.nonce, o.leading = 0, false

@@ -1175,6 +1175,144 @@ func (x *SubscribeVehicleEventsResponse) GetRide() *Ride {
 	return nil
 }
 
+// GetZonePlaceRequest asks for a vehicle's place.
+type GetZonePlaceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The vehicle, vehicles/{vehicle_id}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetZonePlaceRequest) Reset() {
+	*x = GetZonePlaceRequest{}
+	mi := &file_starling_v1_ride_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetZonePlaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetZonePlaceRequest) ProtoMessage() {}
+
+func (x *GetZonePlaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetZonePlaceRequest.ProtoReflect.Descriptor instead.
+func (*GetZonePlaceRequest) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetZonePlaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// GetZonePlaceResponse is a vehicle's place in the queue of a zone, as the log has
+// it.
+type GetZonePlaceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The zone; empty when the vehicle waits in none.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Its place, 1 for the next that is taken; 0 when it waits in none.
+	Place int32 `protobuf:"varint,2,opt,name=place,proto3" json:"place,omitempty"`
+	// How many vehicles wait in the zone.
+	Waiting int32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// When it joined.
+	JoinTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
+	// The partition of `rides` that the zone's queue belongs to.
+	Partition int32 `protobuf:"varint,5,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The offset there of the record with which it joined.
+	JoinedOffset  int64 `protobuf:"varint,6,opt,name=joined_offset,json=joinedOffset,proto3" json:"joined_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetZonePlaceResponse) Reset() {
+	*x = GetZonePlaceResponse{}
+	mi := &file_starling_v1_ride_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetZonePlaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetZonePlaceResponse) ProtoMessage() {}
+
+func (x *GetZonePlaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetZonePlaceResponse.ProtoReflect.Descriptor instead.
+func (*GetZonePlaceResponse) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetZonePlaceResponse) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *GetZonePlaceResponse) GetPlace() int32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *GetZonePlaceResponse) GetWaiting() int32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *GetZonePlaceResponse) GetJoinTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.JoinTime
+	}
+	return nil
+}
+
+func (x *GetZonePlaceResponse) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *GetZonePlaceResponse) GetJoinedOffset() int64 {
+	if x != nil {
+		return x.JoinedOffset
+	}
+	return 0
+}
+
 var File_starling_v1_ride_proto protoreflect.FileDescriptor
 
 const file_starling_v1_ride_proto_rawDesc = "" +
@@ -1257,7 +1395,16 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\x1dSubscribeVehicleEventsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x1eSubscribeVehicleEventsResponse\x12%\n" +
-	"\x04ride\x18\x01 \x01(\v2\x11.starling.v1.RideR\x04ride*\xa8\x02\n" +
+	"\x04ride\x18\x01 \x01(\v2\x11.starling.v1.RideR\x04ride\")\n" +
+	"\x13GetZonePlaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xd6\x01\n" +
+	"\x14GetZonePlaceResponse\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\x05R\x05place\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x05R\awaiting\x127\n" +
+	"\tjoin_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinTime\x12\x1c\n" +
+	"\tpartition\x18\x05 \x01(\x05R\tpartition\x12#\n" +
+	"\rjoined_offset\x18\x06 \x01(\x03R\fjoinedOffset*\xa8\x02\n" +
 	"\tRidePhase\x12\x1a\n" +
 	"\x16RIDE_PHASE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14RIDE_PHASE_SEARCHING\x10\x01\x12\x16\n" +
@@ -1270,7 +1417,7 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\x14RIDE_PHASE_CANCELLED\x10\b\x12\x19\n" +
 	"\x15RIDE_PHASE_NO_VEHICLE\x10\t\x12\x1b\n" +
 	"\x17RIDE_PHASE_VEHICLE_LOST\x10\n" +
-	"2\xb1\a\n" +
+	"2\xaf\b\n" +
 	"\vRideService\x12^\n" +
 	"\aNewRide\x12\x1b.starling.v1.NewRideRequest\x1a\x1c.starling.v1.NewRideResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/v1/rides:new\x12t\n" +
 	"\vRequestRide\x12\x1f.starling.v1.RequestRideRequest\x1a\x1d.starling.v1.RideCallResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/{name=rides/*}:request\x12q\n" +
@@ -1280,7 +1427,8 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\aGetRide\x12\x1b.starling.v1.GetRideRequest\x1a\x11.starling.v1.Ride\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=rides/*}\x12]\n" +
 	"\tListRides\x12\x1d.starling.v1.ListRidesRequest\x1a\x1e.starling.v1.ListRidesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rides\x12\x90\x01\n" +
 	"\x13SubscribeRideEvents\x12'.starling.v1.SubscribeRideEventsRequest\x1a(.starling.v1.SubscribeRideEventsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=rides/*}:subscribe0\x01\x12\xa1\x01\n" +
-	"\x16SubscribeVehicleEvents\x12*.starling.v1.SubscribeVehicleEventsRequest\x1a+.starling.v1.SubscribeVehicleEventsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=vehicles/*}:subscribeRides0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x16SubscribeVehicleEvents\x12*.starling.v1.SubscribeVehicleEventsRequest\x1a+.starling.v1.SubscribeVehicleEventsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=vehicles/*}:subscribeRides0\x01\x12|\n" +
+	"\fGetZonePlace\x12 .starling.v1.GetZonePlaceRequest\x1a!.starling.v1.GetZonePlaceResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=vehicles/*}/zonePlaceBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_ride_proto_rawDescOnce sync.Once
@@ -1295,7 +1443,7 @@ func file_starling_v1_ride_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_ride_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_starling_v1_ride_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_starling_v1_ride_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_starling_v1_ride_proto_goTypes = []any{
 	(RidePhase)(0),                         // 0: starling.v1.RidePhase
 	(*Ride)(nil),                           // 1: starling.v1.Ride
@@ -1314,52 +1462,57 @@ var file_starling_v1_ride_proto_goTypes = []any{
 	(*RideVehiclePosition)(nil),            // 14: starling.v1.RideVehiclePosition
 	(*SubscribeVehicleEventsRequest)(nil),  // 15: starling.v1.SubscribeVehicleEventsRequest
 	(*SubscribeVehicleEventsResponse)(nil), // 16: starling.v1.SubscribeVehicleEventsResponse
-	(*RideOrder)(nil),                      // 17: starling.v1.RideOrder
-	(*Attempt)(nil),                        // 18: starling.v1.Attempt
-	(*timestamppb.Timestamp)(nil),          // 19: google.protobuf.Timestamp
-	(DriverAction)(0),                      // 20: starling.v1.DriverAction
-	(*RideEvent)(nil),                      // 21: starling.v1.RideEvent
+	(*GetZonePlaceRequest)(nil),            // 17: starling.v1.GetZonePlaceRequest
+	(*GetZonePlaceResponse)(nil),           // 18: starling.v1.GetZonePlaceResponse
+	(*RideOrder)(nil),                      // 19: starling.v1.RideOrder
+	(*Attempt)(nil),                        // 20: starling.v1.Attempt
+	(*timestamppb.Timestamp)(nil),          // 21: google.protobuf.Timestamp
+	(DriverAction)(0),                      // 22: starling.v1.DriverAction
+	(*RideEvent)(nil),                      // 23: starling.v1.RideEvent
 }
 var file_starling_v1_ride_proto_depIdxs = []int32{
 	0,  // 0: starling.v1.Ride.phase:type_name -> starling.v1.RidePhase
-	17, // 1: starling.v1.Ride.order:type_name -> starling.v1.RideOrder
-	18, // 2: starling.v1.Ride.attempt:type_name -> starling.v1.Attempt
-	19, // 3: starling.v1.Ride.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 4: starling.v1.Ride.update_time:type_name -> google.protobuf.Timestamp
+	19, // 1: starling.v1.Ride.order:type_name -> starling.v1.RideOrder
+	20, // 2: starling.v1.Ride.attempt:type_name -> starling.v1.Attempt
+	21, // 3: starling.v1.Ride.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 4: starling.v1.Ride.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 5: starling.v1.Ride.position:type_name -> starling.v1.RidePosition
-	19, // 6: starling.v1.NewRideResponse.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 7: starling.v1.RequestRideRequest.order:type_name -> starling.v1.RideOrder
-	18, // 8: starling.v1.ActOnRideRequest.attempt:type_name -> starling.v1.Attempt
-	20, // 9: starling.v1.ActOnRideRequest.action:type_name -> starling.v1.DriverAction
+	21, // 6: starling.v1.NewRideResponse.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 7: starling.v1.RequestRideRequest.order:type_name -> starling.v1.RideOrder
+	20, // 8: starling.v1.ActOnRideRequest.attempt:type_name -> starling.v1.Attempt
+	22, // 9: starling.v1.ActOnRideRequest.action:type_name -> starling.v1.DriverAction
 	2,  // 10: starling.v1.RideCallResponse.position:type_name -> starling.v1.RidePosition
 	2,  // 11: starling.v1.GetRideRequest.after:type_name -> starling.v1.RidePosition
 	1,  // 12: starling.v1.ListRidesResponse.rides:type_name -> starling.v1.Ride
-	21, // 13: starling.v1.SubscribeRideEventsResponse.event:type_name -> starling.v1.RideEvent
+	23, // 13: starling.v1.SubscribeRideEventsResponse.event:type_name -> starling.v1.RideEvent
 	1,  // 14: starling.v1.SubscribeRideEventsResponse.ride:type_name -> starling.v1.Ride
 	14, // 15: starling.v1.SubscribeRideEventsResponse.vehicle_position:type_name -> starling.v1.RideVehiclePosition
-	19, // 16: starling.v1.RideVehiclePosition.device_time:type_name -> google.protobuf.Timestamp
+	21, // 16: starling.v1.RideVehiclePosition.device_time:type_name -> google.protobuf.Timestamp
 	1,  // 17: starling.v1.SubscribeVehicleEventsResponse.ride:type_name -> starling.v1.Ride
-	3,  // 18: starling.v1.RideService.NewRide:input_type -> starling.v1.NewRideRequest
-	5,  // 19: starling.v1.RideService.RequestRide:input_type -> starling.v1.RequestRideRequest
-	6,  // 20: starling.v1.RideService.CancelRide:input_type -> starling.v1.CancelRideRequest
-	7,  // 21: starling.v1.RideService.ActOnRide:input_type -> starling.v1.ActOnRideRequest
-	9,  // 22: starling.v1.RideService.GetRide:input_type -> starling.v1.GetRideRequest
-	10, // 23: starling.v1.RideService.ListRides:input_type -> starling.v1.ListRidesRequest
-	12, // 24: starling.v1.RideService.SubscribeRideEvents:input_type -> starling.v1.SubscribeRideEventsRequest
-	15, // 25: starling.v1.RideService.SubscribeVehicleEvents:input_type -> starling.v1.SubscribeVehicleEventsRequest
-	4,  // 26: starling.v1.RideService.NewRide:output_type -> starling.v1.NewRideResponse
-	8,  // 27: starling.v1.RideService.RequestRide:output_type -> starling.v1.RideCallResponse
-	8,  // 28: starling.v1.RideService.CancelRide:output_type -> starling.v1.RideCallResponse
-	8,  // 29: starling.v1.RideService.ActOnRide:output_type -> starling.v1.RideCallResponse
-	1,  // 30: starling.v1.RideService.GetRide:output_type -> starling.v1.Ride
-	11, // 31: starling.v1.RideService.ListRides:output_type -> starling.v1.ListRidesResponse
-	13, // 32: starling.v1.RideService.SubscribeRideEvents:output_type -> starling.v1.SubscribeRideEventsResponse
-	16, // 33: starling.v1.RideService.SubscribeVehicleEvents:output_type -> starling.v1.SubscribeVehicleEventsResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	21, // 18: starling.v1.GetZonePlaceResponse.join_time:type_name -> google.protobuf.Timestamp
+	3,  // 19: starling.v1.RideService.NewRide:input_type -> starling.v1.NewRideRequest
+	5,  // 20: starling.v1.RideService.RequestRide:input_type -> starling.v1.RequestRideRequest
+	6,  // 21: starling.v1.RideService.CancelRide:input_type -> starling.v1.CancelRideRequest
+	7,  // 22: starling.v1.RideService.ActOnRide:input_type -> starling.v1.ActOnRideRequest
+	9,  // 23: starling.v1.RideService.GetRide:input_type -> starling.v1.GetRideRequest
+	10, // 24: starling.v1.RideService.ListRides:input_type -> starling.v1.ListRidesRequest
+	12, // 25: starling.v1.RideService.SubscribeRideEvents:input_type -> starling.v1.SubscribeRideEventsRequest
+	15, // 26: starling.v1.RideService.SubscribeVehicleEvents:input_type -> starling.v1.SubscribeVehicleEventsRequest
+	17, // 27: starling.v1.RideService.GetZonePlace:input_type -> starling.v1.GetZonePlaceRequest
+	4,  // 28: starling.v1.RideService.NewRide:output_type -> starling.v1.NewRideResponse
+	8,  // 29: starling.v1.RideService.RequestRide:output_type -> starling.v1.RideCallResponse
+	8,  // 30: starling.v1.RideService.CancelRide:output_type -> starling.v1.RideCallResponse
+	8,  // 31: starling.v1.RideService.ActOnRide:output_type -> starling.v1.RideCallResponse
+	1,  // 32: starling.v1.RideService.GetRide:output_type -> starling.v1.Ride
+	11, // 33: starling.v1.RideService.ListRides:output_type -> starling.v1.ListRidesResponse
+	13, // 34: starling.v1.RideService.SubscribeRideEvents:output_type -> starling.v1.SubscribeRideEventsResponse
+	16, // 35: starling.v1.RideService.SubscribeVehicleEvents:output_type -> starling.v1.SubscribeVehicleEventsResponse
+	18, // 36: starling.v1.RideService.GetZonePlace:output_type -> starling.v1.GetZonePlaceResponse
+	28, // [28:37] is the sub-list for method output_type
+	19, // [19:28] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_ride_proto_init() }
@@ -1376,7 +1529,7 @@ func file_starling_v1_ride_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_ride_proto_rawDesc), len(file_starling_v1_ride_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

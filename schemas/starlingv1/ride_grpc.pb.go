@@ -27,6 +27,7 @@ const (
 	RideService_ListRides_FullMethodName              = "/starling.v1.RideService/ListRides"
 	RideService_SubscribeRideEvents_FullMethodName    = "/starling.v1.RideService/SubscribeRideEvents"
 	RideService_SubscribeVehicleEvents_FullMethodName = "/starling.v1.RideService/SubscribeVehicleEvents"
+	RideService_GetZonePlace_FullMethodName           = "/starling.v1.RideService/GetZonePlace"
 )
 
 // RideServiceClient is the client API for RideService service.
@@ -59,6 +60,9 @@ type RideServiceClient interface {
 	// SubscribeVehicleEvents sends the ride that a vehicle is bound to, as it is
 	// and whenever it changes: offers, assignments, and that it is free again.
 	SubscribeVehicleEvents(ctx context.Context, in *SubscribeVehicleEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeVehicleEventsResponse], error)
+	// GetZonePlace returns which place a vehicle has in the queue of a zone, in which
+	// vehicles are taken first come, first served.
+	GetZonePlace(ctx context.Context, in *GetZonePlaceRequest, opts ...grpc.CallOption) (*GetZonePlaceResponse, error)
 }
 
 type rideServiceClient struct {
@@ -167,6 +171,16 @@ func (c *rideServiceClient) SubscribeVehicleEvents(ctx context.Context, in *Subs
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RideService_SubscribeVehicleEventsClient = grpc.ServerStreamingClient[SubscribeVehicleEventsResponse]
 
+func (c *rideServiceClient) GetZonePlace(ctx context.Context, in *GetZonePlaceRequest, opts ...grpc.CallOption) (*GetZonePlaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetZonePlaceResponse)
+	err := c.cc.Invoke(ctx, RideService_GetZonePlace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RideServiceServer is the server API for RideService service.
 // All implementations must embed UnimplementedRideServiceServer
 // for forward compatibility.
@@ -197,6 +211,9 @@ type RideServiceServer interface {
 	// SubscribeVehicleEvents sends the ride that a vehicle is bound to, as it is
 	// and whenever it changes: offers, assignments, and that it is free again.
 	SubscribeVehicleEvents(*SubscribeVehicleEventsRequest, grpc.ServerStreamingServer[SubscribeVehicleEventsResponse]) error
+	// GetZonePlace returns which place a vehicle has in the queue of a zone, in which
+	// vehicles are taken first come, first served.
+	GetZonePlace(context.Context, *GetZonePlaceRequest) (*GetZonePlaceResponse, error)
 	mustEmbedUnimplementedRideServiceServer()
 }
 
@@ -230,6 +247,9 @@ func (UnimplementedRideServiceServer) SubscribeRideEvents(*SubscribeRideEventsRe
 }
 func (UnimplementedRideServiceServer) SubscribeVehicleEvents(*SubscribeVehicleEventsRequest, grpc.ServerStreamingServer[SubscribeVehicleEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method SubscribeVehicleEvents not implemented")
+}
+func (UnimplementedRideServiceServer) GetZonePlace(context.Context, *GetZonePlaceRequest) (*GetZonePlaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetZonePlace not implemented")
 }
 func (UnimplementedRideServiceServer) mustEmbedUnimplementedRideServiceServer() {}
 func (UnimplementedRideServiceServer) testEmbeddedByValue()                     {}
@@ -382,6 +402,24 @@ func _RideService_SubscribeVehicleEvents_Handler(srv interface{}, stream grpc.Se
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RideService_SubscribeVehicleEventsServer = grpc.ServerStreamingServer[SubscribeVehicleEventsResponse]
 
+func _RideService_GetZonePlace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetZonePlaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RideServiceServer).GetZonePlace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RideService_GetZonePlace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RideServiceServer).GetZonePlace(ctx, req.(*GetZonePlaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RideService_ServiceDesc is the grpc.ServiceDesc for RideService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -412,6 +450,10 @@ var RideService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRides",
 			Handler:    _RideService_ListRides_Handler,
+		},
+		{
+			MethodName: "GetZonePlace",
+			Handler:    _RideService_GetZonePlace_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

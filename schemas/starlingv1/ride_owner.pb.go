@@ -113,6 +113,61 @@ func (x *ListOwnedRidesRequest) GetRequest() *ListRidesRequest {
 	return nil
 }
 
+// GetOwnedZonePlaceRequest asks for a vehicle's place.
+type GetOwnedZonePlaceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The partition whose zones are meant.
+	Partition int32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The vehicle's id.
+	VehicleId     string `protobuf:"bytes,2,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOwnedZonePlaceRequest) Reset() {
+	*x = GetOwnedZonePlaceRequest{}
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOwnedZonePlaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOwnedZonePlaceRequest) ProtoMessage() {}
+
+func (x *GetOwnedZonePlaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOwnedZonePlaceRequest.ProtoReflect.Descriptor instead.
+func (*GetOwnedZonePlaceRequest) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetOwnedZonePlaceRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *GetOwnedZonePlaceRequest) GetVehicleId() string {
+	if x != nil {
+		return x.VehicleId
+	}
+	return ""
+}
+
 // ResumeRideRequest asks for a ride's events.
 type ResumeRideRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -126,7 +181,7 @@ type ResumeRideRequest struct {
 
 func (x *ResumeRideRequest) Reset() {
 	*x = ResumeRideRequest{}
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[2]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -138,7 +193,7 @@ func (x *ResumeRideRequest) String() string {
 func (*ResumeRideRequest) ProtoMessage() {}
 
 func (x *ResumeRideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[2]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -151,7 +206,7 @@ func (x *ResumeRideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRideRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRideRequest) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{2}
+	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ResumeRideRequest) GetName() string {
@@ -184,7 +239,7 @@ type ResumeRideResponse struct {
 
 func (x *ResumeRideResponse) Reset() {
 	*x = ResumeRideResponse{}
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[3]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -196,7 +251,7 @@ func (x *ResumeRideResponse) String() string {
 func (*ResumeRideResponse) ProtoMessage() {}
 
 func (x *ResumeRideResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[3]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -209,7 +264,7 @@ func (x *ResumeRideResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRideResponse.ProtoReflect.Descriptor instead.
 func (*ResumeRideResponse) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{3}
+	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ResumeRideResponse) GetEvents() []*RideEventAndRide {
@@ -247,7 +302,7 @@ type RideEventAndRide struct {
 
 func (x *RideEventAndRide) Reset() {
 	*x = RideEventAndRide{}
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[4]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +314,7 @@ func (x *RideEventAndRide) String() string {
 func (*RideEventAndRide) ProtoMessage() {}
 
 func (x *RideEventAndRide) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[4]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +327,7 @@ func (x *RideEventAndRide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RideEventAndRide.ProtoReflect.Descriptor instead.
 func (*RideEventAndRide) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{4}
+	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RideEventAndRide) GetEvent() *RideEvent {
@@ -302,7 +357,7 @@ type CompareRidesRequest struct {
 
 func (x *CompareRidesRequest) Reset() {
 	*x = CompareRidesRequest{}
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[5]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +369,7 @@ func (x *CompareRidesRequest) String() string {
 func (*CompareRidesRequest) ProtoMessage() {}
 
 func (x *CompareRidesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[5]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +382,7 @@ func (x *CompareRidesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRidesRequest.ProtoReflect.Descriptor instead.
 func (*CompareRidesRequest) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{5}
+	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CompareRidesRequest) GetPartition() int32 {
@@ -355,7 +410,7 @@ type CompareRidesResponse struct {
 
 func (x *CompareRidesResponse) Reset() {
 	*x = CompareRidesResponse{}
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[6]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +422,7 @@ func (x *CompareRidesResponse) String() string {
 func (*CompareRidesResponse) ProtoMessage() {}
 
 func (x *CompareRidesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_owner_proto_msgTypes[6]
+	mi := &file_starling_v1_ride_owner_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +435,7 @@ func (x *CompareRidesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRidesResponse.ProtoReflect.Descriptor instead.
 func (*CompareRidesResponse) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{6}
+	return file_starling_v1_ride_owner_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CompareRidesResponse) GetSequences() []int64 {
@@ -398,7 +453,11 @@ const file_starling_v1_ride_owner_proto_rawDesc = "" +
 	"\x13GetOwnedRideRequest\x125\n" +
 	"\arequest\x18\x01 \x01(\v2\x1b.starling.v1.GetRideRequestR\arequest\"P\n" +
 	"\x15ListOwnedRidesRequest\x127\n" +
-	"\arequest\x18\x01 \x01(\v2\x1d.starling.v1.ListRidesRequestR\arequest\"N\n" +
+	"\arequest\x18\x01 \x01(\v2\x1d.starling.v1.ListRidesRequestR\arequest\"W\n" +
+	"\x18GetOwnedZonePlaceRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x1d\n" +
+	"\n" +
+	"vehicle_id\x18\x02 \x01(\tR\tvehicleId\"N\n" +
 	"\x11ResumeRideRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
 	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"\x90\x01\n" +
@@ -413,12 +472,13 @@ const file_starling_v1_ride_owner_proto_rawDesc = "" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05rides\x18\x02 \x03(\tR\x05rides\"4\n" +
 	"\x14CompareRidesResponse\x12\x1c\n" +
-	"\tsequences\x18\x01 \x03(\x03R\tsequences2\xd1\x02\n" +
+	"\tsequences\x18\x01 \x03(\x03R\tsequences2\xb0\x03\n" +
 	"\x10RideOwnerService\x12C\n" +
 	"\fGetOwnedRide\x12 .starling.v1.GetOwnedRideRequest\x1a\x11.starling.v1.Ride\x12T\n" +
 	"\x0eListOwnedRides\x12\".starling.v1.ListOwnedRidesRequest\x1a\x1e.starling.v1.ListRidesResponse\x12M\n" +
 	"\n" +
-	"ResumeRide\x12\x1e.starling.v1.ResumeRideRequest\x1a\x1f.starling.v1.ResumeRideResponse\x12S\n" +
+	"ResumeRide\x12\x1e.starling.v1.ResumeRideRequest\x1a\x1f.starling.v1.ResumeRideResponse\x12]\n" +
+	"\x11GetOwnedZonePlace\x12%.starling.v1.GetOwnedZonePlaceRequest\x1a!.starling.v1.GetZonePlaceResponse\x12S\n" +
 	"\fCompareRides\x12 .starling.v1.CompareRidesRequest\x1a!.starling.v1.CompareRidesResponseBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
@@ -433,38 +493,42 @@ func file_starling_v1_ride_owner_proto_rawDescGZIP() []byte {
 	return file_starling_v1_ride_owner_proto_rawDescData
 }
 
-var file_starling_v1_ride_owner_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_starling_v1_ride_owner_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_starling_v1_ride_owner_proto_goTypes = []any{
-	(*GetOwnedRideRequest)(nil),   // 0: starling.v1.GetOwnedRideRequest
-	(*ListOwnedRidesRequest)(nil), // 1: starling.v1.ListOwnedRidesRequest
-	(*ResumeRideRequest)(nil),     // 2: starling.v1.ResumeRideRequest
-	(*ResumeRideResponse)(nil),    // 3: starling.v1.ResumeRideResponse
-	(*RideEventAndRide)(nil),      // 4: starling.v1.RideEventAndRide
-	(*CompareRidesRequest)(nil),   // 5: starling.v1.CompareRidesRequest
-	(*CompareRidesResponse)(nil),  // 6: starling.v1.CompareRidesResponse
-	(*GetRideRequest)(nil),        // 7: starling.v1.GetRideRequest
-	(*ListRidesRequest)(nil),      // 8: starling.v1.ListRidesRequest
-	(*Ride)(nil),                  // 9: starling.v1.Ride
-	(*RideEvent)(nil),             // 10: starling.v1.RideEvent
-	(*ListRidesResponse)(nil),     // 11: starling.v1.ListRidesResponse
+	(*GetOwnedRideRequest)(nil),      // 0: starling.v1.GetOwnedRideRequest
+	(*ListOwnedRidesRequest)(nil),    // 1: starling.v1.ListOwnedRidesRequest
+	(*GetOwnedZonePlaceRequest)(nil), // 2: starling.v1.GetOwnedZonePlaceRequest
+	(*ResumeRideRequest)(nil),        // 3: starling.v1.ResumeRideRequest
+	(*ResumeRideResponse)(nil),       // 4: starling.v1.ResumeRideResponse
+	(*RideEventAndRide)(nil),         // 5: starling.v1.RideEventAndRide
+	(*CompareRidesRequest)(nil),      // 6: starling.v1.CompareRidesRequest
+	(*CompareRidesResponse)(nil),     // 7: starling.v1.CompareRidesResponse
+	(*GetRideRequest)(nil),           // 8: starling.v1.GetRideRequest
+	(*ListRidesRequest)(nil),         // 9: starling.v1.ListRidesRequest
+	(*Ride)(nil),                     // 10: starling.v1.Ride
+	(*RideEvent)(nil),                // 11: starling.v1.RideEvent
+	(*ListRidesResponse)(nil),        // 12: starling.v1.ListRidesResponse
+	(*GetZonePlaceResponse)(nil),     // 13: starling.v1.GetZonePlaceResponse
 }
 var file_starling_v1_ride_owner_proto_depIdxs = []int32{
-	7,  // 0: starling.v1.GetOwnedRideRequest.request:type_name -> starling.v1.GetRideRequest
-	8,  // 1: starling.v1.ListOwnedRidesRequest.request:type_name -> starling.v1.ListRidesRequest
-	4,  // 2: starling.v1.ResumeRideResponse.events:type_name -> starling.v1.RideEventAndRide
-	9,  // 3: starling.v1.ResumeRideResponse.ride:type_name -> starling.v1.Ride
-	10, // 4: starling.v1.RideEventAndRide.event:type_name -> starling.v1.RideEvent
-	9,  // 5: starling.v1.RideEventAndRide.ride:type_name -> starling.v1.Ride
+	8,  // 0: starling.v1.GetOwnedRideRequest.request:type_name -> starling.v1.GetRideRequest
+	9,  // 1: starling.v1.ListOwnedRidesRequest.request:type_name -> starling.v1.ListRidesRequest
+	5,  // 2: starling.v1.ResumeRideResponse.events:type_name -> starling.v1.RideEventAndRide
+	10, // 3: starling.v1.ResumeRideResponse.ride:type_name -> starling.v1.Ride
+	11, // 4: starling.v1.RideEventAndRide.event:type_name -> starling.v1.RideEvent
+	10, // 5: starling.v1.RideEventAndRide.ride:type_name -> starling.v1.Ride
 	0,  // 6: starling.v1.RideOwnerService.GetOwnedRide:input_type -> starling.v1.GetOwnedRideRequest
 	1,  // 7: starling.v1.RideOwnerService.ListOwnedRides:input_type -> starling.v1.ListOwnedRidesRequest
-	2,  // 8: starling.v1.RideOwnerService.ResumeRide:input_type -> starling.v1.ResumeRideRequest
-	5,  // 9: starling.v1.RideOwnerService.CompareRides:input_type -> starling.v1.CompareRidesRequest
-	9,  // 10: starling.v1.RideOwnerService.GetOwnedRide:output_type -> starling.v1.Ride
-	11, // 11: starling.v1.RideOwnerService.ListOwnedRides:output_type -> starling.v1.ListRidesResponse
-	3,  // 12: starling.v1.RideOwnerService.ResumeRide:output_type -> starling.v1.ResumeRideResponse
-	6,  // 13: starling.v1.RideOwnerService.CompareRides:output_type -> starling.v1.CompareRidesResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
+	3,  // 8: starling.v1.RideOwnerService.ResumeRide:input_type -> starling.v1.ResumeRideRequest
+	2,  // 9: starling.v1.RideOwnerService.GetOwnedZonePlace:input_type -> starling.v1.GetOwnedZonePlaceRequest
+	6,  // 10: starling.v1.RideOwnerService.CompareRides:input_type -> starling.v1.CompareRidesRequest
+	10, // 11: starling.v1.RideOwnerService.GetOwnedRide:output_type -> starling.v1.Ride
+	12, // 12: starling.v1.RideOwnerService.ListOwnedRides:output_type -> starling.v1.ListRidesResponse
+	4,  // 13: starling.v1.RideOwnerService.ResumeRide:output_type -> starling.v1.ResumeRideResponse
+	13, // 14: starling.v1.RideOwnerService.GetOwnedZonePlace:output_type -> starling.v1.GetZonePlaceResponse
+	7,  // 15: starling.v1.RideOwnerService.CompareRides:output_type -> starling.v1.CompareRidesResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -483,7 +547,7 @@ func file_starling_v1_ride_owner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_ride_owner_proto_rawDesc), len(file_starling_v1_ride_owner_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

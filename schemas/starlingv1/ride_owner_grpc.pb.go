@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RideOwnerService_GetOwnedRide_FullMethodName   = "/starling.v1.RideOwnerService/GetOwnedRide"
-	RideOwnerService_ListOwnedRides_FullMethodName = "/starling.v1.RideOwnerService/ListOwnedRides"
-	RideOwnerService_ResumeRide_FullMethodName     = "/starling.v1.RideOwnerService/ResumeRide"
-	RideOwnerService_CompareRides_FullMethodName   = "/starling.v1.RideOwnerService/CompareRides"
+	RideOwnerService_GetOwnedRide_FullMethodName      = "/starling.v1.RideOwnerService/GetOwnedRide"
+	RideOwnerService_ListOwnedRides_FullMethodName    = "/starling.v1.RideOwnerService/ListOwnedRides"
+	RideOwnerService_ResumeRide_FullMethodName        = "/starling.v1.RideOwnerService/ResumeRide"
+	RideOwnerService_GetOwnedZonePlace_FullMethodName = "/starling.v1.RideOwnerService/GetOwnedZonePlace"
+	RideOwnerService_CompareRides_FullMethodName      = "/starling.v1.RideOwnerService/CompareRides"
 )
 
 // RideOwnerServiceClient is the client API for RideOwnerService service.
@@ -40,6 +41,8 @@ type RideOwnerServiceClient interface {
 	ListOwnedRides(ctx context.Context, in *ListOwnedRidesRequest, opts ...grpc.CallOption) (*ListRidesResponse, error)
 	// ResumeRide returns a ride's events behind a sequence number.
 	ResumeRide(ctx context.Context, in *ResumeRideRequest, opts ...grpc.CallOption) (*ResumeRideResponse, error)
+	// GetOwnedZonePlace is RideService.GetZonePlace over the zones of one partition.
+	GetOwnedZonePlace(ctx context.Context, in *GetOwnedZonePlaceRequest, opts ...grpc.CallOption) (*GetZonePlaceResponse, error)
 	// CompareRides returns the numbers of rides' last events.
 	CompareRides(ctx context.Context, in *CompareRidesRequest, opts ...grpc.CallOption) (*CompareRidesResponse, error)
 }
@@ -82,6 +85,16 @@ func (c *rideOwnerServiceClient) ResumeRide(ctx context.Context, in *ResumeRideR
 	return out, nil
 }
 
+func (c *rideOwnerServiceClient) GetOwnedZonePlace(ctx context.Context, in *GetOwnedZonePlaceRequest, opts ...grpc.CallOption) (*GetZonePlaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetZonePlaceResponse)
+	err := c.cc.Invoke(ctx, RideOwnerService_GetOwnedZonePlace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *rideOwnerServiceClient) CompareRides(ctx context.Context, in *CompareRidesRequest, opts ...grpc.CallOption) (*CompareRidesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CompareRidesResponse)
@@ -107,6 +120,8 @@ type RideOwnerServiceServer interface {
 	ListOwnedRides(context.Context, *ListOwnedRidesRequest) (*ListRidesResponse, error)
 	// ResumeRide returns a ride's events behind a sequence number.
 	ResumeRide(context.Context, *ResumeRideRequest) (*ResumeRideResponse, error)
+	// GetOwnedZonePlace is RideService.GetZonePlace over the zones of one partition.
+	GetOwnedZonePlace(context.Context, *GetOwnedZonePlaceRequest) (*GetZonePlaceResponse, error)
 	// CompareRides returns the numbers of rides' last events.
 	CompareRides(context.Context, *CompareRidesRequest) (*CompareRidesResponse, error)
 	mustEmbedUnimplementedRideOwnerServiceServer()
@@ -127,6 +142,9 @@ func (UnimplementedRideOwnerServiceServer) ListOwnedRides(context.Context, *List
 }
 func (UnimplementedRideOwnerServiceServer) ResumeRide(context.Context, *ResumeRideRequest) (*ResumeRideResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeRide not implemented")
+}
+func (UnimplementedRideOwnerServiceServer) GetOwnedZonePlace(context.Context, *GetOwnedZonePlaceRequest) (*GetZonePlaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetOwnedZonePlace not implemented")
 }
 func (UnimplementedRideOwnerServiceServer) CompareRides(context.Context, *CompareRidesRequest) (*CompareRidesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CompareRides not implemented")
@@ -206,6 +224,24 @@ func _RideOwnerService_ResumeRide_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RideOwnerService_GetOwnedZonePlace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetOwnedZonePlaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RideOwnerServiceServer).GetOwnedZonePlace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RideOwnerService_GetOwnedZonePlace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RideOwnerServiceServer).GetOwnedZonePlace(ctx, req.(*GetOwnedZonePlaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RideOwnerService_CompareRides_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CompareRidesRequest)
 	if err := dec(in); err != nil {
@@ -242,6 +278,10 @@ var RideOwnerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeRide",
 			Handler:    _RideOwnerService_ResumeRide_Handler,
+		},
+		{
+			MethodName: "GetOwnedZonePlace",
+			Handler:    _RideOwnerService_GetOwnedZonePlace_Handler,
 		},
 		{
 			MethodName: "CompareRides",

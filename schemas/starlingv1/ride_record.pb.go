@@ -552,6 +552,7 @@ type RideRecord struct {
 	//
 	//	*RideRecord_Takeover
 	//	*RideRecord_Event
+	//	*RideRecord_ZoneChange
 	Record        isRideRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -633,6 +634,15 @@ func (x *RideRecord) GetEvent() *RideEvent {
 	return nil
 }
 
+func (x *RideRecord) GetZoneChange() *ZoneChange {
+	if x != nil {
+		if x, ok := x.Record.(*RideRecord_ZoneChange); ok {
+			return x.ZoneChange
+		}
+	}
+	return nil
+}
+
 type isRideRecord_Record interface {
 	isRideRecord_Record()
 }
@@ -647,9 +657,283 @@ type RideRecord_Event struct {
 	Event *RideEvent `protobuf:"bytes,5,opt,name=event,proto3,oneof"`
 }
 
+type RideRecord_ZoneChange struct {
+	// Vehicles joined or left the queue of a zone.
+	ZoneChange *ZoneChange `protobuf:"bytes,6,opt,name=zone_change,json=zoneChange,proto3,oneof"`
+}
+
 func (*RideRecord_Takeover) isRideRecord_Record() {}
 
 func (*RideRecord_Event) isRideRecord_Record() {}
+
+func (*RideRecord_ZoneChange) isRideRecord_Record() {}
+
+// ZoneChange is who joined and who left the queue of a zone, in which vehicles are
+// taken first come, first served. Who leaves goes first.
+type ZoneChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The zone's name; it is the record's key too.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The changes of a queue are numbered from 1 without a gap.
+	Sequence int64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When it happened by the owner's clock, in milliseconds since the Unix epoch.
+	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// Vehicles that stand at the end of the queue from now on, in this order.
+	Joined []string `protobuf:"bytes,4,rep,name=joined,proto3" json:"joined,omitempty"`
+	// Vehicles that are not in it any more.
+	Left          []*ZoneDeparture `protobuf:"bytes,5,rep,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZoneChange) Reset() {
+	*x = ZoneChange{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZoneChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZoneChange) ProtoMessage() {}
+
+func (x *ZoneChange) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZoneChange.ProtoReflect.Descriptor instead.
+func (*ZoneChange) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ZoneChange) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *ZoneChange) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ZoneChange) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *ZoneChange) GetJoined() []string {
+	if x != nil {
+		return x.Joined
+	}
+	return nil
+}
+
+func (x *ZoneChange) GetLeft() []*ZoneDeparture {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+// ZoneDeparture is a vehicle that leaves a queue.
+type ZoneDeparture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The vehicle.
+	VehicleId string `protobuf:"bytes,1,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
+	// Why, in upper snake case: LEFT_ZONE, NOT_WAITING.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZoneDeparture) Reset() {
+	*x = ZoneDeparture{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZoneDeparture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZoneDeparture) ProtoMessage() {}
+
+func (x *ZoneDeparture) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZoneDeparture.ProtoReflect.Descriptor instead.
+func (*ZoneDeparture) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ZoneDeparture) GetVehicleId() string {
+	if x != nil {
+		return x.VehicleId
+	}
+	return ""
+}
+
+func (x *ZoneDeparture) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ZoneQueueState is a zone's queue as `rides-state` keeps it, under the key
+// "!zone/" and the zone's name.
+type ZoneQueueState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The zone's name.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The number of its last change.
+	Sequence int64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Who waits, in order.
+	Places        []*ZonePlace `protobuf:"bytes,3,rep,name=places,proto3" json:"places,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZoneQueueState) Reset() {
+	*x = ZoneQueueState{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZoneQueueState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZoneQueueState) ProtoMessage() {}
+
+func (x *ZoneQueueState) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZoneQueueState.ProtoReflect.Descriptor instead.
+func (*ZoneQueueState) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ZoneQueueState) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *ZoneQueueState) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ZoneQueueState) GetPlaces() []*ZonePlace {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+// ZonePlace is a vehicle's place in a queue.
+type ZonePlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The vehicle.
+	VehicleId string `protobuf:"bytes,1,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
+	// The offset in `rides` of the change with which it joined.
+	JoinedOffset int64 `protobuf:"varint,2,opt,name=joined_offset,json=joinedOffset,proto3" json:"joined_offset,omitempty"`
+	// When that was by the owner's clock, in milliseconds since the Unix epoch.
+	JoinedMs      int64 `protobuf:"varint,3,opt,name=joined_ms,json=joinedMs,proto3" json:"joined_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ZonePlace) Reset() {
+	*x = ZonePlace{}
+	mi := &file_starling_v1_ride_record_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ZonePlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ZonePlace) ProtoMessage() {}
+
+func (x *ZonePlace) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_ride_record_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ZonePlace.ProtoReflect.Descriptor instead.
+func (*ZonePlace) Descriptor() ([]byte, []int) {
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ZonePlace) GetVehicleId() string {
+	if x != nil {
+		return x.VehicleId
+	}
+	return ""
+}
+
+func (x *ZonePlace) GetJoinedOffset() int64 {
+	if x != nil {
+		return x.JoinedOffset
+	}
+	return 0
+}
+
+func (x *ZonePlace) GetJoinedMs() int64 {
+	if x != nil {
+		return x.JoinedMs
+	}
+	return 0
+}
 
 // RideTakeover begins a generation of one owner of a partition of `rides`.
 type RideTakeover struct {
@@ -664,7 +948,7 @@ type RideTakeover struct {
 
 func (x *RideTakeover) Reset() {
 	*x = RideTakeover{}
-	mi := &file_starling_v1_ride_record_proto_msgTypes[5]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +960,7 @@ func (x *RideTakeover) String() string {
 func (*RideTakeover) ProtoMessage() {}
 
 func (x *RideTakeover) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_record_proto_msgTypes[5]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +973,7 @@ func (x *RideTakeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RideTakeover.ProtoReflect.Descriptor instead.
 func (*RideTakeover) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{5}
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RideTakeover) GetNonce() uint64 {
@@ -738,7 +1022,7 @@ type RideEvent struct {
 
 func (x *RideEvent) Reset() {
 	*x = RideEvent{}
-	mi := &file_starling_v1_ride_record_proto_msgTypes[6]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +1034,7 @@ func (x *RideEvent) String() string {
 func (*RideEvent) ProtoMessage() {}
 
 func (x *RideEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_record_proto_msgTypes[6]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1047,7 @@ func (x *RideEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RideEvent.ProtoReflect.Descriptor instead.
 func (*RideEvent) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{6}
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RideEvent) GetRide() string {
@@ -865,7 +1149,7 @@ type RideState struct {
 
 func (x *RideState) Reset() {
 	*x = RideState{}
-	mi := &file_starling_v1_ride_record_proto_msgTypes[7]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1161,7 @@ func (x *RideState) String() string {
 func (*RideState) ProtoMessage() {}
 
 func (x *RideState) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_record_proto_msgTypes[7]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1174,7 @@ func (x *RideState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RideState.ProtoReflect.Descriptor instead.
 func (*RideState) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{7}
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RideState) GetRide() string {
@@ -978,7 +1262,7 @@ type RideBinding struct {
 
 func (x *RideBinding) Reset() {
 	*x = RideBinding{}
-	mi := &file_starling_v1_ride_record_proto_msgTypes[8]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1274,7 @@ func (x *RideBinding) String() string {
 func (*RideBinding) ProtoMessage() {}
 
 func (x *RideBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_record_proto_msgTypes[8]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1287,7 @@ func (x *RideBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RideBinding.ProtoReflect.Descriptor instead.
 func (*RideBinding) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{8}
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RideBinding) GetVehicleId() string {
@@ -1049,7 +1333,7 @@ type RidePartitionState struct {
 
 func (x *RidePartitionState) Reset() {
 	*x = RidePartitionState{}
-	mi := &file_starling_v1_ride_record_proto_msgTypes[9]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1345,7 @@ func (x *RidePartitionState) String() string {
 func (*RidePartitionState) ProtoMessage() {}
 
 func (x *RidePartitionState) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_ride_record_proto_msgTypes[9]
+	mi := &file_starling_v1_ride_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1358,7 @@ func (x *RidePartitionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RidePartitionState.ProtoReflect.Descriptor instead.
 func (*RidePartitionState) Descriptor() ([]byte, []int) {
-	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{9}
+	return file_starling_v1_ride_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RidePartitionState) GetEpoch() int64 {
@@ -1150,7 +1434,7 @@ const file_starling_v1_ride_record_proto_rawDesc = "" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12.\n" +
 	"\aattempt\x18\x02 \x01(\v2\x14.starling.v1.AttemptR\aattempt\x121\n" +
-	"\x06action\x18\x03 \x01(\x0e2\x19.starling.v1.DriverActionR\x06action\"\xdc\x01\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x19.starling.v1.DriverActionR\x06action\"\x98\x02\n" +
 	"\n" +
 	"RideRecord\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1e\n" +
@@ -1159,8 +1443,30 @@ const file_starling_v1_ride_record_proto_rawDesc = "" +
 	"generation\x12%\n" +
 	"\x0erequests_below\x18\x03 \x01(\x03R\rrequestsBelow\x127\n" +
 	"\btakeover\x18\x04 \x01(\v2\x19.starling.v1.RideTakeoverH\x00R\btakeover\x12.\n" +
-	"\x05event\x18\x05 \x01(\v2\x16.starling.v1.RideEventH\x00R\x05eventB\b\n" +
-	"\x06record\">\n" +
+	"\x05event\x18\x05 \x01(\v2\x16.starling.v1.RideEventH\x00R\x05event\x12:\n" +
+	"\vzone_change\x18\x06 \x01(\v2\x17.starling.v1.ZoneChangeH\x00R\n" +
+	"zoneChangeB\b\n" +
+	"\x06record\"\x9d\x01\n" +
+	"\n" +
+	"ZoneChange\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12\x16\n" +
+	"\x06joined\x18\x04 \x03(\tR\x06joined\x12.\n" +
+	"\x04left\x18\x05 \x03(\v2\x1a.starling.v1.ZoneDepartureR\x04left\"F\n" +
+	"\rZoneDeparture\x12\x1d\n" +
+	"\n" +
+	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"p\n" +
+	"\x0eZoneQueueState\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12.\n" +
+	"\x06places\x18\x03 \x03(\v2\x16.starling.v1.ZonePlaceR\x06places\"l\n" +
+	"\tZonePlace\x12\x1d\n" +
+	"\n" +
+	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12#\n" +
+	"\rjoined_offset\x18\x02 \x01(\x03R\fjoinedOffset\x12\x1b\n" +
+	"\tjoined_ms\x18\x03 \x01(\x03R\bjoinedMs\">\n" +
 	"\fRideTakeover\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x06R\x05nonce\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xe2\x02\n" +
@@ -1241,7 +1547,7 @@ func file_starling_v1_ride_record_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_ride_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_starling_v1_ride_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_starling_v1_ride_record_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_starling_v1_ride_record_proto_goTypes = []any{
 	(DriverAction)(0),          // 0: starling.v1.DriverAction
 	(RideEventKind)(0),         // 1: starling.v1.RideEventKind
@@ -1250,36 +1556,43 @@ var file_starling_v1_ride_record_proto_goTypes = []any{
 	(*RideCancellation)(nil),   // 4: starling.v1.RideCancellation
 	(*DriverAct)(nil),          // 5: starling.v1.DriverAct
 	(*RideRecord)(nil),         // 6: starling.v1.RideRecord
-	(*RideTakeover)(nil),       // 7: starling.v1.RideTakeover
-	(*RideEvent)(nil),          // 8: starling.v1.RideEvent
-	(*RideState)(nil),          // 9: starling.v1.RideState
-	(*RideBinding)(nil),        // 10: starling.v1.RideBinding
-	(*RidePartitionState)(nil), // 11: starling.v1.RidePartitionState
-	(*Attempt)(nil),            // 12: starling.v1.Attempt
-	(*Fence)(nil),              // 13: starling.v1.Fence
+	(*ZoneChange)(nil),         // 7: starling.v1.ZoneChange
+	(*ZoneDeparture)(nil),      // 8: starling.v1.ZoneDeparture
+	(*ZoneQueueState)(nil),     // 9: starling.v1.ZoneQueueState
+	(*ZonePlace)(nil),          // 10: starling.v1.ZonePlace
+	(*RideTakeover)(nil),       // 11: starling.v1.RideTakeover
+	(*RideEvent)(nil),          // 12: starling.v1.RideEvent
+	(*RideState)(nil),          // 13: starling.v1.RideState
+	(*RideBinding)(nil),        // 14: starling.v1.RideBinding
+	(*RidePartitionState)(nil), // 15: starling.v1.RidePartitionState
+	(*Attempt)(nil),            // 16: starling.v1.Attempt
+	(*Fence)(nil),              // 17: starling.v1.Fence
 }
 var file_starling_v1_ride_record_proto_depIdxs = []int32{
 	3,  // 0: starling.v1.RideRequestRecord.order:type_name -> starling.v1.RideOrder
 	4,  // 1: starling.v1.RideRequestRecord.cancellation:type_name -> starling.v1.RideCancellation
 	5,  // 2: starling.v1.RideRequestRecord.driver_act:type_name -> starling.v1.DriverAct
-	12, // 3: starling.v1.DriverAct.attempt:type_name -> starling.v1.Attempt
+	16, // 3: starling.v1.DriverAct.attempt:type_name -> starling.v1.Attempt
 	0,  // 4: starling.v1.DriverAct.action:type_name -> starling.v1.DriverAction
-	7,  // 5: starling.v1.RideRecord.takeover:type_name -> starling.v1.RideTakeover
-	8,  // 6: starling.v1.RideRecord.event:type_name -> starling.v1.RideEvent
-	1,  // 7: starling.v1.RideEvent.kind:type_name -> starling.v1.RideEventKind
-	3,  // 8: starling.v1.RideEvent.order:type_name -> starling.v1.RideOrder
-	12, // 9: starling.v1.RideEvent.attempt:type_name -> starling.v1.Attempt
-	13, // 10: starling.v1.RideEvent.fence:type_name -> starling.v1.Fence
-	3,  // 11: starling.v1.RideState.order:type_name -> starling.v1.RideOrder
-	10, // 12: starling.v1.RideState.bound:type_name -> starling.v1.RideBinding
-	10, // 13: starling.v1.RideState.last:type_name -> starling.v1.RideBinding
-	12, // 14: starling.v1.RideBinding.attempt:type_name -> starling.v1.Attempt
-	13, // 15: starling.v1.RideBinding.fence:type_name -> starling.v1.Fence
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	11, // 5: starling.v1.RideRecord.takeover:type_name -> starling.v1.RideTakeover
+	12, // 6: starling.v1.RideRecord.event:type_name -> starling.v1.RideEvent
+	7,  // 7: starling.v1.RideRecord.zone_change:type_name -> starling.v1.ZoneChange
+	8,  // 8: starling.v1.ZoneChange.left:type_name -> starling.v1.ZoneDeparture
+	10, // 9: starling.v1.ZoneQueueState.places:type_name -> starling.v1.ZonePlace
+	1,  // 10: starling.v1.RideEvent.kind:type_name -> starling.v1.RideEventKind
+	3,  // 11: starling.v1.RideEvent.order:type_name -> starling.v1.RideOrder
+	16, // 12: starling.v1.RideEvent.attempt:type_name -> starling.v1.Attempt
+	17, // 13: starling.v1.RideEvent.fence:type_name -> starling.v1.Fence
+	3,  // 14: starling.v1.RideState.order:type_name -> starling.v1.RideOrder
+	14, // 15: starling.v1.RideState.bound:type_name -> starling.v1.RideBinding
+	14, // 16: starling.v1.RideState.last:type_name -> starling.v1.RideBinding
+	16, // 17: starling.v1.RideBinding.attempt:type_name -> starling.v1.Attempt
+	17, // 18: starling.v1.RideBinding.fence:type_name -> starling.v1.Fence
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_ride_record_proto_init() }
@@ -1296,6 +1609,7 @@ func file_starling_v1_ride_record_proto_init() {
 	file_starling_v1_ride_record_proto_msgTypes[4].OneofWrappers = []any{
 		(*RideRecord_Takeover)(nil),
 		(*RideRecord_Event)(nil),
+		(*RideRecord_ZoneChange)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1303,7 +1617,7 @@ func file_starling_v1_ride_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_ride_record_proto_rawDesc), len(file_starling_v1_ride_record_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
