@@ -17,7 +17,7 @@ type metrics struct {
 	subscribers prometheus.Gauge
 	resumes     *prometheus.CounterVec
 
-	storeFailures, unpublished, ownerFailures, found prometheus.Counter
+	storeFailures, unpublished, ownerFailures, found, deadLetters prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -33,7 +33,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.unpublished = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_unpublished_events_total", Help: "Events that the store was not given; nodes find them when they compare."})
 	m.ownerFailures = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_comparison_failures_total", Help: "Comparisons of followed rides that their owner did not answer."})
 	m.found = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_events_found_total", Help: "Rides of which a comparison with the owner found an event that no push had brought."})
-	for _, c := range []prometheus.Collector{m.owned, m.events, m.records, m.proposals, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
+	m.deadLetters = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_dead_letters_total", Help: "Requests about rides that could not be decoded and are dead letters."})
+	for _, c := range []prometheus.Collector{m.deadLetters, m.owned, m.events, m.records, m.proposals, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/starling-fleet/starling/internal/deadletter"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/rides/life"
@@ -145,7 +146,7 @@ func (p *partition) loop(ctx, reading context.Context) error {
 				return err
 			}
 		case r := <-p.requests:
-			if err := p.readRequests(r); err != nil {
+			if err := p.readRequests(ctx, r); err != nil {
 				return err
 			}
 		case <-p.done.wake:
@@ -266,7 +267,7 @@ func (p *partition) readRides(r read) error {
 	return nil
 }
 
-func (p *partition) readRequests(r read) error {
+func (p *partition) readRequests(ctx context.Context, r read) error {
 	if r.err != nil {
 		return fmt.Errorf("read %s: %w", topics.RideRequests, r.err)
 	}
@@ -274,11 +275,43 @@ func (p *partition) readRequests(r read) error {
 	for _, stored := range r.batch.Records {
 		var record starlingv1.RideRequestRecord
 		if err := proto.Unmarshal(stored.Value, &record); err != nil {
-			return fmt.Errorf("decode %s at offset %d: %w", topics.RideRequests, stored.Offset, err)
+			if err := p.setAside(ctx, &stored, err); err != nil {
+				return err
+			}
+			record.Reset() // a request without effect: the watermark passes it
 		}
 		p.requestsMS = max(p.requestsMS, stored.AppendTimeMS)
 		p.owner.ReadRequest(stored.Offset, stored.AppendTimeMS, &record)
 	}
+	return nil
+}
+
+// setAside keeps a request that can't be decoded as a dead letter. It returns when
+// the log has it, so that none is passed over and lost; one that fails ends the
+// partition, whose next owner reads it again.
+func (p *partition) setAside(ctx context.Context, stored *eventlog.Stored, fault error) error {
+	letter := deadletter.Letter{
+		Topic: topics.RideRequests, Partition: p.number, Offset: stored.Offset, AppendTimeMS: stored.AppendTimeMS,
+		Key: stored.Key, Value: stored.Value, Error: fault.Error(),
+	}
+	record, err := letter.Record()
+	if err != nil {
+		return err
+	}
+	done := newOutcomes()
+	if err := p.role.log.Append(ctx, topics.DeadLetters, p.number, record, done.of(0)); err != nil {
+		return fmt.Errorf("append a dead letter: %w", err)
+	}
+	select {
+	case <-done.wake:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := done.take()[0].err; err != nil {
+		return fmt.Errorf("append a dead letter: %w", err)
+	}
+	p.role.metrics.deadLetters.Inc()
+	p.logger.Warn("a request could not be decoded and is a dead letter", "offset", stored.Offset, "error", fault)
 	return nil
 }
 

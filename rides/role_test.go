@@ -248,3 +248,22 @@ func TestARideThatEndedLongAgoIsForgotten(t *testing.T) {
 	}
 	require.False(t, kept(), "a name that is too old makes no ride")
 }
+
+func TestARequestThatCannotBeDecodedIsADeadLetter(t *testing.T) {
+	store := memlog.NewStore(partitions, topics.All(), 0)
+	s := start(t, store, nil)
+	for n := range int32(partitions) {
+		require.NoError(t, s.log.Append(t.Context(), topics.RideRequests, n, eventlog.Record{Key: []byte("x"), Value: []byte("\xff not a request")}, ignore{}))
+	}
+	name := s.request("ann") // and what comes behind it has its effect
+	require.NotEmpty(t, name)
+	require.Eventually(t, func() bool {
+		bounds, err := s.log.Bounds(t.Context(), topics.DeadLetters)
+		require.NoError(t, err)
+		all := 0
+		for _, b := range bounds {
+			all += int(b.End)
+		}
+		return all == partitions
+	}, 30*time.Second, time.Millisecond)
+}

@@ -1,44 +1,9 @@
 package tracker
 
-import (
-	"encoding/json"
-	"fmt"
+import "github.com/starling-fleet/starling/internal/deadletter"
 
-	"github.com/starling-fleet/starling/internal/eventlog"
-)
-
-// DeadLetter is the value of a record of the topic `dead-letters`, as JSON: a
-// record that could not be processed, where it came from and why.
-type DeadLetter struct {
-	// Topic, Partition and Offset are the record's origin.
-	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
-	Offset    int64  `json:"offset"`
-	// AppendTimeMS is when the log took it, in milliseconds since the Unix epoch.
-	AppendTimeMS int64 `json:"append_time_ms"`
-	// Key and Value are the record as it stands in the log (base64 in JSON).
-	Key   []byte `json:"key"`
-	Value []byte `json:"value"`
-	// Error is why it could not be processed.
-	Error string `json:"error"`
-}
+// DeadLetter is a record that could not be processed.
+type DeadLetter = deadletter.Letter
 
 // DecodeDeadLetter reads the value of a record of `dead-letters`.
-func DecodeDeadLetter(value []byte) (DeadLetter, error) {
-	var d DeadLetter
-	if err := json.Unmarshal(value, &d); err != nil {
-		return DeadLetter{}, fmt.Errorf("dead letter: %w", err)
-	}
-	return d, nil
-}
-
-// record encodes d under the key topic/partition/offset, which is the same each
-// time that the origin is processed: readers drop the repetitions that a
-// restart makes.
-func (d DeadLetter) record() (eventlog.Record, error) {
-	value, err := json.Marshal(d)
-	if err != nil {
-		return eventlog.Record{}, fmt.Errorf("encode dead letter: %w", err)
-	}
-	return eventlog.Record{Key: fmt.Appendf(nil, "%s/%d/%d", d.Topic, d.Partition, d.Offset), Value: value}, nil
-}
+func DecodeDeadLetter(value []byte) (DeadLetter, error) { return deadletter.Decode(value) }

@@ -203,7 +203,7 @@ func (o *owner) publishDeadLetter(ctx context.Context, rec *eventlog.Stored, poi
 	deadLetter, err := DeadLetter{
 		Topic: topics.Locations, Partition: o.claim.Partition(), Offset: rec.Offset, AppendTimeMS: rec.AppendTimeMS,
 		Key: rec.Key, Value: rec.Value, Error: poison.Error(),
-	}.record()
+	}.Record()
 	if err != nil {
 		return err
 	}

@@ -27,13 +27,13 @@ var mayImport = map[string][]string{
 	"cmd/starling/cli": {"cmd/starling/app", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
 	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
-	"tracker":          {"internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
+	"tracker":          {"internal/deadletter", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
 	"tracker/step": {"internal/h3", "internal/geo", "gpsfilter", "schemas", "tracker/reserve"},
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":      {"internal/auth", "internal/config", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides":      {"internal/auth", "internal/config", "internal/deadletter", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name": {},
 	"rides/zone": {"internal/h3"},
 	// Carries events of rides between nodes.
@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"internal/throttle":   {},
 	"internal/kafkalog":   {"internal/config", "internal/eventlog", "schemas/topics", "internal/retry"},
 	"internal/kafkatest":  {},
+	"internal/deadletter": {"internal/eventlog"},
 	"internal/redisconn":  {"internal/config"},
 	"internal/redistest":  {"internal/freeport"},
 	"internal/eventlog":   {"schemas/topics"},
@@ -327,7 +328,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
+	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "rides/events/eventstest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
 }
 
 func componentOf(folder string) string {

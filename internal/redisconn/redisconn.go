@@ -27,15 +27,11 @@ type Config struct {
 	TLS        bool          `koanf:"tls" help:"Talk TLS to Redis, whose certificate the system's authorities must know."`
 	Prefix     string        `koanf:"prefix" help:"What every key and channel begins with."`
 	Timeout    time.Duration `koanf:"timeout" help:"How long a command may take."`
-	// Positions writes where every vehicle is.
-	Positions bool `koanf:"positions" help:"Write each vehicle's last position to Redis, for other services (docs/rides.md); the rides role does."`
-	// PositionsTTL is how long a vehicle stays there that is silent.
-	PositionsTTL time.Duration `koanf:"positions_ttl" help:"How long a position stays in Redis after the vehicle's last report."`
 }
 
 // DefaultConfig names no Redis.
 func DefaultConfig() Config {
-	return Config{Prefix: "starling:", Timeout: time.Second, PositionsTTL: 10 * time.Minute}
+	return Config{Prefix: "starling:", Timeout: time.Second}
 }
 
 // On returns whether a Redis is named.
@@ -57,8 +53,6 @@ func (c Config) Validate() error {
 	valid.Between(&faults, "db", c.DB, 0, 1<<16)
 	faults.Need(!strings.ContainsAny(c.Prefix, "{} \t\n") && len(c.Prefix) <= 100, "prefix", c.Prefix, "at most 100 characters, no braces and no blanks")
 	valid.Between(&faults, "timeout", c.Timeout, 10*time.Millisecond, time.Minute)
-	faults.Need(!c.Positions || c.On(), "positions", c.Positions, "set with addrs")
-	valid.Between(&faults, "positions_ttl", c.PositionsTTL, time.Second, 7*24*time.Hour)
 	return faults.Err()
 }
 

@@ -140,10 +140,15 @@ Exit codes:
 	)
 	accessFlags(root, world.Environ)
 	root.AddCommand(roleCommands(world)...)
+	for _, role := range root.Commands() {
+		if role.Name() == "rides" {
+			role.AddCommand(newRidesRelease(world), newRidesAbandon(world))
+		}
+	}
 	root.AddCommand(
 		newDemo(world), newTopics(world), newLog(world), newDLQ(world), newConfig(world), newToken(world),
 		newSimulate(world), newSend(world), newReplay(world), newFilter(world),
-		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newDevices(world),
+		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newRide(world), newDevices(world),
 		newVersion(world),
 	)
 	return root

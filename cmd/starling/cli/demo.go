@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +21,7 @@ import (
 	"github.com/starling-fleet/starling/internal/fleetsim"
 	"github.com/starling-fleet/starling/internal/freshness"
 	"github.com/starling-fleet/starling/internal/latency"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -30,6 +35,8 @@ type demoReport struct {
 	TrackerLag       float64           `json:"tracker_lag_records"`
 	VehiclesAtCentre int               `json:"vehicles_at_centre"`
 	NearestM         float64           `json:"nearest_m"`
+	// Rides are how many there are in each phase.
+	Rides map[string]int `json:"rides"`
 }
 
 func newDemo(world IO) *cobra.Command {
@@ -40,7 +47,8 @@ func newDemo(world IO) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		Long: `Run every role in one process, on a local log in a temporary folder and on free
 ports, drive it with a simulated fleet through the real gRPC server, and show live
-figures. Ctrl-C stops it cleanly.`,
+figures. Rides are called around the centre, matched, and taken through their steps
+by time: their vehicles go on driving as they would. Ctrl-C stops it cleanly.`,
 		Example: `  starling demo
   starling demo --vehicles 2000 --period 1s
   starling demo --duration 30s --json`,
@@ -118,6 +126,7 @@ type demo struct {
 	process *app.App
 	fleet   starlingv1.FleetServiceClient
 	probe   *freshness.Probe
+	rides   *demoRides
 	shown   int
 }
 
@@ -178,7 +187,13 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 		}
 	}
 	d.sim.Progress = func(p fleetsim.Progress) { d.show(ctx, p) }
+	d.rides = newDemoRides(matcher, d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg, d.sim.Fleet.RadiusM)
+	calling, stopRides := context.WithCancel(ctx)
+	called := make(chan struct{})
+	go func() { defer close(called); d.rides.run(calling) }()
 	result, err := fleetsim.Run(ctx, d.sim)
+	stopRides()
+	<-called
 	stopProbe()
 	if err != nil {
 		return demoReport{}, fmt.Errorf("drive the demo's fleet: %w", err)
@@ -190,7 +205,7 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 	if err != nil {
 		return demoReport{}, fmt.Errorf("search at the end of the demo: %w", explain(err))
 	}
-	report := demoReport{Simulation: result, Searchable: d.probe.Shown(), TrackerLag: d.lag(), VehiclesAtCentre: len(answer.Results)}
+	report := demoReport{Simulation: result, Searchable: d.probe.Shown(), TrackerLag: d.lag(), VehiclesAtCentre: len(answer.Results), Rides: d.rides.counts()}
 	if len(answer.Results) > 0 {
 		report.NearestM = answer.Results[0].DistanceM
 	}
@@ -217,6 +232,7 @@ func (d *demo) show(ctx context.Context, p fleetsim.Progress) {
 	d.printf("%4s  %6.0f fixes/s acknowledged, %d in all  |  ack p50 %s p99 %s  |  searchable p50 %s p99 %s  |  tracker lag %.0f records\n",
 		p.Elapsed.Round(time.Second), p.FixesPerSecond, p.Client.AcknowledgedFixes,
 		short(p.AckLatency.P50), short(p.AckLatency.P99), short(searchable.P50), short(searchable.P99), d.lag())
+	d.printf("      rides: %s\n", d.rides.line())
 	d.shown++
 	if d.quiet || d.shown%5 != 3 {
 		return
@@ -272,4 +288,144 @@ func sumMetric(g prometheus.Gatherer, name string) float64 {
 		}
 	}
 	return sum
+}
+
+// Rides of the demo.
+const (
+	demoRideEvery = 2 * time.Second
+	// demoMaxRides bounds the rides that are under way at once.
+	demoMaxRides = 30
+	// demoStep is how long a driver takes for each part of a ride.
+	demoStep = 4 * time.Second
+)
+
+// demoRides calls rides around a place and acts as their drivers: each follows its
+// ride's events and reports arrival, boarding and the end after a while. The
+// simulated vehicles drive on as they would.
+type demoRides struct {
+	service starlingv1.RideServiceClient
+	lat     float64
+	lon     float64
+	radiusM float64
+
+	mu     sync.Mutex
+	phases map[starlingv1.RidePhase]int
+}
+
+func newDemoRides(conn grpc.ClientConnInterface, latDeg, lonDeg, radiusM float64) *demoRides {
+	return &demoRides{service: starlingv1.NewRideServiceClient(conn), lat: latDeg, lon: lonDeg, radiusM: radiusM, phases: map[starlingv1.RidePhase]int{}}
+}
+
+// run calls rides until ctx is done.
+func (d *demoRides) run(ctx context.Context) {
+	var driving sync.WaitGroup
+	defer driving.Wait()
+	places := make(chan struct{}, demoMaxRides)
+	for n := 1; ; n++ {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		driving.Go(func() {
+			defer func() { <-places }()
+			_ = d.ride(ctx, fmt.Sprintf("rider-%d", n)) // it ends with the demo
+		})
+		if retry.Sleep(ctx, demoRideEvery) != nil {
+			return
+		}
+	}
+}
+
+func (d *demoRides) place() (latDeg, lonDeg float64) {
+	north, east := (rand.Float64()-0.5)*d.radiusM, (rand.Float64()-0.5)*d.radiusM
+	return d.lat + north/111_195, d.lon + east/(111_195*math.Cos(d.lat*math.Pi/180))
+}
+
+// ride calls one ride and follows it to its end.
+func (d *demoRides) ride(ctx context.Context, rider string) error {
+	fromLat, fromLon := d.place()
+	toLat, toLon := d.place()
+	named, err := d.service.NewRide(ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: fromLat, PickupLongitude: fromLon})
+	if err != nil {
+		return err
+	}
+	if _, err = d.service.RequestRide(ctx, &starlingv1.RequestRideRequest{Name: named.Name, Order: &starlingv1.RideOrder{
+		Rider: rider, PickupLatitude: fromLat, PickupLongitude: fromLon, DropoffLatitude: toLat, DropoffLongitude: toLon, PartySize: 1,
+		DeadlineMs: time.Now().Add(time.Minute).UnixMilli(),
+	}}); err != nil {
+		return err
+	}
+	events, err := d.service.SubscribeRideEvents(ctx, &starlingv1.SubscribeRideEventsRequest{Name: named.Name})
+	if err != nil {
+		return err
+	}
+	last := starlingv1.RidePhase_RIDE_PHASE_UNSPECIFIED
+	for {
+		m, err := events.Recv()
+		if err != nil {
+			return err
+		}
+		d.moved(last, m.Ride.Phase)
+		last = m.Ride.Phase
+		if err := d.act(ctx, m.Ride); err != nil {
+			return err
+		}
+	}
+}
+
+// act does what a driver does next, after a while.
+func (d *demoRides) act(ctx context.Context, ride *starlingv1.Ride) error {
+	action, ok := map[starlingv1.RidePhase]starlingv1.DriverAction{
+		starlingv1.RidePhase_RIDE_PHASE_OFFERED:  starlingv1.DriverAction_DRIVER_ACTION_ACCEPT,
+		starlingv1.RidePhase_RIDE_PHASE_ASSIGNED: starlingv1.DriverAction_DRIVER_ACTION_ARRIVE,
+		starlingv1.RidePhase_RIDE_PHASE_ARRIVED:  starlingv1.DriverAction_DRIVER_ACTION_BOARD,
+		starlingv1.RidePhase_RIDE_PHASE_ON_BOARD: starlingv1.DriverAction_DRIVER_ACTION_COMPLETE,
+	}[ride.Phase]
+	if !ok {
+		return nil
+	}
+	if err := retry.Sleep(ctx, demoStep/2+rand.N(demoStep)); err != nil {
+		return err
+	}
+	_, err := d.service.ActOnRide(ctx, &starlingv1.ActOnRideRequest{Name: ride.Name, Vehicle: ride.Vehicle, Attempt: ride.Attempt, Action: action})
+	return err
+}
+
+func (d *demoRides) moved(from, to starlingv1.RidePhase) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if from != starlingv1.RidePhase_RIDE_PHASE_UNSPECIFIED {
+		d.phases[from]--
+	}
+	d.phases[to]++
+}
+
+// counts returns how many rides are in each phase, by its name.
+func (d *demoRides) counts() map[string]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	counts := map[string]int{}
+	for p, n := range d.phases {
+		if n > 0 {
+			counts[phaseName(p)] = n
+		}
+	}
+	return counts
+}
+
+// line is the rides by phase, in the order of a ride's life.
+func (d *demoRides) line() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var parts []string
+	for p := starlingv1.RidePhase_RIDE_PHASE_SEARCHING; p <= starlingv1.RidePhase_RIDE_PHASE_VEHICLE_LOST; p++ {
+		if n := d.phases[p]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, phaseName(p)))
+		}
+	}
+	if len(parts) == 0 {
+		return "none yet"
+	}
+	return strings.Join(parts, ", ")
 }

@@ -1,20 +1,30 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/schemas/limits"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // settings gives a command the whole configuration: its flags, and a function
@@ -220,4 +230,144 @@ func (h *hangups) stop() {
 	signal.Stop(h.signals)
 	close(h.quit)
 	h.wg.Wait()
+}
+
+// released is what `rides release` prints.
+type released struct {
+	Vehicle   string `json:"vehicle"`
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+}
+
+func newRidesRelease(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "release RIDE|VEHICLE",
+		Short: "Free a vehicle of whatever holds it, as an operator",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		Long: `Free a vehicle of whatever ride holds it. It is for a reservation that nobody ends;
+a ride that is bound to the vehicle searches again, or ends as lost with the rider
+on board. rides/NAME means the vehicle that the last event of the ride binds. It
+appends to the log: on a cluster at any time, on a local log while nothing runs.`,
+		Example: "  starling rides release sim-0042 --kafka-brokers k1:9092\n  starling rides release rides/0d1h7w --local-directory /var/lib/starling",
+	}
+	with, asJSON := logCommand(cmd, world), jsonFlag(cmd)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		return with(func(ctx context.Context, log *openLog) error {
+			id := strings.TrimPrefix(args[0], limits.VehicleNamePrefix)
+			if ride, ok := strings.CutPrefix(args[0], ridePrefix); ok {
+				var err error
+				if id, err = boundVehicle(ctx, log, ride); err != nil {
+					return err
+				}
+			}
+			if !limits.ValidVehicleID(id) {
+				return usage(fmt.Errorf("%q is no vehicle: must be %s", id, limits.VehicleIDRule))
+			}
+			n := eventlog.PartitionOf([]byte(id), log.Partitions())
+			l := wire.Location{Kind: wire.KindRelease, Release: wire.Release{Operator: true}}
+			offset, err := log.await(ctx, log.queue(ctx, topics.Locations, n, eventlog.Record{Key: []byte(id), Value: l.Append(nil)}))
+			if err != nil {
+				return fmt.Errorf("append the release: %w", err)
+			}
+			if *asJSON {
+				return dialect.Print(world.Out, released{id, n, offset})
+			}
+			_, err = fmt.Fprintf(world.Out, "the release of %s is in the log: locations/%d/%d\n", id, n, offset)
+			return err
+		})
+	}
+	return cmd
+}
+
+// boundVehicle finds the vehicle that the last event of a ride names, whichever
+// partition it is in.
+func boundVehicle(ctx context.Context, log *openLog, ride string) (string, error) {
+	bounds, err := log.Bounds(ctx, topics.Rides)
+	if err != nil {
+		return "", fmt.Errorf("bounds of %s: %w", topics.Rides, err)
+	}
+	vehicle, found := "", false
+	for n, b := range bounds {
+		err := log.read(ctx, topics.Rides, int32(n), b.First, b.End, func(stored eventlog.Stored) error {
+			var r starlingv1.RideRecord
+			if string(stored.Key) != ride {
+				return nil
+			}
+			if err := proto.Unmarshal(stored.Value, &r); err != nil {
+				return fmt.Errorf("decode %s at offset %d: %w", topics.Rides, stored.Offset, err)
+			}
+			if v := r.GetEvent().GetVehicleId(); v != "" {
+				vehicle = v
+			}
+			found = true
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case !found:
+		return "", answerNo("the log has no ride %s", ride)
+	case vehicle == "":
+		return "", answerNo("no vehicle was ever bound to the ride %s", ride)
+	}
+	return vehicle, nil
+}
+
+// abandoned is what `rides abandon` prints.
+type abandoned struct {
+	RidesPartition int32   `json:"rides_partition"`
+	Epoch          int64   `json:"epoch"`
+	Offsets        []int64 `json:"offsets"`
+}
+
+func newRidesAbandon(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "abandon PARTITION --yes",
+		Short: "State, after a raised epoch, that a partition of rides promises no vehicle",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		Long: `State that a partition of rides promises no vehicle in this epoch. After an epoch
+was raised no vehicle is reserved until the owner of every partition of rides has
+restated what it promised. When an owner can't, because its state is lost, this
+stands in for it: the first statement of an epoch counts.
+
+EVERY RIDE OF THE PARTITION THAT IS UNDER WAY LOSES ITS VEHICLE: before the pickup
+it searches again, with the rider on board it ends as lost. Do it only when the
+partition's owner will not come back.`,
+		Example: "  starling rides abandon 7 --kafka-brokers k1:9092 --yes",
+	}
+	with, asJSON := logCommand(cmd, world), jsonFlag(cmd)
+	yes := cmd.Flags().Bool("yes", false, "Append it. Rides of the partition lose their vehicles.")
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		n, err := strconv.ParseInt(args[0], 10, 32)
+		if err != nil {
+			return usage(fmt.Errorf("PARTITION is %q: must be a whole number", args[0]))
+		}
+		if !*yes {
+			return usage(errors.New("give --yes if rides of the partition may lose their vehicles: see `starling rides abandon --help`"))
+		}
+		return with(func(ctx context.Context, log *openLog) error {
+			if n < 0 || n >= int64(log.Partitions()) {
+				return usage(fmt.Errorf("PARTITION is %d: must be between 0 and %d", n, log.Partitions()-1))
+			}
+			out := abandoned{RidesPartition: int32(n), Epoch: log.Epoch()}
+			_, _ = fmt.Fprintf(world.Err, "partition %d of rides promises nothing in epoch %d: its rides lose their vehicles\n", n, out.Epoch)
+			var failures []error
+			for p := range log.Partitions() {
+				l := wire.Location{Kind: wire.KindReasserted, Reasserted: wire.Reasserted{Epoch: out.Epoch, RidesPartition: int32(n), Parts: 1}}
+				offset, err := log.await(ctx, log.queue(ctx, topics.Locations, p, eventlog.Record{Value: l.Append(nil)}))
+				if err != nil {
+					failures, offset = append(failures, fmt.Errorf("partition %d of locations may lack it, repeat the command: %w", p, err)), -1
+				}
+				out.Offsets = append(out.Offsets, offset)
+			}
+			if *asJSON {
+				return errors.Join(append(failures, dialect.Print(world.Out, out))...)
+			}
+			_, err := fmt.Fprintf(world.Out, "stated to %d partitions of locations, at offsets %v\n", len(out.Offsets)-len(failures), slices.Clone(out.Offsets))
+			return errors.Join(append(failures, err)...)
+		})
+	}
+	return cmd
 }

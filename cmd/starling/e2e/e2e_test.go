@@ -202,7 +202,7 @@ func TestLocalLog(t *testing.T) {
 
 	again := start(t, cfg, app.AllRoles()...)
 	require.Equal(t, before, fleetOf(t, dial(t, again.Addr(app.Matcher))), "a restart changes nothing")
-	ride(t, connect(t, again.Addr(app.Ingest)), dial(t, again.Addr(app.Matcher)))
+	ride(t, connect(t, again.Addr(app.Ingest)), nil, dial(t, again.Addr(app.Matcher)))
 	again.end(t)
 }
 
@@ -224,9 +224,7 @@ func TestKafkaEveryRoleOnItsOwn(t *testing.T) {
 	matching = start(t, cfg, app.Matcher)
 	require.Equal(t, before, fleetOf(t, dial(t, matching.Addr(app.Matcher))), "a restart changes nothing")
 	cfg.Rides.NameKeys = config.Secret(strings.Repeat("5a", 32))
-	riding := start(t, cfg, app.Rides)
-	ride(t, ingest, dial(t, riding.Addr(app.Rides)))
-	riding.end(t)
+	rideOverRedis(t, cfg, ingest)
 	ingesting.end(t)
 	tracking.end(t)
 	matching.end(t)
