@@ -26,6 +26,10 @@ import (
 // it is.
 const progressInterval = 10 * time.Millisecond
 
+// takeoverInterval is how often an owner takes over from itself: its takeover has
+// where it answers and what its records count by, and `rides` expires.
+const takeoverInterval = 24 * time.Hour
+
 // failurePause is how long an owner waits after an append that has failed.
 const failurePause = 100 * time.Millisecond
 
@@ -51,7 +55,8 @@ type partition struct {
 	requestsMS int64
 	changed    map[string]bool
 	ranks      []*rank
-	stored     int64 // next at the last checkpoint, -1 before it
+	tookOver   time.Time // when it last appended a takeover
+	stored     int64     // next at the last checkpoint, -1 before it
 	forgotten  []string
 }
 
@@ -177,10 +182,12 @@ func (p *partition) loop(ctx, reading context.Context) error {
 
 // act appends what the owner has decided and publishes what it has read back.
 func (p *partition) act(ctx, reading context.Context) error {
-	if p.owner.MustTakeOver() {
+	now := p.role.now()
+	if p.owner.MustTakeOver() || p.owner.Leading() && now.Sub(p.tookOver) >= takeoverInterval {
 		// Requests are read anew behind the takeover.
 		p.stopRequests()
 		p.requests = nil
+		p.tookOver = now
 		p.owner.TakeOver(rand.Uint64()|1, p.role.address)
 	}
 	if p.owner.Leading() && p.requests == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/config"
@@ -217,6 +218,31 @@ func TestACancellationMayOvertakeItsRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, starlingv1.RidePhase_RIDE_PHASE_CANCELLED, ride.Phase)
 	require.EqualValues(t, 1, ride.Sequence)
+}
+
+// The topic of rides expires, and with it what its records count by.
+func TestAnOwnerTakesOverFromItselfOnceADay(t *testing.T) {
+	store := memlog.NewStore(partitions, topics.All(), 0)
+	s := start(t, store, func(c *rides.Config) { c.CheckpointInterval = 100 * time.Millisecond })
+	takeovers := func() (n int) {
+		for p := range int32(partitions) {
+			for _, stored := range store.Records(topics.Rides, p) {
+				var r starlingv1.RideRecord
+				require.NoError(t, proto.Unmarshal(stored.Value, &r))
+				if r.GetTakeover() != nil {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	require.Equal(t, partitions, takeovers())
+	s.ahead.Store(int64(25 * time.Hour))
+	require.Eventually(t, func() bool { return takeovers() == 2*partitions }, 30*time.Second, time.Millisecond)
+	for range 2 * partitions {
+		s.request("ann") // which waits for its effect
+	}
+	require.Equal(t, 2*partitions, takeovers(), "once")
 }
 
 func TestARideThatEndedLongAgoIsForgotten(t *testing.T) {
