@@ -115,6 +115,14 @@ rides-mutations: ## faults that are put into the reservation protocol, each of w
 drill: build ## random kills under load, and a check of the account (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling $(DRILL_FLAGS)
 
+.PHONY: drill-rides
+drill-rides: build ## 2,000,000 proposals of riders who fight for a few vehicles, owners and trackers killed; the log is judged (docs/drills.md)
+	$(GO) run ./loadtest/cmd/bench rides-drill -starling $(BIN)/starling -proposals 2000000 -limit 2h -kill-every 25s $(DRILL_FLAGS)
+
+.PHONY: bench-rides
+bench-rides: build ## from a ride's request to its assignment, at 200 rides/s over 10,000 moving vehicles (docs/rides.md)
+	$(GO) run ./loadtest/cmd/bench rides-latency -starling $(BIN)/starling $(RIDES_FLAGS)
+
 .PHONY: drill-stop
 drill-stop: build ## stop `starling up` twenty times under 20,000 fixes/s; the account is closed (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling -stop -kills 20 -duration 4m $(DRILL_FLAGS)

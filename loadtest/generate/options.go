@@ -44,6 +44,8 @@ type Options struct {
 	// Watched is how many vehicles are watched for how soon fixes can be found.
 	Watched       int
 	VehiclePrefix string
+	// Free makes the vehicles report that they can take a ride.
+	Free bool
 	// The vehicles move within RadiusM of the centre.
 	CentreLatDeg, CentreLonDeg, RadiusM float64
 	Seed                                int64

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -62,6 +63,9 @@ func newVehicle(o *Options, rng *rand.Rand, now time.Time, index int) *vehicle {
 func (v *vehicle) fill(o *Options, r *wire.Report, now time.Time) {
 	v.sequence++
 	r.VehicleID, r.SessionID, r.Sequence = v.id, v.session, v.sequence
+	if o.Free {
+		r.Availability = starlingv1.Availability_AVAILABILITY_FREE
+	}
 	stepMS := o.DeviceInterval.Milliseconds()
 	if stepMS == 0 {
 		stepMS = max(1, (now.UnixMilli()-v.deviceTimeMS)/int64(len(r.Fixes)))

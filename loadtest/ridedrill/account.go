@@ -19,6 +19,8 @@ type Account struct {
 	Totals   check.Totals
 	// Kills and Zombies by role.
 	Kills, Zombies map[string]int
+	// Flushed and RedisKilled are how often Redis was.
+	Flushed, RedisKilled int
 	// Counted is how many proposals the metrics have counted, Ridden for how long
 	// riders asked for rides.
 	Counted int64
@@ -63,7 +65,7 @@ func (a *Account) String() string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-22s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("disturbed", "kills %v, suspended %v; seed %d", a.Kills, a.Zombies, a.Options.Seed)
+	line("disturbed", "kills %v, suspended %v, Redis flushed %d and killed %d times; seed %d", a.Kills, a.Zombies, a.Flushed, a.RedisKilled, a.Options.Seed)
 	line("proposals", "%d in %v: %d granted, %d lost (%.1f %%), of these %d to a vehicle that was held", t.Proposals, a.Ridden.Round(time.Second),
 		t.Granted, t.Lost, 100*a.LostShare(), t.LostToHeld)
 	line("rides", "%d of %d riders for %d vehicles, with %d bindings of which %d ended before their ride", t.Rides, a.Options.Riders, a.Options.Vehicles, t.Bindings, t.Unbound)

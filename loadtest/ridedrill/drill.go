@@ -24,7 +24,7 @@ func Run(ctx context.Context, o Options) (*Account, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("drill of rides: %w", err)
 	}
-	d := &drill{w: &world{opts: o}, history: newHistory(), stop: make(chan struct{})}
+	d := &drill{w: &world{opts: o, ridesArgs: o.ridesArgs()}, history: newHistory(), stop: make(chan struct{})}
 	defer d.w.end()
 	account, err := d.run(ctx)
 	if err != nil {
@@ -127,7 +127,7 @@ func (d *drill) disturbed(ctx context.Context, account *Account) error {
 		account.Findings.Add("a ride that its rider could not bring to its end", "%v", err)
 	}
 	account.Findings.Merge(&k.findings)
-	account.Kills, account.Zombies = k.kills, k.zombies
+	account.Kills, account.Zombies, account.Flushed, account.RedisKilled = k.kills, k.zombies, k.flushed, k.redisKilled
 	return nil
 }
 

@@ -57,6 +57,7 @@ type step struct {
 	returnNS int64
 	known    bool  // whether it was answered
 	position int64 // of an acknowledged call; up to where a get has read
+	after    int64 // the position that a get was to wait for
 	found    bool
 	phase    starlingv1.RidePhase
 }
@@ -101,12 +102,13 @@ func (h *history) known(j *journey) *starlingv1.RidePosition {
 	return &starlingv1.RidePosition{Partition: j.partition, Offset: j.position}
 }
 
-// got notes the answer to a get; ride is nil when there was none.
-func (h *history) got(j *journey, ride *starlingv1.Ride, beganNS int64) {
+// got notes the answer to a get that waited for a position; ride is nil when there
+// was none.
+func (h *history) got(j *journey, ride *starlingv1.Ride, after *starlingv1.RidePosition, beganNS int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	j.steps = append(j.steps, step{
-		kind: getStep, callNS: beganNS, returnNS: h.now(), known: true, position: ride.GetPosition().GetOffset(),
+		kind: getStep, callNS: beganNS, returnNS: h.now(), known: true, position: ride.GetPosition().GetOffset(), after: after.GetOffset(),
 		found: ride != nil, phase: ride.GetPhase(),
 	})
 }

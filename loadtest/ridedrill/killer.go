@@ -24,6 +24,9 @@ type killer struct {
 	rng  *rand.Rand
 	logf func(string, ...any)
 
+	// How often Redis was flushed and killed.
+	flushed, redisKilled int
+
 	mu       sync.Mutex
 	kills    map[string]int
 	zombies  map[string]int
@@ -47,7 +50,10 @@ func (k *killer) victims() (all []*role) {
 // run disturbs until ctx is done. Every process runs when it returns.
 func (k *killer) run(ctx context.Context) {
 	victims := k.victims()
-	killAt, sleepAt := k.next(k.w.opts.KillEvery), k.next(k.w.opts.SleepEvery)
+	killAt, sleepAt, redisAt := k.next(k.w.opts.KillEvery), k.next(k.w.opts.SleepEvery), time.Time{}
+	if k.w.redis != nil {
+		redisAt = k.next(k.w.opts.RedisEvery)
+	}
 	for sleep(ctx, 50*time.Millisecond) {
 		now := time.Now()
 		victim := victims[k.rng.IntN(len(victims))]
@@ -58,6 +64,9 @@ func (k *killer) run(ctx context.Context) {
 		case !sleepAt.IsZero() && now.After(sleepAt):
 			k.suspend(ctx, victim)
 			sleepAt = k.next(k.w.opts.SleepEvery)
+		case !redisAt.IsZero() && now.After(redisAt):
+			k.disturbRedis()
+			redisAt = k.next(k.w.opts.RedisEvery)
 		}
 		for _, p := range k.w.processes {
 			if p.EndedByItself() {
@@ -95,6 +104,22 @@ func (k *killer) suspend(ctx context.Context, p *role) {
 		k.finding(endedByItself, "%s can't be woken: %v", p.name, err)
 	}
 	k.count(k.zombies, p)
+}
+
+// disturbRedis flushes Redis, or kills it and starts it again, in turn.
+func (k *killer) disturbRedis() {
+	if k.flushed == k.redisKilled {
+		if err := k.w.flushRedis(); err != nil {
+			k.finding(doesNotServe, "redis can't be flushed: %v", err)
+		}
+		k.flushed++
+		return
+	}
+	k.w.redis.Kill()
+	k.redisKilled++
+	if err := k.w.redis.Start(); err != nil {
+		k.finding(doesNotServe, "%v", err)
+	}
 }
 
 func (k *killer) start(p *role) {

@@ -37,7 +37,8 @@ func (v *verdicts) judge(f *findings.Findings, kind, name string, model porcupin
 	case porcupine.Unknown:
 		v.undecided++
 	case porcupine.Illegal:
-		f.Add(kind, "%s, %d operations", name, len(ops))
+		const shown = 12
+		f.Add(kind, "%s, %d operations: %v", name, len(ops), ops[:min(len(ops), shown)])
 	}
 }
 
@@ -54,7 +55,8 @@ type rideState struct {
 // between its call and its answer. A get with the position of the last
 // acknowledged call shows the effect of every call before it: a ride that was
 // asked for is found, one that was cancelled has ended or is on board, and nothing
-// is cancelled that nobody cancelled.
+// is cancelled that nobody cancelled. It says that it has read as far as was asked;
+// it may show the effect of a later call, too.
 var rideModel = porcupine.Model{
 	Init: func() any { return rideState{position: -1} },
 	Step: func(state, _, output any) (bool, any) {
@@ -83,7 +85,7 @@ func (s rideState) allows(get step) bool {
 	ended := get.phase >= starlingv1.RidePhase_RIDE_PHASE_COMPLETED
 	onBoard := get.phase == starlingv1.RidePhase_RIDE_PHASE_ON_BOARD
 	switch {
-	case !s.requested, get.position < s.position:
+	case !s.requested, get.position < get.after:
 		return false
 	case get.phase == starlingv1.RidePhase_RIDE_PHASE_CANCELLED:
 		return s.cancelled

@@ -29,6 +29,12 @@ func gets(from, to, position int64, phase starlingv1.RidePhase) step {
 	return step{kind: getStep, callNS: from, returnNS: to, known: true, position: position, found: phase != 0, phase: phase}
 }
 
+// waits is a get that was to wait for a position.
+func waits(s step, after int64) step {
+	s.after = after
+	return s
+}
+
 // lost is a call whose answer did not come.
 func lost(s step) step {
 	s.known, s.position = false, 0
@@ -43,11 +49,12 @@ func TestHistoriesOfRides(t *testing.T) {
 		"asked for, read, cancelled, read": {[]step{asked(0, 1, 4), gets(2, 3, 4, searching), cancels(4, 5, 9), gets(6, 7, 9, cancelled)}, true},
 		"not there before it is asked for": {[]step{gets(0, 1, 0, 0), asked(2, 3, 0)}, true},
 		"a get beside a cancellation":      {[]step{asked(0, 1, 4), cancels(2, 9, 6), gets(3, 4, 4, searching), gets(5, 6, 6, cancelled)}, true},
+		"an answer that shows more":        {[]step{asked(0, 1, 4), cancels(2, 5, 6), waits(gets(3, 4, 5, cancelled), 4)}, true},
 		"a lost request has its effect":    {[]step{lost(asked(0, 1, 0)), gets(2, 3, 0, 0), gets(4, 5, 1, searching)}, true},
 		"a lost cancellation has none":     {[]step{asked(0, 1, 4), lost(cancels(2, 3, 0)), gets(4, 5, 4, completed)}, true},
 		"too late to cancel":               {[]step{asked(0, 1, 4), cancels(2, 3, 6), gets(4, 5, 6, onBoard)}, true},
 		"a request that is not seen":       {[]step{asked(0, 1, 4), gets(2, 3, 4, 0)}, false},
-		"an answer that is too old":        {[]step{asked(0, 1, 4), gets(2, 3, 3, searching)}, false},
+		"an answer that is too old":        {[]step{asked(0, 1, 4), waits(gets(2, 3, 3, searching), 4)}, false},
 		"a ride from nowhere":              {[]step{gets(0, 1, 4, searching), asked(2, 3, 4)}, false},
 		"a cancellation that is not seen":  {[]step{asked(0, 1, 4), cancels(2, 3, 6), gets(4, 5, 6, searching)}, false},
 		"cancelled by nobody":              {[]step{asked(0, 1, 4), gets(2, 3, 4, cancelled)}, false},

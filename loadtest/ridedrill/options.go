@@ -1,7 +1,8 @@
 // Package ridedrill kills and suspends owners of rides and trackers while riders
 // of several partitions fight for a few vehicles, and then has the log judged:
 // no vehicle is bound to two rides, no ride to two vehicles, and no ride is
-// forgotten. What clients saw is judged for linearizability.
+// forgotten. What clients saw is judged for linearizability. Measure drives the same
+// processes without disturbing them, and measures how soon a ride is assigned.
 package ridedrill
 
 import (
@@ -43,6 +44,11 @@ type Options struct {
 	// KillEvery and SleepEvery are the mean times between kills and between
 	// suspensions (SIGSTOP) of a process, which sleeps for Asleep; 0 means never.
 	KillEvery, SleepEvery, Asleep time.Duration
+	// RedisServer is the path of redis-server, through which the owners then send
+	// their news; empty means none. RedisEvery is the mean time between two times at
+	// which it is flushed, or killed and started again, in turn.
+	RedisServer string
+	RedisEvery  time.Duration
 	// MinLost is the share of the proposals that must lose, or the drill has shown
 	// nothing.
 	MinLost float64
@@ -57,7 +63,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Partitions: 24, Vehicles: 16, Riders: 72, Proposals: 50_000, Limit: time.Minute, MatchInterval: 10 * time.Millisecond, Decide: time.Second,
-		KillEvery: 15 * time.Second, Asleep: 10 * time.Second, MinLost: 0.5, Seed: 1,
+		KillEvery: 15 * time.Second, Asleep: 10 * time.Second, RedisEvery: 7 * time.Second, MinLost: 0.5, Seed: 1,
 	}
 }
 
@@ -76,8 +82,17 @@ func (o *Options) Validate() error {
 	valid.Between(&faults, "decide", o.Decide, time.Second, time.Minute)
 	valid.AtLeast(&faults, "kill_every", o.KillEvery, 0)
 	valid.AtLeast(&faults, "sleep_every", o.SleepEvery, 0)
+	faults.Need(o.RedisServer == "" || o.RedisEvery > 0, "redis_every", o.RedisEvery, "above 0 with redis_server")
 	valid.Between(&faults, "min_lost", o.MinLost, 0, 1)
 	return faults.Err()
+}
+
+// ridesArgs are the flags of an owner of rides.
+func (o *Options) ridesArgs() []string {
+	return []string{
+		"--rides-match-interval", o.MatchInterval.String(), "--rides-offer", o.Offer.String(), "--rides-decide", o.Decide.String(),
+		"--rides-search", "30s", "--rides-checkpoint-interval", "2s",
+	}
 }
 
 func (o *Options) onKafka() bool { return len(o.KafkaBrokers) > 0 }

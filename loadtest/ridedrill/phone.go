@@ -25,6 +25,7 @@ type phone struct {
 	w        *world
 	id       string
 	rng      *rand.Rand // of its reports
+	driving  *rand.Rand // of what its driver does
 	lat, lon float64
 	history  *history
 	acked    atomic.Int64
@@ -35,7 +36,7 @@ type phone struct {
 func newPhone(w *world, n int, h *history, settling *atomic.Bool) *phone {
 	rng := rand.New(rand.NewPCG(w.opts.Seed, 1<<32+uint64(n)))
 	return &phone{
-		w: w, id: fmt.Sprintf("car-%03d", n), rng: rng, history: h, settling: settling,
+		w: w, id: fmt.Sprintf("car-%03d", n), rng: rng, driving: rand.New(rand.NewPCG(w.opts.Seed, 1<<35+uint64(n))), history: h, settling: settling,
 		lat: centreLat + reachDeg*(rng.Float64()-0.5), lon: centreLon + reachDeg*(rng.Float64()-0.5),
 	}
 }
@@ -74,7 +75,7 @@ func (p *phone) report(ctx context.Context) {
 // drive follows the vehicle's rides until ctx is done. A stream ends after a
 // while and is opened at any server, so that one whose server sleeps costs little.
 func (p *phone) drive(ctx context.Context) {
-	rng := rand.New(rand.NewPCG(p.w.opts.Seed, p.rng.Uint64()))
+	rng := p.driving
 	for ctx.Err() == nil {
 		one, cancel := context.WithTimeout(ctx, 4*time.Second+time.Duration(rng.Int64N(int64(4*time.Second))))
 		p.follow(one, rng)

@@ -161,12 +161,13 @@ func (r *rider) look(ctx context.Context, rng *rand.Rand, j *journey, name strin
 			return nil
 		}
 		one, cancel := context.WithTimeout(ctx, tryTimeout)
-		after, began := r.history.known(j), r.history.now()
+		began := r.history.now() // before what is known then is looked up
+		after := r.history.known(j)
 		ride, err := r.w.ridesAt(rng).GetRide(one, &starlingv1.GetRideRequest{Name: name, After: after})
 		cancel()
 		switch {
 		case err == nil || status.Code(err) == codes.NotFound:
-			r.history.got(j, ride, began)
+			r.history.got(j, ride, after, began)
 		case ctx.Err() == nil && !again(err):
 			return fmt.Errorf("get %s: %w", name, err)
 		}

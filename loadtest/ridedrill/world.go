@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,12 +31,18 @@ type role struct {
 
 // world is the processes and the connections to them.
 type world struct {
-	opts      Options
+	opts Options
+	// ridesArgs are added to the command lines of owners of rides.
+	ridesArgs []string
 	processes []*role
 	conns     conns.Set
 	ingest    []starlingv1.IngestServiceClient
-	rides     []starlingv1.RideServiceClient
-	fleet     starlingv1.FleetServiceClient
+	// ingestAddr is that of the last server for driver apps.
+	ingestAddr string
+	rides      []starlingv1.RideServiceClient
+	redis      *process.Process // nil without
+	redisAddr  string
+	fleet      starlingv1.FleetServiceClient
 }
 
 // reconnect brings a connection back soon after a kill.
@@ -43,8 +51,11 @@ var reconnect = conns.Reconnect(20*time.Millisecond, 250*time.Millisecond, 1.5)
 // startPatience is how long the first start may take.
 const startPatience = 2 * time.Minute
 
-// layOut makes the processes: one on the local log, six on Kafka.
+// layOut makes the processes: one on the local log, six on Kafka, and Redis.
 func (w *world) layOut() error {
+	if err := w.addRedis(); err != nil {
+		return err
+	}
 	if !w.opts.onKafka() {
 		return w.add("up", "up", "--local-directory", logDir(&w.opts))
 	}
@@ -55,6 +66,45 @@ func (w *world) layOut() error {
 		}
 	}
 	return nil
+}
+
+// addRedis makes a Redis that keeps nothing on disk.
+func (w *world) addRedis() error {
+	if w.opts.RedisServer == "" {
+		return nil
+	}
+	addrs, err := freeport.Addrs(1)
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(addrs[0])
+	if err != nil {
+		return err
+	}
+	w.redisAddr = addrs[0]
+	w.redis = process.New(process.Spec{Name: "redis", Command: []string{
+		w.opts.RedisServer, "--bind", host, "--port", port, "--dir", w.opts.Dir, "--save", "", "--appendonly", "no", "--loglevel", "warning",
+	}})
+	w.ridesArgs = append(w.ridesArgs, "--redis-addrs", addrs[0])
+	return w.redis.Start()
+}
+
+// flushRedis drops all that Redis has.
+func (w *world) flushRedis() error {
+	conn, err := net.DialTimeout("tcp", w.redisAddr, time.Second)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("FLUSHALL\r\n")); err != nil {
+		return err
+	}
+	answer := make([]byte, len("+OK"))
+	_, err = io.ReadFull(conn, answer)
+	return err
 }
 
 // add makes a process with servers of its own and the connections to them.
@@ -76,8 +126,7 @@ func (w *world) add(name, kind string, args ...string) error {
 		command = append(command, "--server-rides-listen", rides, "--rides-name-keys", strings.Repeat("5a", 32))
 		fallthrough
 	case "up":
-		command = append(command, "--rides-match-interval", o.MatchInterval.String(), "--rides-offer", o.Offer.String(), "--rides-decide", o.Decide.String(),
-			"--rides-search", "30s", "--rides-checkpoint-interval", "2s")
+		command = append(command, w.ridesArgs...)
 	}
 	r := &role{name: name, kind: kind}
 	if r.output, err = os.Create(filepath.Join(o.Dir, name+".log")); err != nil {
@@ -98,6 +147,7 @@ func (w *world) connect(kind string, addrs process.Addresses, rides string) erro
 	}
 	var err error
 	if kind == "up" || kind == "ingest" {
+		w.ingestAddr = addrs.Ingest
 		err = errors.Join(err, dial(addrs.Ingest, func(c *grpc.ClientConn) { w.ingest = append(w.ingest, starlingv1.NewIngestServiceClient(c)) }))
 	}
 	if kind == "up" || kind == "matcher" {
@@ -155,6 +205,9 @@ func (w *world) end() {
 	for _, p := range w.processes {
 		p.Kill()
 		_ = p.output.Close()
+	}
+	if w.redis != nil {
+		w.redis.Kill()
 	}
 	w.conns.Close()
 }

@@ -28,12 +28,10 @@ type batch struct {
 }
 
 func (b *batch) Match(nowMS int64, waiting []Request, search Search) []Proposal {
-	every := b.settings.Window.Every.Milliseconds()
-	// A clock that was set back does not stop it.
-	if ahead := b.nextMS - nowMS; ahead > 0 && ahead <= every || len(waiting) == 0 {
+	if nowMS < b.nextMS || len(waiting) == 0 {
 		return nil
 	}
-	b.nextMS = nowMS + every
+	b.nextMS = nowMS + b.settings.Window.Every.Milliseconds()
 	b.gather(waiting, search)
 	b.problem.Reset(len(b.names))
 	for i := range waiting {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 	"github.com/starling-fleet/starling/tracker/step"
 )
@@ -21,11 +22,12 @@ const noonMS = 1_767_268_800_000
 // fleet makes the records of vehicles that drive about at 1 Hz and report
 // every so many seconds, one vehicle after another.
 type fleet struct {
-	perReport int
-	ids       [][]byte
-	records   []step.Record
-	next      int64
-	streamMS  int64
+	perReport    int
+	availability starlingv1.Availability
+	ids          [][]byte
+	records      []step.Record
+	next         int64
+	streamMS     int64
 }
 
 func newFleet(vehicles, perReport int) *fleet {
@@ -42,7 +44,7 @@ func (f *fleet) round() {
 	f.records = f.records[:0]
 	for i, id := range f.ids {
 		rng := rand.New(rand.NewPCG(uint64(i), uint64(n)))
-		l := wire.Location{Kind: wire.KindReport, Report: wire.Report{SessionID: uint64(i) + 1, Sequence: n + 1}}
+		l := wire.Location{Kind: wire.KindReport, Report: wire.Report{SessionID: uint64(i) + 1, Sequence: n + 1, Availability: f.availability}}
 		for k := range f.perReport {
 			s := float64(int(n)*f.perReport + k)
 			l.Report.Fixes = append(l.Report.Fixes, wire.Fix{

@@ -50,12 +50,8 @@ func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err err
 	if cfg.NameKeys, err = a.rideNameKeys(); err != nil {
 		return nil, fmt.Errorf("set up rides: %w", err)
 	}
-	estimator, err := a.cfg.Matcher.ETA.Estimator()
-	if err != nil {
-		return nil, fmt.Errorf("set up rides: %w", err)
-	}
 	d := rides.Deps{
-		Estimator: estimator, Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address, DialOptions: a.innerDialOptions(),
+		Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address, DialOptions: a.innerDialOptions(),
 	}
 	if a.cfg.Redis.On() {
 		if f.redis, err = redisconn.Open(a.cfg.Redis); err != nil {

@@ -46,6 +46,7 @@ func subcommands() []subcommand {
 		{"hostile", "attacks by raw frames beside an honest client, and what each may cost", hostileCommand},
 		{"drill", "random kills under load, and a check of the account", drillCommand},
 		{"rides-drill", "riders who fight for a few vehicles while owners and trackers are killed, and a check of the log", ridesDrillCommand},
+		{"rides-latency", "how soon a ride is assigned a vehicle, under a moving fleet", ridesLatencyCommand},
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
@@ -89,7 +90,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 func usage(w io.Writer) {
 	_, _ = fmt.Fprint(w, "usage: bench SUBCOMMAND [flags]; bench SUBCOMMAND -h lists the flags\n\n")
 	for _, c := range subcommands() {
-		_, _ = fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
+		_, _ = fmt.Fprintf(w, "  %-13s %s\n", c.name, c.summary)
 	}
 }
 

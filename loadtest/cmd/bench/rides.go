@@ -29,28 +29,24 @@ func ridesDrillCommand(ctx context.Context, args []string) (code int, err error)
 	flags.DurationVar(&o.KillEvery, "kill-every", o.KillEvery, "mean time between two kills of an owner or a tracker; 0 means never")
 	flags.DurationVar(&o.SleepEvery, "sleep-every", o.SleepEvery, "mean time between two suspensions of an owner or a tracker (SIGSTOP); 0 means never")
 	flags.DurationVar(&o.Asleep, "asleep", o.Asleep, "how long a process is suspended; the session timeout on Kafka is 6 s")
+	flags.StringVar(&o.RedisServer, "redis-server", "", "path of redis-server, which then carries the owners' news; empty means none")
+	flags.DurationVar(&o.RedisEvery, "redis-every", o.RedisEvery, "mean time between two times at which Redis is flushed, or killed, in turn")
 	flags.Float64Var(&o.MinLost, "min-lost", o.MinLost, "share of the proposals that must lose")
 	flags.Uint64Var(&o.Seed, "seed", o.Seed, "decides what clients do and who is disturbed")
 	if code, ok := parse(flags, args); !ok {
 		return code, nil
 	}
 	o.Args = flags.Args()
-	switch *log {
-	case "local":
-	case "kafka":
-		cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
-		if err != nil {
-			return exitFailed, err
-		}
-		defer func() {
-			if stopErr := cluster.Stop(); stopErr != nil {
-				code, err = exitFailed, errors.Join(err, stopErr)
-			}
-		}()
-		o.KafkaBrokers = cluster.Brokers()
-	default:
-		return exitUsage, fmt.Errorf("-log is %q: must be local or kafka", *log)
+	brokers, stop, err := ridesLog(ctx, *log)
+	if err != nil {
+		return exitFailed, err
 	}
+	defer func() {
+		if stopErr := stop(); stopErr != nil {
+			code, err = exitFailed, errors.Join(err, stopErr)
+		}
+	}()
+	o.KafkaBrokers = brokers
 	if o.Dir, err = os.MkdirTemp("", "starling-rides-drill-"); err != nil {
 		return exitFailed, err
 	}
@@ -67,4 +63,58 @@ func ridesDrillCommand(ctx context.Context, args []string) (code int, err error)
 		return exitFailed, err
 	}
 	return exitOK, nil
+}
+
+// ridesLog starts what the log needs; stop ends it.
+func ridesLog(ctx context.Context, log string) (brokers []string, stop func() error, err error) {
+	switch log {
+	case "local":
+		return nil, func() error { return nil }, nil
+	case "kafka":
+		cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return cluster.Brokers(), cluster.Stop, nil
+	}
+	return nil, nil, fmt.Errorf("-log is %q: must be local or kafka", log)
+}
+
+// ridesLatencyCommand is `bench rides-latency`.
+func ridesLatencyCommand(ctx context.Context, args []string) (code int, err error) {
+	o := ridedrill.DefaultLatencyOptions()
+	flags := newFlags("rides-latency")
+	log := flags.String("log", "local", "which log: local (starling up) or kafka (every role on its own; needs Java and Maven)")
+	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
+	flags.IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of every topic")
+	flags.IntVar(&o.Vehicles, "vehicles", o.Vehicles, "moving vehicles, each with a fix a second")
+	flags.Float64Var(&o.RidesPerSecond, "rate", o.RidesPerSecond, "rides that are asked for in a second")
+	flags.DurationVar(&o.Warmup, "warmup", o.Warmup, "time before what is measured")
+	flags.DurationVar(&o.Duration, "duration", o.Duration, "how long is measured")
+	flags.DurationVar(&o.Held, "held", o.Held, "how long an assigned ride lasts")
+	flags.Uint64Var(&o.Seed, "seed", o.Seed, "decides where vehicles and riders are")
+	asJSON := flags.Bool("json", false, "print JSON")
+	if code, ok := parse(flags, args); !ok {
+		return code, nil
+	}
+	o.Args = flags.Args()
+	brokers, stop, err := ridesLog(ctx, *log)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer func() {
+		if stopErr := stop(); stopErr != nil {
+			code, err = exitFailed, errors.Join(err, stopErr)
+		}
+	}()
+	o.KafkaBrokers = brokers
+	if o.Dir, err = os.MkdirTemp("", "starling-rides-latency-"); err != nil {
+		return exitFailed, err
+	}
+	defer func() { _ = os.RemoveAll(o.Dir) }()
+	result, err := ridedrill.Measure(ctx, o)
+	if result == nil {
+		return exitFailed, err
+	}
+	return conclude(ctx, result, err, []string{o.Binary}, "the clients, Starling and its log", *asJSON)
 }
