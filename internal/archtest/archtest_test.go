@@ -36,6 +36,10 @@ var mayImport = map[string][]string{
 	"rides":      {"internal/auth", "internal/config", "internal/deadletter", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name": {},
 	"rides/zone": {"internal/h3"},
+	// Rows of history, and the Parquet files that keep them.
+	"history":      {"internal/eventlog", "internal/retry", "history/row", "history/lake", "schemas"},
+	"history/row":  {"schemas"},
+	"history/lake": {"history/row", "schemas"},
 	// Carries events of rides between nodes.
 	"rides/events": {},
 	"rides/life":   {"schemas"},
@@ -97,7 +101,7 @@ var everywhere = []string{"internal/valid"}
 
 // Pure components may not import a disk's or a network's world, nor call a clock.
 var (
-	pure          = []string{"internal/valid", "gpsfilter", "internal/geo", "internal/h3", "tracker/step", "tracker/reserve", "rides/life", "rides/owner", "rides/match"}
+	pure          = []string{"internal/valid", "gpsfilter", "internal/geo", "internal/h3", "tracker/step", "tracker/reserve", "rides/life", "rides/owner", "rides/match", "history/row"}
 	impureImports = []string{"os", "io/fs", "net", "log", "runtime", "syscall", "math/rand", "google.golang.org", "github.com/prometheus", "github.com/twmb"}
 	clockCalls    = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
 )
@@ -118,7 +122,7 @@ func TestImportsPointDownward(t *testing.T) {
 // them stand in internal too.
 var layers = [][]string{
 	{"schemas", "gpsfilter", "client", "internal", "fanout/region", "rides/match"},
-	{"ingest", "tracker", "matcher", "fanout", "rides"},
+	{"ingest", "tracker", "matcher", "fanout", "rides", "history"},
 	{"cmd/starling"},
 	{"loadtest"},
 }
@@ -351,7 +355,7 @@ func within(path, prefix string) bool {
 // The top folder shows the architecture: nothing else may be there.
 func TestTopFolder(t *testing.T) {
 	want := map[string]bool{
-		"client": true, "cmd": true, "docs": true, "fanout": true, "gpsfilter": true, "ingest": true, "internal": true,
+		"client": true, "cmd": true, "docs": true, "fanout": true, "gpsfilter": true, "history": true, "ingest": true, "internal": true,
 		"loadtest": true, "matcher": true, "rides": true, "schemas": true, "tools": true, "tracker": true,
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))

@@ -1,0 +1,13 @@
+package row
+
+// Batch is what a sink writes at once: the rows of a range of records of one
+// partition of `tracks`, all of one epoch.
+type Batch struct {
+	Partition int32
+	Epoch     int64
+	// First and Last are the offsets of the range's first and last record, both
+	// included. Records without rows count.
+	First, Last int64
+	// Rows are the truth of each fix within the batch, as Dedup leaves them.
+	Rows []Fix
+}
