@@ -50,6 +50,7 @@ func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err err
 	if cfg.NameKeys, err = a.rideNameKeys(); err != nil {
 		return nil, fmt.Errorf("set up rides: %w", err)
 	}
+	cfg.NameKeysFile = "" // the keys are set by now
 	d := rides.Deps{
 		Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address, DialOptions: a.innerDialOptions(),
 	}

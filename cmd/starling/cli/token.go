@@ -8,9 +8,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,7 +44,7 @@ scopes are in docs/identity.md.`,
 	keyFile := flags.String("key", "", "Private key to sign with (PEM, Ed25519 or RSA).")
 	secretFile := flags.String("dev-secret-file", "", "Secret to sign a development token with (HS256), as auth.dev_secret_file.")
 	var t mint.Token
-	flags.StringVar(&t.Issuer, "issuer", "starling-dev", "Claim iss; auth.issuer of the servers.")
+	flags.StringVar(&t.Issuer, "issuer", devIssuer, "Claim iss; auth.issuer of the servers.")
 	flags.StringVar(&t.Audience, "audience", auth.DefaultConfig().Audience, "Claim aud; auth.audience of the servers.")
 	flags.StringVar(&t.Subject, "subject", "", "Claim sub: who it is for.")
 	flags.StringVar(&t.Scope, "scope", "", "What it permits: of report, dispatch, rider, vehicle:read, operate, metrics, service; several with spaces between them.")
@@ -64,9 +66,12 @@ scopes are in docs/identity.md.`,
 		_, err = fmt.Fprintln(world.Out, token)
 		return err
 	}
-	cmd.AddCommand(newKeygen(world), newCerts(world))
+	cmd.AddCommand(newKeygen(world), newCerts(world), newDeployment(world))
 	return cmd
 }
+
+// devIssuer is who has issued tokens for development.
+const devIssuer = "starling-dev"
 
 func checkToken(t *mint.Token, valid time.Duration) error {
 	if t.Subject == "" {
@@ -206,17 +211,104 @@ authority.`,
 		if *valid <= 0 || len(*hosts) == 0 {
 			return usage(errors.New("--valid must be positive, and --host not empty"))
 		}
-		authority, err := mint.NewAuthority("starling development authority", time.Now().Add(*valid))
+		files, err := certFiles(*hosts, *valid)
 		if err != nil {
 			return err
 		}
-		cert, key, err := authority.Certificate((*hosts)[0], *hosts)
-		if err != nil {
-			return err
-		}
-		return writeNew(world, *dir, []newFile{{"ca.pem", authority.PEM, publicMode}, {"cert.pem", cert, publicMode}, {"key.pem", key, secretMode}})
+		return writeNew(world, *dir, files)
 	}
 	return cmd
+}
+
+func certFiles(hosts []string, valid time.Duration) ([]newFile, error) {
+	authority, err := mint.NewAuthority("starling development authority", time.Now().Add(valid))
+	if err != nil {
+		return nil, err
+	}
+	cert, key, err := authority.Certificate(hosts[0], hosts)
+	if err != nil {
+		return nil, err
+	}
+	return []newFile{{"ca.pem", authority.PEM, publicMode}, {"cert.pem", cert, publicMode}, {"key.pem", key, secretMode}}, nil
+}
+
+func newDeployment(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "deployment",
+		Short: "Make all that the processes of a first deployment share",
+		Long: `Make the files of keygen and certs, keys for the names of rides (names.key, for
+rides.name_keys_file), and tokens by the key: service.token, with which the processes
+ask each other, dispatch.token for a dispatcher and report.token for a simulated fleet
+(vehicles sim-*). All of them or none: the directory appears when it is whole, and one
+that is there is left as it is, so that the command may be the first step of every
+start. For development and closed networks, as certs is.`,
+		Example: "  starling token deployment --out secrets --host localhost,ingest,matcher",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	dir := cmd.Flags().String("out", "secrets", "Directory for the files, which must not be there yet.")
+	hosts := cmd.Flags().StringSlice("host", []string{"localhost", "127.0.0.1", "::1"}, "Host names and addresses of the servers.")
+	valid := cmd.Flags().Duration("valid", 90*24*time.Hour, "How long the certificate and the tokens are valid.")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if *valid <= 0 || len(*hosts) == 0 {
+			return usage(errors.New("--valid must be positive, and --host not empty"))
+		}
+		if _, err := os.Lstat(*dir); err == nil {
+			_, err = fmt.Fprintf(world.Out, "%s is there already\n", *dir)
+			return err
+		}
+		files, err := deploymentFiles(*hosts, *valid)
+		if err != nil {
+			return err
+		}
+		making, err := os.MkdirTemp(filepath.Dir(filepath.Clean(*dir)), ".making-")
+		if err != nil {
+			return err
+		}
+		if err := writeNew(IO{Out: io.Discard}, making, files); err != nil {
+			return errors.Join(err, os.RemoveAll(making))
+		}
+		// A crash before this leaves a directory .making-* that nobody reads.
+		if err := os.Rename(making, *dir); err != nil {
+			return errors.Join(err, os.RemoveAll(making))
+		}
+		_, err = fmt.Fprintln(world.Out, *dir)
+		return err
+	}
+	return cmd
+}
+
+func deploymentFiles(hosts []string, valid time.Duration) ([]newFile, error) {
+	_, secret, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	files, err := keyFiles(secret)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := certFiles(hosts, valid)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]byte, 32)
+	_, _ = rand.Read(names) // never fails
+	files = append(append(files, certs...), newFile{"names.key", []byte(hex.EncodeToString(names) + "\n"), secretMode})
+	key, err := mint.NewKey(secret)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	for _, t := range []mint.Token{
+		{Subject: "service", Scope: "service"}, {Subject: "dispatch", Scope: "dispatch"}, {Subject: "simulator", Scope: "report", Vehicle: "sim-*"},
+	} {
+		t.Issuer, t.Audience, t.From, t.Until = devIssuer, auth.DefaultConfig().Audience, now.Add(-time.Minute), now.Add(valid)
+		token, err := key.Sign(t)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, newFile{t.Scope + ".token", []byte(token + "\n"), secretMode})
+	}
+	return files, nil
 }
 
 // writeNew writes files that must not be there yet.

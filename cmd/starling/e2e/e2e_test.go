@@ -194,6 +194,8 @@ func TestLocalLog(t *testing.T) {
 	cfg := app.DefaultConfig()
 	cfg.Partitions = 6
 	cfg.Local.Directory = t.TempDir()
+	cfg.Rides.NameKeysFile = filepath.Join(t.TempDir(), "names.key")
+	require.NoError(t, os.WriteFile(cfg.Rides.NameKeysFile, []byte(strings.Repeat("5a", 32)+"\n"), 0o600))
 	p := start(t, cfg, app.AllRoles()...)
 	ingest, matcher := connect(t, p.Addr(app.Ingest)), dial(t, p.Addr(app.Matcher))
 	drive(t, ingest, matcher)
