@@ -79,7 +79,7 @@ func (r *redisTarget) connect() *redis.Client {
 	conn := redis.NewClient(&redis.Options{
 		Addr: r.addr, PoolSize: 1, MaxRetries: -1,
 		ReadTimeout: time.Minute, WriteTimeout: time.Minute, PoolTimeout: time.Minute,
-		DisableIndentity: true,
+		DisableIdentity: true,
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
