@@ -27,11 +27,15 @@ type Config struct {
 	TLS        bool          `koanf:"tls" help:"Talk TLS to Redis, whose certificate the system's authorities must know."`
 	Prefix     string        `koanf:"prefix" help:"What every key and channel begins with."`
 	Timeout    time.Duration `koanf:"timeout" help:"How long a command may take."`
+
+	Positions            bool          `koanf:"positions" help:"A process with a matcher keeps the last position of each vehicle in Redis, for other services; see docs/rides.md."`
+	PositionsKeep        time.Duration `koanf:"positions_keep" help:"How long a vehicle stays in Redis when nothing is published of it; at least the tracker's repeat_max_interval and repeat_interval together."`
+	PositionsMaxVehicles int           `koanf:"positions_max_vehicles" help:"Largest number of vehicles that are kept in Redis; about 300 bytes each in this process."`
 }
 
 // DefaultConfig names no Redis.
 func DefaultConfig() Config {
-	return Config{Prefix: "starling:", Timeout: time.Second}
+	return Config{Prefix: "starling:", Timeout: time.Second, PositionsKeep: 5 * time.Minute, PositionsMaxVehicles: 1_000_000}
 }
 
 // On returns whether a Redis is named.
@@ -52,6 +56,10 @@ func (c Config) Validate() error {
 	faults.Need(len(c.Addrs) < 2 || c.Cluster || c.MasterName != "", "addrs", c.Addrs, "one address, unless cluster or master_name is set")
 	valid.Between(&faults, "db", c.DB, 0, 1<<16)
 	faults.Need(!strings.ContainsAny(c.Prefix, "{} \t\n") && len(c.Prefix) <= 100, "prefix", c.Prefix, "at most 100 characters, no braces and no blanks")
+	faults.Need(!c.Positions || c.On(), "positions", c.Positions, "set with addrs")
+	faults.Need(!c.Positions || !c.Cluster || strings.TrimSuffix(c.Prefix, ":") != "", "prefix", c.Prefix, "not empty in a cluster with positions, whose keys it keeps together")
+	valid.Between(&faults, "positions_keep", c.PositionsKeep, 10*time.Second, 30*24*time.Hour)
+	valid.Between(&faults, "positions_max_vehicles", c.PositionsMaxVehicles, 1, 100_000_000)
 	valid.Between(&faults, "timeout", c.Timeout, 10*time.Millisecond, time.Minute)
 	return faults.Err()
 }

@@ -127,6 +127,9 @@ func (c *Config) compare(faults *valid.Faults) {
 	w, least := c.Matcher.RebuildWindow, c.Tracker.RepeatMaxInterval+c.Tracker.RepeatInterval
 	faults.Need(w == 0 || w >= least, "matcher: rebuild_window", w,
 		fmt.Sprintf("0 or at least tracker.repeat_max_interval and tracker.repeat_interval, together %s, or a matcher that starts misses silent vehicles", least))
+	keep := c.Redis.PositionsKeep
+	faults.Need(!c.Redis.Positions || keep >= least, "redis: positions_keep", keep,
+		fmt.Sprintf("at least tracker.repeat_max_interval and tracker.repeat_interval, together %s, or vehicles expire that are only silent", least))
 	m, t := c.Matcher.DispatchMaxAge, c.Tracker.DispatchMaxAge
 	faults.Need(m == t, "matcher: dispatch_max_age", m,
 		fmt.Sprintf("what tracker.dispatch_max_age is, which is %s: the two would disagree about who can be offered a ride", t))

@@ -35,3 +35,11 @@ func TestMatcherAndTrackerHaveOneAgeOfDispatch(t *testing.T) {
 	cfg.Tracker.DispatchMaxAge = 2 * time.Minute
 	require.NoError(t, cfg.Validate())
 }
+
+func TestASilentVehicleStaysInRedis(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Redis.Addrs, cfg.Redis.Positions, cfg.Redis.PositionsKeep = []string{"127.0.0.1:6379"}, true, 10*time.Second
+	require.ErrorContains(t, cfg.Validate(), "redis: positions_keep is 10s: must be at least tracker.repeat_max_interval and tracker.repeat_interval")
+	cfg.Redis.Positions = false
+	require.NoError(t, cfg.Validate())
+}

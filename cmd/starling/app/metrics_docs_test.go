@@ -151,6 +151,7 @@ func TestDocsListEveryMetric(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Partitions, cfg.Local.Directory = 2, t.TempDir()+"/log"
 	proveIdentity(t, &cfg)
+	cfg.Redis.Addrs, cfg.Redis.Positions = []string{"127.0.0.1:1"}, true // nobody listens there
 	collect(t, all, cfg, AllRoles()...)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second))
 	require.NoError(t, err)

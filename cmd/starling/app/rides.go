@@ -17,6 +17,7 @@ import (
 	"github.com/starling-fleet/starling/internal/redisconn"
 	"github.com/starling-fleet/starling/internal/rpcserver"
 	"github.com/starling-fleet/starling/matcher"
+	"github.com/starling-fleet/starling/matcher/redispositions"
 	"github.com/starling-fleet/starling/rides"
 	"github.com/starling-fleet/starling/rides/events"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -28,16 +29,28 @@ type ridesFleet struct {
 	matcher *matcher.Matcher
 	rides   *rides.Rides          // nil in a process without
 	redis   redis.UniversalClient // nil without one
+
+	positions *positions // nil unless they are kept in Redis
 }
 
-// observe is called once the matcher runs, when rides is set.
-func (f *ridesFleet) observe(partition int32, t *wire.Track) { f.rides.Observe(partition, t) }
+// observe is called once the matcher runs, when the others are set.
+func (f *ridesFleet) observe(partition int32, t *wire.Track) {
+	if f.rides != nil {
+		f.rides.Observe(partition, t)
+	}
+	if f.positions != nil {
+		f.positions.sink.Observe(t)
+	}
+}
 
 // newFleet sets up the matcher of the process, and the rides role if it has it.
 func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err error) {
 	f = &ridesFleet{}
 	deps := matcher.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "matcher")}
-	if a.has(Rides) {
+	if f.positions, err = a.newPositions(log); err != nil {
+		return nil, fmt.Errorf("set up positions in Redis: %w", err)
+	}
+	if a.has(Rides) || f.positions != nil {
 		deps.Observe = f.observe
 	}
 	if f.matcher, err = matcher.New(a.cfg.Matcher, deps); err != nil {
@@ -145,4 +158,36 @@ func writeWhole(path string, b []byte) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// positions are kept in Redis over a connection of their own, so that events of
+// rides do not queue behind them.
+type positions struct {
+	sink   *redispositions.Sink
+	client redis.UniversalClient
+}
+
+// newPositions returns nil unless the process has a matcher and keeps positions.
+func (a *App) newPositions(log eventlog.Log) (*positions, error) {
+	cfg := a.cfg.Redis
+	if !cfg.Positions || !a.has(Matcher) {
+		return nil, nil
+	}
+	client, err := redisconn.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	sink, err := redispositions.New(
+		redispositions.Config{Prefix: cfg.Prefix, OneSlot: cfg.Cluster, Keep: cfg.PositionsKeep, MaxVehicles: cfg.PositionsMaxVehicles},
+		redispositions.Deps{Client: client, Epoch: log.Epoch(), Registerer: a.registry, Logger: a.logger.With("component", "positions in Redis")},
+	)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return &positions{sink: sink, client: client}, nil
+}
+
+// run writes positions and closes the connection.
+func (p *positions) run(ctx context.Context) error {
+	return errors.Join(p.sink.Run(ctx), p.client.Close())
 }

@@ -142,7 +142,12 @@ func (a *App) matcherUnits(log eventlog.Log, open opener, json *jsonGateway) ([]
 		Name: "matcher", Credentials: a.certs.Server("matcher"), Register: m.Register, Options: append(matcher.ServerOptions(), m.RegionOptions()...), Ready: a.life.whileRunning(m.Ready),
 		Codec: wire.Codec(), Window: matcher.WindowBytes, Large: slices.Concat(largeAnswers, largeStreams), Cost: m.Cost,
 	}
-	units, unready := []unit{{"matcher", m.Run}}, because(m.Ready, rebuilding)
+	var units []unit
+	if f.positions != nil {
+		units = append(units, unit{"positions in Redis", f.positions.run})
+	}
+	units = append(units, unit{"matcher", m.Run})
+	unready := because(m.Ready, rebuilding)
 	if f.rides != nil {
 		// Dispatchers and riders find rides at the same port.
 		more, err := json.rides()
