@@ -9,7 +9,9 @@ import (
 	"unicode"
 
 	"github.com/starling-fleet/starling/internal/config"
+	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/internal/valid"
+	"github.com/starling-fleet/starling/rides/match"
 	"github.com/starling-fleet/starling/rides/name"
 	"github.com/starling-fleet/starling/rides/zone"
 )
@@ -32,6 +34,13 @@ type Config struct {
 	MatchInterval time.Duration `koanf:"match_interval" help:"Pause between two rounds of matching."`
 	// Candidates is how many of the nearest vehicles are considered for a ride.
 	Candidates int `koanf:"candidates" help:"How many of the nearest vehicles are considered for a ride."`
+	// RegionResolution is how large the regions are whose rides are in one
+	// partition, an H3 resolution.
+	RegionResolution int `koanf:"region_resolution" help:"H3 resolution, 0 to 15, of the regions whose rides are in one partition of rides and matched together by its owner: 5 are about 250 square kilometres, 6 about 36."`
+	// Matcher is how vehicles are chosen.
+	Matcher match.Name `koanf:"matcher" help:"How vehicles are chosen: fifo (the oldest ride takes its best vehicle), balancing (when rides outnumber vehicles, a vehicle takes its best ride) or batch (rides are gathered for some seconds and assigned at the least cost). See docs/matching.md."`
+	// Match is what matchers are set to.
+	Match match.Settings `koanf:"match"`
 	// MaxRadius is how far away a vehicle may be, in metres.
 	MaxRadiusM float64 `koanf:"max_radius_m" help:"How far away a vehicle may be that is asked, in metres."`
 	// NameAge is how old a ride's name may be when its request reaches the log.
@@ -71,7 +80,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Group: "starling-rides", Decide: 10 * time.Second, MaxFixAge: 30 * time.Second, Silence: 5 * time.Minute,
-		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, Candidates: 8, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
+		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
+		Candidates: match.DefaultSettings().Candidates, RegionResolution: 6, Matcher: match.Batch, Match: match.DefaultSettings(),
 		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second, IndexAge: 24 * time.Hour, ArrivingM: 300, ArrivedM: 40, ArrivedAfter: 5 * time.Second, CompareInterval: 5 * time.Second,
 		ZoneGrace: time.Minute,
 	}
@@ -94,6 +104,9 @@ func (c Config) Validate() error {
 	valid.Between(&faults, "name_age", c.NameAge, time.Minute, 6*24*time.Hour)
 	valid.Between(&faults, "checkpoint_interval", c.CheckpointInterval, 100*time.Millisecond, time.Hour)
 	valid.Between(&faults, "candidates", c.Candidates, 1, 256)
+	valid.Between(&faults, "region_resolution", c.RegionResolution, 0, h3.MaxResolution)
+	_, err := c.matcher()
+	faults.In("match", err)
 	faults.Need(c.MaxRadiusM > 0 && c.MaxRadiusM <= 1_000_000, "max_radius_m", c.MaxRadiusM, "above 0 and at most 1000000")
 	valid.AtLeast(&faults, "max_subscribers", c.MaxSubscribers, 1)
 	faults.Need(c.SubscriberShare > 0 && c.SubscriberShare <= 1, "subscriber_share", c.SubscriberShare, "above 0 and at most 1")
@@ -108,12 +121,19 @@ func (c Config) Validate() error {
 		faults.Need(err == nil && host != "" && port != "", "advertise", c.Advertise, "host:port")
 	}
 	faults.Need(c.NameKeys == "" || c.NameKeysFile == "", "name_keys_file", c.NameKeysFile, "the only one that is set of it and name_keys")
-	_, err := c.keys()
+	_, err = c.keys()
 	faults.Add(err)
 	valid.Between(&faults, "zone_grace", c.ZoneGrace, 0, time.Hour)
 	_, err = zone.Parse(c.Zones, func(string) int32 { return 0 })
 	faults.In("zones", err)
 	return faults.Err()
+}
+
+// matcher returns the matcher that is set.
+func (c Config) matcher() (match.Matcher, error) {
+	settings := c.Match
+	settings.Candidates = c.Candidates
+	return match.New(c.Matcher, settings)
 }
 
 // keys decodes the keys without repeating them in an error.

@@ -1,50 +1,133 @@
 package rides
 
 import (
+	"context"
 	"slices"
+	"time"
 
+	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/rides/life"
+	"github.com/starling-fleet/starling/rides/match"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// match proposes a vehicle to every ride that waits for one: the oldest request
-// takes the nearest that may take it (greedy, first in, first out).
-func (p *partition) match() {
+// searchAge is how old the candidates of a ride may be that still waits.
+const searchAge = 500 * time.Millisecond
+
+// estimateTime is how long a partition waits for estimates of travel times before
+// the rides that are left are ranked by distance.
+const estimateTime = time.Second
+
+// search is what was last found for a ride that waits.
+type search struct {
+	at       time.Time
+	vehicles []match.Candidate
+}
+
+// match posts the rides that wait for a vehicle, and proposes what was chosen for
+// them.
+func (p *partition) match(ctx context.Context) {
 	p.matchQueues()
-	for _, r := range p.owner.Searching() {
-		for _, id := range p.candidates(r) {
-			if p.owner.Propose(r.Name, id) {
-				p.role.metrics.proposals.Inc()
-				break
-			}
+	waiting := p.owner.Searching()
+	proposals, took := p.role.desk.match(p.number, p.posts(ctx, waiting))
+	if took > 0 {
+		p.role.metrics.round.Observe(took.Seconds())
+	}
+	for _, c := range proposals {
+		ride := p.owner.State().Ride(c.ride)
+		if ride == nil || !slices.ContainsFunc(p.nearest(ride), func(h liveindex.Hit) bool { return h.Vehicle.ID == c.vehicle }) {
+			continue // it has been taken since, or has gone
+		}
+		if p.owner.Propose(c.ride, c.vehicle) {
+			p.proposed[c.ride] = true
+			p.role.metrics.proposals.Inc()
 		}
 	}
 }
 
-// candidates are the nearest vehicles that may take a ride, nearest first. Those in
-// a zone are its queue's.
-func (p *partition) candidates(r *life.Ride) []string {
-	want := p.role.cfg.Candidates + len(r.Declined)
-	for n := want; ; n *= 2 {
+// posts returns the rides that wait with their candidates. Those of a ride that is
+// new are searched, and those that are old are searched anew.
+func (p *partition) posts(ctx context.Context, waiting []*life.Ride) []post {
+	ctx, cancel := context.WithTimeout(ctx, estimateTime)
+	defer cancel()
+	now := p.role.now()
+	searches := make(map[string]search, len(waiting))
+	posts := make([]post, 0, len(waiting))
+	for _, r := range waiting {
+		if p.proposed[r.Name] {
+			delete(p.proposed, r.Name)
+			delete(p.searches, r.Name)
+			p.role.metrics.refused.Inc()
+		}
+		s, ok := p.searches[r.Name]
+		if age := now.Sub(s.at); !ok || age >= searchAge || age < 0 {
+			s = search{now, p.candidates(ctx, r)}
+		}
+		searches[r.Name] = s
+		posts = append(posts, post{
+			match.Request{ID: r.Name, RequestedMS: r.EventMS, DeadlineMS: r.Order.GetDeadlineMs()}, s.vehicles,
+		})
+	}
+	p.searches = searches
+	return posts
+}
+
+// candidates are the vehicles that may take a ride, by expected time to its
+// pickup.
+func (p *partition) candidates(ctx context.Context, r *life.Ride) []match.Candidate {
+	hits := p.nearest(r)
+	from := make([]eta.Place, len(hits))
+	for i := range hits {
+		from[i] = eta.Place{LatDeg: hits[i].Vehicle.LatDeg, LonDeg: hits[i].Vehicle.LonDeg}
+	}
+	to := eta.Place{LatDeg: r.Order.GetPickupLatitude(), LonDeg: r.Order.GetPickupLongitude()}
+	ranked, err := eta.Rank(ctx, p.role.estimator, from, to, p.role.cfg.Candidates)
+	if err != nil {
+		p.role.metrics.estimates.Inc()
+		if ranked, err = eta.Rank(ctx, byDistance, from, to, p.role.cfg.Candidates); err != nil {
+			return nil // which it never does
+		}
+	}
+	out := make([]match.Candidate, 0, len(ranked))
+	for _, a := range ranked {
+		out = append(out, match.Candidate{Vehicle: hits[a.Index].Vehicle.ID, Travel: a.Travel})
+	}
+	return out
+}
+
+// byDistance stands in for an estimator that fails: 8 m/s and a detour of 1.35,
+// as matcher.eta is set by default.
+var byDistance = func() *eta.GreatCircle {
+	e, err := eta.NewGreatCircle(8, 1.35)
+	if err != nil {
+		panic(err) // constants
+	}
+	return e
+}()
+
+// nearest are the vehicles nearest to a pickup that may take the ride, more of
+// them than candidates where they are compared by a routing server. Those in a
+// zone are its queue's.
+func (p *partition) nearest(r *life.Ride) []liveindex.Hit {
+	want := p.role.cfg.Candidates
+	if _, direct := p.role.estimator.(*eta.GreatCircle); !direct {
+		want = eta.Compared(want, maxEstimated)
+	}
+	for n := want + len(r.Declined); ; n *= 2 {
 		hits := p.role.fleet.Nearest(p.query(r.Order, n), nil)
 		all := len(hits) < n
 		hits = slices.DeleteFunc(hits, func(h liveindex.Hit) bool {
-			return p.role.zones.OfVehicle(h.Vehicle.Cell, h.Vehicle.LatDeg, h.Vehicle.LonDeg) != nil
+			return slices.Contains(r.Declined, h.Vehicle.ID) || p.role.zones.OfVehicle(h.Vehicle.Cell, h.Vehicle.LatDeg, h.Vehicle.LonDeg) != nil
 		})
-		if len(hits) < want && !all && n < mostCandidates {
-			continue // of a fleet that waits in zones few are left
+		if len(hits) >= want || all || n >= mostSearched {
+			return hits[:min(len(hits), want)] // of a fleet that waits in zones few are left
 		}
-		ids := make([]string, 0, want)
-		for _, h := range hits[:min(len(hits), want)] {
-			ids = append(ids, h.Vehicle.ID)
-		}
-		return ids
 	}
 }
 
-// mostCandidates bounds the search for vehicles outside of zones.
-const mostCandidates = 1000
+// mostSearched bounds the search for vehicles outside of zones.
+const mostSearched = 1000
 
 // query asks for the nearest vehicles that may serve an order.
 func (p *partition) query(o *starlingv1.RideOrder, n int) liveindex.Query {
@@ -64,3 +147,6 @@ func filterOf(o *starlingv1.RideOrder) liveindex.Filter {
 	}
 	return filter
 }
+
+// maxEstimated is how many vehicles a routing server is asked about for one ride.
+const maxEstimated = 100

@@ -14,6 +14,9 @@ type metrics struct {
 	events      *prometheus.CounterVec
 	records     *prometheus.CounterVec
 	proposals   prometheus.Counter
+	refused     prometheus.Counter
+	estimates   prometheus.Counter
+	round       prometheus.Histogram
 	subscribers prometheus.Gauge
 	resumes     *prometheus.CounterVec
 
@@ -26,6 +29,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		events:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rides_events_total", Help: "Events of rides that this process has read back, by kind."}, []string{"kind"}),
 		records:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rides_records_total", Help: "Records of rides that owners of this process have read, by verdict; voided are those of owners that had been replaced."}, []string{"verdict"}),
 		proposals:   prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_proposals_total", Help: "Vehicles that were asked for a ride."}),
+		refused:     prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_proposals_refused_total", Help: "Proposals that led to nothing: the vehicle's tracker refused it, or it was lost. A ride of another process may have taken the vehicle."}),
+		estimates:   prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_estimates_failed_total", Help: "Rides whose candidates were ranked by distance because the estimate of travel times failed."}),
+		round:       prometheus.NewHistogram(prometheus.HistogramOpts{Name: "starling_rides_match_seconds", Help: "How long a round of matching takes that has proposed something, in seconds, without the searches.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8)}),
 		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "starling_rides_subscribers", Help: "Open subscriptions of ride and vehicle events."}),
 	}
 	m.resumes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_rides_resumes_total", Help: "Times that events of a ride whose partition is owned elsewhere were asked for, by who had them: store, owner or log."}, []string{"source"})
@@ -34,7 +40,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.ownerFailures = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_comparison_failures_total", Help: "Comparisons of followed rides that their owner did not answer."})
 	m.found = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_events_found_total", Help: "Rides of which a comparison with the owner found an event that no push had brought."})
 	m.deadLetters = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_dead_letters_total", Help: "Requests about rides that could not be decoded and are dead letters."})
-	for _, c := range []prometheus.Collector{m.deadLetters, m.owned, m.events, m.records, m.proposals, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
+	for _, c := range []prometheus.Collector{m.deadLetters, m.owned, m.events, m.records, m.proposals, m.refused, m.estimates, m.round, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -55,8 +55,10 @@ type partition struct {
 	requestsMS int64
 	changed    map[string]bool
 	ranks      []*rank
-	tookOver   time.Time // when it last appended a takeover
-	stored     int64     // next at the last checkpoint, -1 before it
+	tookOver   time.Time         // when it last appended a takeover
+	stored     int64             // next at the last checkpoint, -1 before it
+	searches   map[string]search // by ride that waits
+	proposed   map[string]bool   // rides whose proposal was not granted yet
 	forgotten  []string
 }
 
@@ -77,11 +79,13 @@ func (p *partition) run(ctx context.Context) error {
 	}
 	p.owner = owner.New(p.role.ownerConfig(p.number), p.role.log.Epoch(), k.state)
 	p.next, p.stored, p.changed = k.next, -1, make(map[string]bool)
+	p.searches, p.proposed = make(map[string]search), make(map[string]bool)
 	if p.ranks, err = newRanks(p.role.zones.Of(p.number), p.role.cfg.ZoneGrace); err != nil {
 		return err
 	}
 	p.inbox = p.role.board.join(p.number)
 	defer p.role.board.leave(p.number, p.inbox)
+	defer p.role.desk.leave(p.number)
 
 	reading, stop := context.WithCancel(ctx)
 	p.stopRequests = func() {}
@@ -168,7 +172,7 @@ func (p *partition) loop(ctx, reading context.Context) error {
 		case <-matching:
 			p.readTracks()
 			p.owner.Tick(p.role.now().UnixMilli())
-			p.match()
+			p.match(ctx)
 		case <-queueing:
 			p.owner.Tick(p.role.now().UnixMilli())
 			p.updateQueues()
@@ -210,6 +214,7 @@ func (p *partition) act(ctx, reading context.Context) error {
 	if len(events) > 0 {
 		for _, e := range events {
 			p.changed[e.GetRide()] = true
+			delete(p.proposed, e.GetRide())
 			p.role.metrics.events.WithLabelValues(kindLabel(e.GetKind())).Inc()
 		}
 		p.watchBound()

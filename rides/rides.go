@@ -15,6 +15,7 @@ import (
 
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/retry"
+	"github.com/starling-fleet/starling/matcher/eta"
 	"github.com/starling-fleet/starling/matcher/liveindex"
 	"github.com/starling-fleet/starling/rides/events"
 	"github.com/starling-fleet/starling/rides/name"
@@ -51,6 +52,8 @@ type Deps struct {
 	Fleet      Fleet
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
+	// Estimator estimates how long vehicles take to pickups; nil means by distance.
+	Estimator eta.Estimator
 	// Now is the wall clock of timers; nil means time.Now.
 	Now func() time.Time
 	// Address is where this process answers calls about rides, host and port;
@@ -77,6 +80,8 @@ type Rides struct {
 	zones     *zone.Map
 	metrics   *metrics
 	board     *board
+	desk      *desk
+	estimator eta.Estimator
 	directory *directory
 	store     events.Store
 	feeds     *feeds
@@ -113,12 +118,19 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rides configuration: %w", err)
 	}
+	matcher, err := cfg.matcher()
+	if err != nil {
+		return nil, fmt.Errorf("rides configuration: %w", err)
+	}
 	zones, err := zone.Parse(cfg.Zones, func(name string) int32 { return eventlog.PartitionOf([]byte(name), deps.Log.Partitions()) })
 	if err != nil {
 		return nil, fmt.Errorf("rides configuration: zones: %w", err)
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
+	}
+	if deps.Estimator == nil {
+		deps.Estimator = byDistance
 	}
 	m, err := newMetrics(deps.Registerer)
 	if err != nil {
@@ -132,6 +144,7 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	}
 	r := &Rides{
 		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, zones: zones, metrics: m,
+		desk: newDesk(matcher, deps.Now), estimator: deps.Estimator,
 		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge, cfg.IndexAge),
 		store: deps.Store, peers: newPeers(deps.Log, deps.Address, deps.DialOptions),
 		scanning: make(chan struct{}, 1), subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),

@@ -20,6 +20,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/rides"
+	"github.com/starling-fleet/starling/rides/match"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -33,20 +34,23 @@ type system struct {
 	t     testing.TB
 	log   *memlog.Log
 	rides *rides.Rides
-	ctx   context.Context // of a dispatcher's calls
-	sent  map[string]int64
-	ahead atomic.Int64 // what the log's and the role's clocks are ahead by
+	// metrics are those of all of it.
+	metrics *prometheus.Registry
+	ctx     context.Context // of a dispatcher's calls
+	sent    map[string]int64
+	ahead   atomic.Int64 // what the log's and the role's clocks are ahead by
 }
 
 func (s *system) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
 
-func start(t testing.TB, store *memlog.Store, configure func(*rides.Config)) *system {
+func start(t testing.TB, store *memlog.Store, configure func(*rides.Config), change ...func(*rides.Deps)) *system {
 	t.Helper()
 	s := &system{t: t, sent: map[string]int64{}}
 	log := memlog.Open(store, memlog.Options{Now: s.now})
 	s.log = log
 	quiet := slog.New(slog.DiscardHandler)
 	registry := prometheus.NewRegistry()
+	s.metrics = registry
 	s.ctx = auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Dispatch})
 	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: registry, Logger: quiet})
 	require.NoError(t, err)
@@ -57,11 +61,16 @@ func start(t testing.TB, store *memlog.Store, configure func(*rides.Config)) *sy
 	cfg := rides.DefaultConfig()
 	cfg.NameKeys = config.Secret(strings.Repeat("ab", 32))
 	cfg.MatchInterval = 10 * time.Millisecond
-	cfg.ArrivingM = 0 // the driver reports it
+	cfg.Matcher = match.FIFO // which waits for nothing
+	cfg.ArrivingM = 0        // the driver reports it
 	if configure != nil {
 		configure(&cfg)
 	}
-	s.rides, err = rides.New(cfg, rides.Deps{Log: log, Fleet: m, Registerer: registry, Logger: quiet, Now: s.now})
+	deps := rides.Deps{Log: log, Fleet: m, Registerer: registry, Logger: quiet, Now: s.now}
+	for _, f := range change {
+		f(&deps)
+	}
+	s.rides, err = rides.New(cfg, deps)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -29,7 +29,7 @@ func (r *Rides) Register(to grpc.ServiceRegistrar) {
 	starlingv1.RegisterRideOwnerServiceServer(to, ownerServer{Rides: r})
 }
 
-// NewRide implements RideService. Rides are spread evenly over all partitions, but
+// NewRide implements RideService. Rides of one region are in one partition, but
 // those from a zone belong to the partition of its queue.
 func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*starlingv1.NewRideResponse, error) {
 	rider := riderOf(ctx, req.GetRider())
@@ -43,7 +43,10 @@ func (r *Rides) NewRide(ctx context.Context, req *starlingv1.NewRideRequest) (*s
 		return nil, err
 	}
 	now := r.now()
-	partition := eventlog.PartitionOf(fmt.Appendf(nil, "%s/%d", rider, now.UnixNano()), r.log.Partitions())
+	partition, err := r.partitionAt(req.GetPickupLatitude(), req.GetPickupLongitude())
+	if err != nil {
+		return nil, err
+	}
 	if z := r.zones.At(req.GetPickupLatitude(), req.GetPickupLongitude()); z != nil {
 		partition = z.Partition
 	}

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":      {"internal/auth", "internal/config", "internal/deadletter", "internal/request", "matcher/liveindex", "rides/events", "rides/life", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides":      {"internal/auth", "internal/config", "internal/deadletter", "internal/h3", "internal/request", "matcher/eta", "matcher/liveindex", "rides/events", "rides/life", "rides/match", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name": {},
 	"rides/zone": {"internal/h3"},
 	// Rows of history, and the Parquet files that keep them.

@@ -28,10 +28,12 @@ type batch struct {
 }
 
 func (b *batch) Match(nowMS int64, waiting []Request, search Search) []Proposal {
-	if nowMS < b.nextMS || len(waiting) == 0 {
+	every := b.settings.Window.Every.Milliseconds()
+	// A clock that was set back does not stop it.
+	if ahead := b.nextMS - nowMS; ahead > 0 && ahead <= every || len(waiting) == 0 {
 		return nil
 	}
-	b.nextMS = nowMS + b.settings.Window.Every.Milliseconds()
+	b.nextMS = nowMS + every
 	b.gather(waiting, search)
 	b.problem.Reset(len(b.names))
 	for i := range waiting {

@@ -68,23 +68,23 @@ const (
 // Settings are those of all matchers.
 type Settings struct {
 	// Candidates is how many of the best vehicles are considered for a request.
-	Candidates int
+	Candidates int `koanf:"-"`
 	// Reach is how far away a vehicle may be, in expected time to the pickup, by
 	// how long the request has waited. The greedy matchers use its Most only.
-	Reach Reach
+	Reach Reach `koanf:"reach"`
 	// Fairness is by how much a unit of the wait outweighs a unit of the way to the
 	// pickup when the batch matcher has to choose whom to serve.
-	Fairness float64
+	Fairness float64 `koanf:"fairness" help:"By how much a second of waiting outweighs a second of way to the pickup when the batch matcher has to choose whom to serve."`
 	// Window is how long the batch matcher gathers.
-	Window Window
+	Window Window `koanf:"window"`
 }
 
 // Reach widens with the wait: a vehicle may be First away at once, and Widening
 // more for each time unit of the wait, up to Most.
 type Reach struct {
-	First    time.Duration
-	Widening float64
-	Most     time.Duration
+	First    time.Duration `koanf:"first" help:"How far away a vehicle may be at first, in expected time to the pickup; the batch matcher's."`
+	Widening float64       `koanf:"widening" help:"By how much more for each second that the ride has waited."`
+	Most     time.Duration `koanf:"most" help:"How far away a vehicle may be at most, in expected time to the pickup."`
 }
 
 // Window is how long a request waits for a better vehicle than the one that it
@@ -92,9 +92,9 @@ type Reach struct {
 // supply: where a vehicle is near it is proposed at once.
 type Window struct {
 	// Every is the pause between two rounds.
-	Every time.Duration
-	Share float64
-	Most  time.Duration
+	Every time.Duration `koanf:"every" help:"Pause between two rounds of the batch matcher."`
+	Share float64       `koanf:"share" help:"How long a ride waits for a better vehicle than the one it would be given, as a share of the expected time to the pickup."`
+	Most  time.Duration `koanf:"most" help:"How long it waits for a better vehicle at most."`
 }
 
 // DefaultSettings are those that docs/matching.md has the figures of.
@@ -112,13 +112,13 @@ func DefaultSettings() Settings {
 func (s Settings) Validate() error {
 	var faults valid.Faults
 	valid.Between(&faults, "candidates", s.Candidates, 1, 256)
-	valid.Between(&faults, "reach_first", s.Reach.First, time.Second, s.Reach.Most)
-	valid.Between(&faults, "reach_widening", s.Reach.Widening, 0, 1000)
-	valid.Between(&faults, "reach_most", s.Reach.Most, time.Second, 24*time.Hour)
+	valid.Between(&faults, "reach.first", s.Reach.First, time.Second, s.Reach.Most)
+	valid.Between(&faults, "reach.widening", s.Reach.Widening, 0, 1000)
+	valid.Between(&faults, "reach.most", s.Reach.Most, time.Second, 24*time.Hour)
 	valid.Between(&faults, "fairness", s.Fairness, 0, 1000)
-	valid.Between(&faults, "window_every", s.Window.Every, 0, s.Window.Most)
-	valid.Between(&faults, "window_share", s.Window.Share, 0, 1)
-	valid.Between(&faults, "window_most", s.Window.Most, 0, 15*time.Second)
+	valid.Between(&faults, "window.every", s.Window.Every, 0, s.Window.Most)
+	valid.Between(&faults, "window.share", s.Window.Share, 0, 1)
+	valid.Between(&faults, "window.most", s.Window.Most, 0, 15*time.Second)
 	return faults.Err()
 }
 

@@ -96,6 +96,7 @@ func TestTheWindowIsAShareOfTheWayAndEnds(t *testing.T) {
 	require.Empty(t, near.matched(t, m, 0))
 	require.Empty(t, near.matched(t, m, 500), "no round within a second of the last")
 	require.Len(t, near.matched(t, m, 1000), 1)
+	require.Len(t, near.matched(t, m, 500), 1, "a clock that was set back does not stop it")
 	far := newStreet([]float64{0}, map[string]float64{"a": 500})
 	require.Empty(t, far.matched(t, m, 14_000))
 	require.Len(t, far.matched(t, m, 15_000), 1)
@@ -150,11 +151,11 @@ func TestSettingsAreRefused(t *testing.T) {
 	require.ErrorContains(t, err, "matcher")
 	for field, change := range map[string]func(*match.Settings){
 		"candidates":     func(s *match.Settings) { s.Candidates = 0 },
-		"reach_first":    func(s *match.Settings) { s.Reach.First = 2 * s.Reach.Most },
-		"reach_widening": func(s *match.Settings) { s.Reach.Widening = -1 },
+		"reach.first":    func(s *match.Settings) { s.Reach.First = 2 * s.Reach.Most },
+		"reach.widening": func(s *match.Settings) { s.Reach.Widening = -1 },
 		"fairness":       func(s *match.Settings) { s.Fairness = math.NaN() },
-		"window_most":    func(s *match.Settings) { s.Window.Most = 16 * time.Second },
-		"window_share":   func(s *match.Settings) { s.Window.Share = 2 },
+		"window.most":    func(s *match.Settings) { s.Window.Most = 16 * time.Second },
+		"window.share":   func(s *match.Settings) { s.Window.Share = 2 },
 	} {
 		s := match.DefaultSettings()
 		change(&s)

@@ -64,8 +64,12 @@ func (a *App) newFleet(log eventlog.Log, address string) (f *ridesFleet, err err
 		return nil, fmt.Errorf("set up rides: %w", err)
 	}
 	cfg.NameKeysFile = "" // the keys are set by now
+	estimator, err := a.cfg.Matcher.ETA.Estimator()
+	if err != nil {
+		return nil, fmt.Errorf("set up rides: %w", err)
+	}
 	d := rides.Deps{
-		Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address, DialOptions: a.innerDialOptions(),
+		Estimator: estimator, Log: log, Fleet: f.matcher, Registerer: a.registry, Logger: a.logger.With("component", "rides"), Address: address, DialOptions: a.innerDialOptions(),
 	}
 	if a.cfg.Redis.On() {
 		if f.redis, err = redisconn.Open(a.cfg.Redis); err != nil {
