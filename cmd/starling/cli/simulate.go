@@ -1,8 +1,14 @@
 package cli
 
 import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,6 +16,7 @@ import (
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/fleetsim"
+	"github.com/starling-fleet/starling/internal/ridesim"
 )
 
 // fleetFlags gives a command the simulated fleet's settings as flags.
@@ -33,10 +40,14 @@ func newSimulate(world IO) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		Long: `Send the reports of a simulated city fleet to ingest, as phones would: with
 jitter, GPS noise, tunnels, fixes uploaded by the minute, resends and disorder.
-The same seed gives the same fleet.`,
+The same seed gives the same fleet.
+
+With --rides nothing is sent: the ways to match rides with vehicles are compared
+on a virtual clock.`,
 		Example: `  starling simulate                                  # 200 vehicles until Ctrl-C
   starling simulate --vehicles 5000 --period 1s --duration 10m
-  starling simulate --duration 1h --flat-out --json  # an hour's reports at once`,
+  starling simulate --duration 1h --flat-out --json  # an hour's reports at once
+  starling simulate --rides --picture matching.svg   # matchers, compared in a made-up city`,
 	}
 	fleet := fleetFlags(cmd)
 	opts := fleetsim.DefaultOptions()
@@ -45,11 +56,15 @@ The same seed gives the same fleet.`,
 	cmd.Flags().BoolVar(&opts.FlatOut, "flat-out", false, "Send the whole duration, which then ends now, as fast as the server takes it.")
 	cmd.Flags().DurationVar(&opts.DrainTimeout, "drain-timeout", opts.DrainTimeout, "How long to wait at the end for acknowledgements.")
 	quiet := cmd.Flags().Bool("quiet", false, "No progress on standard error.")
+	rides := addRideFlags(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if opts.Fleet, err = fleet(); err != nil {
 			return err
+		}
+		if *rides.on {
+			return rides.run(cmd.Context(), world, opts.Fleet.Seed, opts.Fleet.Vehicles, *asJSON)
 		}
 		d := addresses{ingest: addr, matcher: addr}
 		ingest, _, closeDoors, err := d.open(cmd)
@@ -98,4 +113,93 @@ func short(d time.Duration) string {
 	default:
 		return d.Round(10 * time.Microsecond).String()
 	}
+}
+
+// rideFlags are those of `simulate --rides`.
+type rideFlags struct {
+	on              *bool
+	demand, picture *string
+	runs            *int
+	share           *float64
+	search          *time.Duration
+	rules           *[]string
+}
+
+func addRideFlags(cmd *cobra.Command) rideFlags {
+	f, c := cmd.Flags(), ridesim.DefaultComparison()
+	return rideFlags{
+		on:      f.Bool("rides", false, "Compare the ways to match rides with vehicles on a virtual clock, and send nothing (docs/matching.md)."),
+		demand:  f.String("demand", "", "With --rides: file of trips, CSV with pickup_unix_ms, pickup_lat, pickup_lon, dropoff_lat and dropoff_lon, or the same in gzip. Without it a city is made up."),
+		picture: f.String("picture", "", "With --rides: file for a picture of the result, in SVG."),
+		runs:    f.Int("runs", c.Runs, "With --rides: runs of each rule at each supply, with seeds from --seed on."),
+		share:   f.Float64("share", 0, "With --rides and --vehicles: the part of the demand that is requested, instead of the three supplies of docs/matching.md."),
+		search:  f.Duration("search", c.Base.Search, "With --rides: how long a vehicle is searched before a rider gives up."),
+		rules:   f.StringSlice("rules", c.Rules, "With --rides: what is compared."),
+	}
+}
+
+// run compares and prints. Seed and vehicles are the fleet's.
+func (f rideFlags) run(ctx context.Context, world IO, seed int64, vehicles int, asJSON bool) error {
+	c := ridesim.DefaultComparison()
+	c.Base.Seed, c.Base.Search, c.Runs, c.Rules = seed, *f.search, *f.runs, *f.rules
+	if *f.share != 0 {
+		c.Supplies = []ridesim.Supply{{Name: "given", Share: *f.share, Vehicles: vehicles}}
+	}
+	if err := c.Validate(); err != nil {
+		return usage(err)
+	}
+	demand, err := readDemand(*f.demand)
+	if err != nil {
+		return err
+	}
+	rows, err := ridesim.Compare(ctx, c, demand)
+	if err != nil {
+		return err
+	}
+	if *f.picture != "" {
+		if err := writePicture(*f.picture, rows); err != nil {
+			return err
+		}
+	}
+	if !asJSON {
+		return ridesim.Table(world.Out, rows)
+	}
+	for _, row := range rows {
+		if err := dialect.Print(world.Out, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readDemand reads a file of trips, or makes a city up. Its seed is fixed: the
+// runs' seeds draw from one demand.
+func readDemand(path string) ([]ridesim.Trip, error) {
+	if path == "" {
+		return ridesim.Model{Trips: 30_000, Hours: 2, Seed: 9}.Generate()
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, usage(err)
+	}
+	defer func() { _ = f.Close() }()
+	var in io.Reader = bufio.NewReader(f)
+	if strings.HasSuffix(path, ".gz") {
+		if in, err = gzip.NewReader(in); err != nil {
+			return nil, usage(fmt.Errorf("demand %s: %w", path, err))
+		}
+	}
+	trips, err := ridesim.ReadCSV(in)
+	if err != nil {
+		return nil, usage(fmt.Errorf("%s: %w", path, err))
+	}
+	return trips, nil
+}
+
+func writePicture(path string, rows []ridesim.Row) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return usage(err)
+	}
+	return errors.Join(ridesim.Picture(f, rows), f.Close())
 }
