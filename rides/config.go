@@ -34,6 +34,8 @@ type Config struct {
 	MatchInterval time.Duration `koanf:"match_interval" help:"Pause between two rounds of matching."`
 	// Candidates is how many of the nearest vehicles are considered for a ride.
 	Candidates int `koanf:"candidates" help:"How many of the nearest vehicles are considered for a ride."`
+	// AskedFor is how long a vehicle is not proposed again after it was.
+	AskedFor time.Duration `koanf:"asked_for" help:"How long a process does not ask a vehicle again after it has asked it: what became of it shows meanwhile. 0 lets the rides of a process fight for vehicles."`
 	// RegionResolution is how large the regions are whose rides are in one
 	// partition, an H3 resolution.
 	RegionResolution int `koanf:"region_resolution" help:"H3 resolution, 0 to 15, of the regions whose rides are in one partition of rides and matched together by its owner: 5 are about 250 square kilometres, 6 about 36."`
@@ -81,7 +83,7 @@ func DefaultConfig() Config {
 	return Config{
 		Group: "starling-rides", Decide: 10 * time.Second, MaxFixAge: 30 * time.Second, Silence: 5 * time.Minute,
 		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
-		Candidates: match.DefaultSettings().Candidates, RegionResolution: 6, Matcher: match.Batch, Match: match.DefaultSettings(),
+		Candidates: match.DefaultSettings().Candidates, RegionResolution: 6, AskedFor: 2 * time.Second, Matcher: match.Batch, Match: match.DefaultSettings(),
 		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second, IndexAge: 24 * time.Hour, ArrivingM: 300, ArrivedM: 40, ArrivedAfter: 5 * time.Second, CompareInterval: 5 * time.Second,
 		ZoneGrace: time.Minute,
 	}
@@ -104,6 +106,7 @@ func (c Config) Validate() error {
 	valid.Between(&faults, "name_age", c.NameAge, time.Minute, 6*24*time.Hour)
 	valid.Between(&faults, "checkpoint_interval", c.CheckpointInterval, 100*time.Millisecond, time.Hour)
 	valid.Between(&faults, "candidates", c.Candidates, 1, 256)
+	valid.Between(&faults, "asked_for", c.AskedFor, 0, time.Minute)
 	valid.Between(&faults, "region_resolution", c.RegionResolution, 0, h3.MaxResolution)
 	_, err := c.matcher()
 	faults.In("match", err)

@@ -13,10 +13,6 @@ import (
 	"github.com/starling-fleet/starling/rides/match"
 )
 
-// askedFor is how long a vehicle is not proposed again after it was: its grant
-// shows in the index meanwhile, or somebody else had it.
-const askedFor = 2 * time.Second
-
 // roundsShare bounds what matching takes: a round begins when so many times the
 // duration of the one before it have passed.
 const roundsShare = 4
@@ -30,6 +26,9 @@ const maxMatched = 2000
 // begin runs it for all.
 type desk struct {
 	now func() time.Time
+	// askedFor is how long a vehicle is not proposed again after it was: its grant
+	// shows in the index meanwhile, or somebody else had it.
+	askedFor time.Duration
 
 	mu      sync.Mutex
 	matcher match.Matcher
@@ -49,8 +48,8 @@ type post struct {
 // proposal is a vehicle for a ride.
 type proposal struct{ ride, vehicle string }
 
-func newDesk(m match.Matcher, now func() time.Time) *desk {
-	return &desk{now: now, matcher: m, posted: make(map[int32][]post), proposed: make(map[int32][]proposal), asked: make(map[string]time.Time)}
+func newDesk(m match.Matcher, askedFor time.Duration, now func() time.Time) *desk {
+	return &desk{now: now, askedFor: askedFor, matcher: m, posted: make(map[int32][]post), proposed: make(map[int32][]proposal), asked: make(map[string]time.Time)}
 }
 
 // match replaces what waits in a partition and returns what is proposed to its
@@ -91,7 +90,7 @@ func (d *desk) leave(n int32) {
 // something. The lock is held.
 func (d *desk) round(now time.Time) (some bool) {
 	for vehicle, until := range d.asked {
-		if !now.Before(until) || until.Sub(now) > askedFor {
+		if !now.Before(until) || until.Sub(now) > d.askedFor {
 			delete(d.asked, vehicle)
 		}
 	}
@@ -126,7 +125,9 @@ func (d *desk) round(now time.Time) (some bool) {
 	chosen := d.matcher.Match(now.UnixMilli(), requests, search)
 	for _, p := range chosen {
 		w := all[p.Request]
-		d.asked[p.Vehicle] = now.Add(askedFor)
+		if d.askedFor > 0 {
+			d.asked[p.Vehicle] = now.Add(d.askedFor)
+		}
 		d.proposed[w.partition] = append(d.proposed[w.partition], proposal{w.request.ID, p.Vehicle})
 		d.posted[w.partition] = slices.DeleteFunc(d.posted[w.partition], func(o post) bool { return o.request.ID == w.request.ID })
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/starling-fleet/starling/rides/match"
 )
 
+const askedFor = 2 * time.Second
+
 // deskAt returns a desk and its clock.
 func deskAt(t *testing.T, name match.Name) (*desk, *time.Time) {
 	t.Helper()
@@ -17,7 +19,7 @@ func deskAt(t *testing.T, name match.Name) (*desk, *time.Time) {
 	m, err := match.New(name, s)
 	require.NoError(t, err)
 	now := time.UnixMilli(1_000_000)
-	return newDesk(m, func() time.Time { return now }), &now
+	return newDesk(m, askedFor, func() time.Time { return now }), &now
 }
 
 func posted(ride string, seconds map[string]int, order ...string) post {

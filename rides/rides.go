@@ -144,7 +144,7 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 	}
 	r := &Rides{
 		cfg: cfg, log: deps.Log, fleet: deps.Fleet, logger: deps.Logger, now: deps.Now, address: deps.Address, names: names, zones: zones, metrics: m,
-		desk: newDesk(matcher, deps.Now), estimator: deps.Estimator,
+		desk: newDesk(matcher, cfg.AskedFor, deps.Now), estimator: deps.Estimator,
 		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge, cfg.IndexAge),
 		store: deps.Store, peers: newPeers(deps.Log, deps.Address, deps.DialOptions),
 		scanning: make(chan struct{}, 1), subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),

@@ -116,7 +116,7 @@ func Measure(ctx context.Context, o LatencyOptions) (*Latency, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("latency of rides: %w", err)
 	}
-	w := &world{opts: Options{Binary: o.Binary, KafkaBrokers: o.KafkaBrokers, Dir: o.Dir, Args: o.Args, Partitions: o.Partitions, Seed: o.Seed}}
+	w := &world{ridesArgs: []string{"--rides-matcher", "fifo"}, opts: Options{Binary: o.Binary, KafkaBrokers: o.KafkaBrokers, Dir: o.Dir, Args: o.Args, Partitions: o.Partitions, Seed: o.Seed}}
 	defer w.end()
 	if err := w.start(ctx); err != nil {
 		return nil, fmt.Errorf("latency of rides: %w", err)

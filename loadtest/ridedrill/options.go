@@ -87,10 +87,12 @@ func (o *Options) Validate() error {
 	return faults.Err()
 }
 
-// ridesArgs are the flags of an owner of rides.
+// ridesArgs are the flags of an owner of rides. They let partitions fight for
+// vehicles: each pickup is a region of its own, and who has lost asks again at once.
 func (o *Options) ridesArgs() []string {
 	return []string{
 		"--rides-match-interval", o.MatchInterval.String(), "--rides-offer", o.Offer.String(), "--rides-decide", o.Decide.String(),
+		"--rides-matcher", "fifo", "--rides-region-resolution", "15", "--rides-asked-for", "0s",
 		"--rides-search", "30s", "--rides-checkpoint-interval", "2s",
 	}
 }
