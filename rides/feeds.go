@@ -34,7 +34,7 @@ type feed struct {
 	known bool
 	base  int64
 	steps []*starlingv1.RideEventAndRide
-	// heard is the largest number that is said to exist; unsure is true when there
+	// heard is the largest number that was reported to exist; unsure is true when there
 	// may be more.
 	heard  int64
 	unsure bool
@@ -114,7 +114,7 @@ func (fs *feeds) deliver(m events.Message) {
 	}
 }
 
-// decode reads what a store has of a ride, if it is what it says.
+// decode reads what a store has of a ride, if it is whole and of that ride.
 func decode(m events.Message) (*starlingv1.RideEventAndRide, bool) {
 	x := &starlingv1.RideEventAndRide{}
 	err := proto.Unmarshal(m.Value, x)
@@ -132,7 +132,7 @@ func (f *feed) doubt() {
 	f.bell.ring()
 }
 
-// last returns the number of the last event that is known or said to exist.
+// last returns the number of the last event that is known or reported to exist.
 func (f *feed) last() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -147,7 +147,7 @@ func (f *feed) endedAt(sequence int64) bool {
 }
 
 // upTo returns whether everything up to a number is known here, and nothing is
-// said to be behind it.
+// reported to be behind it.
 func (f *feed) upTo(sequence int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,12 +237,12 @@ func (fs *feeds) fill(ctx context.Context, f *feed, after int64) (snapshot *star
 }
 
 // merge takes the answer about events behind from, asked when heard was the largest
-// number that was said to exist.
+// number that was reported to exist.
 func (f *feed) merge(in *starlingv1.ResumeRideResponse, from, heard int64) (snapshot *starlingv1.Ride, found bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	// Whoever answers has all that there is: what was said beyond it is untrue,
-	// unless it was said since.
+	// Whoever answers has all that there is: what was reported beyond it is untrue,
+	// unless it was reported since.
 	settle := func() {
 		if f.heard == heard {
 			f.heard = f.head()

@@ -96,12 +96,12 @@ func TestSubscriptionsAreShared(t *testing.T) {
 		}()
 		return cancel
 	}
-	refused := func(says string) {
+	refused := func(want string) {
 		t.Helper()
 		select {
 		case err := <-ended:
 			require.Equal(t, "TOO_MANY_SUBSCRIBERS", rpcstatus.ReasonOf(err), "%v", err)
-			require.ErrorContains(t, err, says)
+			require.ErrorContains(t, err, want)
 		case <-open:
 			t.Fatal("one too many is open")
 		}

@@ -122,7 +122,7 @@ func (s *system) requestOf(o *starlingv1.RideOrder) string {
 	require.NoError(s.t, err)
 	ride, err := s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: named.Name, After: called.Position})
 	require.NoError(s.t, err, "a caller reads its own write")
-	require.GreaterOrEqual(s.t, ride.Position.Offset, called.Position.Offset, "an answer that is not old says so")
+	require.GreaterOrEqual(s.t, ride.Position.Offset, called.Position.Offset, "an answer that is not old shows it")
 	require.NotZero(s.t, ride.Phase)
 	_, err = s.rides.RequestRide(s.ctx, req)
 	require.NoError(s.t, err, "a request may be repeated")
@@ -148,7 +148,7 @@ func (s *system) act(ride *starlingv1.Ride, action starlingv1.DriverAction) *sta
 	require.NoError(s.t, err)
 	ride, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: ride.Name, After: called.Position})
 	require.NoError(s.t, err)
-	require.GreaterOrEqual(s.t, ride.Position.Offset, called.Position.Offset, "an answer that is not old says so")
+	require.GreaterOrEqual(s.t, ride.Position.Offset, called.Position.Offset, "an answer that is not old shows it")
 	return ride
 }
 

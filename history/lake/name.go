@@ -31,7 +31,7 @@ const (
 	hourMS      = int64(time.Hour / time.Millisecond)
 )
 
-// batchName is what a file's name says of its batch.
+// batchName is the batch that a file's name states.
 type batchName struct {
 	partition   int32
 	epoch       int64

@@ -84,8 +84,8 @@ func TestABadKeyOfAJWKSIsPassedOver(t *testing.T) {
 	require.NoError(t, b.token(sign(t, signer(t, first), claims())))
 	require.Equal(t, 1.0, b.metric("starling_auth_keys"))
 	require.Equal(t, 6.0, b.metric("starling_auth_keys_passed_over_total"))
-	for _, says := range []string{"short", "garbled", "private key", "no JWK", "two keys"} {
-		require.Contains(t, logged.String(), says)
+	for _, want := range []string{"short", "garbled", "private key", "no JWK", "two keys"} {
+		require.Contains(t, logged.String(), want)
 	}
 
 	logged.Reset()

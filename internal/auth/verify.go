@@ -84,8 +84,8 @@ func (v *verifier) verify(token string) (c *Caller, refusal *Refusal) {
 		}
 	}()
 	var signer *key
-	var said claims
-	_, err := v.parser.ParseWithClaims(token, &said, func(t *jwt.Token) (any, error) {
+	var stated claims
+	_, err := v.parser.ParseWithClaims(token, &stated, func(t *jwt.Token) (any, error) {
 		if _, has := t.Header["crit"]; has {
 			return nil, errCritical
 		}
@@ -106,14 +106,14 @@ func (v *verifier) verify(token string) (c *Caller, refusal *Refusal) {
 	if err != nil {
 		return nil, v.refusal(err)
 	}
-	c = &Caller{Issuer: said.Issuer, Subject: said.Subject, Vehicle: said.Vehicle, Expires: said.ExpiresAt.Add(v.cfg.Leeway), key: signer}
+	c = &Caller{Issuer: stated.Issuer, Subject: stated.Subject, Vehicle: stated.Vehicle, Expires: stated.ExpiresAt.Add(v.cfg.Leeway), key: signer}
 	if !ValidSubject(c.Subject) {
 		return nil, refuse(WrongClaim, "the claim sub "+SubjectRule, "claim", "sub")
 	}
 	if c.Vehicle != "" && !ValidVehicle(c.Vehicle) {
 		return nil, refuse(WrongClaim, "the claim vehicle "+VehicleRule, "claim", "vehicle")
 	}
-	for _, name := range said.Scope {
+	for _, name := range stated.Scope {
 		scope, _ := ParseScope(name) // others are for other servers
 		c.Scopes |= scope
 	}

@@ -25,7 +25,7 @@ type Account struct {
 	// riders asked for rides.
 	Counted int64
 	Ridden  time.Duration
-	// Partial are the rides of which a subscriber was told that events were lost.
+	// Partial are the rides of which a loss of events was announced to a subscriber.
 	Partial                         int64
 	RideHistories, VehicleHistories verdicts
 }

@@ -123,7 +123,7 @@ func (h *history) heard(j *journey, e *starlingv1.RideEvent) {
 	j.events = append(j.events, heardEvent{e, h.now()})
 }
 
-// missed notes that a subscriber was told of a loss: what it heard is not whole.
+// missed notes that a loss was announced to a subscriber: what it heard is not whole.
 func (h *history) missed(j *journey) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -70,7 +70,7 @@ func TestRedis(t *testing.T) {
 	})
 }
 
-// A Redis that is flushed has lost what was stored, and says nothing else; one that
+// A Redis that is flushed has lost what was stored, and nothing shows it; one that
 // is killed fails in bounded time, and when it is back subscribers are asked to
 // compare and served again.
 func TestRedisIsFlushedAndKilled(t *testing.T) {

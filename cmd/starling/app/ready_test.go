@@ -87,7 +87,7 @@ func TestATrackerIsReadyWhenItOwnsItsPartitions(t *testing.T) {
 	}
 }
 
-// A process whose log refuses appends is not ready and says so, and the health of its
+// A process whose log refuses appends is not ready and reports why, and the health of its
 // ingest server follows; that of its matcher, which only reads, does not.
 func TestAProcessIsNotReadyWhileItsLogRefusesAppends(t *testing.T) {
 	cfg := app.DefaultConfig()

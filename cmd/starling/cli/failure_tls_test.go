@@ -47,7 +47,7 @@ func TestACommandNamesADisagreementAboutTLS(t *testing.T) {
 
 	for name, c := range map[string]struct {
 		args []string
-		says string
+		want string
 	}{
 		"call without TLS":   {[]string{"nearest", "--at", "48,16", "--timeout", "5s", "--matcher", secured}, "the server speaks TLS, and this command does not: set --server-ca-file"},
 		"call with TLS":      {[]string{"nearest", "--at", "48,16", "--timeout", "5s", "--matcher", plain, "--server-ca-file", caFile}, "the server does not speak TLS: leave --server-ca-file out"},
@@ -57,7 +57,7 @@ func TestACommandNamesADisagreementAboutTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := runCLI(t, t.Context(), "", c.args...)
 			require.NotEqual(t, exitOK, got.code)
-			require.Contains(t, got.err, c.says)
+			require.Contains(t, got.err, c.want)
 		})
 	}
 }

@@ -28,7 +28,7 @@ func Run(t *testing.T, open Open) {
 		"repetitions change nothing":               repetitions,
 		"a ride has no more than its bound":        bounded,
 		"what is old goes":                         expires,
-		"a subscription says when it holds":        announces,
+		"a subscription announces when it holds":   announces,
 		"rides are apart":                          apart,
 		"publishing at once from several routines": concurrently,
 	} {
