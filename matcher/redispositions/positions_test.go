@@ -30,7 +30,7 @@ type harness struct {
 	registry *prometheus.Registry
 }
 
-func newSink(t *testing.T, server *redistest.Server, epoch int64, keep time.Duration) *harness {
+func newSink(t testing.TB, server *redistest.Server, epoch int64, keep time.Duration) *harness {
 	t.Helper()
 	cfg := redisconn.DefaultConfig()
 	cfg.Addrs, cfg.Positions = []string{server.Addr()}, true
