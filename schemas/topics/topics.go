@@ -12,6 +12,7 @@ const (
 	RideRequests = "ride-requests"
 	Rides        = "rides"
 	RidesState   = "rides-state"
+	HistoryState = "history-state"
 	DeadLetters  = "dead-letters"
 )
 
@@ -46,6 +47,7 @@ func All() []Topic {
 		{Name: RideRequests, Key: "ride name", Value: "starling.v1.RideRequestRecord", Retention: 7 * day, MaxRecordBytes: 64 << 10},
 		{Name: Rides, Key: "ride name; empty for takeovers", Value: "starling.v1.RideRecord", Retention: 28 * day, MaxRecordBytes: 64 << 10},
 		{Name: RidesState, Key: "ride name", Value: "starling.v1.RideState", Compacted: true, MaxRecordBytes: 64 << 10},
+		{Name: HistoryState, Key: "name of a sink of history", Value: "starling.v1.HistoryPartitionState", Compacted: true, MaxRecordBytes: 1 << 20},
 		{Name: DeadLetters, Key: "topic/partition/offset of the origin", Value: "what could not be processed, with the reason", Retention: 28 * day, MaxRecordBytes: 4 << 20},
 	}
 }

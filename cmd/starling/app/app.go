@@ -34,12 +34,22 @@ const (
 	Tracker Role = "tracker"
 	Matcher Role = "matcher"
 	Rides   Role = "rides"
+	History Role = "history"
 	// Fanout answers from matchers that are limited to regions. It needs no log.
 	Fanout Role = "fanout"
 )
 
-// AllRoles is what `starling up` runs.
+// AllRoles is what `starling up` runs, and beside them history where it has
+// somewhere to write.
 func AllRoles() []Role { return []Role{Ingest, Tracker, Matcher, Rides} }
+
+// withHistory adds history to all roles when it is on.
+func withHistory(cfg *Config, roles []Role) []Role {
+	if cfg.History.On() && slices.Equal(roles, AllRoles()) {
+		return append(slices.Clone(roles), History)
+	}
+	return roles
+}
 
 // App is a process of Starling. Run may be called once.
 type App struct {
@@ -82,11 +92,14 @@ func New(cfg Config, roles []Role, logger *slog.Logger) (*App, error) {
 	if !cfg.Dev && !cfg.Auth.HasKeys() && serves(&cfg, roles) {
 		return nil, auth.ErrNoIdentity
 	}
+	if slices.Contains(roles, History) && !cfg.History.On() {
+		return nil, errors.New("history.lake_dir is empty: history has nowhere to write")
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return &App{
 		cfg:      cfg,
-		roles:    roles,
+		roles:    withHistory(&cfg, roles),
 		logger:   logger,
 		registry: registry,
 		ready:    make(chan struct{}),

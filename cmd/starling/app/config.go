@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/fanout"
+	"github.com/starling-fleet/starling/history"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/certs"
@@ -34,6 +35,7 @@ type Config struct {
 	Matcher    matcher.Config   `koanf:"matcher"`
 	Fanout     fanout.Config    `koanf:"fanout"`
 	Rides      rides.Config     `koanf:"rides"`
+	History    history.Config   `koanf:"history"`
 	Redis      redisconn.Config `koanf:"redis"`
 	Server     ServerConfig     `koanf:"server"`
 	JSON       gateway.Config   `koanf:"json"`
@@ -74,6 +76,7 @@ func DefaultConfig() Config {
 		Tracker:    tracker.DefaultConfig(),
 		Matcher:    matcher.DefaultConfig(),
 		Rides:      rides.DefaultConfig(),
+		History:    history.DefaultConfig(),
 		Redis:      redisconn.DefaultConfig(),
 		Fanout:     fanout.DefaultConfig(),
 		Server: ServerConfig{
@@ -111,6 +114,7 @@ func (c *Config) Validate() error {
 	c.compare(&faults)
 	faults.In("fanout", c.Fanout.Validate())
 	faults.In("rides", c.Rides.Validate())
+	faults.In("history", c.History.Validate())
 	faults.In("redis", c.Redis.Validate())
 	faults.In("server", c.Server.validate(c.Dev, c.TLS.On() || c.TLS.BehindProxy))
 	faults.In("tls", c.TLS.Validate())

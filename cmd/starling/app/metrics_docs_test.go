@@ -150,6 +150,7 @@ func TestDocsListEveryMetric(t *testing.T) {
 	all := map[string]metric{}
 	cfg := DefaultConfig()
 	cfg.Partitions, cfg.Local.Directory = 2, t.TempDir()+"/log"
+	cfg.History.LakeDir = t.TempDir()
 	proveIdentity(t, &cfg)
 	cfg.Redis.Addrs, cfg.Redis.Positions = []string{"127.0.0.1:1"}, true // nobody listens there
 	collect(t, all, cfg, AllRoles()...)

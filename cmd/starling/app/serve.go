@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/fanout"
+	"github.com/starling-fleet/starling/history"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/httpserver"
@@ -105,6 +106,7 @@ func (a *App) units(log eventlog.Log, open opener) (units []unit, unready func()
 	}{
 		{a.has(Matcher), a.matcherUnits},
 		{a.has(Rides) && !a.has(Matcher), a.ridesUnits},
+		{a.has(History), a.historyUnits},
 		{a.has(Fanout), a.fanoutUnits},
 		{a.has(Tracker), a.trackerUnits},
 		{a.has(Ingest), a.ingestUnits},
@@ -235,6 +237,16 @@ func (a *App) trackerUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, 
 		return nil, nil, fmt.Errorf("set up the tracker: %w", err)
 	}
 	return []unit{{"tracker", t.Run}}, because(t.Ready, "tracker: joining its group, or loading the partitions that fell to it"), nil
+}
+
+// historyUnits set up the history role, which has no server. It stops behind the
+// tracker, so that it still writes what that publishes last.
+func (a *App) historyUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, func() string, error) {
+	h, err := history.New(a.cfg.History, history.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "history")})
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up history: %w", err)
+	}
+	return []unit{{"history", h.Run}}, because(h.Ready, "history: joining its group, or loading the partitions that fell to it"), nil
 }
 
 func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {

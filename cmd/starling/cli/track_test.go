@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/starling-fleet/starling/cmd/starling/app"
+)
+
+// A fix goes through gRPC, the log, the tracker and history into a Parquet file,
+// and is printed from there in every form.
+func TestTrackOfAFixThroughEverything(t *testing.T) {
+	cfg := app.DefaultConfig()
+	cfg.Dev, cfg.Partitions, cfg.Local.Directory = true, 2, t.TempDir()
+	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0", "", ""
+	cfg.History.LakeDir = filepath.Join(t.TempDir(), "lake")
+	a, err := app.New(cfg, app.AllRoles(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	select {
+	case <-a.Ready():
+	case <-time.After(time.Minute):
+		t.Fatal("not ready in time")
+	}
+	sent := runCLI(t, t.Context(), "", "send", "car~7", "--at", "48.2085,16.373", "--ingest", a.Addr(app.Ingest))
+	require.Equal(t, exitOK, sent.code, sent.err)
+	cancel() // the tracker publishes what is on its way, and history writes it
+	require.NoError(t, <-ended)
+
+	run := func(args ...string) outcome {
+		return runCLI(t, t.Context(), "", append([]string{"track", "car~7", "--lake", cfg.History.LakeDir}, args...)...)
+	}
+	table := run()
+	require.Equal(t, exitOK, table.code, table.err)
+	require.Contains(t, table.out, "48.2085000")
+	lines := strings.Split(strings.TrimSpace(run("--format=csv").out), "\n")
+	require.Len(t, lines, 2)
+	require.Contains(t, lines[1], ",48.2085000,16.3730000,")
+	var collection struct {
+		Features []struct {
+			Geometry struct{ Coordinates []float64 }
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(run("--format=geojson").out), &collection))
+	require.Len(t, collection.Features, 1)
+	require.InDeltaSlice(t, []float64{16.373, 48.2085}, collection.Features[0].Geometry.Coordinates, 1e-6)
+	var gpx struct {
+		Points []struct {
+			Lat float64 `xml:"lat,attr"`
+		} `xml:"trk>trkseg>trkpt"`
+	}
+	require.NoError(t, xml.Unmarshal([]byte(run("--format=gpx").out), &gpx))
+	require.Len(t, gpx.Points, 1)
+	require.InDelta(t, 48.2085, gpx.Points[0].Lat, 1e-6)
+	require.NotContains(t, run("--to=2001-01-01T00:00:00Z").out, "48.2085")
+}
+
+func TestTrackRefusals(t *testing.T) {
+	for line, want := range map[string]string{
+		"track car":                           "--lake is empty",
+		"track car --lake x --format kml":     "must be table, csv, geojson or gpx",
+		"track car --lake x --from yesterday": "--from is \"yesterday\": must be a time",
+		"track car --lake x --from 2026-03-01T00:00:00Z --to 2026-03-01T00:00:00Z": "must be before --to",
+		"track car --lake /nowhere-at-all":                                         "is not a history lake",
+		"history --dev --kafka-brokers 127.0.0.1:1":                                "history.lake_dir is empty",
+	} {
+		got := runCLI(t, t.Context(), "", strings.Fields(line)...)
+		require.NotEqual(t, exitOK, got.code, line)
+		require.Contains(t, got.err, want, line)
+		require.NotRegexp(t, foreign, got.err, line)
+	}
+}
