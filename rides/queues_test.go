@@ -77,10 +77,12 @@ func TestAZoneKeepsItsVehicles(t *testing.T) {
 		withRank(t)(c)
 		c.ZoneGrace = 100 * time.Millisecond
 	})
+	s.report("inside0", 45.001, 9, free)
+	s.awaitPlace("inside0", 1)
 	for i := range 20 {
 		s.report(fmt.Sprint("inside", i), 45.001, 9, free)
 	}
-	s.awaitPlace("inside0", 1)
+	require.Eventually(t, func() bool { return s.place("inside0").Waiting == 20 }, 30*time.Second, time.Millisecond)
 	s.report("outside", 45.08, 9, free)
 	near := order("ann")
 	near.PickupLatitude = 45.03
