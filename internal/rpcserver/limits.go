@@ -128,7 +128,14 @@ func (s *Server) refuseUnread(to *conn) error {
 		return s.busy(reasonAnswersUnread, "this connection has answers that its client has not read")
 	case all > c.UnreadBytes:
 		s.disconnect(s.answers.late(answerGrace, all-c.UnreadBytes/2), "budget")
-		return s.busy(reasonAnswersUnread, "clients have not read their answers")
+		// Who leaves more unread than this client has to go before it is refused.
+		for all, its = s.answers.unread(to); all > c.UnreadBytes; all, its = s.answers.unread(to) {
+			heaviest := s.answers.heaviest(heavyGrace, its)
+			if heaviest == nil {
+				return s.busy(reasonAnswersUnread, "clients have not read their answers")
+			}
+			s.disconnect(heaviest, "budget")
+		}
 	case all > c.UnreadBytes/2:
 		s.disconnect(s.answers.heaviest(heavyGrace, c.UnreadBytes/fairShare), "budget")
 	}
