@@ -1,7 +1,6 @@
 package rides
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -126,31 +125,15 @@ func (p *partition) matchQueues() {
 		if z == nil || z.Partition != p.number {
 			continue
 		}
+		may := filterOf(r.Order)
 		for _, id := range vehiclesOf(p.owner.State().Queue(z.Name)) {
-			if p.serves(id, r.Order) && p.owner.Propose(r.Name, id) {
+			v, ok := p.role.fleet.Vehicle(id)
+			if ok && may.Passes(&v) && p.owner.Propose(r.Name, id) {
 				p.role.metrics.proposals.Inc()
 				break
 			}
 		}
 	}
-}
-
-// serves returns whether a vehicle may serve an order now.
-func (p *partition) serves(id string, o *starlingv1.RideOrder) bool {
-	v, ok := p.role.fleet.Vehicle(id)
-	if !ok || !v.Dispatchable {
-		return false
-	}
-	var seats int32
-	var kind string
-	var tags []string
-	if a := v.Attributes; a != nil {
-		seats, kind, tags = a.Seats, a.Type, a.Tags
-	}
-	if o.GetPartySize() > 1 && seats < o.GetPartySize() || o.GetVehicleType() != "" && kind != o.GetVehicleType() {
-		return false
-	}
-	return !slices.ContainsFunc(o.GetTags(), func(tag string) bool { return !slices.Contains(tags, tag) })
 }
 
 // ofZone refuses a pickup in a zone whose queue another partition than the name's
@@ -191,19 +174,11 @@ func (r *Rides) zonePartitions(vehicle string) []int32 {
 		first = r.zones.OfVehicle(v.Cell, v.LatDeg, v.LonDeg)
 	}
 	all := r.zones.Partitions()
-	if first != nil {
-		slices.SortStableFunc(all, func(a, b int32) int {
-			return cmp.Compare(btoi(a != first.Partition), btoi(b != first.Partition))
-		})
+	if first == nil {
+		return all
 	}
-	return all
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
+	others := slices.DeleteFunc(all, func(n int32) bool { return n == first.Partition })
+	return append([]int32{first.Partition}, others...)
 }
 
 // zonePlace returns a vehicle's place in the zones of a partition, as its owner has

@@ -82,6 +82,27 @@ func (c *compiledFilter) pass(scratch *searchScratch, attrs *attrTable, number u
 	return ok
 }
 
+// Passes returns whether a vehicle passes, as a search would have it: for those who
+// have the vehicle already.
+func (f *Filter) Passes(v *Vehicle) bool {
+	if len(f.Availabilities) > 0 && !slices.Contains(f.Availabilities, v.DerivedAvailability) || f.Dispatchable && !v.Dispatchable {
+		return false
+	}
+	if least := f.MinFixTimeMS; least != 0 {
+		if f.Skew.Of != nil {
+			least += f.Skew.Of(v.ID)
+		}
+		if v.FixTimeMS() < least {
+			return false
+		}
+	}
+	attributes := v.Attributes
+	if attributes == nil {
+		attributes = &Attributes{}
+	}
+	return f.passAttributes(attributes)
+}
+
 func (f *Filter) passAttributes(a *Attributes) bool {
 	if a.Seats < f.MinSeats || len(f.Types) > 0 && !slices.Contains(f.Types, a.Type) {
 		return false

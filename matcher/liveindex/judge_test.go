@@ -223,6 +223,12 @@ func TestNearestAgainstBruteForce(t *testing.T) {
 				require.Equal(t, len(judge), x.Len())
 				q := query.Draw(t, "query")
 				require.Equal(t, judge.nearest(q), foundBy(x.Nearest(q, nil)))
+				for id, v := range judge {
+					if v.DeviceTimeMS != 0 { // searches find no others
+						got, _ := x.Get(id)
+						require.Equal(t, fresh(q.Filter, v) && passes(q.Filter, v), q.Filter.Passes(&got), "%s", id)
+					}
+				}
 			},
 		})
 		checkReads(t, x, judge)
