@@ -157,10 +157,10 @@ func (d *drill) layOut() (processes []*role, err error) {
 		processes = append(processes, p)
 	}
 	if !d.opts.onKafka() {
-		add("up", "up", "--local-directory", logDir(&d.opts))
+		add("up", "up", "--local-directory", d.opts.log().LocalDir())
 		return processes, err
 	}
-	args := []string{"--kafka-brokers", strings.Join(d.opts.KafkaBrokers, ","), "--kafka-topic-prefix", topicPrefix(&d.opts)}
+	args := []string{"--kafka-brokers", strings.Join(d.opts.KafkaBrokers, ","), "--kafka-topic-prefix", d.opts.log().TopicPrefix()}
 	add("matcher-1", "matcher", args...)
 	if d.opts.Rollout {
 		add("matcher-2", "matcher", args...)

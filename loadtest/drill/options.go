@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/internal/valid"
+	"github.com/starling-fleet/starling/loadtest/drill/drillog"
 )
 
 // Options set a drill.
@@ -126,3 +127,7 @@ func (o *Options) slack() float64 {
 }
 
 func (o *Options) onKafka() bool { return len(o.KafkaBrokers) > 0 }
+
+func (o *Options) log() drillog.Place {
+	return drillog.Place{Dir: o.Dir, KafkaBrokers: o.KafkaBrokers, Partitions: o.Partitions}
+}

@@ -3,22 +3,17 @@ package drill
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"path/filepath"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
-	"github.com/starling-fleet/starling/internal/kafkalog"
-	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/loadtest/drill/check"
+	"github.com/starling-fleet/starling/loadtest/drill/drillog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
 )
 
 // verify reads the log after the last process has stopped and has it judged.
 func verify(ctx context.Context, o Options, reports check.Reports, fleet map[string]*starlingv1.Vehicle, logf func(string, ...any)) (*check.Checker, error) {
-	log, err := openLog(ctx, o)
+	log, err := o.log().Open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,30 +52,6 @@ func verify(ctx context.Context, o Options, reports check.Reports, fleet map[str
 	return c, nil
 }
 
-func topicPrefix(o *Options) string { return filepath.Base(o.Dir) + "-" }
-
-func logDir(o *Options) string { return filepath.Join(o.Dir, "log") }
-
-func openLog(ctx context.Context, o Options) (eventlog.Log, error) {
-	quiet := slog.New(slog.DiscardHandler)
-	if o.onKafka() {
-		cfg := kafkalog.DefaultConfig()
-		cfg.Brokers, cfg.Partitions, cfg.TopicPrefix = o.KafkaBrokers, o.Partitions, topicPrefix(&o)
-		log, err := kafkalog.Open(ctx, cfg, topics.All(), prometheus.NewRegistry(), quiet)
-		if err != nil {
-			return nil, fmt.Errorf("open the log on Kafka: %w", err)
-		}
-		return log, nil
-	}
-	cfg := locallog.DefaultConfig()
-	cfg.Directory, cfg.Partitions = logDir(&o), o.Partitions
-	log, err := locallog.Open(cfg, topics.All(), prometheus.NewRegistry(), quiet)
-	if err != nil {
-		return nil, fmt.Errorf("open the local log: %w", err)
-	}
-	return log, nil
-}
-
 // readAll calls fn with every record of a topic, by partition.
 func readAll(ctx context.Context, log eventlog.Log, topic string, fn func(int32, eventlog.Stored)) error {
 	for p := range log.Partitions() {
@@ -93,31 +64,9 @@ func readAll(ctx context.Context, log eventlog.Log, topic string, fn func(int32,
 
 // read calls fn with every record of one partition, by offset.
 func read(ctx context.Context, log eventlog.Log, topic string, partition int32, fn func(int32, eventlog.Stored)) error {
-	all, err := log.Bounds(ctx, topic)
-	if err != nil {
-		return fmt.Errorf("bounds of %s: %w", topic, err)
+	records, failed := drillog.Read(ctx, log, topic, partition)
+	for rec := range records {
+		fn(partition, rec)
 	}
-	bounds := all[partition]
-	if bounds.First == bounds.End {
-		return nil
-	}
-	r, err := log.NewReader(ctx, topic, map[int32]int64{partition: bounds.First})
-	if err != nil {
-		return fmt.Errorf("read %s partition %d: %w", topic, partition, err)
-	}
-	defer func() { _ = r.Close() }()
-	for next := bounds.First; next < bounds.End; {
-		batch, err := r.Poll(ctx)
-		if err != nil {
-			return fmt.Errorf("read %s partition %d from %d: %w", topic, partition, next, err)
-		}
-		for _, rec := range batch.Records {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			fn(partition, rec)
-			next = rec.Offset + 1
-		}
-	}
-	return nil
+	return failed()
 }

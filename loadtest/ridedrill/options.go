@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/internal/valid"
+	"github.com/starling-fleet/starling/loadtest/drill/drillog"
 )
 
 // Options set a drill.
@@ -98,3 +99,7 @@ func (o *Options) ridesArgs() []string {
 }
 
 func (o *Options) onKafka() bool { return len(o.KafkaBrokers) > 0 }
+
+func (o *Options) log() drillog.Place {
+	return drillog.Place{Dir: o.Dir, KafkaBrokers: o.KafkaBrokers, Partitions: o.Partitions}
+}

@@ -2,18 +2,12 @@ package ridedrill
 
 import (
 	"context"
-	"fmt"
 	"iter"
-	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/starling-fleet/starling/internal/eventlog"
-	"github.com/starling-fleet/starling/internal/kafkalog"
-	"github.com/starling-fleet/starling/internal/locallog"
+	"github.com/starling-fleet/starling/loadtest/drill/drillog"
 	"github.com/starling-fleet/starling/loadtest/ridedrill/check"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -21,7 +15,7 @@ import (
 
 // verify reads the log after the last process has stopped and has it judged.
 func (d *drill) verify(ctx context.Context, account *Account) error {
-	log, err := openLog(ctx, d.w.opts)
+	log, err := d.w.opts.log().Open(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,64 +116,15 @@ func (d *drill) judgeClients(c *check.Checker, account *Account) {
 	}
 }
 
-func topicPrefix(o *Options) string { return filepath.Base(o.Dir) + "-" }
-
-func logDir(o *Options) string { return filepath.Join(o.Dir, "log") }
-
-func openLog(ctx context.Context, o Options) (eventlog.Log, error) {
-	quiet := slog.New(slog.DiscardHandler)
-	if o.onKafka() {
-		cfg := kafkalog.DefaultConfig()
-		cfg.Brokers, cfg.Partitions, cfg.TopicPrefix = o.KafkaBrokers, o.Partitions, topicPrefix(&o)
-		log, err := kafkalog.Open(ctx, cfg, topics.All(), prometheus.NewRegistry(), quiet)
-		if err != nil {
-			return nil, fmt.Errorf("open the log on Kafka: %w", err)
-		}
-		return log, nil
-	}
-	cfg := locallog.DefaultConfig()
-	cfg.Directory, cfg.Partitions = logDir(&o), o.Partitions
-	log, err := locallog.Open(cfg, topics.All(), prometheus.NewRegistry(), quiet)
-	if err != nil {
-		return nil, fmt.Errorf("open the local log: %w", err)
-	}
-	return log, nil
-}
-
-// read returns every record of one partition, by offset; failed returns why it
-// ended early, once the records were taken.
+// read returns every record of one partition in the checker's form, by offset;
+// failed returns why it ended early, once the records were taken.
 func read(ctx context.Context, log eventlog.Log, topic string, partition int32) (records iter.Seq[check.Record], failed func() error) {
-	var err error
+	stored, failed := drillog.Read(ctx, log, topic, partition)
 	return func(yield func(check.Record) bool) {
-			var all []eventlog.Bounds
-			if all, err = log.Bounds(ctx, topic); err != nil {
+		for rec := range stored {
+			if !yield(check.Record{Offset: rec.Offset, AppendMS: rec.AppendTimeMS, Key: rec.Key, Value: rec.Value}) {
 				return
 			}
-			bounds := all[partition]
-			if bounds.First == bounds.End {
-				return
-			}
-			var r eventlog.Reader
-			if r, err = log.NewReader(ctx, topic, map[int32]int64{partition: bounds.First}); err != nil {
-				return
-			}
-			defer func() { _ = r.Close() }()
-			for next := bounds.First; next < bounds.End; {
-				var batch eventlog.Batch
-				if batch, err = r.Poll(ctx); err != nil {
-					return
-				}
-				for _, rec := range batch.Records {
-					next = rec.Offset + 1
-					if !yield(check.Record{Offset: rec.Offset, AppendMS: rec.AppendTimeMS, Key: rec.Key, Value: rec.Value}) {
-						return
-					}
-				}
-			}
-		}, func() error {
-			if err != nil {
-				return fmt.Errorf("read %s partition %d: %w", topic, partition, err)
-			}
-			return nil
 		}
+	}, failed
 }

@@ -57,9 +57,9 @@ func (w *world) layOut() error {
 		return err
 	}
 	if !w.opts.onKafka() {
-		return w.add("up", "up", "--local-directory", logDir(&w.opts))
+		return w.add("up", "up", "--local-directory", w.opts.log().LocalDir())
 	}
-	cluster := []string{"--kafka-brokers", strings.Join(w.opts.KafkaBrokers, ","), "--kafka-topic-prefix", topicPrefix(&w.opts)}
+	cluster := []string{"--kafka-brokers", strings.Join(w.opts.KafkaBrokers, ","), "--kafka-topic-prefix", w.opts.log().TopicPrefix()}
 	for _, p := range [][2]string{{"tracker-1", "tracker"}, {"tracker-2", "tracker"}, {"matcher", "matcher"}, {"ingest", "ingest"}, {"rides-1", "rides"}, {"rides-2", "rides"}} {
 		if err := w.add(p[0], p[1], cluster...); err != nil {
 			return err
