@@ -61,18 +61,10 @@ func (e *encoder) encode(rows []row.Fix) []columns {
 			e.verdicts[i] = verdictName(r.Verdict)
 			e.columns[i].Verdict = &e.verdicts[i]
 		}
-		putPoint(&e.points[i], shown(r))
+		putPoint(&e.points[i], r.Shown())
 		e.columns[i].Geometry = e.points[i][:]
 	}
 	return e.columns[:len(rows)]
-}
-
-// shown is the position of a row's geometry: the corrected one if there is one.
-func shown(r *row.Fix) row.Position {
-	if r.Has&row.HasEstimate != 0 {
-		return r.Corrected
-	}
-	return r.Raw
 }
 
 func present[T any](r *row.Fix, bit row.Has, v *T) *T {

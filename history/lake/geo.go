@@ -33,7 +33,7 @@ func geoMetadata(rows []row.Fix) (string, error) {
 	}
 	bbox := [4]float64{180, 90, -180, -90}
 	for i := range rows {
-		p := shown(&rows[i])
+		p := rows[i].Shown()
 		lon, lat := dyadic(p.LonE7), dyadic(p.LatE7)
 		bbox = [4]float64{min(bbox[0], lon), min(bbox[1], lat), max(bbox[2], lon), max(bbox[3], lat)}
 	}

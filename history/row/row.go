@@ -95,6 +95,15 @@ type Fix struct {
 	HeadingDDeg    int32    // corrected
 }
 
+// Shown is the position that stands for the fix on a map: the corrected one if there
+// is one, else the raw one.
+func (f *Fix) Shown() Position {
+	if f.Has&HasEstimate != 0 {
+		return f.Corrected
+	}
+	return f.Raw
+}
+
 // Append appends the rows of one record of a partition of `tracks`, whose key is
 // the vehicle of its own fixes.
 func Append(rows []Fix, partition int32, vehicle string, t *wire.Track) []Fix {

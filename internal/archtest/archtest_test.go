@@ -39,7 +39,9 @@ var mayImport = map[string][]string{
 	// Rows of history, and the Parquet files that keep them.
 	"history":      {"internal/eventlog", "internal/retry", "history/row", "history/lake", "schemas"},
 	"history/row":  {"schemas"},
-	"history/lake": {"history/row", "schemas"},
+	"history/lake": {"history/row", "history/store", "internal/h3", "schemas"},
+	// What history answers from.
+	"history/store": {"history/row", "internal/h3"},
 	// Carries events of rides between nodes.
 	"rides/events": {},
 	"rides/life":   {"schemas"},
