@@ -9,6 +9,7 @@ for tool in java mvn; do
   command -v "$tool" >/dev/null || skipped+=("tests against a real Kafka (no $tool)")
 done
 command -v redis-server >/dev/null || skipped+=("the comparison with Redis (no redis-server)")
+command -v npm >/dev/null || skipped+=("tests against a real ClickHouse (no npm)")
 [ -n "${STARLING_DATA:-}" ] || [ -d ../shared/data ] || skipped+=("tests that need recorded drives (STARLING_DATA is not set)")
 result=passed
 [ $code -eq 0 ] || result=FAILED
