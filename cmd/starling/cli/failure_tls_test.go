@@ -51,6 +51,8 @@ func TestACommandNamesADisagreementAboutTLS(t *testing.T) {
 	}{
 		"call without TLS":   {[]string{"nearest", "--at", "48,16", "--timeout", "5s", "--matcher", secured}, "the server speaks TLS, and this command does not: set --server-ca-file"},
 		"call with TLS":      {[]string{"nearest", "--at", "48,16", "--timeout", "5s", "--matcher", plain, "--server-ca-file", caFile}, "the server does not speak TLS: leave --server-ca-file out"},
+		"send without TLS":   {[]string{"send", "car-1", "--at", "48,16", "--timeout", "5s", "--ingest", secured}, "the server speaks TLS, and this command does not: set --server-ca-file"},
+		"send with TLS":      {[]string{"send", "car-1", "--at", "48,16", "--timeout", "5s", "--ingest", plain, "--server-ca-file", caFile}, "the server does not speak TLS: leave --server-ca-file out"},
 		"status without TLS": {[]string{"status", "--admin", admin.Listener.Addr().String()}, "set --server-ca-file"},
 		"status with TLS":    {[]string{"status", "--admin", plainAdmin.Listener.Addr().String(), "--server-ca-file", caFile}, "leave --server-ca-file out"},
 	} {

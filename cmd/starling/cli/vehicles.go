@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/starling-fleet/starling/client"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/cmd/starling/cli/trackform"
 	"github.com/starling-fleet/starling/history/lake"
@@ -294,9 +293,9 @@ phone reports too is conflicting afterwards. A fix that is refused gives exit co
 				return err
 			}
 		}
-		conn, err := client.Dial(*addr, client.DialOptions{})
+		conn, err := connect(cmd, *addr)
 		if err != nil {
-			return usage(err)
+			return err
 		}
 		defer conn.Close()
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
