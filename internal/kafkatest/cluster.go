@@ -3,9 +3,11 @@ package kafkatest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,12 +31,20 @@ type Options struct {
 	Properties map[string]string
 	// Env is added to every broker's environment, as NAME=value.
 	Env []string
+	// TLS, if not nil, has brokers speak TLS with clients, ask these for a
+	// certificate, and use it among themselves too.
+	TLS *TLS
 }
+
+// TLS are the PEM files of brokers, and of clients that Kafka is asked by here. Hosts
+// of the certificate must include 127.0.0.1, and its key must be in PKCS #8.
+type TLS struct{ CertFile, KeyFile, CAFile string }
 
 // Cluster is a running Kafka. Its methods are not safe for concurrent use.
 type Cluster struct {
 	dir   string
 	nodes []*node
+	tls   *tls.Config // of a client; nil without TLS
 }
 
 const (
@@ -75,6 +85,12 @@ func (c *Cluster) boot(ctx context.Context, libDir string, o Options) error {
 	if err != nil {
 		return err
 	}
+	properties := maps.Clone(o.Properties)
+	if o.TLS != nil {
+		if properties, c.tls, err = o.TLS.prepare(c.dir, properties); err != nil {
+			return err
+		}
+	}
 	var voters []string
 	for i := range o.Nodes {
 		n := &node{id: i + 1, dir: filepath.Join(c.dir, strconv.Itoa(i+1)), brokerPort: ports[2*i], controllerPort: ports[2*i+1], heapMB: o.HeapMB, libDir: libDir, env: o.Env}
@@ -91,7 +107,7 @@ func (c *Cluster) boot(ctx context.Context, libDir string, o Options) error {
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
 			return fmt.Errorf("kafkatest: create directory of node %d: %w", n.id, err)
 		}
-		if err := n.writeConfig(strings.Join(voters, ","), o.Nodes, o.Properties); err != nil {
+		if err := n.writeConfig(strings.Join(voters, ","), o.Nodes, properties); err != nil {
 			return fmt.Errorf("kafkatest: configure node %d: %w", n.id, err)
 		}
 		if err := n.format(clusterID); err != nil {
@@ -149,7 +165,11 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 			addrs = append(addrs, n.address())
 		}
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.MetadataMinAge(50*time.Millisecond))
+	options := []kgo.Opt{kgo.SeedBrokers(addrs...), kgo.MetadataMinAge(50 * time.Millisecond)}
+	if c.tls != nil {
+		options = append(options, kgo.DialTLSConfig(c.tls))
+	}
+	cl, err := kgo.NewClient(options...)
 	if err != nil {
 		return fmt.Errorf("kafkatest: client: %w", err)
 	}

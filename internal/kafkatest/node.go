@@ -53,10 +53,10 @@ func (n *node) writeConfig(voters string, nodes int, extra map[string]string) er
 	var b strings.Builder
 	fmt.Fprintf(&b, "process.roles=broker,controller\nnode.id=%d\n", n.id)
 	fmt.Fprintf(&b, "controller.quorum.voters=%s\n", voters)
-	fmt.Fprintf(&b, "listeners=PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d\n", n.address(), n.controllerPort)
-	fmt.Fprintf(&b, "advertised.listeners=PLAINTEXT://%s\n", n.address())
+	fmt.Fprintf(&b, "listeners=BROKER://%s,CONTROLLER://127.0.0.1:%d\n", n.address(), n.controllerPort)
+	fmt.Fprintf(&b, "advertised.listeners=BROKER://%s\ninter.broker.listener.name=BROKER\n", n.address())
 	b.WriteString("controller.listener.names=CONTROLLER\n")
-	b.WriteString("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n")
+	b.WriteString("listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT\n")
 	fmt.Fprintf(&b, "log.dirs=%s\n", filepath.Join(n.dir, "data"))
 	fmt.Fprintf(&b, "offsets.topic.replication.factor=%d\noffsets.topic.num.partitions=3\n", replication)
 	fmt.Fprintf(&b, "transaction.state.log.replication.factor=%d\ntransaction.state.log.min.isr=%d\n", replication, minISR)
