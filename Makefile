@@ -68,6 +68,13 @@ $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/protoc-gen-grpc
 $(BIN)/govulncheck: tools/vuln/go.sum
 	cd tools/vuln && GOBIN=$(BIN) $(GO) install tool
 
+.PHONY: dashboards dashboards-check
+dashboards: ## write Grafana's dashboards anew (deploy/grafana)
+	cd tools/dashboards && $(GO) run . ../../deploy/grafana/dashboards
+
+dashboards-check: ## fail if a dashboard is not current or asks for a metric that there is not
+	cd tools/dashboards && $(GO) test ./...
+
 .PHONY: vuln
 vuln: $(BIN)/govulncheck ## known vulnerabilities in what the binary calls (asks vuln.go.dev)
 	$(BIN)/govulncheck ./cmd/starling

@@ -360,7 +360,7 @@ func within(path, prefix string) bool {
 // The top folder shows the architecture: nothing else may be there.
 func TestTopFolder(t *testing.T) {
 	want := map[string]bool{
-		"client": true, "cmd": true, "docs": true, "fanout": true, "gpsfilter": true, "history": true, "ingest": true, "internal": true,
+		"client": true, "cmd": true, "deploy": true, "docs": true, "fanout": true, "gpsfilter": true, "history": true, "ingest": true, "internal": true,
 		"loadtest": true, "matcher": true, "rides": true, "schemas": true, "tools": true, "tracker": true,
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))

@@ -42,7 +42,7 @@ func TestComposeFile(t *testing.T) {
 		code, printed = run(environ, "config", "check")
 		require.Equal(t, exitOK, code, "%s: %s", name, printed)
 	}
-	require.Equal(t, 7, ours)
+	require.Equal(t, 8, ours)
 }
 
 // A deployment's files are made once, all or none.
@@ -61,7 +61,7 @@ func TestDeploymentFiles(t *testing.T) {
 		require.True(t, public || info.Mode().Perm() == 0o600, "%s has %v", f.Name(), info.Mode())
 	}
 	require.Equal(t, []string{
-		"ca.pem", "cert.pem", "dispatch.token", "key.pem", "keys.json", "keys.pem", "names.key", "page.key", "report.token", "service.token", "signing.pem",
+		"ca.pem", "cert.pem", "dispatch.token", "key.pem", "keys.json", "keys.pem", "metrics.token", "names.key", "page.key", "report.token", "service.token", "signing.pem",
 	}, names)
 	before, err := os.ReadFile(filepath.Join(dir, "key.pem"))
 	require.NoError(t, err)

@@ -300,6 +300,7 @@ func deploymentFiles(hosts []string, valid time.Duration) ([]newFile, error) {
 	now := time.Now()
 	for _, t := range []mint.Token{
 		{Subject: "service", Scope: "service"}, {Subject: "dispatch", Scope: "dispatch"}, {Subject: "simulator", Scope: "report", Vehicle: "sim-*"},
+		{Subject: "prometheus", Scope: "metrics"},
 	} {
 		t.Issuer, t.Audience, t.From, t.Until = devIssuer, auth.DefaultConfig().Audience, now.Add(-time.Minute), now.Add(valid)
 		token, err := key.Sign(t)
