@@ -279,14 +279,11 @@ func (d *directory) reach(ctx context.Context, n int32, next int64) error {
 	b := d.join(n)
 	defer d.leave(n, b)
 	for {
-		d.mu.Lock()
-		x, more := d.partitions[n], b.rung
-		there := x != nil && x.next >= next
-		d.mu.Unlock()
+		there, known, more := d.readTo(n, next, b)
 		switch {
 		case there:
 			return nil
-		case x == nil:
+		case !known:
 			return errElsewhere
 		}
 		select {
@@ -295,6 +292,15 @@ func (d *directory) reach(ctx context.Context, n int32, next int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// readTo returns whether a partition was read up to an offset, whether it is indexed
+// here, and what is closed when it was read on, for a caller who has joined it.
+func (d *directory) readTo(n int32, next int64, b *bell) (there, known bool, more <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.partitions[n]
+	return x != nil && x.next >= next, x != nil, b.rung
 }
 
 func (d *directory) join(n int32) *bell {

@@ -31,13 +31,7 @@ func newExchange(role *Rides) *exchange {
 
 // happened takes an event that was read back. It does not block.
 func (x *exchange) happened(s step) {
-	x.mu.Lock()
-	full := len(x.queue) >= maxQueued
-	if !full {
-		x.queue = append(x.queue, s)
-	}
-	x.mu.Unlock()
-	if full {
+	if !x.put(s) {
 		x.role.metrics.unpublished.Inc()
 		return
 	}
@@ -45,6 +39,25 @@ func (x *exchange) happened(s step) {
 	case x.wake <- struct{}{}:
 	default:
 	}
+}
+
+// put queues an event, or returns false when the queue is full.
+func (x *exchange) put(s step) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.queue) >= maxQueued {
+		return false
+	}
+	x.queue = append(x.queue, s)
+	return true
+}
+
+func (x *exchange) take() []step {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	steps := x.queue
+	x.queue = nil
+	return steps
 }
 
 // run publishes until ctx is done.
@@ -56,10 +69,7 @@ func (x *exchange) run(ctx context.Context) {
 			return
 		case <-x.wake:
 		}
-		x.mu.Lock()
-		steps := x.queue
-		x.queue = nil
-		x.mu.Unlock()
+		steps := x.take()
 		messages := make([]events.Message, 0, len(steps))
 		for _, s := range steps {
 			m := r.message(s)
@@ -120,14 +130,8 @@ func (x *exchange) compare(ctx context.Context) {
 // round compares once: what others own, and also what is owned here if all.
 func (x *exchange) round(ctx context.Context, all bool) {
 	r := x.role
-	byPartition := make(map[int32][]*feed)
-	r.feeds.mu.Lock()
-	for _, f := range r.feeds.all {
-		byPartition[f.partition] = append(byPartition[f.partition], f)
-	}
-	r.feeds.mu.Unlock()
 	var asking sync.WaitGroup
-	for n, followed := range byPartition {
+	for n, followed := range r.feeds.byPartition() {
 		if r.leads(n) {
 			if all && r.directory.ready(n) {
 				for _, f := range followed {

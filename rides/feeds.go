@@ -50,27 +50,13 @@ func newFeeds(role *Rides) *feeds { return &feeds{role: role, all: make(map[stri
 
 // join follows a ride; leave must be called in the end.
 func (fs *feeds) join(ctx context.Context, ride string, partition int32) (f *feed, leave func()) {
-	fs.mu.Lock()
-	f, ok := fs.all[ride]
-	if !ok {
-		f = &feed{ride: ride, partition: partition, filling: make(chan struct{}, 1), bell: newBell()}
-		fs.all[ride] = f
-	}
-	f.followers++
-	fs.mu.Unlock()
-	if !ok {
+	f, first := fs.enter(ride, partition)
+	if first {
 		// Without it the comparisons find what is missed.
 		fs.command(context.WithoutCancel(ctx), fs.role.store.Subscribe, ride)
 	}
 	return f, func() {
-		fs.mu.Lock()
-		f.followers--
-		last := f.followers == 0
-		if last {
-			delete(fs.all, ride)
-		}
-		fs.mu.Unlock()
-		if last {
+		if fs.exit(f) {
 			fs.command(context.WithoutCancel(ctx), fs.role.store.Unsubscribe, ride)
 			if fs.get(ride) != nil {
 				// Somebody has joined in between, whose subscription this may have ended.
@@ -78,6 +64,30 @@ func (fs *feeds) join(ctx context.Context, ride string, partition int32) (f *fee
 			}
 		}
 	}
+}
+
+// enter adds a follower of a ride, who may be its first.
+func (fs *feeds) enter(ride string, partition int32) (f *feed, first bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f, known := fs.all[ride]
+	if !known {
+		f = &feed{ride: ride, partition: partition, filling: make(chan struct{}, 1), bell: newBell()}
+		fs.all[ride] = f
+	}
+	f.followers++
+	return f, !known
+}
+
+// exit takes a follower out, who may be the last.
+func (fs *feeds) exit(f *feed) (last bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f.followers--
+	if last = f.followers == 0; last {
+		delete(fs.all, f.ride)
+	}
+	return last
 }
 
 // commandTimeout bounds what a store is asked.
@@ -95,6 +105,16 @@ func (fs *feeds) get(ride string) *feed {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return fs.all[ride]
+}
+
+func (fs *feeds) byPartition() map[int32][]*feed {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	all := make(map[int32][]*feed)
+	for _, f := range fs.all {
+		all[f.partition] = append(all[f.partition], f)
+	}
+	return all
 }
 
 // deliver takes what a store pushes.
@@ -215,25 +235,38 @@ func (fs *feeds) fill(ctx context.Context, f *feed, after int64) (snapshot *star
 	case <-ctx.Done():
 		return nil, false, ctx.Err()
 	}
-	f.mu.Lock()
-	from, heard := after, f.heard
-	if f.known && f.base <= after && after <= f.head() {
-		from = f.head()
-	}
-	satisfied := f.known && !f.unsure && f.heard <= f.head() && f.base <= after && after <= f.head()
-	f.unsure = false // what comes in doubt from here on is asked again
-	f.mu.Unlock()
+	from, heard, satisfied := f.missing(after)
 	if satisfied {
 		return nil, true, nil // somebody else has asked
 	}
 	resumed, err := fs.role.resume(ctx, f, from, heard)
 	if err != nil {
-		f.mu.Lock()
-		f.unsure = true
-		f.mu.Unlock()
+		f.unanswered()
 		return nil, false, err
 	}
 	return f.merge(resumed, from, heard)
+}
+
+// unanswered has whoever asks next ask again.
+func (f *feed) unanswered() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unsure = true
+}
+
+// missing returns from where events have to be asked for by who has those up to
+// after, and the largest number reported to exist; satisfied means from nowhere.
+func (f *feed) missing(after int64) (from, heard int64, satisfied bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	reaches := f.known && f.base <= after && after <= f.head()
+	from = after
+	if reaches {
+		from = f.head()
+	}
+	satisfied = reaches && !f.unsure && f.heard <= f.head()
+	f.unsure = false // what comes in doubt from here on is asked again
+	return from, f.heard, satisfied
 }
 
 // merge takes the answer about events behind from, asked when heard was the largest

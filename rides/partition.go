@@ -405,13 +405,17 @@ type outcome struct {
 func newOutcomes() *outcomes { return &outcomes{wake: make(chan struct{}, 1)} }
 
 func (o *outcomes) put(d outcome) {
-	o.mu.Lock()
-	o.all = append(o.all, d)
-	o.mu.Unlock()
+	o.add(d)
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
+}
+
+func (o *outcomes) add(d outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = append(o.all, d)
 }
 
 func (o *outcomes) take() []outcome {

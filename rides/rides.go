@@ -164,10 +164,15 @@ func (r *Rides) Ready() bool {
 	if !joined {
 		return false
 	}
-	r.mu.Lock()
-	led := slices.Collect(maps.Keys(r.led))
-	r.mu.Unlock()
+	led := r.partitions()
 	return len(led) >= share && !slices.ContainsFunc(led, func(n int32) bool { return !r.directory.ready(n) })
+}
+
+// partitions are those that are led here.
+func (r *Rides) partitions() []int32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.led))
 }
 
 // Run serves partitions until ctx is done and then returns nil. When the log
@@ -283,25 +288,32 @@ func (r *Rides) advanced(n int32, requestsBelow, next int64) {
 // the partition is not led here.
 func (r *Rides) effect(ctx context.Context, n int32, offset int64) (int64, error) {
 	for {
-		r.mu.Lock()
-		l, ok := r.led[n]
+		l, ok := r.ledNow(n)
 		if !ok {
-			r.mu.Unlock()
 			return 0, errElsewhere
 		}
-		below, next, changed := l.requestsBelow, l.next, l.changed
-		r.mu.Unlock()
-		if below > offset {
-			return next, nil
+		if l.requestsBelow > offset {
+			return l.next, nil
 		}
 		select {
-		case <-changed:
+		case <-l.changed:
 		case <-r.stopped:
 			return 0, errStopped
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// ledNow is how far a partition that is led here has come, and false if it is not.
+func (r *Rides) ledNow(n int32) (lead, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l, ok := r.led[n]
+	if !ok {
+		return lead{}, false
+	}
+	return *l, true
 }
 
 func partitionOf(ride string) (int32, error) {

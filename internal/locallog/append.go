@@ -52,10 +52,9 @@ type dirtyList struct {
 
 func (d *dirtyList) add(p *partition) {
 	d.Lock()
+	defer d.Unlock()
 	d.partitions = append(d.partitions, p)
-	first := len(d.partitions) == 1
-	d.Unlock()
-	if first {
+	if len(d.partitions) == 1 {
 		select {
 		case d.wake <- struct{}{}:
 		default:
@@ -124,11 +123,20 @@ func (l *Log) Refuses(topic string) error {
 // put adds a record to the partition's growing chunk. It returns false when the
 // log has stopped.
 func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int64, l *Log) bool {
+	first, ok := p.take(rec, done, cost)
+	if first {
+		l.dirty.add(p)
+	}
+	return ok
+}
+
+// take is put without telling the committer, which has to be told by who is first.
+func (p *partition) take(rec eventlog.Record, done eventlog.Completion, cost int64) (first, ok bool) {
 	in := &p.intake
 	in.Lock()
+	defer in.Unlock()
 	if in.closed {
-		in.Unlock()
-		return false
+		return false, false
 	}
 	var c *chunk
 	if n := len(in.chunks); n > 0 {
@@ -139,13 +147,9 @@ func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int6
 		in.chunks = append(in.chunks, c)
 	}
 	c.add(rec, done, cost)
-	added := !in.queued
+	first = !in.queued
 	in.queued = true
-	in.Unlock()
-	if added {
-		l.dirty.add(p)
-	}
-	return true
+	return first, true
 }
 
 // takeChunks gives the committer chunks of at most so many bytes, but at

@@ -29,11 +29,7 @@ func (r *capacity) acquire(ctx context.Context, cost int64, stopped <-chan struc
 		return nil
 	}
 	p := &place{cost: cost, granted: make(chan struct{})}
-	r.mu.Lock()
-	r.waiting.Add(1) // from here on release looks at the line
-	r.line = append(r.line, p)
-	r.grant()
-	r.mu.Unlock()
+	r.queue(p)
 	select {
 	case <-p.granted:
 		return nil
@@ -67,9 +63,18 @@ func (r *capacity) release(cost int64) {
 	r.used.Add(-cost)
 	if r.waiting.Load() > 0 {
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.grant()
-		r.mu.Unlock()
 	}
+}
+
+// queue puts a place at the end of the line.
+func (r *capacity) queue(p *place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting.Add(1) // from here on release looks at the line
+	r.line = append(r.line, p)
+	r.grant()
 }
 
 // grant lets the first in line in, as many as fit; mu is held.

@@ -139,10 +139,7 @@ func (m *Memory) Run(ctx context.Context, deliver func(Message)) error {
 			return nil
 		case <-m.wake:
 		}
-		m.mu.Lock()
-		pending, missed := m.pending, m.missed
-		m.pending, m.missed = nil, make(map[string]bool)
-		m.mu.Unlock()
+		pending, missed := m.take()
 		for _, x := range pending {
 			deliver(x)
 		}
@@ -150,6 +147,14 @@ func (m *Memory) Run(ctx context.Context, deliver func(Message)) error {
 			deliver(Message{Ride: ride})
 		}
 	}
+}
+
+func (m *Memory) take() (pending []Message, missed map[string]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pending, missed = m.pending, m.missed
+	m.pending, m.missed = nil, make(map[string]bool)
+	return pending, missed
 }
 
 // Healthy implements Store.
