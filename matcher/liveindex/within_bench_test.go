@@ -3,6 +3,7 @@ package liveindex_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/uber/h3-go/v4"
@@ -27,11 +28,17 @@ func benchWithin(b *testing.B, fleet int) {
 		south, north, west, east = min(south, v.LatDeg), max(north, v.LatDeg), min(west, v.LonDeg), max(east, v.LonDeg)
 	}
 	lat, lon := (south+north)/2, (west+east)/2
-	var circle, zigzag []geo.Vec
+	var circle, zigzag, level, slanting, wild []geo.Vec
+	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range 1000 {
 		circle = append(circle, geo.Unit(geo.Destination(lat, lon, float64(i)*0.36, 40_000)))
 		at := west + (east-west)*float64(i/2)/500
 		zigzag = append(zigzag, geo.Unit([]float64{south, north}[i%2], at))
+		// The same to and fro, across the corner, and between any two places.
+		up := south + (north-south)*float64(i/2)/500
+		level = append(level, geo.Unit(up, []float64{west, east}[i%2]))
+		slanting = append(slanting, []geo.Vec{geo.Unit(up, west), geo.Unit(south, at)}[i%2])
+		wild = append(wild, geo.Unit(south+(north-south)*rng.Float64(), west+(east-west)*rng.Float64()))
 	}
 	cells := cellsAround(b, lat, lon)
 	for _, c := range []struct {
@@ -44,6 +51,9 @@ func benchWithin(b *testing.B, fleet int) {
 		{"world/n=10000", 10_000, func() (*liveindex.Area, error) { return liveindex.NewViewport(-90, -180, 90, 180) }},
 		{"circle of 1000 vertices/n=1000", 1000, func() (*liveindex.Area, error) { return liveindex.NewPolygon(circle) }},
 		{"zigzag of 1000 vertices/n=1000", 1000, func() (*liveindex.Area, error) { return liveindex.NewPolygon(zigzag) }},
+		{"level zigzag of 1000 vertices/n=1000", 1000, func() (*liveindex.Area, error) { return liveindex.NewPolygon(level) }},
+		{"slanting zigzag of 1000 vertices/n=1000", 1000, func() (*liveindex.Area, error) { return liveindex.NewPolygon(slanting) }},
+		{"any 1000 vertices/n=1000", 1000, func() (*liveindex.Area, error) { return liveindex.NewPolygon(wild) }},
 		{"10,000 cells/n=1", 1, func() (*liveindex.Area, error) { return liveindex.NewCells(cells) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
