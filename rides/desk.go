@@ -27,7 +27,9 @@ const maxMatched = 2000
 type desk struct {
 	now func() time.Time
 	// askedFor is how long a vehicle is not proposed again after it was: its grant
-	// shows in the index meanwhile, or somebody else had it.
+	// shows in the index meanwhile, or somebody else had it. Each time that it has
+	// refused the pause is twice as long, up to maxAskedFor times: a tracker
+	// remembers so many decisions of a vehicle and refuses all beyond them.
 	askedFor time.Duration
 
 	mu      sync.Mutex
@@ -35,9 +37,19 @@ type desk struct {
 	posted  map[int32][]post
 	// proposed is what partitions have not taken yet.
 	proposed map[int32][]proposal
-	asked    map[string]time.Time // until when
-	next     time.Time            // no round before
+	asked    map[string]asked
+	next     time.Time // no round before
 }
+
+// asked is a vehicle that was proposed: it is not again before until, and is
+// forgotten when the pause has passed once more.
+type asked struct {
+	until time.Time
+	pause time.Duration
+}
+
+// maxAskedFor bounds the pause after refusals, in times of askedFor.
+const maxAskedFor = 4
 
 // post is a ride that waits, with the vehicles that may take it, best first.
 type post struct {
@@ -49,7 +61,7 @@ type post struct {
 type proposal struct{ ride, vehicle string }
 
 func newDesk(m match.Matcher, askedFor time.Duration, now func() time.Time) *desk {
-	return &desk{now: now, askedFor: askedFor, matcher: m, posted: make(map[int32][]post), proposed: make(map[int32][]proposal), asked: make(map[string]time.Time)}
+	return &desk{now: now, askedFor: askedFor, matcher: m, posted: make(map[int32][]post), proposed: make(map[int32][]proposal), asked: make(map[string]asked)}
 }
 
 // match replaces what waits in a partition and returns what is proposed to its
@@ -86,11 +98,21 @@ func (d *desk) leave(n int32) {
 	delete(d.proposed, n)
 }
 
+// refused notes that a vehicle that was proposed has not been granted.
+func (d *desk) refused(vehicle string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a, ok := d.asked[vehicle]; ok {
+		pause := min(2*a.pause, maxAskedFor*d.askedFor)
+		d.asked[vehicle] = asked{d.now().Add(pause), pause}
+	}
+}
+
 // round matches what waits everywhere and returns whether it has proposed
 // something. The lock is held.
 func (d *desk) round(now time.Time) (some bool) {
-	for vehicle, until := range d.asked {
-		if !now.Before(until) || until.Sub(now) > d.askedFor {
+	for vehicle, a := range d.asked {
+		if left := a.until.Sub(now); left <= -a.pause || left > a.pause {
 			delete(d.asked, vehicle)
 		}
 	}
@@ -116,7 +138,7 @@ func (d *desk) round(now time.Time) (some bool) {
 	search := func(i, most int) []match.Candidate {
 		free = free[:0]
 		for _, c := range all[i].vehicles {
-			if _, asked := d.asked[c.Vehicle]; !asked && len(free) < most {
+			if a, ok := d.asked[c.Vehicle]; (!ok || !now.Before(a.until)) && len(free) < most {
 				free = append(free, c)
 			}
 		}
@@ -126,7 +148,8 @@ func (d *desk) round(now time.Time) (some bool) {
 	for _, p := range chosen {
 		w := all[p.Request]
 		if d.askedFor > 0 {
-			d.asked[p.Vehicle] = now.Add(d.askedFor)
+			pause := max(d.askedFor, d.asked[p.Vehicle].pause)
+			d.asked[p.Vehicle] = asked{now.Add(pause), pause}
 		}
 		d.proposed[w.partition] = append(d.proposed[w.partition], proposal{w.request.ID, p.Vehicle})
 		d.posted[w.partition] = slices.DeleteFunc(d.posted[w.partition], func(o post) bool { return o.request.ID == w.request.ID })

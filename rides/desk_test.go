@@ -71,3 +71,25 @@ func TestAPartitionThatHasGoneIsForgotten(t *testing.T) {
 	require.Equal(t, []proposal{{"b", "v"}}, got)
 	require.Empty(t, d.proposed)
 }
+
+// A tracker remembers so many decisions of a vehicle: one that refuses is left in
+// peace for longer and longer.
+func TestAVehicleThatRefusesIsAskedLessOften(t *testing.T) {
+	d, now := deskAt(t, match.FIFO)
+	var asked []time.Duration
+	began := *now
+	for now.Sub(began) < 30*time.Second {
+		if got, _ := d.match(0, []post{posted("a", map[string]int{"v": 5}, "v")}); len(got) > 0 {
+			asked = append(asked, now.Sub(began))
+			d.refused("v")
+		}
+		*now = now.Add(500 * time.Millisecond)
+	}
+	require.Equal(t, []time.Duration{0, 4 * time.Second, 12 * time.Second, 20 * time.Second, 28 * time.Second}, asked)
+	*now = now.Add(time.Minute)
+	got, _ := d.match(0, []post{posted("a", map[string]int{"v": 5}, "v")})
+	require.Len(t, got, 1)
+	*now = now.Add(askedFor)
+	got, _ = d.match(0, []post{posted("b", map[string]int{"v": 5}, "v")})
+	require.Len(t, got, 1, "its refusals are forgotten")
+}

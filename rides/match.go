@@ -28,6 +28,7 @@ type search struct {
 // match posts the rides that wait for a vehicle, and proposes what was chosen for
 // them.
 func (p *partition) match(ctx context.Context) {
+	began := p.role.now()
 	p.matchQueues()
 	waiting := p.owner.Searching()
 	proposals, took := p.role.desk.match(p.number, p.posts(ctx, waiting))
@@ -36,14 +37,38 @@ func (p *partition) match(ctx context.Context) {
 	}
 	for _, c := range proposals {
 		ride := p.owner.State().Ride(c.ride)
-		if ride == nil || !slices.ContainsFunc(p.nearest(ride), func(h liveindex.Hit) bool { return h.Vehicle.ID == c.vehicle }) {
-			continue // it has been taken since, or has gone
+		if ride == nil || !p.mayTake(c.vehicle, ride) {
+			delete(p.searches, c.ride) // it has been taken since, or has gone
+			continue
 		}
 		if p.owner.Propose(c.ride, c.vehicle) {
-			p.proposed[c.ride] = true
+			p.proposed[c.ride] = c.vehicle
 			p.role.metrics.proposals.Inc()
 		}
 	}
+	ended := p.role.now()
+	p.matchAgain = ended.Add(roundsShare * ended.Sub(began))
+}
+
+// matchNow matches before the next tick if a ride has begun to want a vehicle,
+// unless matching has just taken long, and returns whether it has.
+func (p *partition) matchNow(ctx context.Context) bool {
+	if !p.owner.Wanting() {
+		return false
+	}
+	// A clock that was set back does not stop it.
+	if wait := p.matchAgain.Sub(p.role.now()); wait > 0 && wait < time.Minute {
+		return false
+	}
+	p.match(ctx)
+	return true
+}
+
+// mayTake returns whether a vehicle that was found may still take a ride.
+func (p *partition) mayTake(vehicle string, r *life.Ride) bool {
+	v, ok := p.role.fleet.Vehicle(vehicle)
+	may := filterOf(r.Order)
+	return ok && may.Passes(&v) && p.role.zones.OfVehicle(v.Cell, v.LatDeg, v.LonDeg) == nil
 }
 
 // posts returns the rides that wait with their candidates. Those of a ride that is
@@ -55,7 +80,8 @@ func (p *partition) posts(ctx context.Context, waiting []*life.Ride) []post {
 	searches := make(map[string]search, len(waiting))
 	posts := make([]post, 0, len(waiting))
 	for _, r := range waiting {
-		if p.proposed[r.Name] {
+		if vehicle, was := p.proposed[r.Name]; was {
+			p.role.desk.refused(vehicle)
 			delete(p.proposed, r.Name)
 			delete(p.searches, r.Name)
 			p.role.metrics.refused.Inc()

@@ -60,7 +60,7 @@ func counter(t *testing.T, s *system, name string) float64 {
 // for all: every ride is assigned a vehicle of its own, and few proposals fight
 // for one.
 func TestPartitionsSeldomFightForAVehicle(t *testing.T) {
-	const vehicles, riders = 400, 60
+	const vehicles, riders = 400, 160
 	for _, name := range match.Names() {
 		t.Run(string(name), func(t *testing.T) {
 			t.Parallel()
@@ -79,7 +79,7 @@ func TestPartitionsSeldomFightForAVehicle(t *testing.T) {
 			// So many rides are under way at once, however slow the machine is.
 			rides := make([]*starlingv1.Ride, riders)
 			var calls errgroup.Group
-			calls.SetLimit(4)
+			calls.SetLimit(16)
 			for i := range rides {
 				lat, lon := place()
 				calls.Go(func() (err error) {

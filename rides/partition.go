@@ -58,7 +58,8 @@ type partition struct {
 	tookOver   time.Time         // when it last appended a takeover
 	stored     int64             // next at the last checkpoint, -1 before it
 	searches   map[string]search // by ride that waits
-	proposed   map[string]bool   // rides whose proposal was not granted yet
+	proposed   map[string]string // ride to the vehicle that it asks for and that is not granted yet
+	matchAgain time.Time         // when it may match outside of its ticks
 	forgotten  []string
 }
 
@@ -79,7 +80,7 @@ func (p *partition) run(ctx context.Context) error {
 	}
 	p.owner = owner.New(p.role.ownerConfig(p.number), p.role.log.Epoch(), k.state)
 	p.next, p.stored, p.changed = k.next, -1, make(map[string]bool)
-	p.searches, p.proposed = make(map[string]search), make(map[string]bool)
+	p.searches, p.proposed = make(map[string]search), make(map[string]string)
 	if p.ranks, err = newRanks(p.role.zones.Of(p.number), p.role.cfg.ZoneGrace); err != nil {
 		return err
 	}
@@ -135,6 +136,9 @@ func (p *partition) loop(ctx, reading context.Context) error {
 	for {
 		if err := p.act(ctx, reading); err != nil {
 			return err
+		}
+		if p.matchNow(ctx) {
+			continue
 		}
 		// A partition in which no ride goes on wakes for what comes, and for nothing
 		// else.

@@ -79,8 +79,13 @@ type Latency struct {
 	// Rides were measured; Unassigned were not assigned within a minute, Failed
 	// had a call that failed.
 	Rides, Unassigned, Failed int64
-	FirstFailure              string          `json:"first_failure,omitempty"`
-	Load                      generate.Result `json:"load"`
+	FirstFailure              string `json:"first_failure,omitempty"`
+	// Proposals were made for the measured rides: those beyond one a ride were
+	// refused.
+	Proposals int64 `json:"proposals"`
+	// Stages are where the time went.
+	Stages []Stage         `json:"stages"`
+	Load   generate.Result `json:"load"`
 }
 
 // String is the result in lines.
@@ -93,8 +98,10 @@ func (l *Latency) String() string {
 rides        %d measured, %d not assigned within %v, %d failed %s
 acknowledged %v
 assigned     %v
-`, where, l.Options.Vehicles, l.Load.FixesPerSecond, l.Options.RidesPerSecond, l.Options.Duration,
-		l.Rides, l.Unassigned, assignPatience, l.Failed, l.FirstFailure, l.Acknowledged, l.Assigned)
+proposals    %d
+%s`, where, l.Options.Vehicles, l.Load.FixesPerSecond, l.Options.RidesPerSecond, l.Options.Duration,
+		l.Rides, l.Unassigned, assignPatience, l.Failed, l.FirstFailure, l.Acknowledged, l.Assigned,
+		l.Proposals, l.stagesText())
 }
 
 // Misses are the bars that were missed; Kafka has none.
@@ -121,11 +128,17 @@ func Measure(ctx context.Context, o LatencyOptions) (*Latency, error) {
 	if err := w.start(ctx); err != nil {
 		return nil, fmt.Errorf("latency of rides: %w", err)
 	}
-	m := &measurement{w: w, out: &Latency{Options: o}}
+	m := &measurement{w: w, out: &Latency{Options: o}, passed: make(map[string]*passed)}
 	if err := m.run(ctx); err != nil {
 		return nil, fmt.Errorf("latency of rides: %w", err)
 	}
-	return m.out, w.stop(ctx)
+	if err := w.stop(ctx); err != nil {
+		return m.out, err
+	}
+	if err := m.stages(ctx); err != nil {
+		return m.out, fmt.Errorf("latency of rides: %w", err)
+	}
+	return m.out, nil
 }
 
 type measurement struct {
@@ -136,6 +149,9 @@ type measurement struct {
 	failed                 atomic.Int64
 	firstFailure           sync.Once
 	fleet                  generate.Result
+
+	mu     sync.Mutex
+	passed map[string]*passed // the measured rides
 }
 
 func (m *measurement) run(ctx context.Context) error {
@@ -238,6 +254,9 @@ func (m *measurement) measure(ctx context.Context, rng *rand.Rand, rider string,
 	}
 	if counts {
 		m.assigned.Record(time.Since(began))
+		m.mu.Lock()
+		m.passed[strings.TrimPrefix(named.Name, "rides/")] = &passed{0: began.UnixMilli(), len(stageNames): time.Now().UnixMilli()}
+		m.mu.Unlock()
 	}
 	if !sleep(ctx, m.out.Options.Held) {
 		return ctx.Err()

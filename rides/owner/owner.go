@@ -116,6 +116,9 @@ type Owner struct {
 	waiting map[uint64]appended
 	out     []Append
 	events  []*starlingv1.RideEvent
+	// wanting is true when a ride has begun to want a vehicle since Wanting was
+	// called.
+	wanting bool
 }
 
 // attempt is a proposal that was appended and not decided.
@@ -279,6 +282,7 @@ func (o *Owner) ReadRide(offset int64, r *starlingv1.RideRecord) life.Verdict {
 
 // lead begins to act: it restates what is promised and ends what is not.
 func (o *Owner) lead() {
+	o.wanting = true
 	o.reassert()
 	for _, vehicle := range slices.Sorted(maps.Keys(o.vehicles)) {
 		o.examine(vehicle)
@@ -311,6 +315,7 @@ func (o *Owner) happened(e *starlingv1.RideEvent) {
 	if o.attempts[name] != nil {
 		o.decide(name)
 	}
+	o.wanting = o.wanting || ride.Phase == life.Searching
 	o.serve()
 }
 

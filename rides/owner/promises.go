@@ -39,6 +39,14 @@ func (o *Owner) Propose(name, vehicleID string) bool {
 // Asking returns whether a proposal of the owner waits for its tracker.
 func (o *Owner) Asking() bool { return len(o.attempts) > 0 }
 
+// Wanting returns whether a ride has begun to want a vehicle, or wants another one,
+// since it was called last.
+func (o *Owner) Wanting() bool {
+	w := o.wanting
+	o.wanting = false
+	return w
+}
+
 // Searching returns the rides that want a vehicle now, oldest request first.
 func (o *Owner) Searching() []*life.Ride {
 	var rides []*life.Ride
@@ -126,6 +134,7 @@ func (o *Owner) decide(name string) {
 	if !granted || ride.Phase != life.Searching {
 		delete(o.asked, a.vehicleID)
 		o.examine(a.vehicleID)
+		o.wanting = o.wanting || ride.Phase == life.Searching
 		return
 	}
 	e := &starlingv1.RideEvent{
