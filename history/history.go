@@ -30,7 +30,7 @@ type Log interface {
 // Sink keeps rows. lake.Sink is one.
 type Sink interface {
 	// Write keeps a batch, durably and whole. The same batch may come again.
-	Write(ctx context.Context, b *row.Batch) (lake.Written, error)
+	Write(ctx context.Context, b *row.Batch) (row.Written, error)
 	// WriteGap puts a range on record that the sink will not be given.
 	WriteGap(ctx context.Context, partition int32, gap *starlingv1.HistoryGap) error
 }

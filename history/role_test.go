@@ -166,16 +166,16 @@ type dying struct {
 
 var errDead = errors.New("the process is dead")
 
-func (d *dying) Write(ctx context.Context, b *row.Batch) (lake.Written, error) {
+func (d *dying) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 	n := d.n.Add(1)
 	if n == d.before {
 		d.die()
-		return lake.Written{}, errDead
+		return row.Written{}, errDead
 	}
 	w, err := d.Sink.Write(ctx, b)
 	if n == d.after {
 		d.die()
-		return lake.Written{}, errDead
+		return row.Written{}, errDead
 	}
 	return w, err
 }
@@ -282,12 +282,12 @@ type refusing struct {
 	rows    atomic.Int64
 }
 
-func (r *refusing) Write(_ context.Context, b *row.Batch) (lake.Written, error) {
+func (r *refusing) Write(_ context.Context, b *row.Batch) (row.Written, error) {
 	if r.refuses.Load() {
-		return lake.Written{}, errors.New("no space")
+		return row.Written{}, errors.New("no space")
 	}
 	r.rows.Add(int64(len(b.Rows)))
-	return lake.Written{Files: 1}, nil
+	return row.Written{Files: 1}, nil
 }
 
 func (r *refusing) WriteGap(_ context.Context, _ int32, gap *starlingv1.HistoryGap) error {

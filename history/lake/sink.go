@@ -37,12 +37,6 @@ func NewSink(dir string) (*Sink, error) {
 	return &Sink{dir: dir, step: func(string) error { return nil }}, nil
 }
 
-// Written is what a batch has become.
-type Written struct {
-	Files int
-	Bytes int64
-}
-
 // manifest commits a batch of several files.
 type manifest struct {
 	Partition int32          `json:"partition"`
@@ -61,7 +55,7 @@ type manifestFile struct {
 // Write writes a batch, whose rows are sorted as row.Dedup leaves them, durably and
 // whole. The same batch may be written again. After an error, or a crash, readers
 // see all of the batch or none of it: see the package comment.
-func (s *Sink) Write(ctx context.Context, b *row.Batch) (Written, error) {
+func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 	byHour := map[int64][]row.Fix{}
 	var hours []int64
 	for _, r := range b.Rows {
@@ -76,12 +70,12 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (Written, error) {
 	var total int64
 	for _, h := range hours {
 		if err := ctx.Err(); err != nil {
-			return Written{}, err
+			return row.Written{}, err
 		}
 		path := filepath.Join(hourDir(h), name.String()+".parquet")
 		n, err := s.put(path, func(w io.Writer) error { return encodeFile(w, byHour[h]) })
 		if err != nil {
-			return Written{}, fmt.Errorf("history lake: write %s: %w", path, err)
+			return row.Written{}, fmt.Errorf("history lake: write %s: %w", path, err)
 		}
 		m.Files = append(m.Files, manifestFile{filepath.ToSlash(path), len(byHour[h]), n})
 		total += n
@@ -89,10 +83,10 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (Written, error) {
 	if len(hours) > 1 {
 		path := filepath.Join(manifestDir, name.String()+".json")
 		if _, err := s.put(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(&m) }); err != nil {
-			return Written{}, fmt.Errorf("history lake: write %s: %w", path, err)
+			return row.Written{}, fmt.Errorf("history lake: write %s: %w", path, err)
 		}
 	}
-	return Written{len(hours), total}, nil
+	return row.Written{Files: len(hours), Bytes: total}, nil
 }
 
 // encodeFile writes the rows of one hour as a Parquet file. The same rows make the

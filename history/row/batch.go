@@ -11,3 +11,11 @@ type Batch struct {
 	// Rows are the truth of each fix within the batch, as Dedup leaves them.
 	Rows []Fix
 }
+
+// Written is what a sink has made of a batch.
+type Written struct {
+	// Files is how many files, or inserts, it has become.
+	Files int
+	// Bytes is their size; zero where the sink does not know it.
+	Bytes int64
+}

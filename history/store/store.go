@@ -117,7 +117,8 @@ type VisitQuery struct {
 
 // Area is a set of cells or a polygon; one of the two is set.
 type Area struct {
-	// Cells may be of any resolutions up to 15.
+	// Cells may be of any resolutions up to 15. A fix is in a cell when the cell of
+	// its position, of that resolution, is it.
 	Cells []h3.Cell
 	// Polygon has at least three corners; the last is joined to the first. Its edges
 	// are straight in longitude and latitude, it does not cross the antimeridian, and

@@ -37,9 +37,10 @@ var mayImport = map[string][]string{
 	"rides/name": {},
 	"rides/zone": {"internal/h3"},
 	// Rows of history, and the Parquet files that keep them.
-	"history":      {"internal/eventlog", "internal/retry", "history/row", "history/lake", "schemas"},
-	"history/row":  {"schemas"},
-	"history/lake": {"history/row", "history/store", "internal/h3", "schemas"},
+	"history":            {"internal/eventlog", "internal/retry", "history/row", "history/clickhouse", "history/lake", "schemas"},
+	"history/row":        {"schemas"},
+	"history/lake":       {"history/row", "history/store", "internal/h3", "schemas"},
+	"history/clickhouse": {"history/row", "history/store", "internal/config", "internal/h3", "schemas"},
 	// What history answers from.
 	"history/store": {"history/row", "internal/h3"},
 	// Carries events of rides between nodes.
