@@ -270,10 +270,18 @@ func (f *feed) missing(after int64) (from, heard int64, satisfied bool) {
 }
 
 // merge takes the answer about events behind from, asked when heard was the largest
-// number that was reported to exist.
+// number that was reported to exist. Whoever waits is woken when it shows more: the
+// one who has asked may be another.
 func (f *feed) merge(in *starlingv1.ResumeRideResponse, from, heard int64) (snapshot *starlingv1.Ride, found bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if before := f.head(); f.known {
+		defer func() {
+			if f.head() > before || f.heard > f.head() {
+				f.bell.ring()
+			}
+		}()
+	}
 	// Whoever answers has all that there is: what was reported beyond it is untrue,
 	// unless it was reported since.
 	settle := func() {
@@ -283,9 +291,13 @@ func (f *feed) merge(in *starlingv1.ResumeRideResponse, from, heard int64) (snap
 	}
 	f.stands(in.GetRide())
 	if !in.GetRecovered() {
-		if ride := in.GetRide(); !f.known && ride != nil {
+		switch ride := in.GetRide(); {
+		case ride == nil:
+		case !f.known:
 			f.known, f.base, f.steps = true, ride.GetSequence(), nil
 			settle()
+		default: // it may show more than the others here know
+			f.heard = max(f.heard, ride.GetSequence())
 		}
 		return in.GetRide(), in.GetRide() != nil, nil
 	}
