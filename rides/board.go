@@ -3,6 +3,7 @@ package rides
 import (
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/starling-fleet/starling/schemas/wire"
 )
@@ -61,6 +62,8 @@ type inbox struct {
 	// Under the board's lock:
 	sightings map[string]sighting
 	order     []string
+	// soon is true when wake will have a value within positionDelay.
+	soon bool
 	// taken is the progress that the owner has taken.
 	taken []progress
 }
@@ -116,15 +119,16 @@ func (b *board) see(source int64, v *wire.View) {
 	} else {
 		if n, err := partitionOf(v.Reservation.Ride); err == nil {
 			now.ride = n
-			b.deliver(n, now)
+			moved := was && old.ride == n && *old.view.Reservation == *v.Reservation
+			b.deliver(n, now, moved)
 		}
 		b.reserved[v.VehicleID] = now
 	}
 	if was && old.ride != now.ride {
-		b.deliver(old.ride, now)
+		b.deliver(old.ride, now, false)
 	}
 	if watched && watcher != now.ride {
-		b.deliver(watcher, now)
+		b.deliver(watcher, now, false)
 	}
 }
 
@@ -156,9 +160,15 @@ func (w *vehicleWatch) now() (sighting, <-chan struct{}) {
 	return w.newest, w.bell.rung
 }
 
-// deliver puts a sighting into the inbox of a partition that is owned here.
-func (b *board) deliver(partition int32, s sighting) {
-	if in := b.owners[partition]; in != nil {
+// deliver puts a sighting into the inbox of a partition that is owned here. One of a
+// vehicle that has only moved may wait a little for others.
+func (b *board) deliver(partition int32, s sighting, moved bool) {
+	switch in := b.owners[partition]; {
+	case in == nil:
+	case moved:
+		in.keep(s)
+		in.signalSoon()
+	default:
 		in.put(s)
 	}
 }
@@ -191,13 +201,38 @@ func (b *board) leave(partition int32, in *inbox) {
 	}
 }
 
-// put keeps the newest sighting of a vehicle. The board's lock is held.
+// put keeps a sighting and wakes the owner. The board's lock is held.
 func (in *inbox) put(s sighting) {
+	in.keep(s)
+	in.signal()
+}
+
+// keep keeps the newest sighting of a vehicle. The board's lock is held.
+func (in *inbox) keep(s sighting) {
 	if _, there := in.sightings[s.view.VehicleID]; !there {
 		in.order = append(in.order, s.view.VehicleID)
 	}
 	in.sightings[s.view.VehicleID] = s
-	in.signal()
+}
+
+// positionDelay is how long the position of a vehicle may wait for others until its
+// ride's owner looks whether the vehicle has arrived: with thousands of rides under
+// way owners would wake for each fix.
+const positionDelay = 50 * time.Millisecond
+
+// signalSoon wakes the owner within positionDelay. The board's lock is held.
+func (in *inbox) signalSoon() {
+	if in.soon {
+		return
+	}
+	in.soon = true
+	time.AfterFunc(positionDelay, func() {
+		in.board.mu.Lock()
+		defer in.board.mu.Unlock()
+		if in.soon {
+			in.signal()
+		}
+	})
 }
 
 func (in *inbox) signal() {
@@ -222,7 +257,7 @@ func (in *inbox) take() ([]sighting, map[int32]progress) {
 			advanced[int32(n)], in.taken[n] = p, p
 		}
 	}
-	in.sightings, in.order = make(map[string]sighting), nil
+	in.sightings, in.order, in.soon = make(map[string]sighting), nil, false
 	return sightings, advanced
 }
 

@@ -69,7 +69,10 @@ type State struct {
 	// active are those of them that have not ended: what owners look at again and
 	// again, while those that have ended are kept for a day.
 	active map[string]*Ride
-	queues map[string]*Queue // by zone
+	// sortedActive are they by name; nil when they have to be sorted again. It is
+	// never changed.
+	sortedActive []*Ride
+	queues       map[string]*Queue // by zone
 }
 
 // Verdict is what Apply has done with a record.
@@ -108,8 +111,15 @@ func (s *State) Each(fn func(*Ride)) {
 // Active returns how many rides have not ended.
 func (s *State) Active() int { return len(s.active) }
 
-// SortedActive returns the rides that have not ended, by name.
-func (s *State) SortedActive() []*Ride { return sorted(s.active) }
+// SortedActive returns the rides that have not ended, by name. They are sorted again
+// only after a change: owners look many times a second. The slice must not be
+// changed.
+func (s *State) SortedActive() []*Ride {
+	if s.sortedActive == nil {
+		s.sortedActive = sorted(s.active)
+	}
+	return s.sortedActive
+}
 
 // Sorted returns all rides by name.
 func (s *State) Sorted() []*Ride { return sorted(s.rides) }
@@ -119,7 +129,7 @@ func (s *State) put(r *Ride) {
 	if s.rides == nil {
 		s.rides, s.active = make(map[string]*Ride), make(map[string]*Ride)
 	}
-	s.rides[r.Name] = r
+	s.rides[r.Name], s.sortedActive = r, nil
 	if r.Phase.Ended() {
 		delete(s.active, r.Name)
 	} else {

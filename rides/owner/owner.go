@@ -111,11 +111,13 @@ type Owner struct {
 	vehicles   map[string]seen
 	bound      map[string]string // vehicle to the ride that it is bound to
 
-	nowMS   int64
-	tokens  uint64
-	waiting map[uint64]appended
-	out     []Append
-	events  []*starlingv1.RideEvent
+	nowMS int64
+	// listenedMS is when it last looked for vehicles that are silent.
+	listenedMS int64
+	tokens     uint64
+	waiting    map[uint64]appended
+	out        []Append
+	events     []*starlingv1.RideEvent
 	// wanting is true when a ride has begun to want a vehicle since Wanting was
 	// called.
 	wanting bool

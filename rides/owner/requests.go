@@ -142,8 +142,9 @@ func (o *Owner) Tick(nowMS int64) {
 	if !o.leading {
 		return
 	}
+	listen := o.listens()
 	for _, r := range o.state.SortedActive() {
-		if !o.free(r.Name) {
+		if r.Bound != nil && r.Phase != life.Offered && !listen || !o.free(r.Name) {
 			continue
 		}
 		switch {
@@ -151,10 +152,23 @@ func (o *Owner) Tick(nowMS int64) {
 			o.event(o.ending(r, starlingv1.RideEventKind_RIDE_EVENT_KIND_OFFER_CLOSED, ReasonExpired))
 		case r.Phase == life.Searching && nowMS >= r.Order.GetDeadlineMs() && o.attempts[r.Name] == nil:
 			o.event(o.ending(r, starlingv1.RideEventKind_RIDE_EVENT_KIND_NO_VEHICLE, ReasonDeadline))
-		case r.Bound != nil && o.silent(r.Bound.VehicleID):
+		case listen && r.Bound != nil && o.silent(r.Bound.VehicleID):
 			o.lose(r, ReasonSilent)
 		}
 	}
+}
+
+// silenceLooks is into how many parts the time is divided after which a silent
+// vehicle is lost: so often all are looked at, and not with every tick.
+const silenceLooks = 64
+
+// listens returns whether it is time to look for vehicles that are silent.
+func (o *Owner) listens() bool {
+	if since := o.nowMS - o.listenedMS; since >= 0 && since < o.cfg.SilenceMS/silenceLooks {
+		return false
+	}
+	o.listenedMS = o.nowMS
+	return true
 }
 
 // lose ends the binding of a vehicle that is gone.
