@@ -139,7 +139,18 @@ func startCluster(t *testing.T, redisAddr string, configure func(*rides.Config))
 	for range 2 {
 		c.nodes = append(c.nodes, startNode(t, store, redisAddr, configure))
 	}
-	require.Eventually(t, func() bool { return !slices.ContainsFunc(c.nodes, func(n *node) bool { return !n.rides.Ready() }) }, 30*time.Second, time.Millisecond)
+	// Each has its half of the partitions for good, and the other finds it there.
+	require.Eventually(t, func() bool {
+		return !slices.ContainsFunc(c.nodes, func(n *node) bool {
+			owned := 0
+			for p := range int32(partitions) {
+				if _, err := n.owned.CompareRides(t.Context(), &starlingv1.CompareRidesRequest{Partition: p}); err == nil {
+					owned++
+				}
+			}
+			return !n.rides.Ready() || owned != partitions/2
+		})
+	}, 30*time.Second, time.Millisecond)
 	return c
 }
 

@@ -52,9 +52,13 @@ func start(t testing.TB, store *memlog.Store, configure func(*rides.Config), cha
 	registry := prometheus.NewRegistry()
 	s.metrics = registry
 	s.ctx = auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Dispatch})
-	tr, err := tracker.New(tracker.DefaultConfig(), tracker.Deps{Log: log, Registerer: registry, Logger: quiet})
+	// However slow the machine is, no vehicle's fix gets too old.
+	const patient = 10 * time.Minute
+	trackers, fleet := tracker.DefaultConfig(), matcher.DefaultConfig()
+	trackers.DispatchMaxAge, fleet.DispatchMaxAge = patient, patient
+	tr, err := tracker.New(trackers, tracker.Deps{Log: log, Registerer: registry, Logger: quiet})
 	require.NoError(t, err)
-	m, err := matcher.New(matcher.DefaultConfig(), matcher.Deps{
+	m, err := matcher.New(fleet, matcher.Deps{
 		Log: log, Registerer: registry, Logger: quiet, Observe: func(n int32, track *wire.Track) { s.rides.Observe(n, track) },
 	})
 	require.NoError(t, err)
@@ -63,6 +67,7 @@ func start(t testing.TB, store *memlog.Store, configure func(*rides.Config), cha
 	cfg.MatchInterval = 10 * time.Millisecond
 	cfg.Matcher = match.FIFO // which waits for nothing
 	cfg.ArrivingM = 0        // the driver reports it
+	cfg.MaxFixAge = patient
 	if configure != nil {
 		configure(&cfg)
 	}
