@@ -98,6 +98,18 @@ bench-nearest: build ## searches for the nearest of a moving fleet, beside Redis
 bench-watchers: build ## 10,000 calls that watch areas: how long a change takes to them, and memory for each
 	$(GO) run ./loadtest/cmd/bench watchers -starling $(BIN)/starling $(WATCHERS_FLAGS)
 
+.PHONY: bench-ride-events
+bench-ride-events: build ## 10,000 subscribers of rides: how long a position takes to them, and what each costs (apt-get install redis-server)
+	$(GO) run ./loadtest/cmd/bench ride-events -starling $(BIN)/starling $(EVENTS_FLAGS)
+
+# The version is pinned here: Centrifugo is measured beside Starling and is no part of it.
+$(BIN)/centrifugo:
+	GOBIN=$(BIN) $(GO) install github.com/centrifugal/centrifugo/v6@v6.9.1
+
+.PHONY: bench-ride-events-centrifugo
+bench-ride-events-centrifugo: build $(BIN)/centrifugo ## the same in turns with Centrifugo, on the same Redis and cores (builds it: minutes)
+	$(GO) run ./loadtest/cmd/bench ride-events -starling $(BIN)/starling -centrifugo $(BIN)/centrifugo -rounds 3 $(EVENTS_FLAGS)
+
 .PHONY: drill-clocks
 drill-clocks: build ## a Kafka whose clock is set wrong, devices with wrong clocks and second phones; the account is closed (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench drill -starling $(BIN)/starling -log clocks -rate 1000 -fixes-per-report 2 -partitions 6 -streams 16 -duration 5m $(DRILL_FLAGS)

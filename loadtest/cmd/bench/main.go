@@ -47,6 +47,7 @@ func subcommands() []subcommand {
 		{"drill", "random kills under load, and a check of the account", drillCommand},
 		{"rides-drill", "riders who fight for a few vehicles while owners and trackers are killed, and a check of the log", ridesDrillCommand},
 		{"rides-latency", "how soon a ride is assigned a vehicle, under a moving fleet", ridesLatencyCommand},
+		{"ride-events", "how long a position takes to 10,000 subscribers of rides and what each costs, beside Centrifugo", rideEventsCommand},
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
