@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
+
+	"github.com/starling-fleet/starling/internal/auth"
 )
 
 const (
@@ -24,8 +26,8 @@ const (
 	// heavyGrace is how long the client that leaves most unread is safe when half
 	// of the budget is used up.
 	heavyGrace = 250 * time.Millisecond
-	// fairShare is which part of the budget a connection may leave unread and still
-	// be served when half of it is used up.
+	// fairShare is which part of the budget a reader may leave unread and still be
+	// served when half of it is used up.
 	fairShare = 8
 	// sweepInterval is how often answers and requests are looked at that take
 	// too long.
@@ -39,9 +41,20 @@ type answers struct {
 	bytes  int64
 	all    *list.List // of *charge, oldest first
 	byAddr map[net.Addr]*conn
+	// byReader has those with unread answers.
+	byReader map[reader]int64
 }
 
-func newAnswers() *answers { return &answers{all: list.New(), byAddr: map[net.Addr]*conn{}} }
+// reader is whom an answer is for: who its caller's token names, over whichever
+// connections, and where tokens name nobody its connection.
+type reader struct {
+	principal string
+	conn      *conn
+}
+
+func newAnswers() *answers {
+	return &answers{all: list.New(), byAddr: map[net.Addr]*conn{}, byReader: map[reader]int64{}}
+}
 
 // conn is a connection of a client.
 type conn struct {
@@ -93,25 +106,45 @@ func (l listener) Accept() (net.Conn, error) {
 	return known, nil
 }
 
-// caller is the connection of a call, nil for one in memory.
-func (a *answers) caller(ctx context.Context) *conn {
+// caller is to whom a call's answers go; its connection is nil for one in memory.
+func (a *answers) caller(ctx context.Context) recipient {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return nil
+		return recipient{}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.byAddr[p.Addr]
+	r := recipient{conn: a.connOf(p.Addr)}
+	if c := auth.CallerOf(ctx); c.Named() {
+		r.reader.principal = c.Principal()
+	} else {
+		r.reader.conn = r.conn
+	}
+	return r
 }
 
-// unread returns the bytes that all clients, and c's, have not read.
-func (a *answers) unread(c *conn) (all, its int64) {
+func (a *answers) connOf(addr net.Addr) *conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if c != nil {
-		its = c.bytes
+	return a.byAddr[addr]
+}
+
+// recipient is to whom and over which connection answers go.
+type recipient struct {
+	conn   *conn
+	reader reader
+}
+
+// unread are bytes that were not read.
+type unread struct{ all, ofConn, ofReader int64 }
+
+// unread returns what all clients, and one, have not read.
+func (a *answers) unread(r recipient) unread {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := unread{all: a.bytes, ofReader: a.byReader[r.reader]}
+	if r.conn != nil {
+		u.ofConn = r.conn.bytes
 	}
-	return a.bytes, its
+	return u
 }
 
 // late returns the connections with an answer that is older than age, those with
@@ -125,41 +158,50 @@ func (a *answers) late(age time.Duration, bytes int64) []*conn {
 		if time.Since(c.since) < age {
 			break
 		}
-		if !slices.Contains(found, c.to) {
-			found = append(found, c.to)
-			bytes -= c.to.bytes
+		if !slices.Contains(found, c.to.conn) {
+			found = append(found, c.to.conn)
+			bytes -= c.to.conn.bytes
 		}
 	}
 	return found
 }
 
-// heaviest returns the connection with the most unread bytes, if these are more
-// than some and not all younger than age.
+// heaviest returns the connection, with an answer that is older than age, on which
+// the reader who has left most unread, if that is more than some, has left most.
 func (a *answers) heaviest(age time.Duration, more int64) []*conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var most *conn
-	for _, c := range a.byAddr {
-		if c.bytes > more && (most == nil || c.bytes > most.bytes) {
-			most = c
+	var most reader
+	found := false
+	for r, bytes := range a.byReader {
+		if bytes > more {
+			most, more, found = r, bytes, true
 		}
 	}
-	if most == nil {
+	if !found {
 		return nil
 	}
-	for ch := range most.unread {
-		if time.Since(ch.since) >= age {
-			return []*conn{most}
+	var its *conn
+	for e := a.all.Front(); e != nil; e = e.Next() { // oldest first
+		c := e.Value.(*charge)
+		if time.Since(c.since) < age {
+			break
+		}
+		if c.to.reader == most && (its == nil || c.to.conn.bytes > its.bytes) {
+			its = c.to.conn
 		}
 	}
-	return nil
+	if its == nil {
+		return nil
+	}
+	return []*conn{its}
 }
 
 // charge is an encoded answer on its way. As the pool of its buffer it learns
 // when gRPC has written the answer or given it up.
 type charge struct {
 	answers *answers
-	to      *conn
+	to      recipient
 	bytes   int64
 	since   time.Time
 	place   *list.Element
@@ -183,19 +225,23 @@ func (c *charge) release() {
 }
 
 func (c *charge) releaseLocked() {
-	if _, is := c.to.unread[c]; !is {
+	if _, is := c.to.conn.unread[c]; !is {
 		return
 	}
-	delete(c.to.unread, c)
-	c.answers.all.Remove(c.place)
-	c.answers.bytes -= c.bytes
-	c.to.bytes -= c.bytes
+	delete(c.to.conn.unread, c)
+	a := c.answers
+	a.all.Remove(c.place)
+	a.bytes -= c.bytes
+	c.to.conn.bytes -= c.bytes
+	if a.byReader[c.to.reader] -= c.bytes; a.byReader[c.to.reader] <= 0 {
+		delete(a.byReader, c.to.reader)
+	}
 }
 
-// charged is an answer and the connection that it is charged to, nil for none.
+// charged is an answer and whom it is charged to: nobody without a connection.
 type charged struct {
 	message any
-	to      *conn
+	to      recipient
 	encoded func() // called when it is encoded; may be nil
 }
 
@@ -212,7 +258,7 @@ func (c chargingCodec) Marshal(v any) (mem.BufferSlice, error) {
 		defer a.encoded()
 	}
 	data, err := c.CodecV2.Marshal(a.message)
-	if err != nil || a.to == nil || data.Len() < chargedBytes {
+	if err != nil || a.to.conn == nil || data.Len() < chargedBytes {
 		return data, err
 	}
 	var whole []byte
@@ -226,9 +272,9 @@ func (c chargingCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.NewBuffer(&whole, a.to.charge(int64(len(whole)), inner))}, nil
 }
 
-func (c *conn) charge(bytes int64, inner mem.BufferSlice) *charge {
-	a := c.answers
-	ch := &charge{answers: a, to: c, bytes: bytes, since: time.Now(), inner: inner}
+func (r recipient) charge(bytes int64, inner mem.BufferSlice) *charge {
+	c, a := r.conn, r.conn.answers
+	ch := &charge{answers: a, to: r, bytes: bytes, since: time.Now(), inner: inner}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.closed {
@@ -238,5 +284,6 @@ func (c *conn) charge(bytes int64, inner mem.BufferSlice) *charge {
 	c.unread[ch] = struct{}{}
 	a.bytes += bytes
 	c.bytes += bytes
+	a.byReader[r.reader] += bytes
 	return ch
 }

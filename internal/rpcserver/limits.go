@@ -36,7 +36,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err == nil {
 		s.settle(ctx, req, answer)
 	}
-	if err == nil && to != nil {
+	if err == nil && to.conn != nil {
 		answer = &charged{message: answer, to: to}
 	}
 	return answer, err
@@ -44,8 +44,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 // largeCall handles a call for a large answer. It counts as being at work until
 // the answer is encoded, and so is charged to its client.
-func (s *Server) largeCall(ctx context.Context, to *conn, req any, handler grpc.UnaryHandler) (answer any, err error) {
-	leave, err := s.countLarge(to)
+func (s *Server) largeCall(ctx context.Context, to recipient, req any, handler grpc.UnaryHandler) (answer any, err error) {
+	leave, err := s.countLarge(to.conn)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (s *Server) countLarge(to *conn) (leave func(), err error) {
 
 // admitLarge waits for its turn to work on a large answer. It refuses clients
 // that do not read what they have asked for.
-func (s *Server) admitLarge(ctx context.Context, to *conn) (done func(), err error) {
+func (s *Server) admitLarge(ctx context.Context, to recipient) (done func(), err error) {
 	if err := s.refuseUnread(to); err != nil {
 		return nil, err
 	}
@@ -119,25 +119,33 @@ func (s *Server) admitLarge(ctx context.Context, to *conn) (done func(), err err
 }
 
 // refuseUnread returns the refusal of a call for a large answer while answers
-// are unread, or nil. Who reads is served as long as can be: when half of the
-// budget is used up, who leaves most unread has to go.
-func (s *Server) refuseUnread(to *conn) error {
+// are unread, or nil. From half of the budget on nobody gets more than a share of it,
+// and the other half is for those who have not had theirs: when it is used up too,
+// who leaves more unread than this caller has to go before it is refused.
+func (s *Server) refuseUnread(to recipient) error {
 	c := &s.group.cfg
-	switch all, its := s.answers.unread(to); {
-	case its > c.ConnUnreadBytes, all > c.UnreadBytes/2 && its > c.UnreadBytes/fairShare:
-		return s.busy(reasonAnswersUnread, "this connection has answers that its client has not read")
-	case all > c.UnreadBytes:
-		s.disconnect(s.answers.late(answerGrace, all-c.UnreadBytes/2), "budget")
-		// Who leaves more unread than this client has to go before it is refused.
-		for all, its = s.answers.unread(to); all > c.UnreadBytes; all, its = s.answers.unread(to) {
-			heaviest := s.answers.heaviest(heavyGrace, its)
+	share := c.UnreadBytes / fairShare
+	u := s.answers.unread(to)
+	switch {
+	case u.ofConn > c.ConnUnreadBytes, u.all > c.UnreadBytes/2 && u.ofReader > share:
+		return s.busy(reasonAnswersUnread, "this caller has answers that it has not read")
+	case u.all > c.UnreadBytes:
+		s.disconnect(s.answers.late(answerGrace, u.all-c.UnreadBytes/2), "budget")
+		for u = s.answers.unread(to); u.all > c.UnreadBytes; u = s.answers.unread(to) {
+			heaviest := s.answers.heaviest(heavyGrace, max(share, u.ofReader))
+			if heaviest == nil { // all are young: who has more than a share goes first
+				heaviest = s.answers.heaviest(0, max(share, u.ofReader))
+			}
+			if heaviest == nil {
+				heaviest = s.answers.heaviest(heavyGrace, u.ofReader)
+			}
 			if heaviest == nil {
 				return s.busy(reasonAnswersUnread, "clients have not read their answers")
 			}
 			s.disconnect(heaviest, "budget")
 		}
-	case all > c.UnreadBytes/2:
-		s.disconnect(s.answers.heaviest(heavyGrace, c.UnreadBytes/fairShare), "budget")
+	case u.all > c.UnreadBytes/2:
+		s.disconnect(s.answers.heaviest(heavyGrace, share), "budget")
 	}
 	return nil
 }
@@ -154,11 +162,11 @@ func (s *Server) sweep(ctx context.Context) {
 		m.cutReadings.WithLabelValues(name).Add(float64(evicted - s.evicted))
 		s.evicted = evicted
 		s.disconnect(s.answers.late(c.SendTimeout, math.MaxInt64), "late")
-		unread, _ := s.answers.unread(nil)
-		if unread > c.UnreadBytes {
-			s.disconnect(s.answers.late(answerGrace, unread-c.UnreadBytes/2), "budget")
+		all := s.answers.unread(recipient{}).all
+		if all > c.UnreadBytes {
+			s.disconnect(s.answers.late(answerGrace, all-c.UnreadBytes/2), "budget")
 		}
-		m.unread.WithLabelValues(name).Set(float64(unread))
+		m.unread.WithLabelValues(name).Set(float64(all))
 		select {
 		case <-ctx.Done():
 			return

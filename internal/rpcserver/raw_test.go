@@ -19,14 +19,16 @@ import (
 
 // raw is a client that speaks HTTP/2 by frames and keeps to nothing.
 type raw struct {
-	t      *testing.T
-	conn   net.Conn
-	framer *http2.Framer
-	mu     sync.Mutex // of the framer's writing side
-	next   uint32
-	head   bytes.Buffer
-	enc    *hpack.Encoder
-	closed chan struct{} // the server has closed the connection
+	t    *testing.T
+	conn net.Conn
+	// authorization is sent with each call, if it is not empty.
+	authorization string
+	framer        *http2.Framer
+	mu            sync.Mutex // of the framer's writing side
+	next          uint32
+	head          bytes.Buffer
+	enc           *hpack.Encoder
+	closed        chan struct{} // the server has closed the connection
 
 	reading sync.Mutex
 	ended   map[uint32]http2.ErrCode // streams that the server has ended
@@ -108,8 +110,11 @@ func (c *raw) open(path string) (uint32, error) {
 	c.head.Reset()
 	for _, h := range [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", path}, {":authority", "x"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{"content-type", "application/grpc"}, {"te", "trailers"}, {"authorization", c.authorization},
 	} {
+		if h[1] == "" {
+			continue
+		}
 		if err := c.enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
 			return 0, err
 		}

@@ -128,7 +128,7 @@ func (f *firstRead) worked() {
 func (f *firstRead) SendMsg(m any) error {
 	defer f.worked()
 	f.server.settle(f.Context(), nil, m)
-	if f.charged.to == nil {
+	if f.charged.to.conn == nil {
 		return f.ServerStream.SendMsg(m)
 	}
 	if err := f.waitForReader(); err != nil {
@@ -140,12 +140,13 @@ func (f *firstRead) SendMsg(m any) error {
 	return err
 }
 
-// waitForReader keeps the next answer back while the client leaves too many
-// unread; if it goes on doing so, it is disconnected.
+// waitForReader keeps the next answer back while the client, or who it is on other
+// connections, leaves too many unread; if it goes on doing so, it is disconnected.
 func (f *firstRead) waitForReader() error {
 	const look = 20 * time.Millisecond
+	cfg := &f.server.group.cfg
 	for {
-		if _, its := f.server.answers.unread(f.charged.to); its <= f.server.group.cfg.ConnUnreadBytes {
+		if u := f.server.answers.unread(f.charged.to); u.ofConn <= cfg.ConnUnreadBytes && u.ofReader <= cfg.UnreadBytes/2 {
 			return nil
 		}
 		select {

@@ -81,13 +81,18 @@ func (l *logBuffer) String() string {
 
 func start(t *testing.T, f *fleet, drain time.Duration, change ...func(*rpcserver.Config)) *running {
 	t.Helper()
+	return startGuarded(t, auth.Open(), f, drain, change...)
+}
+
+func startGuarded(t *testing.T, guard *auth.Guard, f *fleet, drain time.Duration, change ...func(*rpcserver.Config)) *running {
+	t.Helper()
 	cfg := rpcserver.DefaultConfig()
 	for _, c := range change {
 		c(&cfg)
 	}
 	r := &running{registry: prometheus.NewRegistry(), log: &logBuffer{}, ended: make(chan error, 1)}
 	r.ready.Store(true)
-	group, err := rpcserver.NewGroup(cfg, rpcserver.Deps{Guard: auth.Open(), Registerer: r.registry, Logger: slog.New(slog.NewTextHandler(r.log, nil))})
+	group, err := rpcserver.NewGroup(cfg, rpcserver.Deps{Guard: guard, Registerer: r.registry, Logger: slog.New(slog.NewTextHandler(r.log, nil))})
 	require.NoError(t, err)
 	server := group.New(rpcserver.Role{
 		Name: "fleet", Ready: r.ready.Load, Large: []string{listVehicles},
