@@ -2,16 +2,11 @@ package ingest_test
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,7 +22,6 @@ import (
 
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/auth"
-	"github.com/starling-fleet/starling/internal/auth/mint"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -135,44 +129,16 @@ func BenchmarkIngest(b *testing.B) {
 		b.Run(fmt.Sprintf("baseline/fixes=%d", fixes), func(b *testing.B) {
 			g := grpc.NewServer()
 			starlingv1.RegisterIngestServiceServer(g, &baseline{log: newMemoryLog(b)})
-			drive(b, g, fixes, "")
+			drive(b, g, fixes)
 		})
 		b.Run(fmt.Sprintf("ingest/fixes=%d", fixes), func(b *testing.B) {
-			serveBench(b, auth.Open(), "", true, fixes)
+			drive(b, serveIngest(b, auth.Open(), true), fixes)
 		})
 	}
 }
 
-// BenchmarkIdentity is what it costs a report on a stream that the server knows who
-// sends it (an EdDSA token, of which the vehicle of each report is compared with the
-// pattern) and holds vehicles and callers to rates: beside neither, 64 vehicles in
-// turn on each stream.
-func BenchmarkIdentity(b *testing.B) {
-	_, secret, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(b, err)
-	key, err := mint.NewKey(secret)
-	require.NoError(b, err)
-	public, err := mint.Public(secret)
-	require.NoError(b, err)
-	cfg := auth.DefaultConfig()
-	cfg.Issuer, cfg.KeysFile = "bench", filepath.Join(b.TempDir(), "keys.pem")
-	require.NoError(b, os.WriteFile(cfg.KeysFile, public, 0o600))
-	guard, err := auth.New(cfg, auth.Deps{Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(b, err)
-	require.NoError(b, guard.Start(context.Background()))
-	token, err := key.Sign(mint.Token{Issuer: "bench", Audience: "starling", Subject: "gateway", Scope: "report", Vehicle: "vehicle-*", Until: time.Now().Add(time.Hour)})
-	require.NoError(b, err)
-	for _, fixes := range []int{1, 5} {
-		b.Run(fmt.Sprintf("neither/fixes=%d", fixes), func(b *testing.B) { serveBench(b, auth.Open(), "", false, fixes) })
-		b.Run(fmt.Sprintf("token/fixes=%d", fixes), func(b *testing.B) { serveBench(b, guard, token, false, fixes) })
-		b.Run(fmt.Sprintf("token and rates/fixes=%d", fixes), func(b *testing.B) { serveBench(b, guard, token, true, fixes) })
-	}
-}
-
-// serveBench drives an ingest server behind a guard. Rates are far beyond what is
-// sent.
-func serveBench(b *testing.B, guard *auth.Guard, token string, rates bool, fixes int) {
-	const plenty = 1e9
+func serveIngest(b *testing.B, guard *auth.Guard, rates bool) *grpc.Server {
+	const plenty = 1e9 // far beyond what is sent
 	cfg := ingest.DefaultConfig()
 	l := &cfg.Limits
 	rate := 0.0
@@ -185,43 +151,62 @@ func serveBench(b *testing.B, guard *auth.Guard, token string, rates bool, fixes
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
+	b.Cleanup(func() { cancel(); require.NoError(b, <-ended) })
 	g := grpc.NewServer(append(s.ServerOptions(), guard.Server("ingest").Options()...)...)
 	s.Register(g)
-	drive(b, g, fixes, token)
-	cancel()
-	require.NoError(b, <-ended)
+	return g
 }
 
-func drive(b *testing.B, g *grpc.Server, fixes int, token string) {
-	const streams, distinct, window = 4, 64, 512
+// driver sends reports over streams of its own.
+type driver struct {
+	b       *testing.B
+	senders []*reportSender
+}
+
+// openDriver connects streams to a server.
+func openDriver(b *testing.B, g *grpc.Server, fixes int, token string) *driver {
+	const streams = 4
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
 	go func() { _ = g.Serve(lis) }()
-	defer g.Stop()
-
-	var wg sync.WaitGroup
-	b.ReportAllocs()
-	b.ResetTimer()
-	cpu := cpuTime(b)
-	acks.Store(0)
+	b.Cleanup(g.Stop)
+	d := &driver{b: b}
 	for k := range streams {
-		wg.Go(func() {
-			conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())))
-			require.NoError(b, err)
-			defer conn.Close()
-			ctx := context.Background()
-			if token != "" {
-				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
-			}
-			client, err := starlingv1.NewIngestServiceClient(conn).StreamReports(ctx)
-			require.NoError(b, err)
-			driveStream(b, client, k, b.N/streams, fixes, distinct, window)
-		})
+		conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())))
+		require.NoError(b, err)
+		b.Cleanup(func() { _ = conn.Close() })
+		ctx := context.Background()
+		if token != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+		}
+		client, err := starlingv1.NewIngestServiceClient(conn).StreamReports(ctx)
+		require.NoError(b, err)
+		d.senders = append(d.senders, newReportSender(b, client, k, fixes))
+	}
+	return d
+}
+
+// run sends n reports and waits until they are acknowledged. It returns the CPU time
+// of the process, the clients' included.
+func (d *driver) run(n int) time.Duration {
+	before := cpuTime(d.b)
+	var wg sync.WaitGroup
+	for _, s := range d.senders {
+		wg.Go(func() { s.run(n / len(d.senders)) })
 	}
 	wg.Wait()
+	return cpuTime(d.b) - before
+}
+
+func drive(b *testing.B, g *grpc.Server, fixes int) {
+	d := openDriver(b, g, fixes, "")
+	b.ReportAllocs()
+	b.ResetTimer()
+	acks.Store(0)
+	cpu := d.run(b.N)
 	b.StopTimer()
-	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(cpu)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(b.N)/float64(acks.Load()), "reports/ack")
 	b.ReportMetric(float64(b.N*fixes)/b.Elapsed().Seconds(), "fixes/s")
 }
@@ -234,50 +219,64 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func driveStream(b *testing.B, client grpc.ClientStream, k, n, fixes, distinct, window int) {
-	messages := make([]*wire.StreamRequest, distinct)
-	for i := range messages {
-		r := &wire.StreamRequest{HasReport: true, Report: wire.Report{
-			VehicleID: fmt.Sprintf("vehicle-%d-%d", k, i), SessionID: 7, Sequence: 1,
-		}}
+// reportSender sends prepared reports over one stream, a window ahead.
+type reportSender struct {
+	b           *testing.B
+	client      grpc.ClientStream
+	messages    []*wire.StreamRequest
+	sequence    int64
+	outstanding int
+	credit      chan int64
+}
+
+func newReportSender(b *testing.B, client grpc.ClientStream, k, fixes int) *reportSender {
+	const distinct = 64
+	s := &reportSender{b: b, client: client, credit: make(chan int64, reportWindow)}
+	for i := range distinct {
+		r := &wire.StreamRequest{HasReport: true, Report: wire.Report{VehicleID: fmt.Sprintf("vehicle-%d-%d", k, i), SessionID: 7, Sequence: 1}}
 		for f := range fixes {
 			r.Report.Fixes = append(r.Report.Fixes, wire.Fix{
 				DeviceTimeMS: time.Now().UnixMilli() - int64(fixes-f)*1000, LatDeg: 52.5, LonDeg: 13.4, AccuracyM: 5, SpeedMPS: 12, HeadingDeg: 270,
 				Has: wire.HasAccuracy | wire.HasSpeed | wire.HasHeading,
 			})
 		}
-		messages[i] = r
+		s.messages = append(s.messages, r)
 	}
-	credit := make(chan int64, n+1)
 	go func() {
 		var ack wire.Ack
 		var before int64
 		for client.RecvMsg(&ack) == nil {
 			acks.Add(1)
-			credit <- ack.AcknowledgedReports - before
+			s.credit <- ack.AcknowledgedReports - before
 			before = ack.AcknowledgedReports
 		}
-		close(credit)
+		close(s.credit)
 	}()
-	outstanding := 0
-	for i := range n {
-		for outstanding >= window {
-			c, ok := <-credit
-			require.True(b, ok)
-			outstanding -= int(c)
-		}
-		outstanding++
-		m := messages[i%distinct]
-		m.Report.Sequence = int64(i + 1)
-		if client.SendMsg(m) != nil {
+	return s
+}
+
+// reportWindow is how many reports are unacknowledged at most on a stream.
+const reportWindow = 512
+
+func (s *reportSender) run(n int) {
+	for range n {
+		s.await(reportWindow - 1)
+		s.outstanding++
+		m := s.messages[s.sequence%int64(len(s.messages))]
+		s.sequence++
+		m.Report.Sequence = s.sequence
+		if s.client.SendMsg(m) != nil {
 			return
 		}
 	}
-	for outstanding > 0 {
-		c, ok := <-credit
-		require.True(b, ok)
-		outstanding -= int(c)
+	s.await(0)
+}
+
+// await waits until at most so many reports are unacknowledged.
+func (s *reportSender) await(most int) {
+	for s.outstanding > most {
+		c, ok := <-s.credit
+		require.True(s.b, ok)
+		s.outstanding -= int(c)
 	}
-	_ = client.CloseSend()
-	runtime.KeepAlive(messages)
 }
