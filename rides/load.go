@@ -10,6 +10,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/rides/life"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
 )
 
 // headerKey is the key of the partition's own state; no ride has that name.
@@ -23,6 +24,9 @@ type kept struct {
 	state life.State
 	// next is the offset in `rides` behind the last record that state has in it.
 	next int64
+	// requestsMS and ridesMS are the newest stamps of the requests and of the
+	// records of `rides` that were read, 0 if that is not known.
+	requestsMS, ridesMS int64
 }
 
 // load reads a partition's checkpoint and fences earlier claims. A crash before
@@ -52,6 +56,7 @@ func load(ctx context.Context, claim eventlog.Claim) (k kept, err error) {
 		}
 		k.state.Owner = life.Owner{Epoch: header.Epoch, Generation: header.Generation, Nonce: header.Nonce, Address: header.Address}
 		k.state.RequestsBelow, k.next = header.RequestsBelow, header.Next
+		k.requestsMS, k.ridesMS = header.RequestsTimeMs, header.RidesTimeMs
 		return nil
 	})
 	if err != nil {
@@ -60,16 +65,36 @@ func load(ctx context.Context, claim eventlog.Claim) (k kept, err error) {
 	return k, nil
 }
 
-// clip sets the cursors back to where a log that was shortened ends. The state
-// stands: what it knows of rides was read back before.
-func (k *kept) clip(rides, requests eventlog.Bounds) {
-	k.next = max(min(k.next, rides.End), rides.First)
-	k.state.RequestsBelow = max(min(k.state.RequestsBelow, requests.End), requests.First)
+// clip sets the cursors back to where a log that was shortened ends or, after the
+// epoch was raised, to the first record that was appended since. The state stands:
+// what it knows of rides was read back before. No ride that it has forgotten comes
+// to life again: a request that is stamped later than those that were read is too
+// late for the name of such a ride.
+func (k *kept) clip(ctx context.Context, log Log, n int32) error {
+	cursors := []struct {
+		topic  string
+		offset *int64
+		readMS int64
+	}{{topics.Rides, &k.next, k.ridesMS}, {topics.RideRequests, &k.state.RequestsBelow, k.requestsMS}}
+	for _, c := range cursors {
+		bounds, err := log.Bounds(ctx, c.topic)
+		if err != nil {
+			return fmt.Errorf("bounds of %s: %w", c.topic, err)
+		}
+		if k.state.Owner.Epoch == log.Epoch() {
+			c.readMS = 0 // offsets mean what they meant
+		}
+		if *c.offset, err = eventlog.Resume(ctx, log, c.topic, n, bounds[n], *c.offset, c.readMS); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // changes are the records of a checkpoint: the rides that changed, those that
 // were forgotten, the queues, which are few, and the partition itself.
-func changes(state *life.State, next int64, changed, forgotten []string) ([]eventlog.Record, error) {
+func changes(k *kept, changed, forgotten []string) ([]eventlog.Record, error) {
+	state := &k.state
 	var records []eventlog.Record
 	put := func(key string, m proto.Message) error {
 		value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
@@ -96,7 +121,8 @@ func changes(state *life.State, next int64, changed, forgotten []string) ([]even
 	}
 	o := state.Owner
 	err := put(headerKey, &starlingv1.RidePartitionState{
-		Epoch: o.Epoch, Generation: o.Generation, Nonce: o.Nonce, Address: o.Address, RequestsBelow: state.RequestsBelow, Next: next,
+		Epoch: o.Epoch, Generation: o.Generation, Nonce: o.Nonce, Address: o.Address, RequestsBelow: state.RequestsBelow, Next: k.next,
+		RequestsTimeMs: k.requestsMS, RidesTimeMs: k.ridesMS,
 	})
 	return records, err
 }

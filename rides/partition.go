@@ -50,9 +50,9 @@ type partition struct {
 	stopRequests context.CancelFunc
 
 	next int64 // in `rides`
-	// requestsMS is the stream time of `ride-requests`: its largest append stamp
-	// so far.
-	requestsMS int64
+	// requestsMS and ridesMS are the stream times of `ride-requests` and `rides`:
+	// their largest append stamps so far.
+	requestsMS, ridesMS int64
 	changed    map[string]bool
 	ranks      []*rank
 	tookOver   time.Time         // when it last appended a takeover
@@ -75,11 +75,12 @@ func (p *partition) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.clip(ctx, &k); err != nil {
+	if err := k.clip(ctx, p.role.log, p.number); err != nil {
 		return err
 	}
 	p.owner = owner.New(p.role.ownerConfig(p.number), p.role.log.Epoch(), k.state)
 	p.next, p.stored, p.changed = k.next, -1, make(map[string]bool)
+	p.requestsMS, p.ridesMS = k.requestsMS, k.ridesMS
 	p.searches, p.proposed = make(map[string]search), make(map[string]string)
 	if p.ranks, err = newRanks(p.role.zones.Of(p.number), p.role.cfg.ZoneGrace); err != nil {
 		return err
@@ -104,20 +105,6 @@ func (p *partition) run(ctx context.Context) error {
 		}
 	})
 	return p.loop(ctx, reading)
-}
-
-// clip compares the cursors with what the log still has.
-func (p *partition) clip(ctx context.Context, k *kept) error {
-	var bounds [2]eventlog.Bounds
-	for i, topic := range []string{topics.Rides, topics.RideRequests} {
-		all, err := p.role.log.Bounds(ctx, topic)
-		if err != nil {
-			return fmt.Errorf("bounds of %s: %w", topic, err)
-		}
-		bounds[i] = all[p.number]
-	}
-	k.clip(bounds[0], bounds[1])
-	return nil
 }
 
 func (p *partition) loop(ctx, reading context.Context) error {
@@ -268,7 +255,7 @@ func (p *partition) readRides(r read) error {
 			return fmt.Errorf("decode %s at offset %d: %w", topics.Rides, stored.Offset, err)
 		}
 		verdict := p.owner.ReadRide(stored.Offset, &record)
-		p.next = stored.Offset + 1
+		p.next, p.ridesMS = stored.Offset+1, max(p.ridesMS, stored.AppendTimeMS)
 		p.role.metrics.records.WithLabelValues(verdictLabel(verdict)).Inc()
 		if verdict == life.TookOver {
 			p.stopRequests()
@@ -380,7 +367,8 @@ func (p *partition) checkpoint(ctx context.Context) error {
 		return nil // nothing has been read since
 	}
 	state := p.owner.State()
-	records, err := changes(state, p.next, slices.Sorted(maps.Keys(p.changed)), p.forgotten)
+	stands := kept{state: *state, next: p.next, requestsMS: p.requestsMS, ridesMS: p.ridesMS}
+	records, err := changes(&stands, slices.Sorted(maps.Keys(p.changed)), p.forgotten)
 	if err != nil {
 		return err
 	}

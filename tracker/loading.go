@@ -35,7 +35,14 @@ func (o *owner) load(ctx context.Context) error {
 		return fmt.Errorf("bounds of %s: %w", topics.Locations, err)
 	}
 	at := bounds[o.claim.Partition()]
-	if o.state, err = loader.Partition(resume, step.Bounds(at)); err != nil {
+	reach := at
+	if streamMS, outdated := loader.Outdated(); outdated {
+		// What was appended since the epoch was raised is read from its first record.
+		if reach.End, err = eventlog.Resume(ctx, o.log, topics.Locations, o.claim.Partition(), at, resume, streamMS); err != nil {
+			return err
+		}
+	}
+	if o.state, err = loader.Partition(resume, step.Bounds(reach)); err != nil {
 		return fmt.Errorf("load the state: %w", err)
 	}
 	if loader.Begins() {

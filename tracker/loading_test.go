@@ -123,3 +123,32 @@ func TestLostStateIsRefusedUntilTheEpochIsRaised(t *testing.T) {
 		})
 	}
 }
+
+// Records that were appended after the epoch was raised, before a tracker began it,
+// have the offsets of those that the log has lost: they are not taken for them.
+func TestRecordsBeforeTheFirstLoadOfARaisedEpochAreRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memlog.NewStore(1, topics.All(), time.Second)
+		store.SetEpoch(1)
+		log := open(t, store, memlog.Options{})
+		tr := start(t, log)
+		for sequence := range int64(3) {
+			send(t, log, 1, sequence+1)
+		}
+		time.Sleep(100 * time.Millisecond)
+		tr.stop()
+		store.Shorten(topics.Locations, 0, 0)
+		store.Shorten(topics.Tracks, 0, 0)
+		store.SetEpoch(2)
+		time.Sleep(time.Second)
+		send(t, log, 1, 1)
+		send(t, log, 1, 2)
+		time.Sleep(100 * time.Millisecond)
+		tr = start(t, log)
+		time.Sleep(100 * time.Millisecond)
+		tr.stop()
+		tracks := store.Records(topics.Tracks, 0)
+		require.Len(t, tracks, 2)
+		require.Equal(t, int64(2), lastTrack(t, store).Epoch)
+	})
+}

@@ -99,6 +99,14 @@ func (w *world) actions(to []action) []action {
 }
 
 func (w *world) nodeActions(to []action, i int8, n *node) []action {
+	if n.over {
+		to = w.appendActions(to, i, appendRide, n.toRides)
+		to = w.appendActions(to, i, appendPlace, n.toLocations)
+		if w.left.crashes > 0 && len(n.toRides)+len(n.toLocations) > 0 {
+			to = append(to, action{kind: crash, a: i})
+		}
+		return to
+	}
 	l := &w.rides[n.partition]
 	if n.nextRide < l.base+len(l.entries) {
 		to = append(to, action{kind: readRide, a: i})
@@ -193,6 +201,7 @@ func (w *world) apply(x action) (next *world, err error) {
 	if err := next.judge(); err != nil {
 		return nil, err
 	}
+	next.reduce()
 	next.trim()
 	return next, nil
 }
@@ -200,6 +209,9 @@ func (w *world) apply(x action) (next *world, err error) {
 func (w *world) applyNode(x action) (possible bool, err error) {
 	i := int(x.a)
 	if i >= len(w.nodes) {
+		return false, nil
+	}
+	if w.nodes[i].over && x.kind != appendRide && x.kind != appendPlace && x.kind != crash {
 		return false, nil
 	}
 	n := w.change(i)
@@ -267,7 +279,11 @@ func (w *world) applyNode(x action) (possible bool, err error) {
 func (w *world) start(n *node, epoch int64) {
 	w.limbo = append(append(w.limbo, n.toRides...), n.toLocations...)
 	n.toRides, n.toLocations, n.unheard = nil, nil, nil
-	state := n.owner.State().Clone()
+	w.startWith(n, epoch, n.owner.State().Clone())
+}
+
+// startWith puts a new process in the place of one, which has stored a state.
+func (w *world) startWith(n *node, epoch int64, state life.State) {
 	if state.Owner.Epoch < epoch && w.s.requestsLost {
 		state.RequestsBelow = 0
 	}

@@ -133,6 +133,7 @@ const plenty = 100
 func (w *world) settle(survivors []int) (*world, error) {
 	at := w.clone()
 	at.limbo = nil
+	at.wake()
 	for quiet, round := 0, 0; quiet < 3; round++ {
 		if round > 60 {
 			return nil, errors.New("it does not come to rest")

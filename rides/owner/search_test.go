@@ -99,7 +99,7 @@ func (s *scenario) begin() (*world, error) {
 	if err == nil {
 		// The others have read what there is, and have not taken over.
 		w = w.clone()
-		w.left.takeovers = 0
+		w.left.takeovers, w.preparing = 0, true
 		var others []int
 		for i := range w.nodes {
 			if len(s.leaders) > 0 && !slices.Contains(s.leaders, i) {
@@ -110,7 +110,7 @@ func (s *scenario) begin() (*world, error) {
 	}
 	if err == nil {
 		w = w.clone()
-		w.left = s.budget
+		w.left, w.preparing = s.budget, false
 	}
 	return w, err
 }

@@ -1,6 +1,8 @@
 package owner_test
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -42,6 +44,8 @@ type world struct {
 	// copies: each may come to the log at any time or never.
 	limbo []*flight
 	nonce uint64
+	// preparing is true while takeovers are only put off.
+	preparing bool
 
 	// announced is the last event of each ride that its driver was sent.
 	announced []*starlingv1.RideEvent
@@ -102,6 +106,8 @@ type node struct {
 	encodedOwner         bool
 	// unheard are appends that are in the log and have not been completed.
 	unheard []completion
+	// over is true once it will never act again: what it reads changes nothing.
+	over bool
 }
 
 type completion struct {
@@ -364,7 +370,7 @@ func (w *world) trim() {
 		l := &w.rides[p]
 		from := l.base + len(l.entries)
 		for _, n := range w.nodes {
-			if int(n.partition) == p {
+			if int(n.partition) == p && !n.over {
 				from = min(from, n.nextRide)
 			}
 		}
@@ -372,9 +378,66 @@ func (w *world) trim() {
 	}
 	from := w.rereadFrom()
 	for _, n := range w.nodes {
-		from = min(from, n.nextTrack)
+		if !n.over {
+			from = min(from, n.nextTrack)
+		}
 	}
 	w.tracks, w.trackBase = w.tracks[from-w.trackBase:], from
+}
+
+// reduce leaves out what differs without effect, so that fewer states are told
+// apart: what is read by an owner that must take over and never will, events whose
+// writer has been replaced and that every reader drops, and the order of what may
+// come in any order.
+func (w *world) reduce() {
+	for i, n := range w.nodes {
+		if !n.over && n.owner.MustTakeOver() && w.left.takeovers == 0 && !w.preparing {
+			n = w.change(i)
+			n.over, n.unheard = true, nil
+		}
+		if n.over && slices.ContainsFunc(n.toRides, w.void) {
+			w.change(i).toRides = slices.DeleteFunc(slices.Clone(n.toRides), w.void)
+		}
+	}
+	if slices.ContainsFunc(w.limbo, w.void) {
+		w.limbo = slices.DeleteFunc(slices.Clone(w.limbo), w.void)
+	}
+	if !slices.IsSortedFunc(w.limbo, compareFlights) {
+		w.limbo = slices.Clone(w.limbo)
+		slices.SortStableFunc(w.limbo, compareFlights)
+	}
+}
+
+// void returns whether a record for `rides` can't count any more.
+func (w *world) void(f *flight) bool {
+	if f.ride == nil || f.ride.GetTakeover() != nil {
+		return false
+	}
+	writer := life.Owner{Epoch: f.ride.GetEpoch(), Generation: f.ride.GetGeneration()}
+	return writer.Before(w.rides[f.partition].fold.Owner)
+}
+
+func compareFlights(a, b *flight) int {
+	if order := bytes.Compare(a.bytes, b.bytes); order != 0 {
+		return order
+	}
+	return slices.CompareFunc(a.ranked[1:], b.ranked[1:], func(x, y ranked) int {
+		return cmp.Or(cmp.Compare(x.kind, y.kind), cmp.Compare(x.v, y.v))
+	})
+}
+
+// wake gives an owner that never acts again a new process, so that it may be judged
+// how that goes on.
+func (w *world) wake() {
+	for i, n := range w.nodes {
+		if n.over {
+			n = w.change(i)
+			n.over, n.toRides, n.toLocations = false, nil, nil
+			l := &w.rides[n.partition]
+			n.nextRide = l.base + len(l.entries)
+			w.startWith(n, w.epoch, l.fold.Clone())
+		}
+	}
 }
 
 // rereadFrom is where a process that starts begins to read `tracks`: each vehicle
@@ -423,6 +486,9 @@ func (w *world) encode(t *template) {
 		t.bool(f.location != nil && f.location.Kind == wire.KindProposal && slices.Contains(w.decided, claim{f.location.Proposal.Ride, f.location.Proposal.Attempt}))
 	}
 	for _, e := range w.announced {
+		if w.left.acts == 0 {
+			break // no driver will act on it
+		}
 		t.plain(int(e.GetKind()))
 		t.Text(e.GetVehicleId())
 		owner.EncodeAttempt(t, wire.AttemptFromProto(e.GetAttempt()))
@@ -438,7 +504,7 @@ func (w *world) encode(t *template) {
 func (w *world) requestsSeen(p int) int {
 	seen := int64(len(w.requests[p]))
 	for _, n := range w.nodes {
-		if int(n.partition) == p {
+		if int(n.partition) == p && !n.over {
 			seen = min(seen, n.owner.State().RequestsBelow)
 		}
 	}
@@ -463,7 +529,15 @@ func (w *world) encodeTracker(t *template) {
 }
 
 func (n *node) encode(i int, t *template, w *world) {
-	t.plain(n.nextRide-w.rides[n.partition].base, n.nextTrack-w.trackBase, len(n.toRides), len(n.toLocations), int(n.epoch))
+	t.bool(n.over)
+	t.plain(len(n.toRides), len(n.toLocations))
+	if n.over {
+		for _, f := range slices.Concat(n.toRides, n.toLocations) {
+			t.addUntold(f)
+		}
+		return
+	}
+	t.plain(n.nextRide-w.rides[n.partition].base, n.nextTrack-w.trackBase, int(n.epoch))
 	if !n.encodedOwner {
 		n.encoded = template{}
 		n.owner.Encode(&n.encoded)

@@ -1326,9 +1326,14 @@ type RidePartitionState struct {
 	// The offset below which every request has had its effect.
 	RequestsBelow int64 `protobuf:"varint,5,opt,name=requests_below,json=requestsBelow,proto3" json:"requests_below,omitempty"`
 	// The offset in `rides` behind the last record that the state has in it.
-	Next          int64 `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Next int64 `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
+	// The newest append times, in milliseconds since the Unix epoch, of the
+	// requests and of the records of `rides` that were read; 0 in a state that
+	// was stored before there was this field.
+	RequestsTimeMs int64 `protobuf:"varint,7,opt,name=requests_time_ms,json=requestsTimeMs,proto3" json:"requests_time_ms,omitempty"`
+	RidesTimeMs    int64 `protobuf:"varint,8,opt,name=rides_time_ms,json=ridesTimeMs,proto3" json:"rides_time_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RidePartitionState) Reset() {
@@ -1399,6 +1404,20 @@ func (x *RidePartitionState) GetRequestsBelow() int64 {
 func (x *RidePartitionState) GetNext() int64 {
 	if x != nil {
 		return x.Next
+	}
+	return 0
+}
+
+func (x *RidePartitionState) GetRequestsTimeMs() int64 {
+	if x != nil {
+		return x.RequestsTimeMs
+	}
+	return 0
+}
+
+func (x *RidePartitionState) GetRidesTimeMs() int64 {
+	if x != nil {
+		return x.RidesTimeMs
 	}
 	return 0
 }
@@ -1501,7 +1520,7 @@ const file_starling_v1_ride_record_proto_rawDesc = "" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12.\n" +
 	"\aattempt\x18\x02 \x01(\v2\x14.starling.v1.AttemptR\aattempt\x12(\n" +
-	"\x05fence\x18\x03 \x01(\v2\x12.starling.v1.FenceR\x05fence\"\xb5\x01\n" +
+	"\x05fence\x18\x03 \x01(\v2\x12.starling.v1.FenceR\x05fence\"\x83\x02\n" +
 	"\x12RidePartitionState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1e\n" +
 	"\n" +
@@ -1510,7 +1529,9 @@ const file_starling_v1_ride_record_proto_rawDesc = "" +
 	"\x05nonce\x18\x03 \x01(\x06R\x05nonce\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12%\n" +
 	"\x0erequests_below\x18\x05 \x01(\x03R\rrequestsBelow\x12\x12\n" +
-	"\x04next\x18\x06 \x01(\x03R\x04next*\xb1\x01\n" +
+	"\x04next\x18\x06 \x01(\x03R\x04next\x12(\n" +
+	"\x10requests_time_ms\x18\a \x01(\x03R\x0erequestsTimeMs\x12\"\n" +
+	"\rrides_time_ms\x18\b \x01(\x03R\vridesTimeMs*\xb1\x01\n" +
 	"\fDriverAction\x12\x1d\n" +
 	"\x19DRIVER_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DRIVER_ACTION_ACCEPT\x10\x01\x12\x19\n" +

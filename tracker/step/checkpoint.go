@@ -129,6 +129,12 @@ func (l *Loader) Add(key, value []byte) error {
 // it has no state, or only that of an epoch before the log's.
 func (l *Loader) Begins() bool { return !l.restored || l.outdated }
 
+// Outdated returns whether the state is of an epoch before the log's, and its
+// stream time.
+func (l *Loader) Outdated() (streamMS int64, outdated bool) {
+	return l.partition.streamMS, l.outdated
+}
+
 // Bounds are the offsets of the partition's records in `locations`: the oldest
 // that is kept, and one past the newest.
 type Bounds struct{ First, End int64 }

@@ -88,6 +88,15 @@ func (s *Store) Truncate(topic string, partition int32, before int64) {
 	p.first += n
 }
 
+// Shorten drops the records from an offset on, as a log does that loses them: the
+// next record has that offset again. It is used while no log of the store is open.
+func (s *Store) Shorten(topic string, partition int32, end int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.topics[topic].partitions[partition]
+	p.records = p.records[:min(max(end-p.first, 0), int64(len(p.records)))]
+}
+
 // Records returns everything that a partition keeps.
 func (s *Store) Records(topic string, partition int32) []eventlog.Stored {
 	s.mu.Lock()

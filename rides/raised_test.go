@@ -1,0 +1,81 @@
+package rides_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/eventlog/memlog"
+	"github.com/starling-fleet/starling/rides"
+	"github.com/starling-fleet/starling/rides/name"
+	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+)
+
+// stored waits until the checkpoint of a partition is past so many requests.
+func stored(t *testing.T, store *memlog.Store, partition int32, requests int64) {
+	t.Helper()
+	spec := eventlog.OwnSpec{Group: rides.DefaultConfig().Group, Source: topics.RideRequests, State: topics.RidesState}
+	require.Eventually(t, func() bool {
+		values, _ := store.State(spec, partition)
+		var header starlingv1.RidePartitionState
+		require.NoError(t, proto.Unmarshal(values["!partition"], &header))
+		return header.RequestsBelow >= requests
+	}, 30*time.Second, time.Millisecond)
+}
+
+// The log is lost but for rides and their state, the epoch is raised, and rides are
+// asked for before their owner begins: it must not take them for those that it
+// knows, though they have the same offsets.
+func TestRequestsBeforeTheFirstLoadOfARaisedEpochHaveTheirEffect(t *testing.T) {
+	store := memlog.NewStore(partitions, topics.All(), 0)
+	var known, late []string
+	var partition int32
+	t.Run("before", func(t *testing.T) {
+		s := start(t, store, func(c *rides.Config) { c.CheckpointInterval = 100 * time.Millisecond })
+		s.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
+		for _, rider := range []string{"ann", "bob", "cid"} {
+			known = append(known, s.request(rider))
+		}
+		s.await(known[0], starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+		for _, rider := range []string{"dora", "eve"} {
+			named, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: 45, PickupLongitude: 9})
+			require.NoError(t, err)
+			late = append(late, named.Name)
+		}
+		parts, err := name.Parse(known[0][len("rides/"):])
+		require.NoError(t, err)
+		partition = parts.Partition
+		stored(t, store, partition, 2)
+	})
+	for n := range int32(partitions) {
+		for _, topic := range []string{topics.RideRequests, topics.Locations, topics.Tracks} {
+			store.Shorten(topic, n, 0)
+		}
+	}
+	store.SetEpoch(2)
+	ahead := func() time.Time { return time.Now().Add(time.Second) }
+	gateway := memlog.Open(store, memlog.Options{Now: ahead})
+	for i, rider := range []string{"dora", "eve"} {
+		record := starlingv1.RideRequestRecord{Ride: late[i][len("rides/"):], Call: &starlingv1.RideRequestRecord_Order{Order: order(rider)}}
+		value, err := proto.Marshal(&record)
+		require.NoError(t, err)
+		done := make(heard, 1)
+		require.NoError(t, gateway.Append(t.Context(), topics.RideRequests, partition, eventlog.Record{Key: []byte(record.Ride), Value: value}, done))
+		require.NoError(t, <-done)
+	}
+	require.NoError(t, gateway.Close())
+	s := start(t, store, nil)
+	for _, ride := range late {
+		s.await(ride, starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
+	}
+	s.await(known[0], starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+	s.await(known[2], starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
+}
+
+type heard chan error
+
+func (h heard) Done(_ int64, err error) { h <- err }
