@@ -53,14 +53,14 @@ type partition struct {
 	// requestsMS and ridesMS are the stream times of `ride-requests` and `rides`:
 	// their largest append stamps so far.
 	requestsMS, ridesMS int64
-	changed    map[string]bool
-	ranks      []*rank
-	tookOver   time.Time         // when it last appended a takeover
-	stored     int64             // next at the last checkpoint, -1 before it
-	searches   map[string]search // by ride that waits
-	proposed   map[string]string // ride to the vehicle that it asks for and that is not granted yet
-	matchAgain time.Time         // when it may match outside of its ticks
-	forgotten  []string
+	changed             map[string]bool
+	ranks               []*rank
+	tookOver            time.Time         // when it last appended a takeover
+	stored              int64             // next at the last checkpoint, -1 before it
+	searches            map[string]search // by ride that waits
+	proposed            map[string]string // ride to the vehicle that it asks for and that is not granted yet
+	matchAgain          time.Time         // when it may match outside of its ticks
+	forgotten           []string
 }
 
 // read is what a reader has polled.

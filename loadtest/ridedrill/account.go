@@ -21,6 +21,8 @@ type Account struct {
 	Kills, Zombies map[string]int
 	// Flushed and RedisKilled are how often Redis was.
 	Flushed, RedisKilled int
+	// Raised is the epoch that was raised in the middle, 0 if none was.
+	Raised int64
 	// Counted is how many proposals the metrics have counted, Ridden for how long
 	// riders asked for rides.
 	Counted int64
@@ -66,6 +68,9 @@ func (a *Account) String() string {
 		fmt.Fprintf(&b, "%-22s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	line("disturbed", "kills %v, suspended %v, Redis flushed %d and killed %d times; seed %d", a.Kills, a.Zombies, a.Flushed, a.RedisKilled, a.Options.Seed)
+	if a.Raised > 0 {
+		line("epoch", "raised to %d in the middle, every process killed", a.Raised)
+	}
 	line("proposals", "%d in %v: %d granted, %d lost (%.1f %%), of these %d to a vehicle that was held", t.Proposals, a.Ridden.Round(time.Second),
 		t.Granted, t.Lost, 100*a.LostShare(), t.LostToHeld)
 	line("rides", "%d of %d riders for %d vehicles, with %d bindings of which %d ended before their ride", t.Rides, a.Options.Riders, a.Options.Vehicles, t.Bindings, t.Unbound)

@@ -128,6 +128,10 @@ func (d *drill) disturbed(ctx context.Context, account *Account) error {
 	}
 	account.Findings.Merge(&k.findings)
 	account.Kills, account.Zombies, account.Flushed, account.RedisKilled = k.kills, k.zombies, k.flushed, k.redisKilled
+	account.Raised = k.raised
+	if d.w.opts.RaiseEpoch && k.raised == 0 {
+		account.Findings.Add("a drill that shows nothing", "it ended before the epoch was raised")
+	}
 	return nil
 }
 

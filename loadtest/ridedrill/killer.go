@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"sync"
 	"syscall"
 	"time"
@@ -26,6 +27,8 @@ type killer struct {
 
 	// How often Redis was flushed and killed.
 	flushed, redisKilled int
+	// raised is the epoch that was raised, 0 if none was.
+	raised int64
 
 	mu       sync.Mutex
 	kills    map[string]int
@@ -50,7 +53,10 @@ func (k *killer) victims() (all []*role) {
 // run disturbs until ctx is done. Every process runs when it returns.
 func (k *killer) run(ctx context.Context) {
 	victims := k.victims()
-	killAt, sleepAt, redisAt := k.next(k.w.opts.KillEvery), k.next(k.w.opts.SleepEvery), time.Time{}
+	killAt, sleepAt, redisAt, raiseAt := k.next(k.w.opts.KillEvery), k.next(k.w.opts.SleepEvery), time.Time{}, time.Time{}
+	if k.w.opts.RaiseEpoch {
+		raiseAt = time.Now().Add(k.w.opts.Limit / 2)
+	}
 	if k.w.redis != nil {
 		redisAt = k.next(k.w.opts.RedisEvery)
 	}
@@ -58,6 +64,9 @@ func (k *killer) run(ctx context.Context) {
 		now := time.Now()
 		victim := victims[k.rng.IntN(len(victims))]
 		switch {
+		case !raiseAt.IsZero() && now.After(raiseAt):
+			k.raise(ctx)
+			raiseAt = time.Time{}
 		case !killAt.IsZero() && now.After(killAt):
 			k.kill(victim)
 			killAt = k.next(k.w.opts.KillEvery)
@@ -104,6 +113,28 @@ func (k *killer) suspend(ctx context.Context, p *role) {
 		k.finding(endedByItself, "%s can't be woken: %v", p.name, err)
 	}
 	k.count(k.zombies, p)
+}
+
+// raise kills every process, raises the log's epoch as an operator does, and starts
+// them again: in the new epoch trackers know no reservation and phones go on
+// reporting that they are free.
+func (k *killer) raise(ctx context.Context) {
+	k.logf("kill everything and raise the epoch")
+	for _, p := range k.w.processes {
+		p.Kill()
+	}
+	raising, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	out, err := exec.CommandContext(raising, k.w.opts.Binary, append([]string{"topics", "raise-epoch"}, k.w.clusterArgs()...)...).Output()
+	if err == nil {
+		_, err = fmt.Sscanf(string(out), "epoch %d", &k.raised)
+	}
+	if err != nil && ctx.Err() == nil {
+		k.finding("an epoch that can't be raised", "%v: %s", err, out)
+	}
+	for _, p := range k.w.processes {
+		k.start(p)
+	}
 }
 
 // disturbRedis flushes Redis, or kills it and starts it again, in turn.

@@ -50,6 +50,9 @@ type Options struct {
 	// which it is flushed, or killed and started again, in turn.
 	RedisServer string
 	RedisEvery  time.Duration
+	// RaiseEpoch has every process killed and the log's epoch raised once, at half of
+	// Limit. On Kafka only: what raises the epoch of a local log loses records.
+	RaiseEpoch bool
 	// MinLost is the share of the proposals that must lose, or the drill has shown
 	// nothing.
 	MinLost float64
@@ -84,6 +87,7 @@ func (o *Options) Validate() error {
 	valid.AtLeast(&faults, "kill_every", o.KillEvery, 0)
 	valid.AtLeast(&faults, "sleep_every", o.SleepEvery, 0)
 	faults.Need(o.RedisServer == "" || o.RedisEvery > 0, "redis_every", o.RedisEvery, "above 0 with redis_server")
+	faults.Need(!o.RaiseEpoch || o.onKafka(), "raise_epoch", o.RaiseEpoch, "false on the local log")
 	valid.Between(&faults, "min_lost", o.MinLost, 0, 1)
 	return faults.Err()
 }

@@ -59,13 +59,18 @@ func (w *world) layOut() error {
 	if !w.opts.onKafka() {
 		return w.add("up", "up", "--local-directory", w.opts.log().LocalDir())
 	}
-	cluster := []string{"--kafka-brokers", strings.Join(w.opts.KafkaBrokers, ","), "--kafka-topic-prefix", w.opts.log().TopicPrefix()}
+	cluster := w.clusterArgs()
 	for _, p := range [][2]string{{"tracker-1", "tracker"}, {"tracker-2", "tracker"}, {"matcher", "matcher"}, {"ingest", "ingest"}, {"rides-1", "rides"}, {"rides-2", "rides"}} {
 		if err := w.add(p[0], p[1], cluster...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// clusterArgs are the flags that name the log on Kafka.
+func (w *world) clusterArgs() []string {
+	return []string{"--kafka-brokers", strings.Join(w.opts.KafkaBrokers, ","), "--kafka-topic-prefix", w.opts.log().TopicPrefix()}
 }
 
 // addRedis makes a Redis that keeps nothing on disk.

@@ -269,8 +269,13 @@ func TestARaisedEpochKeepsWhatIsRestated(t *testing.T) {
 		for _, r := range l.tracks[0][3:] {
 			r.value.(*starlingv1.TrackRecord).Epoch = 2
 		}
-		l.requests[1] = numbered(ordered(11, "b"), cancels(12, "b"))
-		l.rides[1] = numbered(takeover(1, 1), happens(21, 0, "b", 1, requested, nil, 0), happens(22, 1, "b", 2, cancelled, nil, 0))
+		// The owner of rides b and c begins the epoch with an older state.
+		l.requests[1] = numbered(ordered(11, "b"), cancels(12, "b"), ordered(13, "c"), cancels(14, "c"))
+		l.rides[1] = numbered(takeover(1, 1), happens(21, 0, "b", 1, requested, nil, 0), happens(22, 1, "c", 1, requested, nil, 0),
+			takeover(40, 2), happens(41, 0, "b", 2, cancelled, nil, 0), happens(42, 0, "c", 2, cancelled, nil, 0))
+		for _, r := range l.rides[1][4:] {
+			r.value.(*starlingv1.RideRecord).Epoch, r.value.(*starlingv1.RideRecord).Generation = 2, 3
+		}
 		l.heard = nil
 		return l.judged()
 	}

@@ -159,6 +159,9 @@ func (f *fold) take(rec Record) {
 			f.c.Totals.Void++
 			return
 		}
+		if g.epoch > f.owner.epoch {
+			f.below = 0 // it begins where the state stood, and offsets may repeat
+		}
 		f.owner, f.led = g, true
 		f.c.takeovers[f.partition][g] = true
 		f.c.Totals.Takeovers++
