@@ -24,6 +24,7 @@ import (
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
+	"github.com/starling-fleet/starling/internal/redisconn"
 	"github.com/starling-fleet/starling/internal/redistest"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/rides"
@@ -55,8 +56,8 @@ type callerStream struct {
 
 func (s callerStream) Context() context.Context { return s.ctx }
 
-// startNode starts a node; redisAddr is empty for none.
-func startNode(t *testing.T, store *memlog.Store, redisAddr string, configure func(*rides.Config)) *node {
+// startNode starts a node; redisAt, which names its Redis, is nil for none.
+func startNode(t *testing.T, store *memlog.Store, redisAt func(*redisconn.Config), configure func(*rides.Config)) *node {
 	t.Helper()
 	log := memlog.Open(store, memlog.Options{})
 	quiet := slog.New(slog.DiscardHandler)
@@ -75,8 +76,11 @@ func startNode(t *testing.T, store *memlog.Store, redisAddr string, configure fu
 	}
 	deps := rides.Deps{Log: log, Fleet: m, Registerer: n.registry, Logger: quiet, Address: l.Addr().String()}
 	closeRedis := func() {}
-	if redisAddr != "" {
-		client := redis.NewClient(&redis.Options{Addr: redisAddr, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second})
+	if redisAt != nil {
+		settings := redisconn.DefaultConfig()
+		redisAt(&settings)
+		client, err := redisconn.Open(settings)
+		require.NoError(t, err)
 		closeRedis = func() { _ = client.Close() }
 		deps.Store = events.NewRedis(client, t.Name()+":", log.Epoch(), events.DefaultBounds())
 	}
@@ -121,7 +125,7 @@ type cluster struct {
 	nodes []*node
 }
 
-func startCluster(t *testing.T, redisAddr string, configure func(*rides.Config)) *cluster {
+func startCluster(t *testing.T, redisAt func(*redisconn.Config), configure func(*rides.Config)) *cluster {
 	t.Helper()
 	store := memlog.NewStore(partitions, topics.All(), 0)
 	log := memlog.Open(store, memlog.Options{})
@@ -137,7 +141,7 @@ func startCluster(t *testing.T, redisAddr string, configure func(*rides.Config))
 		_ = log.Close()
 	})
 	for range 2 {
-		c.nodes = append(c.nodes, startNode(t, store, redisAddr, configure))
+		c.nodes = append(c.nodes, startNode(t, store, redisAt, configure))
 	}
 	// Each has its half of the partitions for good, and the other finds it there.
 	require.Eventually(t, func() bool {
@@ -219,7 +223,7 @@ func follow(t *testing.T, at *node, name string, after, epoch int64) (last int64
 }
 
 func TestAnyNodeAnswers(t *testing.T) {
-	c := startCluster(t, "", nil)
+	c := startCluster(t, nil, nil)
 	c.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
 	name, position := c.request(c.nodes[0], "ann")
 	owner, other := c.owner(name)
@@ -281,7 +285,7 @@ func TestAnyNodeAnswers(t *testing.T) {
 }
 
 func TestEveryNodeListsAllRides(t *testing.T) {
-	c := startCluster(t, "", nil)
+	c := startCluster(t, nil, nil)
 	var names []string
 	for i := range 12 {
 		name, position := c.request(c.nodes[i%2], "ann")
@@ -312,7 +316,7 @@ func TestEveryNodeListsAllRides(t *testing.T) {
 // sent every event once and in order.
 func TestRedisIsKilledAndFlushedAndNothingIsMissed(t *testing.T) {
 	server := redistest.Start(t)
-	c := startCluster(t, server.Addr(), nil)
+	c := startCluster(t, func(c *redisconn.Config) { c.Addrs = []string{server.Addr()} }, nil)
 	wipe := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer func() { _ = wipe.Close() }()
 	for i, disturb := range []func(){
@@ -333,10 +337,44 @@ func TestRedisIsKilledAndFlushedAndNothingIsMissed(t *testing.T) {
 	}
 }
 
+// The primary is killed in the middle of rides, and a replica takes its place:
+// everybody who follows them is sent every event once and in order.
+func TestRedisFailsOverAndNothingIsMissed(t *testing.T) {
+	fails := func(t *testing.T, redisAt func(*redisconn.Config), kill func(stream string), promoted func()) {
+		c := startCluster(t, redisAt, nil)
+		for i, disturb := range []func(stream string){func(string) {}, kill, func(string) { promoted() }, func(string) {}} {
+			c.report(fmt.Sprint("v", i), 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
+			name, _ := c.request(c.nodes[i%2], "ann")
+			owner, other := c.owner(name)
+			var following sync.WaitGroup
+			for _, n := range []*node{owner, other, other} {
+				following.Go(func() { require.Equal(t, int64(5), follow(t, n, name, 0, 0)) })
+			}
+			c.drive(c.nodes[(i+1)%2], name, sync.OnceFunc(func() {
+				disturb(fmt.Sprintf("%s:%d:ride:%s", t.Name(), c.log.Epoch(), strings.TrimPrefix(name, "rides/")))
+			}))
+			following.Wait()
+		}
+	}
+	t.Run("Sentinels", func(t *testing.T) {
+		servers := redistest.StartSentinels(t)
+		fails(t, func(c *redisconn.Config) { c.Addrs, c.MasterName = servers.Addrs(), redistest.Master },
+			func(string) { servers.KillPrimary() }, servers.Promoted)
+	})
+	t.Run("Cluster", func(t *testing.T) {
+		servers := redistest.StartCluster(t)
+		var killed int
+		fails(t, func(c *redisconn.Config) { c.Addrs, c.Cluster = servers.Addrs(), true }, func(stream string) {
+			killed = servers.Of(stream)
+			servers.KillPrimary(killed)
+		}, func() { servers.Promoted(killed) })
+	})
+}
+
 // The owner stops while its rides are followed at the other node, which takes them
 // over.
 func TestFollowersOutliveTheOwner(t *testing.T) {
-	c := startCluster(t, "", nil)
+	c := startCluster(t, nil, nil)
 	name, position := c.request(c.nodes[0], "ann")
 	owner, other := c.owner(name)
 	_, err := other.api.GetRide(t.Context(), &starlingv1.GetRideRequest{Name: name, After: position})
@@ -356,7 +394,7 @@ func TestFollowersOutliveTheOwner(t *testing.T) {
 }
 
 func TestTheVehiclesPositionIsSentToThoseWhoAsk(t *testing.T) {
-	c := startCluster(t, "", nil)
+	c := startCluster(t, nil, nil)
 	c.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
 	name, _ := c.request(c.nodes[0], "ann")
 	_, other := c.owner(name)

@@ -64,6 +64,11 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
+// clusterReload is how soon a client learns that a replica has taken the place of a
+// node that is gone: go-redis asks for the nodes once a minute by default, and a
+// pipeline that can't reach a node does not have it ask sooner.
+const clusterReload = 2 * time.Second
+
 // ErrOff is returned by Open when no Redis is named.
 var ErrOff = errors.New("redis.addrs is empty")
 
@@ -86,7 +91,9 @@ func Open(c Config) (redis.UniversalClient, error) {
 	case c.MasterName != "":
 		return redis.NewFailoverClient(o.Failover()), nil
 	case c.Cluster:
-		return redis.NewClusterClient(o.Cluster()), nil
+		cluster := o.Cluster()
+		cluster.ClusterStateReloadInterval = clusterReload
+		return redis.NewClusterClient(cluster), nil
 	default:
 		return redis.NewClient(o.Simple()), nil
 	}

@@ -1,5 +1,5 @@
-// Package redistest runs a real Redis for tests: one server that keeps nothing on
-// disk, on a free loopback port. It dies with the process that started it,
+// Package redistest runs a real Redis for tests on free loopback ports: one server
+// that keeps nothing on disk, one behind Sentinels, or a cluster. It dies with the process that started it,
 // whatever ends that (Linux: PR_SET_PDEATHSIG).
 package redistest
 
@@ -23,6 +23,8 @@ type Server struct {
 	addr string
 	dir  string
 	args []string
+	// command, if not nil, is the whole command line.
+	command []string
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the running process has ended
@@ -79,6 +81,9 @@ func (s *Server) Restart() {
 		s.tb.Fatal(err)
 	}
 	args := append([]string{"--bind", host, "--port", port, "--dir", s.dir, "--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"}, s.args...)
+	if s.command != nil {
+		args = s.command
+	}
 	cmd := exec.Command("redis-server", args...)
 	s.output.Reset()
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output

@@ -58,7 +58,8 @@ func (r *Redis) publish(ctx context.Context, messages []Message) error {
 		key, id := r.stream+m.Ride, strconv.FormatInt(m.Sequence, 10)
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: key, ID: id + "-0", MaxLen: int64(r.bounds.PerRide), Values: []any{"e", m.Value}})
 		pipe.PExpire(ctx, key, r.bounds.Keep)
-		pipe.Publish(ctx, r.events+m.Ride, append([]byte(id+" "), m.Value...))
+		// In a cluster any node may take it; but only the messages of one come in order.
+		pipe.Publish(ctx, r.events+m.Ride, append([]byte(id+" "), m.Value...)).SetFirstKeyPos(1)
 	}
 	commands, err := pipe.Exec(ctx)
 	if err == nil {
