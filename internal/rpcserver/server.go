@@ -76,7 +76,7 @@ type Server struct {
 	checks *health.Server
 
 	oneRequest map[string]bool // methods whose callers send one message
-	messages   map[string]messages
+	methods    map[string]*methodMetrics
 	large      map[string]bool
 	readings   *budget.Pool
 	answers    *answers
@@ -132,8 +132,7 @@ func (g *Group) New(role Role) *Server {
 			s.oneRequest["/"+name+"/"+m.Name] = !m.IsClientStream
 		}
 	}
-	g.calls.InitializeMetrics(s.grpc)
-	s.messages = g.calls.ofMethods(s.grpc)
+	s.methods = g.calls.ofMethods(s.grpc)
 	s.showHealth()
 	return s
 }

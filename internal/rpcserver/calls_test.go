@@ -55,7 +55,7 @@ func TestMessagesAreCountedByMethod(t *testing.T) {
 	require.Equal(t, 1.0, count("received", "server_stream", "WatchVehicle"))
 	require.Equal(t, float64(sends), count("sent", "server_stream", "WatchVehicle"))
 
-	// The library's own count is not shown beside.
+	// Calls and their messages are counted for the same methods.
 	families, err := r.registry.Gather()
 	require.NoError(t, err)
 	shown := map[string]int{}
