@@ -19,6 +19,7 @@ import (
 	"github.com/starling-fleet/starling/history"
 	"github.com/starling-fleet/starling/history/lake"
 	"github.com/starling-fleet/starling/history/row"
+	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/internal/alarmtest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
@@ -137,7 +138,7 @@ func requireLake(t *testing.T, dir string, want map[string][]row.Fix) {
 	require.NoError(t, err)
 	for vehicle, fixes := range want {
 		var got []row.Fix
-		for f, err := range r.Track(t.Context(), vehicle, time.UnixMilli(0), time.UnixMilli(1<<42)) {
+		for f, err := range r.Track(t.Context(), store.TrackQuery{Vehicle: vehicle, ToMS: 1 << 42}) {
 			require.NoError(t, err)
 			got = append(got, f)
 		}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/starling-fleet/starling/history/lake"
 	"github.com/starling-fleet/starling/history/row"
+	"github.com/starling-fleet/starling/history/store"
+	"github.com/starling-fleet/starling/history/store/storetest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -70,7 +72,7 @@ func track(t *testing.T, dir, vehicle string, from, to time.Time) []row.Fix {
 	r, err := lake.NewReader(dir)
 	require.NoError(t, err)
 	var out []row.Fix
-	for f, err := range r.Track(t.Context(), vehicle, from, to) {
+	for f, err := range r.Track(t.Context(), store.TrackQuery{Vehicle: vehicle, FromMS: from.UnixMilli(), ToMS: to.UnixMilli()}) {
 		require.NoError(t, err)
 		out = append(out, f)
 	}
@@ -231,7 +233,7 @@ func TestADamagedFileIsNamed(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dt=2026-03-01", "hour=12", "part-2-1-0-9.parquet"), []byte("PAR1"), 0o600))
 	r, err := lake.NewReader(dir)
 	require.NoError(t, err)
-	for _, err := range r.Track(t.Context(), vehicleID(0), noon, noon.Add(time.Hour)) {
+	for _, err := range r.Track(t.Context(), store.TrackQuery{Vehicle: vehicleID(0), FromMS: noon.UnixMilli(), ToMS: noon.Add(time.Hour).UnixMilli()}) {
 		require.ErrorContains(t, err, "part-2-1-0-9.parquet")
 	}
 }
@@ -249,4 +251,21 @@ func contents(t *testing.T, dir string) map[string]string {
 		return err
 	}))
 	return all
+}
+
+func TestTheLakeAnswersAsAStore(t *testing.T) {
+	read := func(t *testing.T, batches []*row.Batch) *lake.Reader {
+		s, dir := newSink(t)
+		for _, b := range batches {
+			_, err := s.Write(t.Context(), b)
+			require.NoError(t, err)
+		}
+		r, err := lake.NewReader(dir)
+		require.NoError(t, err)
+		return r
+	}
+	storetest.Run(t, func(t *testing.T, batches []*row.Batch) store.Store { return read(t, batches) })
+	t.Run("in several passes", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T, batches []*row.Batch) store.Store { return lake.FewAtOnce{Reader: read(t, batches)} })
+	})
 }

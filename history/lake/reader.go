@@ -16,10 +16,16 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/starling-fleet/starling/history/row"
+	"github.com/starling-fleet/starling/history/store"
 )
 
 // Reader reads a lake, also while it is written. It is safe for concurrent use.
 type Reader struct{ dir string }
+
+var _ store.Store = (*Reader)(nil)
+
+// Close implements store.Store. A reader holds nothing between its calls.
+func (r *Reader) Close() error { return nil }
 
 // NewReader reads the lake in a directory. It fails if there is none.
 func NewReader(dir string) (*Reader, error) {
@@ -29,19 +35,16 @@ func NewReader(dir string) (*Reader, error) {
 	return &Reader{dir}, nil
 }
 
-// Track yields the fixes of a vehicle whose device times are in [from, to), by
-// device time, each once: the truth among its rows. It holds the rows of one hour in
-// memory. It ends at the first error: a file that can't be read, or ctx's.
-func (r *Reader) Track(ctx context.Context, vehicle string, from, to time.Time) iter.Seq2[row.Fix, error] {
-	fromMS, toMS := from.UnixMilli(), to.UnixMilli()
+// Track implements store.Store. It holds the vehicle's rows of one hour in memory.
+func (r *Reader) Track(ctx context.Context, q store.TrackQuery) iter.Seq2[row.Fix, error] {
 	return func(yield func(row.Fix, error) bool) {
-		hours, err := r.hours(fromMS, toMS)
+		hours, err := r.hours(q.FromMS, q.ToMS)
 		if err != nil {
 			yield(row.Fix{}, err)
 			return
 		}
 		for _, h := range hours {
-			rows, err := r.hour(ctx, h, vehicle, fromMS, toMS)
+			rows, err := r.hour(ctx, h, q.Vehicle, q.FromMS, q.ToMS)
 			if err != nil {
 				yield(row.Fix{}, err)
 				return

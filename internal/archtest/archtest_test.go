@@ -24,7 +24,7 @@ const module = "github.com/starling-fleet/starling/"
 // folder; packages of one component may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
-	"cmd/starling/cli": {"cmd/starling/app", "history/lake", "history/row", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
+	"cmd/starling/cli": {"cmd/starling/app", "history/lake", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
 	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "history", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/deadletter", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"history/lake":       {"history/row", "history/store", "internal/h3", "schemas"},
 	"history/clickhouse": {"history/row", "history/store", "internal/config", "internal/h3", "schemas"},
 	// What history answers from.
-	"history/store": {"history/row", "internal/h3"},
+	"history/store": {"history/row", "internal/h3", "schemas"},
 	// Carries events of rides between nodes.
 	"rides/events": {},
 	"rides/life":   {"schemas"},

@@ -17,6 +17,7 @@ import (
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/cmd/starling/cli/trackform"
 	"github.com/starling-fleet/starling/history/lake"
+	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -360,7 +361,7 @@ The files are read from their directory; nothing needs to run.`,
 		if err != nil {
 			return usage(err)
 		}
-		return printTrack(world.Out, args[0], reader.Track(cmd.Context(), args[0], start, end))
+		return printTrack(world.Out, args[0], reader.Track(cmd.Context(), store.TrackQuery{Vehicle: args[0], FromMS: start.UnixMilli(), ToMS: end.UnixMilli()}))
 	}
 	return cmd
 }
