@@ -67,17 +67,22 @@ func TestDocsPrintCommandsThatExist(t *testing.T) {
 }
 
 // The roles of the documents' blocks can run side by side on one host: no two open
-// the same address.
+// the same address. Where a role stands again, those before are stopped first.
 func TestDocsRolesHaveAddressesOfTheirOwn(t *testing.T) {
 	root := filepath.Join("..", "..", "..")
 	for _, path := range []string{"README.md", filepath.Join("docs", "first-hour.md")} {
-		opened, roles := map[string]string{}, 0
+		opened, started, roles := map[string]string{}, map[string]bool{}, 0
 		for _, args := range printed(t, filepath.Join(root, path)) {
 			cmd := parse(t, args)
 			name := cmd.Name()
 			if name != "ingest" && name != "tracker" && name != "matcher" {
 				continue
 			}
+			if started[name] {
+				clear(opened)
+				clear(started)
+			}
+			started[name] = true
 			roles++
 			cfg := app.DefaultConfig()
 			require.NoError(t, config.Load(&cfg, config.Sources{Flags: cmd.Flags()}))
@@ -93,6 +98,7 @@ func TestDocsRolesHaveAddressesOfTheirOwn(t *testing.T) {
 				opened[addr] = name
 			}
 		}
-		require.Equal(t, 3, roles, path)
+		require.Positive(t, roles, path)
+		require.Zero(t, roles%3, path)
 	}
 }
