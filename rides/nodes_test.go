@@ -262,9 +262,9 @@ func TestAnyNodeAnswers(t *testing.T) {
 	for _, n := range []*node{owner, other} {
 		following.Go(func() { require.Equal(t, int64(5), follow(t, n, name, 0, 0)) })
 	}
+	require.Equal(t, name, (<-assigned).Name) // before it ends: who subscribes later hears nothing of it
 	c.drive(other, name, func() {})
 	following.Wait()
-	require.Equal(t, name, (<-assigned).Name)
 	<-freed
 
 	ride, err = other.api.GetRide(t.Context(), &starlingv1.GetRideRequest{Name: name})

@@ -37,10 +37,12 @@ func TestRequestsBeforeTheFirstLoadOfARaisedEpochHaveTheirEffect(t *testing.T) {
 	t.Run("before", func(t *testing.T) {
 		s := start(t, store, func(c *rides.Config) { c.CheckpointInterval = 100 * time.Millisecond })
 		s.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
-		for _, rider := range []string{"ann", "bob", "cid"} {
-			known = append(known, s.request(rider))
-		}
+		known = append(known, s.request("ann"))
 		s.await(known[0], starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
+		for _, rider := range []string{"bob", "cid"} {
+			known = append(known, s.request(rider))
+			s.await(known[len(known)-1], starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
+		}
 		for _, rider := range []string{"dora", "eve"} {
 			named, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: 45, PickupLongitude: 9})
 			require.NoError(t, err)
