@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/starling-fleet/starling/history/clickhouse"
 	"github.com/starling-fleet/starling/history/lake"
 	"github.com/starling-fleet/starling/history/row"
 	"github.com/starling-fleet/starling/internal/eventlog"
-	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
-	"github.com/starling-fleet/starling/schemas/topics"
 )
 
 // Log is the part of eventlog.Log that the role needs.
@@ -27,7 +25,7 @@ type Log interface {
 	Own(ctx context.Context, spec eventlog.OwnSpec, serve eventlog.Serve) error
 }
 
-// Sink keeps rows. lake.Sink is one.
+// Sink keeps rows. lake.Sink and clickhouse.Sink are sinks.
 type Sink interface {
 	// Write keeps a batch, durably and whole. The same batch may come again.
 	Write(ctx context.Context, b *row.Batch) (row.Written, error)
@@ -40,35 +38,22 @@ type Deps struct {
 	Log        Log
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
-	// Sink is what is written to; nil means the lake in Config.LakeDir.
-	Sink Sink
+	// Lake and ClickHouse, where they are not nil, are written to in place of the
+	// sinks that the configuration names.
+	Lake, ClickHouse Sink
 	// Now is the wall clock by which a failing sink is given up; nil means time.Now.
 	Now func() time.Time
 }
 
-// maxWriters bounds the batches that are encoded at the same time, and so the
-// memory and the processors that this takes.
-const maxWriters = 2
-
-// History is the role. Call Run once.
+// History is the role: one writer for each sink, which know nothing of each other, so
+// that a slow or dead sink holds up no other. Call Run once.
 type History struct {
-	cfg     Config
-	log     Log
-	sink    Sink
-	logger  *slog.Logger
-	now     func() time.Time
-	metrics *metrics
-	writers *semaphore.Weighted
-
-	assigned eventlog.Assignment // to the present Own call
-	serving  atomic.Int32        // partitions that have been loaded
-
-	mu     sync.Mutex
-	oldest map[int32]int64 // append time in ms of the oldest record that waits, by partition
+	writers []*writer
+	closers []io.Closer
 }
 
-// New returns a role that does nothing yet. It fails when cfg breaks a rule, the
-// lake can't be made or the registerer has another one's metrics.
+// New returns a role that does nothing yet. It fails when cfg breaks a rule, a sink
+// can't be made or the registerer has another one's metrics.
 func New(cfg Config, deps Deps) (*History, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("history configuration: %w", err)
@@ -76,85 +61,66 @@ func New(cfg Config, deps Deps) (*History, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	if deps.Sink == nil {
+	h := &History{}
+	if deps.Lake == nil && cfg.LakeDir != "" {
 		s, err := lake.NewSink(cfg.LakeDir)
 		if err != nil {
 			return nil, err
 		}
-		deps.Sink = s
+		deps.Lake = s
 	}
-	h := &History{cfg: cfg, log: deps.Log, sink: deps.Sink, logger: deps.Logger, now: deps.Now, writers: semaphore.NewWeighted(maxWriters), oldest: map[int32]int64{}}
-	var err error
-	if h.metrics, err = newMetrics(deps.Registerer, h.lagSeconds); err != nil {
-		return nil, fmt.Errorf("history metrics: %w", err)
+	if deps.ClickHouse == nil && cfg.ClickHouse.On() {
+		s, err := clickhouse.NewSink(cfg.ClickHouse)
+		if err != nil {
+			return nil, err
+		}
+		deps.ClickHouse = s
+		h.closers = append(h.closers, s)
+	}
+	for _, w := range []struct {
+		sink   Sink
+		limits limits
+	}{
+		{deps.Lake, limits{name: "lake", group: cfg.LakeGroup, maxRows: cfg.BatchMaxRows, interval: cfg.BatchInterval, maxLag: cfg.MaxLag}},
+		{deps.ClickHouse, limits{name: "clickhouse", group: cfg.ClickHouseGroup, maxRows: cfg.ClickHouseBatchMaxRows, interval: cfg.ClickHouseBatchInterval, maxLag: cfg.MaxLag, rollup: cfg.ClickHouse.RollupInterval}},
+	} {
+		if w.sink == nil {
+			continue
+		}
+		made, err := newWriter(w.limits, w.sink, &deps)
+		if err != nil {
+			return nil, errors.Join(err, h.close())
+		}
+		h.writers = append(h.writers, made)
 	}
 	return h, nil
 }
 
 // Ready returns whether the partitions that fell to this process are served.
 func (h *History) Ready() bool {
-	share, joined := h.assigned.Partitions()
-	return joined && int(h.serving.Load()) >= share
+	for _, w := range h.writers {
+		if !w.ready() {
+			return false
+		}
+	}
+	return true
 }
-
-// retryInterval is the pause before partitions are taken up again.
-const retryInterval = time.Second
 
 // Run serves partitions until ctx is done; then it writes what it has gathered and
 // returns nil. When the log fails, all partitions are given up and taken up again
 // after a pause.
 func (h *History) Run(ctx context.Context) error {
-	spec := eventlog.OwnSpec{Group: h.cfg.LakeGroup, Source: topics.Tracks, State: topics.HistoryState, Assigned: &h.assigned}
-	for {
-		err := h.log.Own(ctx, spec, h.serve)
-		h.assigned.Reset()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			return errors.New("history: the log ended the ownership of partitions")
-		case errors.Is(err, eventlog.ErrClosed):
-			return fmt.Errorf("history: %w", err)
-		}
-		h.logger.Warn("history gave up its partitions because the log failed", "error", err, "again_in", retryInterval)
-		if retry.Sleep(ctx, retryInterval) != nil {
-			return nil
-		}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, w := range h.writers {
+		group.Go(func() error { return w.run(ctx) })
 	}
+	return errors.Join(group.Wait(), h.close())
 }
 
-// serve is the life of one partition in this process.
-func (h *History) serve(ctx context.Context, claim eventlog.Claim) error {
-	p := &partition{role: h, claim: claim, number: claim.Partition(), logger: h.logger.With("partition", claim.Partition())}
-	defer h.waits(p.number, 0)
-	err := p.run(ctx)
-	if ctx.Err() != nil || errors.Is(err, eventlog.ErrFenced) {
-		return nil // the claim is lost: its next holder is authoritative
+func (h *History) close() error {
+	var faults []error
+	for _, c := range h.closers {
+		faults = append(faults, c.Close())
 	}
-	if err != nil {
-		return fmt.Errorf("partition %d: %w", p.number, err)
-	}
-	return nil
-}
-
-// waits notes the append time of the oldest record of a partition that has been
-// read and not written; zero when there is none.
-func (h *History) waits(partition int32, appendTimeMS int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if appendTimeMS == 0 {
-		delete(h.oldest, partition)
-		return
-	}
-	h.oldest[partition] = appendTimeMS
-}
-
-func (h *History) lagSeconds() float64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	nowMS, lagMS := h.now().UnixMilli(), int64(0)
-	for _, atMS := range h.oldest {
-		lagMS = max(lagMS, nowMS-atMS)
-	}
-	return float64(lagMS) / 1000
+	return errors.Join(faults...)
 }

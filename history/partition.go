@@ -17,9 +17,6 @@ import (
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
-// stateKey is the lake's key in `history-state`.
-const stateKey = "lake"
-
 // partition writes one claimed partition of `tracks`. Its run goroutine does
 // everything but reading.
 //
@@ -32,7 +29,7 @@ const stateKey = "lake"
 //     partition next reads the same records, makes the same rows and writes the same
 //     files, before it begins a batch of its own.
 type partition struct {
-	role   *History
+	role   *writer
 	claim  eventlog.Claim
 	number int32
 	logger *slog.Logger
@@ -62,11 +59,9 @@ func (p *partition) run(ctx context.Context) error {
 	if err := p.load(ctx); err != nil {
 		return err
 	}
-	p.role.serving.Add(1)
-	p.role.metrics.owned.Inc()
-	defer p.role.serving.Add(-1)
-	defer p.role.metrics.owned.Dec()
-	p.flushAt = time.NewTimer(p.role.cfg.BatchInterval)
+	p.role.holds(p.number, true)
+	defer p.role.holds(p.number, false)
+	p.flushAt = time.NewTimer(p.role.interval)
 	defer p.flushAt.Stop()
 	for {
 		again, err := p.follow(ctx)
@@ -80,7 +75,7 @@ func (p *partition) run(ctx context.Context) error {
 func (p *partition) load(ctx context.Context) error {
 	var state starlingv1.HistoryPartitionState
 	resume, err := p.claim.Load(ctx, func(key, value []byte) error {
-		if string(key) != stateKey {
+		if string(key) != p.role.name {
 			return nil
 		}
 		return proto.Unmarshal(value, &state)
@@ -131,7 +126,7 @@ func (p *partition) follow(ctx context.Context) (again bool, err error) {
 					return false, p.unlessRevoked(err)
 				}
 			}
-			p.flushAt.Reset(p.role.cfg.BatchInterval)
+			p.flushAt.Reset(p.role.interval)
 		case r := <-reads:
 			var gone *eventlog.TruncatedError
 			if errors.As(r.err, &gone) {
@@ -209,7 +204,7 @@ func (p *partition) gather(ctx context.Context, b *eventlog.Batch) error {
 			p.rows = row.Append(p.rows, p.number, string(rec.Key), &p.track)
 		}
 		p.next = rec.Offset + 1
-		if p.next == p.plannedEnd || p.plannedEnd == 0 && len(p.rows) >= p.role.cfg.BatchMaxRows {
+		if p.next == p.plannedEnd || p.plannedEnd == 0 && len(p.rows) >= p.role.maxRows {
 			if err := p.write(ctx); err != nil {
 				return err
 			}
@@ -239,7 +234,7 @@ func (p *partition) checkpoint(ctx context.Context, resume int64) error {
 	if err != nil {
 		return err
 	}
-	if err := p.claim.Checkpoint(ctx, []eventlog.Record{{Key: []byte(stateKey), Value: value}}, resume); err != nil {
+	if err := p.claim.Checkpoint(ctx, []eventlog.Record{{Key: []byte(p.role.name), Value: value}}, resume); err != nil {
 		return fmt.Errorf("checkpoint at %d: %w", resume, err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func fleet(t *testing.T, store *memlog.Store, epoch int64, reports int) map[stri
 	return want
 }
 
-func config() history.Config {
+func settings() history.Config {
 	cfg := history.DefaultConfig()
 	cfg.BatchMaxRows, cfg.BatchInterval = 40, 50*time.Millisecond
 	return cfg
@@ -101,7 +101,7 @@ type process struct {
 func start(t *testing.T, store *memlog.Store, opts memlog.Options, cfg history.Config, sink history.Sink) *process {
 	t.Helper()
 	p := &process{registry: prometheus.NewRegistry(), log: memlog.Open(store, opts), ended: make(chan error, 1)}
-	h, err := history.New(cfg, history.Deps{Log: p.log, Registerer: p.registry, Logger: slog.New(slog.DiscardHandler), Sink: sink})
+	h, err := history.New(cfg, history.Deps{Log: p.log, Registerer: p.registry, Logger: slog.New(slog.DiscardHandler), Lake: sink})
 	require.NoError(t, err)
 	var ctx context.Context
 	ctx, p.stop = context.WithCancel(context.Background())
@@ -118,7 +118,10 @@ func (p *process) end(t *testing.T) {
 }
 
 // settled waits until everything in `tracks` has been settled.
-func settled(t *testing.T, store *memlog.Store) {
+func settled(t *testing.T, store *memlog.Store) { settledBy(t, store, spec) }
+
+// settledBy is settled for the writers of one sink.
+func settledBy(t *testing.T, store *memlog.Store, spec eventlog.OwnSpec) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		for n := range int32(partitions) {
@@ -148,7 +151,7 @@ func requireLake(t *testing.T, dir string, want map[string][]row.Fix) {
 
 func TestEveryFixIsKeptOnce(t *testing.T) {
 	store := memlog.NewStore(partitions, topics.All(), time.Minute)
-	cfg := config()
+	cfg := settings()
 	cfg.LakeDir = filepath.Join(t.TempDir(), "lake")
 	want := fleet(t, store, 1, 120)
 	p := start(t, store, memlog.Options{}, cfg, nil)
@@ -196,7 +199,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 
 func killedAt(t *testing.T, at string, nth int32) {
 	store := memlog.NewStore(partitions, topics.All(), time.Minute)
-	cfg := config()
+	cfg := settings()
 	cfg.LakeDir = filepath.Join(t.TempDir(), "lake")
 	want := fleet(t, store, 1, 45)
 	sink, err := lake.NewSink(cfg.LakeDir)
@@ -236,7 +239,7 @@ func killedAt(t *testing.T, at string, nth int32) {
 // What has been gathered is written when the role stops.
 func TestAStopWritesWhatWasGathered(t *testing.T) {
 	store := memlog.NewStore(partitions, topics.All(), time.Minute)
-	cfg := config()
+	cfg := settings()
 	cfg.BatchMaxRows, cfg.BatchInterval, cfg.LakeDir = 100_000, time.Hour, filepath.Join(t.TempDir(), "lake")
 	want := fleet(t, store, 1, 30)
 	p := start(t, store, memlog.Options{}, cfg, nil)
@@ -258,7 +261,7 @@ func TestAStopWritesWhatWasGathered(t *testing.T) {
 // A batch has one epoch, and a fix that two epochs have stays as the first has it.
 func TestTheFirstEpochStands(t *testing.T) {
 	store := memlog.NewStore(partitions, topics.All(), time.Minute)
-	cfg := config()
+	cfg := settings()
 	cfg.LakeDir = filepath.Join(t.TempDir(), "lake")
 	want := fleet(t, store, 1, 40)
 	store.SetEpoch(2)
@@ -305,7 +308,7 @@ func (r *refusing) WriteGap(_ context.Context, _ int32, gap *starlingv1.HistoryG
 func TestASinkThatFailsForTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memlog.NewStore(partitions, topics.All(), time.Minute)
-		cfg := config()
+		cfg := settings()
 		cfg.MaxLag = 10 * time.Minute
 		fleet(t, store, 1, 60)
 		sink := &refusing{gaps: make(chan *starlingv1.HistoryGap, 100)}
@@ -335,7 +338,7 @@ func TestASinkThatFailsForTooLong(t *testing.T) {
 // Tracks that the log has deleted unread are a gap on record, and history goes on.
 func TestDeletedTracksAreAGap(t *testing.T) {
 	store := memlog.NewStore(partitions, topics.All(), time.Minute)
-	cfg := config()
+	cfg := settings()
 	cfg.LakeDir = filepath.Join(t.TempDir(), "lake")
 	fleet(t, store, 1, 60)
 	p := start(t, store, memlog.Options{}, cfg, nil)
@@ -354,7 +357,7 @@ func TestDeletedTracksAreAGap(t *testing.T) {
 // A record that can't be decoded is counted and costs no other its rows.
 func TestARecordThatCannotBeDecoded(t *testing.T) {
 	store := memlog.NewStore(partitions, topics.All(), time.Minute)
-	cfg := config()
+	cfg := settings()
 	cfg.LakeDir = filepath.Join(t.TempDir(), "lake")
 	log := memlog.Open(store, memlog.Options{})
 	var appends stored
@@ -372,7 +375,7 @@ func TestARecordThatCannotBeDecoded(t *testing.T) {
 
 func TestConfigNamesItsFaults(t *testing.T) {
 	err := history.Config{}.Validate()
-	for _, field := range []string{"lake_group", "batch_max_rows", "batch_interval", "max_lag"} {
+	for _, field := range []string{"lake_group", "batch_max_rows", "batch_interval", "max_lag", "clickhouse_group", "clickhouse_batch_max_rows", "clickhouse_batch_interval", "clickhouse: protocol"} {
 		require.ErrorContains(t, err, field)
 	}
 	require.NoError(t, history.DefaultConfig().Validate())

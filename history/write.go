@@ -40,7 +40,7 @@ func (p *partition) write(ctx context.Context) error {
 		}
 		p.role.metrics.failures.Inc()
 		age := p.role.now().Sub(time.UnixMilli(p.oldestMS))
-		if try >= giveUpTries && age > p.role.cfg.MaxLag {
+		if try >= giveUpTries && age > p.role.maxLag {
 			p.logger.Error("history gives up a batch that its sink has not taken", "first", p.first, "end", p.next, "age", age, "error", err)
 			p.gap(p.first, p.next-1, starlingv1.HistoryGapReason_HISTORY_GAP_REASON_SINK_BEHIND)
 			return p.done(ctx)
@@ -69,10 +69,10 @@ func (p *partition) plan(ctx context.Context) error {
 
 // put has the sink keep the batch, and first the gaps that it does not know of.
 func (p *partition) put(ctx context.Context) error {
-	if err := p.role.writers.Acquire(ctx, 1); err != nil {
+	if err := p.role.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer p.role.writers.Release(1)
+	defer p.role.slots.Release(1)
 	for len(p.gaps) > 0 {
 		if err := p.role.sink.WriteGap(ctx, p.number, p.gaps[0]); err != nil {
 			return err

@@ -24,7 +24,7 @@ const module = "github.com/starling-fleet/starling/"
 // folder; packages of one component may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
-	"cmd/starling/cli": {"cmd/starling/app", "history/lake", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
+	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
 	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "history", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/deadletter", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
@@ -92,6 +92,8 @@ var mayImport = map[string][]string{
 	"loadtest/drill/check": {"schemas/starlingv1", "internal/eventlog"},
 	// Judges rides by the log alone: no code of the roles.
 	"loadtest/ridedrill/check": {"schemas/starlingv1", "loadtest/drill/check"},
+	// Measures the sinks of history by themselves.
+	"loadtest/history": {"history/clickhouse", "history/lake", "history/row", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
 	// Measures the step by itself.
 	"loadtest/silence": {"tracker/step", "schemas"},
 	// Puts the servers together that are measured, as cmd/starling/app does.

@@ -93,7 +93,7 @@ func New(cfg Config, roles []Role, logger *slog.Logger) (*App, error) {
 		return nil, auth.ErrNoIdentity
 	}
 	if slices.Contains(roles, History) && !cfg.History.On() {
-		return nil, errors.New("history.lake_dir is empty: history has nowhere to write")
+		return nil, errors.New("history.lake_dir and history.clickhouse.addrs are empty: history has nowhere to write")
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -11,6 +11,7 @@ func (c *Config) secretFiles() map[string]string {
 		"auth.page_key_file": c.Auth.PageKeyFile, "auth.dev_secret_file": c.Auth.DevSecretFile, "auth.service_token_file": c.Auth.ServiceTokenFile,
 		"tls.key_file": c.TLS.KeyFile, "rides.name_keys_file": c.Rides.NameKeysFile,
 		"kafka.sasl_password_file": c.Kafka.SASLPasswordFile, "kafka.tls_key_file": c.Kafka.TLSKeyFile,
+		"history.clickhouse.password_file": c.History.ClickHouse.PasswordFile, "history.clickhouse.tls_key_file": c.History.ClickHouse.TLSKeyFile,
 	}
 	for setting, path := range files {
 		if path == "" {

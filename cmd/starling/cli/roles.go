@@ -19,6 +19,7 @@ import (
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
+	"github.com/starling-fleet/starling/history/clickhouse"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/limits"
@@ -68,8 +69,9 @@ func roleCommands(world IO) []*cobra.Command {
   starling matcher --dev --kafka-brokers k1:9092 --matcher-region west --matcher-regions 'west=841e149ffffffff,else=rest'`),
 		newRole(world, "rides", "Run an owner of rides on a Kafka cluster", []app.Role{app.Rides},
 			`  starling rides --dev --kafka-brokers k1:9092,k2:9092 --server-rides-listen 127.0.0.1:7602 --rides-name-keys-file keys`),
-		newRole(world, "history", "Run a writer of history on a Kafka cluster", []app.Role{app.History},
+		withCommand(newRole(world, "history", "Run a writer of history on a Kafka cluster", []app.Role{app.History},
 			`  starling history --dev --kafka-brokers k1:9092,k2:9092 --history-lake-dir /srv/history --server-admin-listen 127.0.0.1:7902`),
+			newHistoryMigrate(world)),
 		newRole(world, "fanout", "Run the server for dispatchers and riders before matchers of regions", []app.Role{app.Fanout},
 			`  starling fanout --dev --matcher-regions 'west=841e149ffffffff,else=rest' \
       --fanout-replicas west=10.0.0.1:7601,else=10.0.0.2:7601`),
@@ -117,6 +119,42 @@ again what can change while it runs.`,
 		process.OnReload("log file", output.Reopen)
 		hangups.reload(process.Reload)
 		return setupError(process.Run(cmd.Context()))
+	}
+	return cmd
+}
+
+// withCommand gives a command another below it.
+func withCommand(cmd, below *cobra.Command) *cobra.Command {
+	cmd.AddCommand(below)
+	return cmd
+}
+
+func newHistoryMigrate(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Make history's tables in ClickHouse, or bring them to this build's version",
+		Args:  usageArgs(cobra.NoArgs),
+		Long: `Make history's tables in the ClickHouse of history.clickhouse.addrs, or bring them to
+this build's version, and put history.clickhouse.retention in force. Run it before a
+build of another version writes: until then that build tries again and loses nothing. A
+schema that is newer than the build is refused. Running it again changes nothing.`,
+		Example: "  starling history migrate --history-clickhouse-addrs ch1:9000 --history-clickhouse-password-file secret",
+	}
+	load := settings(cmd, world)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		done, err := clickhouse.Migrate(cmd.Context(), cfg.History.ClickHouse)
+		if errors.Is(err, clickhouse.ErrOff) {
+			return usage(err)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(world.Out, "the schema of history was version %d and is version %d\n", done.From, done.To)
+		return err
 	}
 	return cmd
 }

@@ -72,7 +72,7 @@ func TestTrackRefusals(t *testing.T) {
 		"track car --lake x --from yesterday": "--from is \"yesterday\": must be a time",
 		"track car --lake x --from 2026-03-01T00:00:00Z --to 2026-03-01T00:00:00Z": "must be before --to",
 		"track car --lake /nowhere-at-all":                                         "is not a history lake",
-		"history --dev --kafka-brokers 127.0.0.1:1":                                "history.lake_dir is empty",
+		"history --dev --kafka-brokers 127.0.0.1:1":                                "history.lake_dir and history.clickhouse.addrs are empty",
 	} {
 		got := runCLI(t, t.Context(), "", strings.Fields(line)...)
 		require.NotEqual(t, exitOK, got.code, line)
