@@ -51,7 +51,7 @@ func subcommands() []subcommand {
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
-		{"history", "bytes per fix of recorded drives in history's sinks", historyCommand},
+		{"history-bytes", "bytes per fix of recorded drives in history's sinks", historyBytesCommand},
 		{serveName, "(a child of pipeline) the baseline, or Starling's ingest alone", serveCommand},
 	}
 }
