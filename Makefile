@@ -163,6 +163,10 @@ drill-corruption: ## damage the log of a killed process in every way, and take i
 drill-hostile: build ## hostile clients by raw frames against a whole process, beside an honest one; what each costs (docs/hostility.md)
 	$(GO) run ./loadtest/cmd/bench hostile -starling $(BIN)/starling $(HOSTILE_FLAGS)
 
+.PHONY: history-readback
+history-readback: build ## a lake of history, read by DuckDB, pyarrow, GeoPandas and MovingPandas as docs/history.md has it (needs Python 3)
+	./tools/history-readback/run.sh
+
 .PHONY: rides-sim
 rides-sim: build ## matchers compared on the recorded demand, held to docs/matching.md (DEMAND= a file of trips, RIDES_FLAGS= more flags)
 	$(BIN)/starling simulate --rides --demand $(or $(DEMAND),$(or $(STARLING_DATA),../shared/data)/demand/nyc_taxi_2015-01-10.csv.gz) --picture docs/matching.svg $(RIDES_FLAGS)
