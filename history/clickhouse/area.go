@@ -78,12 +78,19 @@ func inArea(a store.Area) string {
 		})
 	}
 	lo, hi := a.Polygon[0], a.Polygon[0]
-	var corners []string
-	for _, p := range a.Polygon {
+	var edges []string
+	for i, p := range a.Polygon {
 		lo = row.Position{LatE7: min(lo.LatE7, p.LatE7), LonE7: min(lo.LonE7, p.LonE7)}
 		hi = row.Position{LatE7: max(hi.LatE7, p.LatE7), LonE7: max(hi.LonE7, p.LonE7)}
-		corners = append(corners, fmt.Sprintf("(%d, %d)", p.LonE7, p.LatE7))
+		if q := a.Polygon[(i+1)%len(a.Polygon)]; q.LatE7 != p.LatE7 {
+			edges = append(edges, fmt.Sprintf("(toFloat64(%d), toFloat64(%d), toFloat64(%d), toFloat64(%d))", p.LatE7, p.LonE7, q.LatE7, q.LonE7))
+		}
 	}
-	return fmt.Sprintf("%s BETWEEN %d AND %d AND %s BETWEEN %d AND %d AND pointInPolygon((%[4]s, %[1]s), [%[7]s])",
-		shownLat, lo.LatE7, hi.LatE7, shownLon, lo.LonE7, hi.LonE7, strings.Join(corners, ", "))
+	if len(edges) == 0 {
+		return "false"
+	}
+	// pointInPolygon refuses a polygon that crosses itself, or takes it otherwise.
+	return fmt.Sprintf("%[1]s BETWEEN %[3]d AND %[4]d AND %[2]s BETWEEN %[5]d AND %[6]d AND "+
+		"arrayCount(e -> (e.1 > %[1]s) != (e.3 > %[1]s) AND %[2]s < e.2 + (e.4 - e.2) * (%[1]s - e.1) / (e.3 - e.1), [%[7]s]) %% 2 = 1",
+		shownLat, shownLon, lo.LatE7, hi.LatE7, lo.LonE7, hi.LonE7, strings.Join(edges, ", "))
 }
