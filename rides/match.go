@@ -60,6 +60,9 @@ func (p *partition) matchNow(ctx context.Context) bool {
 	if wait := p.matchAgain.Sub(p.role.now()); wait > 0 && wait < time.Minute {
 		return false
 	}
+	// An owner asks for no vehicle of a partition of which it has read nothing, and
+	// counts the time to decide from what it has read last.
+	p.readTracks()
 	p.match(ctx)
 	return true
 }

@@ -131,3 +131,38 @@ func TestRefusedProposalsAreCounted(t *testing.T) {
 	require.Eventually(t, func() bool { return counter(t, s, "starling_rides_proposals_refused_total") > 0 }, 30*time.Second, time.Millisecond)
 	alarmtest.Raised(t, s.metrics, "starling_rides_proposals_refused_total")
 }
+
+// Each ride has a free vehicle beside it and the next one kilometres away: it gets
+// its own, also when it is the first that an owner matches, before any tick.
+func TestARideTakesTheVehicleBesideIt(t *testing.T) {
+	const riders = 40
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), func(c *rides.Config) {
+		c.Matcher = match.FIFO
+		c.AskedFor = time.Minute // a vehicle whose proposal was dropped is not asked again in time
+	})
+	place := func(i int) (latDeg, lonDeg float64) { return 45 + 0.02*float64(i/8), 9 + 0.02*float64(i%8) }
+	for i := range riders {
+		lat, lon := place(i)
+		s.report(fmt.Sprintf("v%02d", i), lat+0.001, lon, starlingv1.Availability_AVAILABILITY_FREE)
+	}
+	require.Eventually(t, func() bool {
+		found, ok := alarmtest.Value(t, s.metrics, "starling_matcher_vehicles")
+		return ok && found == riders
+	}, 30*time.Second, time.Millisecond)
+	var calls errgroup.Group
+	for i := range riders {
+		calls.Go(func() error {
+			lat, lon := place(i)
+			name, err := s.requestAt(fmt.Sprint("rider", i), lat, lon)
+			if err != nil {
+				return err
+			}
+			ride, err := assigned([]*system{s}, name)
+			if err == nil && ride.Vehicle != fmt.Sprintf("vehicles/v%02d", i) {
+				err = fmt.Errorf("ride %d got %s", i, ride.Vehicle)
+			}
+			return err
+		})
+	}
+	require.NoError(t, calls.Wait())
+}

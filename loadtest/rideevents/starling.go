@@ -37,7 +37,6 @@ type starling struct {
 func startStarling(ctx context.Context, o *Options, redis string, a *audience) (target, error) {
 	args := []string{
 		"--rides-max-subscribers", fmt.Sprint(2 * o.Subscribers), "--rides-matcher", "fifo", "--rides-arriving-m", "0", "--rides-max-fix-age", "10m",
-		"--rides-max-radius-m", "1000000", // one whose own vehicle was taken by another gets any that is left
 		"--tracker-dispatch-max-age", "10m", "--matcher-dispatch-max-age", "10m",
 	}
 	if redis != "" {
