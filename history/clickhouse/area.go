@@ -46,11 +46,11 @@ func inCells(cells []h3.Cell, parent func(resolution int) string) string {
 	for _, c := range cells {
 		byResolution[c.Resolution()] = append(byResolution[c.Resolution()], strconv.FormatUint(uint64(c), 10))
 	}
-	var any []string
+	var conditions []string
 	for _, r := range slices.Sorted(maps.Keys(byResolution)) {
-		any = append(any, parent(r)+" IN ("+strings.Join(byResolution[r], ", ")+")")
+		conditions = append(conditions, parent(r)+" IN ("+strings.Join(byResolution[r], ", ")+")")
 	}
-	return strings.Join(any, " OR ")
+	return strings.Join(conditions, " OR ")
 }
 
 // The position that stands for a fix, in 1e-7 degree: without an estimate the

@@ -91,9 +91,9 @@ func fixes(seed uint64, partition int32, vehicles, seconds int) []row.Fix {
 				if k >= row.Late {
 					f.Has &^= row.HasEstimate | row.HasSpeed | row.HasHeading
 				}
-				set := func(bit row.Has, to *int32, max int) {
+				set := func(bit row.Has, to *int32, most int) {
 					if f.Has&bit != 0 {
-						*to = int32(r.IntN(max))
+						*to = int32(r.IntN(most))
 					}
 				}
 				set(row.HasRawSpeed, &f.RawSpeedCMPS, 4000)
