@@ -1327,13 +1327,13 @@ type RidePartitionState struct {
 	RequestsBelow int64 `protobuf:"varint,5,opt,name=requests_below,json=requestsBelow,proto3" json:"requests_below,omitempty"`
 	// The offset in `rides` behind the last record that the state has in it.
 	Next int64 `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
-	// The newest append times, in milliseconds since the Unix epoch, of the
-	// requests and of the records of `rides` that were read; 0 in a state that
-	// was stored before there was this field.
+	// The newest append time, in milliseconds since the Unix epoch, of the requests
+	// that were read; 0 in a state that was stored before there was this field.
 	RequestsTimeMs int64 `protobuf:"varint,7,opt,name=requests_time_ms,json=requestsTimeMs,proto3" json:"requests_time_ms,omitempty"`
-	RidesTimeMs    int64 `protobuf:"varint,8,opt,name=rides_time_ms,json=ridesTimeMs,proto3" json:"rides_time_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The same of the records of `rides` that were read.
+	RidesTimeMs   int64 `protobuf:"varint,8,opt,name=rides_time_ms,json=ridesTimeMs,proto3" json:"rides_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RidePartitionState) Reset() {
