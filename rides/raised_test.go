@@ -72,7 +72,10 @@ func TestRequestsBeforeTheFirstLoadOfARaisedEpochHaveTheirEffect(t *testing.T) {
 	require.NoError(t, gateway.Close())
 	s := start(t, store, nil)
 	for _, ride := range late {
-		s.await(ride, starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
+		require.Eventually(t, func() bool { // it is not known before its request has been read
+			read, err := s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: ride})
+			return err == nil && read.Phase == starlingv1.RidePhase_RIDE_PHASE_SEARCHING
+		}, 30*time.Second, time.Millisecond)
 	}
 	s.await(known[0], starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
 	s.await(known[2], starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
