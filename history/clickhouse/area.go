@@ -11,7 +11,6 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
-	"github.com/starling-fleet/starling/history/row"
 	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/internal/h3"
 )
@@ -77,11 +76,9 @@ func inArea(a store.Area) string {
 			return fmt.Sprintf("geoToH3(%s / 1e7, %s / 1e7, %d)", shownLat, shownLon, resolution)
 		})
 	}
-	lo, hi := a.Polygon[0], a.Polygon[0]
+	lo, hi := a.Bounds()
 	var edges []string
 	for i, p := range a.Polygon {
-		lo = row.Position{LatE7: min(lo.LatE7, p.LatE7), LonE7: min(lo.LonE7, p.LonE7)}
-		hi = row.Position{LatE7: max(hi.LatE7, p.LatE7), LonE7: max(hi.LonE7, p.LonE7)}
 		if q := a.Polygon[(i+1)%len(a.Polygon)]; q.LatE7 != p.LatE7 {
 			edges = append(edges, fmt.Sprintf("(toFloat64(%d), toFloat64(%d), toFloat64(%d), toFloat64(%d))", p.LatE7, p.LonE7, q.LatE7, q.LonE7))
 		}

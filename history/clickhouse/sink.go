@@ -79,15 +79,6 @@ const (
 	hourMS = int64(time.Hour / time.Millisecond)
 )
 
-// floor is the number of a period that a time falls into.
-func floor(ms, period int64) int64 {
-	n := ms / period
-	if ms%period < 0 {
-		n--
-	}
-	return n
-}
-
 // Write keeps a batch, durably and whole. The same batch may be written again. After
 // an error any part of it may be there; the package comment says why that shows
 // nothing wrong.
@@ -106,12 +97,12 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 		if r.SourceOffset < 0 || r.SourceOffset > maxOffset {
 			return row.Written{}, errRange
 		}
-		d := floor(r.DeviceTimeMS, dayMS)
+		d := row.Period(r.DeviceTimeMS, dayMS)
 		if _, ok := byDay[d]; !ok {
 			days = append(days, d)
 		}
 		byDay[d] = append(byDay[d], *r)
-		hours[floor(r.DeviceTimeMS, hourMS)] = true
+		hours[row.Period(r.DeviceTimeMS, hourMS)] = true
 	}
 	slices.Sort(days)
 	for _, d := range days {

@@ -17,8 +17,8 @@ func (r *Reader) CellStats(ctx context.Context, q store.CellQuery) iter.Seq2[sto
 	return func(yield func(store.CellStat, error) bool) {
 		length := q.Period.Duration().Milliseconds()
 		// Periods that begin within the range end behind it.
-		from := ceil(q.FromMS, length)
-		to := ceil(q.ToMS, length)
+		from := row.Period(q.FromMS+length-1, length) * length
+		to := row.Period(q.ToMS+length-1, length) * length
 		hours, err := r.hours(from, to)
 		if err != nil {
 			yield(store.CellStat{}, err)
@@ -39,7 +39,7 @@ func (r *Reader) CellStats(ctx context.Context, q store.CellQuery) iter.Seq2[sto
 				if err != nil || !in.has(cell) {
 					continue // no fix is where no cell is
 				}
-				g := group{floor(fix.DeviceTimeMS, length), cell}
+				g := group{row.Period(fix.DeviceTimeMS, length) * length, cell}
 				c := groups[g]
 				if c == nil {
 					c = &counted{}
@@ -120,7 +120,7 @@ func (s *speeds) percentiles(shares ...float64) []int32 {
 	slices.Sort(values)
 	out, seen, at := make([]int32, 0, len(shares)), int64(0), 0
 	for _, share := range shares {
-		index := min(int64(share*float64(s.n)), s.n-1)
+		index := store.PercentileIndex(s.n, share)
 		for seen+s.counts[values[at]] <= index {
 			seen += s.counts[values[at]]
 			at++
@@ -163,14 +163,3 @@ func (s *cellSet) has(c h3.Cell) bool {
 func cellOf(p row.Position, resolution int) (h3.Cell, error) {
 	return h3.At(float64(p.LatE7)/1e7, float64(p.LonE7)/1e7, resolution)
 }
-
-// floor and ceil round to multiples of step, also below zero.
-func floor(v, step int64) int64 {
-	d := v % step
-	if d < 0 {
-		d += step
-	}
-	return v - d
-}
-
-func ceil(v, step int64) int64 { return floor(v+step-1, step) }

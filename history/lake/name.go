@@ -91,10 +91,4 @@ func hourDir(hour int64) string {
 func dayDir(t time.Time) string { return t.UTC().Format("dt=2006-01-02") }
 
 // hourOf is the hour since the Unix epoch that a device time falls into.
-func hourOf(deviceTimeMS int64) int64 {
-	h := deviceTimeMS / hourMS
-	if deviceTimeMS%hourMS < 0 {
-		h--
-	}
-	return h
-}
+func hourOf(deviceTimeMS int64) int64 { return row.Period(deviceTimeMS, hourMS) }

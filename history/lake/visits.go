@@ -87,12 +87,8 @@ func newArea(a store.Area) *area {
 	if len(a.Polygon) == 0 {
 		return &area{cells: newCellSet(a.Cells)}
 	}
-	out := &area{corners: a.Polygon, lo: a.Polygon[0], hi: a.Polygon[0]}
-	for _, c := range a.Polygon {
-		out.lo = row.Position{LatE7: min(out.lo.LatE7, c.LatE7), LonE7: min(out.lo.LonE7, c.LonE7)}
-		out.hi = row.Position{LatE7: max(out.hi.LatE7, c.LatE7), LonE7: max(out.hi.LonE7, c.LonE7)}
-	}
-	return out
+	lo, hi := a.Bounds()
+	return &area{corners: a.Polygon, lo: lo, hi: hi}
 }
 
 func (a *area) has(p row.Position) bool {

@@ -213,3 +213,13 @@ func Dedup(rows []Fix) []Fix {
 	slices.SortFunc(rows, Compare)
 	return slices.CompactFunc(rows, func(a, b Fix) bool { return a.Vehicle == b.Vehicle && a.DeviceTimeMS == b.DeviceTimeMS })
 }
+
+// Period is the number of the period of a length, both in milliseconds, that a time
+// falls into, counted from the Unix epoch; periods before it have negative numbers.
+func Period(atMS, lengthMS int64) int64 {
+	n := atMS / lengthMS
+	if atMS%lengthMS < 0 {
+		n--
+	}
+	return n
+}

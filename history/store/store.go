@@ -100,8 +100,11 @@ func Percentile(values []int32, p float64) int32 {
 		return 0
 	}
 	slices.Sort(values)
-	return values[min(int(p*float64(len(values))), len(values)-1)]
+	return values[PercentileIndex(int64(len(values)), p)]
 }
+
+// PercentileIndex is where among n > 0 ascending values the share p of them is below.
+func PercentileIndex(n int64, p float64) int64 { return min(int64(p*float64(n)), n-1) }
 
 // VisitQuery asks which vehicles had a fix in an area at a time in [FromMS, ToMS).
 // What counts is each fix's position as shown (row.Fix.Shown); a vehicle that crossed
@@ -125,6 +128,17 @@ type Area struct {
 	// a point is inside when a line from it crosses the edges an odd number of times.
 	// Whether a point on an edge is inside is not set.
 	Polygon []row.Position
+}
+
+// Bounds are the least and the greatest latitude and longitude of the polygon, which
+// must be set.
+func (a *Area) Bounds() (lo, hi row.Position) {
+	lo, hi = a.Polygon[0], a.Polygon[0]
+	for _, p := range a.Polygon {
+		lo = row.Position{LatE7: min(lo.LatE7, p.LatE7), LonE7: min(lo.LonE7, p.LonE7)}
+		hi = row.Position{LatE7: max(hi.LatE7, p.LatE7), LonE7: max(hi.LonE7, p.LonE7)}
+	}
+	return lo, hi
 }
 
 // Visit is a vehicle that was in an area.

@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"history/lake":       {"history/row", "history/store", "internal/h3", "schemas"},
 	"history/clickhouse": {"history/row", "history/store", "internal/config", "internal/h3", "schemas"},
 	// What history answers from.
-	"history/store": {"history/row", "internal/h3", "schemas"},
+	"history/store": {"history/row", "internal/h3"},
 	// Carries events of rides between nodes.
 	"rides/events": {},
 	"rides/life":   {"schemas"},
@@ -340,7 +340,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "internal/clickhousetest") || within(folder, "rides/events/eventstest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
+	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "internal/clickhousetest") || within(folder, "rides/events/eventstest") || within(folder, "history/store/storetest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
 }
 
 func componentOf(folder string) string {
