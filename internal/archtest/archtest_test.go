@@ -340,7 +340,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "internal/clickhousetest") || within(folder, "rides/events/eventstest") || within(folder, "history/store/storetest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
+	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "internal/clickhousetest") || within(folder, "internal/testcache") || within(folder, "rides/events/eventstest") || within(folder, "history/store/storetest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
 }
 
 func componentOf(folder string) string {

@@ -25,8 +25,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
+
+	"github.com/starling-fleet/starling/internal/testcache"
 )
 
 // What is installed: the package, and its checksum as npm states it.
@@ -59,64 +60,42 @@ func Install(ctx context.Context) (dir string, err error) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		return "", fmt.Errorf("%w: there is no package for %s/%s", ErrNotInstalled, runtime.GOOS, runtime.GOARCH)
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("clickhousetest: create cache: %w", err)
-	}
-	unlock, err := lockFile(filepath.Join(cache, "install.lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	dir = filepath.Join(cache, "engine")
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
+	return testcache.Install("clickhouse", Version, "engine", func(work string) (string, error) { return assemble(ctx, work) })
+}
+
+// assemble puts the engine together in a directory within work, which it returns.
+func assemble(ctx context.Context, work string) (string, error) {
 	for tool, debian := range map[string]string{"npm": "npm", "cc": "gcc libc6-dev"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return "", fmt.Errorf("%w: %s is not installed; on Debian: apt-get install %s", ErrNotInstalled, tool, debian)
 		}
 	}
-	return dir, install(ctx, cache, dir)
-}
-
-// install puts the engine together beside dir and then renames the whole directory,
-// so that an interrupted installation is never taken for a full one.
-func install(ctx context.Context, cache, dir string) error {
-	work, err := os.MkdirTemp(cache, "install-")
-	if err != nil {
-		return fmt.Errorf("clickhousetest: create work directory: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(work) }()
 	npm := exec.CommandContext(ctx, "npm", "pack", "--silent", pack)
 	npm.Dir = work
 	out, err := npm.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("clickhousetest: npm pack %s: %w\n%s", pack, err, out)
+		return "", fmt.Errorf("clickhousetest: npm pack %s: %w\n%s", pack, err, out)
 	}
 	archives, err := filepath.Glob(filepath.Join(work, "*.tgz"))
-	if err != nil || len(archives) != 1 {
-		return fmt.Errorf("clickhousetest: npm pack %s left %d archives, %w", pack, len(archives), err)
+	if err != nil {
+		return "", err
+	}
+	if len(archives) != 1 {
+		return "", fmt.Errorf("clickhousetest: npm pack %s left %d archives, not one", pack, len(archives))
 	}
 	engine := filepath.Join(work, "engine")
 	if err := os.Mkdir(engine, 0o755); err != nil {
-		return err
+		return "", err
 	}
 	if err := unpack(archives[0], filepath.Join(engine, "libchdb.so")); err != nil {
-		return fmt.Errorf("clickhousetest: unpack %s: %w", pack, err)
+		return "", fmt.Errorf("clickhousetest: unpack %s: %w", pack, err)
 	}
 	cc := exec.CommandContext(ctx, "cc", "-O1", "-o", filepath.Join(engine, "engine"), "-x", "c", "-", "-ldl")
 	cc.Stdin = strings.NewReader(engineSource)
 	if out, err := cc.CombinedOutput(); err != nil {
-		return fmt.Errorf("clickhousetest: compile the engine's process: %w\n%s", err, out)
+		return "", fmt.Errorf("clickhousetest: compile the engine's process: %w\n%s", err, out)
 	}
-	if err := os.Rename(engine, dir); err != nil {
-		return fmt.Errorf("clickhousetest: keep the engine: %w", err)
-	}
-	return nil
+	return engine, nil
 }
 
 // unpack writes the library within an archive to a file, after it has compared the
@@ -156,29 +135,4 @@ func unpack(archive, to string) error {
 		_, err = io.Copy(library, files)
 		return errors.Join(err, library.Close())
 	}
-}
-
-func cacheDir() (string, error) {
-	name := "clickhouse-" + Version
-	if dir := os.Getenv("STARLING_CACHE"); dir != "" {
-		return filepath.Join(dir, name), nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("clickhousetest: no cache directory, set STARLING_CACHE: %w", err)
-	}
-	return filepath.Join(dir, "starling", name), nil
-}
-
-// lockFile takes an advisory lock that the kernel releases when the process dies.
-func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("clickhousetest: open lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("clickhousetest: lock %s: %w", path, err)
-	}
-	return func() { f.Close() }, nil
 }

@@ -16,8 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
+
+	"github.com/starling-fleet/starling/internal/testcache"
 )
 
 // Version is the version of Apache Kafka that pom.xml pins.
@@ -46,73 +47,22 @@ func Install(ctx context.Context) (libDir string, err error) {
 	if _, err := exec.LookPath("java"); err != nil {
 		return "", fmt.Errorf("%w: java is not installed; on Debian: apt-get install openjdk-17-jre-headless maven", ErrNotInstalled)
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("kafkatest: create cache: %w", err)
-	}
-	unlock, err := lockFile(filepath.Join(cache, "install.lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	libDir = filepath.Join(cache, "lib")
-	if _, err := os.Stat(libDir); err == nil {
-		return libDir, nil
-	}
-	return libDir, copyJars(ctx, cache, libDir)
+	return testcache.Install("kafka", Version, "lib", func(work string) (string, error) { return copyJars(ctx, work) })
 }
 
-// copyJars has Maven copy the jars beside libDir and then renames the whole
-// directory, so that an interrupted installation is never taken for a full one.
-func copyJars(ctx context.Context, cache, libDir string) error {
+// copyJars has Maven copy the jars into a directory within work, which it returns.
+func copyJars(ctx context.Context, work string) (string, error) {
 	if _, err := exec.LookPath("mvn"); err != nil {
-		return fmt.Errorf("%w: mvn is not installed; on Debian: apt-get install maven", ErrNotInstalled)
+		return "", fmt.Errorf("%w: mvn is not installed; on Debian: apt-get install maven", ErrNotInstalled)
 	}
-	work, err := os.MkdirTemp(cache, "install-")
-	if err != nil {
-		return fmt.Errorf("kafkatest: create work directory: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(work) }()
 	if err := os.WriteFile(filepath.Join(work, "pom.xml"), pomXML, 0o644); err != nil {
-		return fmt.Errorf("kafkatest: write pom: %w", err)
+		return "", fmt.Errorf("kafkatest: write pom: %w", err)
 	}
 	jars := filepath.Join(work, "lib")
 	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory="+jars)
 	cmd.Dir = work
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kafkatest: mvn dependency:copy-dependencies: %w\n%s", err, out)
+		return "", fmt.Errorf("kafkatest: mvn dependency:copy-dependencies: %w\n%s", err, out)
 	}
-	if err := os.Rename(jars, libDir); err != nil {
-		return fmt.Errorf("kafkatest: keep jars: %w", err)
-	}
-	return nil
-}
-
-func cacheDir() (string, error) {
-	name := "kafka-" + Version
-	if dir := os.Getenv("STARLING_CACHE"); dir != "" {
-		return filepath.Join(dir, name), nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("kafkatest: no cache directory, set STARLING_CACHE: %w", err)
-	}
-	return filepath.Join(dir, "starling", name), nil
-}
-
-// lockFile takes an advisory lock that the kernel releases when the process
-// dies.
-func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("kafkatest: open lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("kafkatest: lock %s: %w", path, err)
-	}
-	return func() { f.Close() }, nil
+	return jars, nil
 }
