@@ -8,28 +8,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/starling-fleet/starling/internal/fleettest"
 	"github.com/starling-fleet/starling/matcher/query"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
-
-// asked sends what bytes decode to, if they decode to a request at all.
-func asked[M proto.Message](kind M, call func(context.Context, M) error) func(context.Context, []byte) error {
-	return func(ctx context.Context, b []byte) error {
-		req := kind.ProtoReflect().New().Interface().(M)
-		if proto.Unmarshal(b, req) != nil {
-			return nil
-		}
-		return call(ctx, req)
-	}
-}
-
-// first is the end of a stream, or its first answer.
-func first[A any](s interface{ Recv() (A, error) }, err error) error {
-	if err == nil {
-		_, err = s.Recv()
-	}
-	return err
-}
 
 // FuzzFanoutCalls sends any bytes as the request of any call to a fan-out before two
 // matchers: what comes back is an answer or names what is wrong with the request, and
@@ -43,34 +25,8 @@ func FuzzFanoutCalls(f *testing.F) {
 	w.matcher(n, westAddress, "west", regions)
 	w.matcher(n, eastAddress, "else", regions)
 	c := w.fanout(n, regions, "west="+westAddress, "else="+eastAddress)
-	calls := []func(context.Context, []byte) error{
-		asked(&starlingv1.SearchNearestRequest{}, func(ctx context.Context, r *starlingv1.SearchNearestRequest) error {
-			_, err := c.SearchNearest(ctx, r)
-			return err
-		}),
-		asked(&starlingv1.SearchAreaRequest{}, func(ctx context.Context, r *starlingv1.SearchAreaRequest) error {
-			_, err := c.SearchArea(ctx, r)
-			return err
-		}),
-		asked(&starlingv1.GetVehicleRequest{}, func(ctx context.Context, r *starlingv1.GetVehicleRequest) error {
-			_, err := c.GetVehicle(ctx, r)
-			return err
-		}),
-		asked(&starlingv1.ListVehiclesRequest{}, func(ctx context.Context, r *starlingv1.ListVehiclesRequest) error {
-			_, err := c.ListVehicles(ctx, r)
-			return err
-		}),
-		asked(&starlingv1.CountVehiclesRequest{}, func(ctx context.Context, r *starlingv1.CountVehiclesRequest) error {
-			_, err := c.CountVehicles(ctx, r)
-			return err
-		}),
-		asked(&starlingv1.WatchVehicleRequest{}, func(ctx context.Context, r *starlingv1.WatchVehicleRequest) error {
-			return first(c.WatchVehicle(ctx, r))
-		}),
-		asked(&starlingv1.WatchAreaRequest{}, func(ctx context.Context, r *starlingv1.WatchAreaRequest) error {
-			return first(c.WatchArea(ctx, r))
-		}),
-	}
+	calls := fleettest.Calls(c)
+	calls = calls[:len(calls)-1] // a fan-out does not offer WatchVehicleCounts
 	encoded := func(m proto.Message) []byte {
 		b, err := proto.Marshal(m)
 		if err != nil {

@@ -8,65 +8,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/starling-fleet/starling/internal/fleettest"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
-
-// fleetCalls are all calls of a dispatcher, of which streams are left after their
-// first answer.
-func fleetCalls(c starlingv1.FleetServiceClient) []func(context.Context, []byte) error {
-	return []func(context.Context, []byte) error{
-		unaryCall(&starlingv1.SearchNearestRequest{}, func(ctx context.Context, r *starlingv1.SearchNearestRequest) error {
-			_, err := c.SearchNearest(ctx, r)
-			return err
-		}),
-		unaryCall(&starlingv1.SearchAreaRequest{}, func(ctx context.Context, r *starlingv1.SearchAreaRequest) error {
-			_, err := c.SearchArea(ctx, r)
-			return err
-		}),
-		unaryCall(&starlingv1.GetVehicleRequest{}, func(ctx context.Context, r *starlingv1.GetVehicleRequest) error {
-			_, err := c.GetVehicle(ctx, r)
-			return err
-		}),
-		unaryCall(&starlingv1.ListVehiclesRequest{}, func(ctx context.Context, r *starlingv1.ListVehiclesRequest) error {
-			_, err := c.ListVehicles(ctx, r)
-			return err
-		}),
-		unaryCall(&starlingv1.CountVehiclesRequest{}, func(ctx context.Context, r *starlingv1.CountVehiclesRequest) error {
-			_, err := c.CountVehicles(ctx, r)
-			return err
-		}),
-		unaryCall(&starlingv1.WatchVehicleRequest{}, func(ctx context.Context, r *starlingv1.WatchVehicleRequest) error {
-			s, err := c.WatchVehicle(ctx, r)
-			return first(s, err)
-		}),
-		unaryCall(&starlingv1.WatchAreaRequest{}, func(ctx context.Context, r *starlingv1.WatchAreaRequest) error {
-			s, err := c.WatchArea(ctx, r)
-			return first(s, err)
-		}),
-		unaryCall(&starlingv1.WatchVehicleCountsRequest{}, func(ctx context.Context, r *starlingv1.WatchVehicleCountsRequest) error {
-			s, err := c.WatchVehicleCounts(ctx, r)
-			return first(s, err)
-		}),
-	}
-}
-
-// unaryCall sends what bytes decode to, if they decode to a request at all.
-func unaryCall[M proto.Message](kind M, call func(context.Context, M) error) func(context.Context, []byte) error {
-	return func(ctx context.Context, b []byte) error {
-		req := kind.ProtoReflect().New().Interface().(M)
-		if proto.Unmarshal(b, req) != nil {
-			return nil
-		}
-		return call(ctx, req)
-	}
-}
-
-func first[A any](s interface{ Recv() (A, error) }, err error) error {
-	if err == nil {
-		_, err = s.Recv()
-	}
-	return err
-}
 
 // FuzzFleetCalls sends any bytes as the request of any call to a matcher with a few
 // vehicles: what comes back is an answer or names what is wrong with the request,
@@ -81,7 +25,7 @@ func FuzzFleetCalls(f *testing.F) {
 		w.report(w.at(v.id, v.lat, v.lon))
 		s.seen(v.id, w.nowMS.Load())
 	}
-	calls := fleetCalls(s)
+	calls := fleettest.Calls(s)
 	encoded := func(m proto.Message) []byte {
 		b, err := proto.Marshal(m)
 		if err != nil {

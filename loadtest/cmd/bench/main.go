@@ -136,6 +136,21 @@ func conclude(ctx context.Context, result report.Result, err error, starling []s
 	return exitOK, nil
 }
 
+// measured is the end of a subcommand that measures what has goals: a run that failed
+// has no report, and a goal that was missed is told from a failure by the exit code.
+func measured(ctx context.Context, result report.Result, err error, starling []string, sharedBy string, asJSON bool) (int, error) {
+	if err == nil {
+		err = writeReport(ctx, result, starling, sharedBy, asJSON)
+	}
+	switch {
+	case err != nil:
+		return exitFailed, err
+	case len(result.Misses()) > 0:
+		return exitMissed, nil
+	}
+	return exitOK, nil
+}
+
 // writeReport writes the report of a result, also of an incomplete one.
 func writeReport(ctx context.Context, result report.Result, starling []string, sharedBy string, asJSON bool) error {
 	machine := report.ThisMachine(context.WithoutCancel(ctx), starling, sharedBy)

@@ -30,14 +30,5 @@ func rideEventsCommand(ctx context.Context, args []string) (code int, err error)
 	}
 	o.Progress = progress()
 	result, err := rideevents.Run(ctx, o)
-	if result == nil || err != nil {
-		return exitFailed, err
-	}
-	if err := writeReport(ctx, result, o.Starling, "the server, Redis, the fleet and the subscribers", *asJSON); err != nil {
-		return exitFailed, err
-	}
-	if len(result.Misses()) > 0 {
-		return exitMissed, nil
-	}
-	return exitOK, nil
+	return measured(ctx, result, err, o.Starling, "the server, Redis, the fleet and the subscribers", *asJSON)
 }

@@ -29,14 +29,5 @@ func watchersCommand(ctx context.Context, args []string) (code int, err error) {
 	}
 	o.Progress = progress()
 	r, err := watchers.Run(ctx, o)
-	if err != nil {
-		return exitFailed, err
-	}
-	if err := writeReport(ctx, &r, o.Starling, "the server, the fleet and the watchers", *asJSON); err != nil {
-		return exitFailed, err
-	}
-	if len(r.Faults) > 0 {
-		return exitMissed, nil
-	}
-	return exitOK, nil
+	return measured(ctx, &r, err, o.Starling, "the server, the fleet and the watchers", *asJSON)
 }
