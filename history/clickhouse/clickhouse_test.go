@@ -149,7 +149,7 @@ func requireTracks(t *testing.T, s store.Store, rows []row.Fix) {
 	}
 }
 
-// requireSame says where rows differ first.
+// requireSame fails at the first row that differs.
 func requireSame[T comparable](t *testing.T, want, got []T) {
 	t.Helper()
 	for i := range min(len(want), len(got)) {

@@ -54,7 +54,7 @@ func (s *Sink) ready(ctx context.Context) error {
 	return nil
 }
 
-// What a row's rank has room for.
+// The bits of a row's rank, and the largest numbers that they hold.
 const (
 	offsetBits, kindBits = 44, 4
 	maxOffset, maxEpoch  = 1<<offsetBits - 1, 1<<(64-offsetBits-kindBits) - 1

@@ -130,7 +130,8 @@ func (p *partition) put(rec eventlog.Record, done eventlog.Completion, cost int6
 	return ok
 }
 
-// take is put without telling the committer, which has to be told by who is first.
+// take queues a record for the next commit; if it is the first one the caller has to
+// wake the committer.
 func (p *partition) take(rec eventlog.Record, done eventlog.Completion, cost int64) (first, ok bool) {
 	in := &p.intake
 	in.Lock()

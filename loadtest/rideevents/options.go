@@ -1,5 +1,5 @@
-// Package rideevents measures what it takes to tell subscribers of rides where their
-// vehicles are: it starts a server of its own, binds as many vehicles to rides as
+// Package rideevents measures how positions of vehicles reach the subscribers of their
+// rides: it starts a server of its own, binds as many vehicles to rides as
 // there are subscribers, has each vehicle report once a second, and measures how
 // long a position takes to its subscriber and what CPU each costs the server. It can
 // do the same with Centrifugo: as many channels, a publication a second in each.

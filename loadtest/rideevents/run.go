@@ -208,7 +208,7 @@ func (m *measurement) run(ctx context.Context) (served Served, err error) {
 	if err := retry.Sleep(groupCtx, time.Second); err != nil {
 		return served, err
 	}
-	return served, m.bare(groupCtx, &served)
+	return served, m.baseline(groupCtx, &served)
 }
 
 // subscribe opens the connections, one after another: a server bounds the requests
@@ -322,8 +322,8 @@ func (m *measurement) count(ctx context.Context, s *Served) error {
 	return nil
 }
 
-// bare measures what a report or publication costs when nobody has subscribed.
-func (m *measurement) bare(ctx context.Context, s *Served) error {
+// baseline measures what a report or publication costs when nobody has subscribed.
+func (m *measurement) baseline(ctx context.Context, s *Served) error {
 	before, err := m.usage()
 	if err != nil {
 		return err

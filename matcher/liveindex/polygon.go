@@ -20,7 +20,7 @@ const maxPolygonRadiusDeg = 89.9
 
 // NewPolygon returns the inside of a polygon whose edges are great circles, by
 // the even-odd rule. It must fit into a circle of maxPolygonRadiusDeg. A place
-// that is closer to an edge than rounding can tell may count as on either side:
+// that is closer to an edge than the error of rounding may count as on either side:
 // 1e-14 of a radian (64 nm) if the polygon fits into a circle of 45 degrees, and
 // 1e-9 (6 mm) in the largest.
 func NewPolygon(vertices []geo.Vec) (*Area, error) {
