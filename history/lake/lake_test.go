@@ -265,7 +265,7 @@ func TestTheLakeAnswersAsAStore(t *testing.T) {
 		return r
 	}
 	storetest.Run(t, func(t *testing.T, batches []*row.Batch) store.Store { return read(t, batches) })
-	t.Run("in several passes", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T, batches []*row.Batch) store.Store { return lake.FewAtOnce{Reader: read(t, batches)} })
+	t.Run("visits in several passes", func(t *testing.T) {
+		storetest.RunVisits(t, func(t *testing.T, batches []*row.Batch) store.Store { return lake.FewAtOnce{Reader: read(t, batches)} })
 	})
 }

@@ -35,6 +35,14 @@ func Run(t *testing.T, open Open) {
 	t.Run("an answer can be left, and ends with its context", func(t *testing.T) { m.ends(t, s) })
 }
 
+// RunVisits holds a store to the part of the suite that asks for visits.
+func RunVisits(t *testing.T, open Open) {
+	m := newModel(rand.New(rand.NewPCG(1, 2)))
+	s := open(t, m.batches)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	m.visits(t, s)
+}
+
 // begin is at 22:30 of a day, so that the rows are in four hours of two days.
 var begin = time.Date(2026, 3, 1, 22, 30, 0, 0, time.UTC)
 
