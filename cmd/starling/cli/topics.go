@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -36,7 +37,7 @@ func newTopics(world IO) *cobra.Command {
 			}
 			return report, err
 		}))
-	cmd.AddCommand(newRaiseEpoch(world), newActivate(world))
+	cmd.AddCommand(newRaiseEpoch(world), newActivate(world), newTopicsACLs(world))
 	return cmd
 }
 
@@ -172,6 +173,60 @@ vehicles are unknown until they report.`,
 			_, err = fmt.Fprintf(world.Out, "epoch %d\n", epoch)
 			return err
 		})
+	}
+	return cmd
+}
+
+// ACLsOf returns what the processes of a role may do on a cluster that asks.
+func ACLsOf(cfg app.Config, role string) []kafkalog.ACL {
+	groups := map[string][]kafkalog.Group{
+		"tracker": {{Name: cfg.Tracker.Group, State: topics.TrackerState}},
+		"rides":   {{Name: cfg.Rides.Group, State: topics.RidesState}},
+		"history": {{Name: cfg.History.LakeGroup, State: topics.HistoryState}, {Name: cfg.History.ClickHouseGroup, State: topics.HistoryState}},
+	}
+	return kafkalog.ACLs(cfg.KafkaLog(), role, groups[role]...)
+}
+
+func newTopicsACLs(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "acls [ROLE...]",
+		Short: "Print what each role needs on a Kafka cluster that has ACLs",
+		Args:  usageArgs(cobra.OnlyValidArgs),
+		Long: `Print what each role needs on a Kafka cluster that has ACLs, as lines of Kafka's
+own tool, to which --bootstrap-server and --command-config must be added. Creating
+topics is left to an operator: run "starling topics create" and set
+kafka.create_topics to false.`,
+		Example:   "  starling topics acls tracker --principal 'User:CN=starling-{role}'",
+		ValidArgs: topics.Roles(),
+	}
+	load := settings(cmd, world)
+	principal := cmd.Flags().String("principal", "User:starling-{role}", "Who a role is for Kafka; {role} is its name.")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(_ *cobra.Command, roles []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		if len(roles) == 0 {
+			roles = topics.Roles()
+		}
+		for _, role := range roles {
+			who := strings.ReplaceAll(*principal, "{role}", role)
+			for _, acl := range ACLsOf(cfg, role) {
+				if *asJSON {
+					err = dialect.Print(world.Out, struct {
+						Role, Principal string
+						kafkalog.ACL
+					}{role, who, acl})
+				} else {
+					_, err = fmt.Fprintln(world.Out, acl.Command("'"+who+"'"))
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
 	}
 	return cmd
 }

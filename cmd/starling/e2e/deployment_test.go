@@ -41,10 +41,13 @@ type deployment struct {
 	places   *strings.Replacer // of what the file names to what it is here
 	addrs    map[string]string // of servers, by the variable that sets them and by role before it
 	tls      *tls.Config
+	// principals are who the roles are for Kafka.
+	principals principals
 }
 
 // newDeployment makes keys, certificates and tokens, and starts a Kafka that speaks
-// nothing but TLS with clients whose certificate it knows, and a Redis.
+// nothing but TLS with clients whose certificate it knows and asks its ACLs what each
+// may do, and a Redis.
 func newDeployment(t *testing.T) *deployment {
 	t.Helper()
 	kafkatest.Need(t)
@@ -64,10 +67,13 @@ func newDeployment(t *testing.T) *deployment {
 	require.NoError(t, err)
 	d.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{cert}}
 
-	kafka, err := kafkatest.Start(t.Context(), kafkatest.Options{TLS: &kafkatest.TLS{CertFile: d.file("cert.pem"), KeyFile: d.file("key.pem"), CAFile: d.file("ca.pem")}})
+	d.principals = newPrincipals(t, d.file("ca.pem"))
+	kafka, err := kafkatest.Start(t.Context(), asking(kafkatest.TLS{CertFile: d.file("cert.pem"), KeyFile: d.file("key.pem"), CAFile: d.principals.authorities}))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, kafka.Stop()) })
-	d.places = strings.NewReplacer("/secrets/made", d.secrets, "kafka:19092", kafka.Brokers()[0], "redis:6379", redistest.Start(t).Addr())
+	d.places = strings.NewReplacer("/secrets/made", d.secrets, "kafka:19092", kafka.Brokers()[0], "redis:6379", redistest.Start(t).Addr(),
+		"/data/lake", filepath.Join(t.TempDir(), "lake"))
+	d.permit()
 	return d
 }
 
@@ -76,11 +82,24 @@ func (d *deployment) file(name string) string { return filepath.Join(d.secrets, 
 // run runs a command to its end and returns what it prints.
 func (d *deployment) run(environ []string, args ...string) string {
 	d.t.Helper()
+	out, err := d.ends(environ, args...)
+	require.NoError(d.t, err, "starling %s: %s", strings.Join(args, " "), out)
+	return out
+}
+
+// fails is run for a command that must not succeed.
+func (d *deployment) fails(environ []string, args ...string) string {
+	d.t.Helper()
+	out, err := d.ends(environ, args...)
+	require.Error(d.t, err, "starling %s: %s", strings.Join(args, " "), out)
+	return out
+}
+
+func (d *deployment) ends(environ []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(d.t.Context(), binary(d.t), args...)
 	cmd.Env = append(os.Environ(), environ...)
 	out, err := cmd.CombinedOutput()
-	require.NoError(d.t, err, "starling %s: %s", strings.Join(args, " "), out)
-	return string(out)
+	return string(out), err
 }
 
 // token is one of those that the deployment came with, or with another scope.
@@ -131,10 +150,10 @@ func (d *deployment) begin(role, service string, more map[string]string) {
 	maps.Copy(environ, map[string]string{
 		// What the file does without: TLS to Kafka, and certificates of clients.
 		"STARLING_KAFKA_TLS": "true", "STARLING_KAFKA_TLS_CA_FILE": d.file("ca.pem"),
-		"STARLING_KAFKA_TLS_CERT_FILE": d.file("cert.pem"), "STARLING_KAFKA_TLS_KEY_FILE": d.file("key.pem"),
 		"STARLING_TLS_CLIENT_CA_FILE": d.file("ca.pem"), "STARLING_TLS_REQUIRE_CLIENT_CERTIFICATES": "matcher,rides,metrics",
 		"STARLING_PARTITIONS": "2",
 	})
+	maps.Copy(environ, d.principals.settings(role))
 	maps.Copy(environ, more)
 	cmd := exec.Command(binary(d.t), role)
 	cmd.Env = os.Environ()
@@ -247,7 +266,7 @@ func (d *deployment) refusals() {
 			require.Equal(d.t, codes.Unavailable, status.Code(call(ctx, d.dial(server, false))), "%s without a certificate", server)
 		}
 	}
-	for _, role := range []string{"ingest", "tracker", "matcher", "rides", "fanout"} {
+	for _, role := range []string{"ingest", "tracker", "matcher", "rides", "history", "fanout"} {
 		config := "https://" + d.addrs[role+" admin"] + "/config"
 		require.Equal(d.t, http.StatusUnauthorized, d.status(config, "", false), role)
 		require.Equal(d.t, http.StatusUnauthorized, d.status(config, foreign, false), role)
@@ -281,9 +300,10 @@ func (d *deployment) foreign() string {
 // ride to.
 func TestRolesOnKafkaWithTLSAndTokens(t *testing.T) {
 	d := newDeployment(t)
-	for _, role := range []string{"ingest", "tracker", "matcher", "rides"} {
+	more := map[string]map[string]string{"history": {"STARLING_HISTORY_BATCH_INTERVAL": "1s"}}
+	for _, role := range []string{"ingest", "tracker", "matcher", "rides", "history"} {
 		require.Equal(t, role, d.services[role].(map[string]any)["command"])
-		d.begin(role, role, nil)
+		d.begin(role, role, more[role])
 	}
 	d.begin("fanout", "matcher", map[string]string{
 		"STARLING_MATCHER_REGIONS": "all=rest", "STARLING_FANOUT_REPLICAS": "all=" + d.addrs["matcher matcher"],
@@ -297,6 +317,11 @@ func TestRolesOnKafkaWithTLSAndTokens(t *testing.T) {
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		require.Contains(c, d.run([]string{ca, "STARLING_TOKEN_FILE=" + d.file("dispatch.token")}, "nearest", "--matcher", d.addrs["fanout matcher"], "--at", "48.2085,16.3730"), "sim-7")
 	}, time.Minute, 50*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { // history has planned, written and stored a batch
+		fixes, err := d.ends(nil, "track", "sim-7", "--lake", d.places.Replace("/data/lake"))
+		require.NoError(c, err)
+		require.Contains(c, fixes, "48.208")
+	}, time.Minute, 200*time.Millisecond)
 	ride(t, d.dial("ingest ingest", false, grpc.WithPerRPCCredentials(bearing(d.mint("report", "ride-car")))), nil,
 		d.dial("rides rides", true, grpc.WithPerRPCCredentials(bearing(d.token("dispatch")))))
 }
