@@ -72,6 +72,8 @@ type Caller struct {
 	Expires time.Time
 
 	key *key // that signed its token; nil in development mode
+	// principal is Principal's result, where it is known already.
+	principal string
 	// forwarded is true of a caller for whom a service of ours asks, which has
 	// held it to the bounds of its scope already.
 	forwarded bool
@@ -92,7 +94,12 @@ func (c *Caller) Owns(vehicle string) bool {
 
 // Principal names the caller among all of them, for what is bound to it or
 // shared out among callers.
-func (c *Caller) Principal() string { return c.Issuer + "\n" + c.Subject }
+func (c *Caller) Principal() string {
+	if c.principal != "" {
+		return c.principal
+	}
+	return c.Issuer + "\n" + c.Subject
+}
 
 // Restricted reports whether the caller is a rider and nothing more, who sees vehicles
 // as a rider does. One for whom a service of ours asks was held to that by it.

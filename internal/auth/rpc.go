@@ -29,9 +29,9 @@ type Server struct {
 // its metrics.
 func (g *Guard) Server(name string) *Server { return &Server{g, name} }
 
-// admission is that a call was let in, and the context of the call: one for both
+// Admission is that a call was let in, and the context of the call: one for both
 // keeps what each call needs small.
-type admission struct {
+type Admission struct {
 	context.Context
 	method string
 	rule   rule
@@ -41,7 +41,7 @@ type admission struct {
 type admissionKey struct{}
 
 // Value implements context.Context.
-func (a *admission) Value(key any) any {
+func (a *Admission) Value(key any) any {
 	switch key.(type) {
 	case admissionKey:
 		return a
@@ -51,22 +51,37 @@ func (a *admission) Value(key any) any {
 	return a.Context.Value(key)
 }
 
+// Caller is who was let in.
+func (a *Admission) Caller() *Caller { return a.caller }
+
+// To reports whether the admission is one to a method.
+func (a *Admission) To(method string) bool { return a.caller != nil && a.method == method }
+
 // Admit lets a call in by its method and its headers, or refuses it. It does not
 // block, and may be called as soon as the headers are there: the context that it
 // returns spares the interceptors a second look.
 func (s *Server) Admit(ctx context.Context, method string, headers metadata.MD) (context.Context, error) {
-	a, r := s.admit(method, headers)
-	if r != nil {
-		return ctx, s.guard.refused(s.name, r)
+	a := &Admission{}
+	if err := s.AdmitTo(ctx, method, headers, a); err != nil {
+		return ctx, err
 	}
-	a.Context = ctx
 	return a, nil
 }
 
-func (s *Server) admit(method string, headers metadata.MD) (*admission, *Refusal) {
+// AdmitTo is Admit with the memory of its result, for a context that holds more.
+func (s *Server) AdmitTo(ctx context.Context, method string, headers metadata.MD, to *Admission) error {
 	rule, listed := policy[method]
+	c, r := s.admit(&rule, listed, headers)
+	if r != nil {
+		return s.guard.refused(s.name, r)
+	}
+	*to = Admission{Context: ctx, method: method, rule: rule, caller: c}
+	return nil
+}
+
+func (s *Server) admit(rule *rule, listed bool, headers metadata.MD) (*Caller, *Refusal) {
 	if rule.public {
-		return &admission{method: method, rule: rule, caller: nobody}, nil
+		return nobody, nil
 	}
 	c, r := s.guard.caller(headers.Get("authorization"))
 	if r != nil {
@@ -74,7 +89,7 @@ func (s *Server) admit(method string, headers metadata.MD) (*admission, *Refusal
 	}
 	if !listed {
 		if c.dev { // the library answers that there is no such method
-			return &admission{method: method, rule: rule, caller: nobody}, nil
+			return nobody, nil
 		}
 		return nil, refuse(NotListed, "the method is not among those that may be called")
 	}
@@ -86,20 +101,21 @@ func (s *Server) admit(method string, headers metadata.MD) (*admission, *Refusal
 	if r := rule.permit(c); r != nil {
 		return nil, r
 	}
-	return &admission{method: method, rule: rule, caller: c}, nil
+	return c, nil
 }
 
-// admitted returns the admission of a call that may have come without Admit.
-func (s *Server) admitted(ctx context.Context, method string) (context.Context, *admission, error) {
-	if a, ok := ctx.Value(admissionKey{}).(*admission); ok && a.method == method {
+// Admitted returns the admission of a call that may have come without Admit, and
+// a context that holds it.
+func (s *Server) Admitted(ctx context.Context, method string) (context.Context, *Admission, error) {
+	if a, ok := ctx.Value(admissionKey{}).(*Admission); ok && a.To(method) {
 		return ctx, a, nil
 	}
 	headers, _ := metadata.FromIncomingContext(ctx)
-	ctx, err := s.Admit(ctx, method, headers)
-	if err != nil {
+	a := &Admission{}
+	if err := s.AdmitTo(ctx, method, headers, a); err != nil {
 		return ctx, nil, err
 	}
-	return ctx, ctx.Value(admissionKey{}).(*admission), nil
+	return a, a, nil
 }
 
 // Options are the interceptors of a gRPC server that has no others.
@@ -110,7 +126,7 @@ func (s *Server) Options() []grpc.ServerOption {
 // AdmitUnary is an interceptor that lets a call in. It comes before whatever
 // gives a call resources.
 func (s *Server) AdmitUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, _, err := s.admitted(ctx, info.FullMethod)
+	ctx, _, err := s.Admitted(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
@@ -120,10 +136,15 @@ func (s *Server) AdmitUnary(ctx context.Context, req any, info *grpc.UnaryServer
 // CheckUnary is an interceptor that holds a request to the rules, and shows a
 // caller what it may see of the answer. It comes last.
 func (s *Server) CheckUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, a, err := s.admitted(ctx, info.FullMethod)
+	ctx, a, err := s.Admitted(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
+	return s.Handle(ctx, a, req, handler)
+}
+
+// Handle is CheckUnary for a call whose admission is at hand.
+func (s *Server) Handle(ctx context.Context, a *Admission, req any, handler grpc.UnaryHandler) (any, error) {
 	if err := s.request(a, req); err != nil {
 		return nil, err
 	}
@@ -135,7 +156,7 @@ func (s *Server) CheckUnary(ctx context.Context, req any, info *grpc.UnaryServer
 }
 
 // request holds a request to the rules of its method.
-func (s *Server) request(a *admission, req any) error {
+func (s *Server) request(a *Admission, req any) error {
 	if a.rule.public || a.caller.dev {
 		return nil
 	}
@@ -157,7 +178,7 @@ func (s *Server) seals(c *Caller) bool {
 }
 
 // answer shows a caller what it may see.
-func (s *Server) answer(a *admission, m any) (any, error) {
+func (s *Server) answer(a *Admission, m any) (any, error) {
 	if a.rule.public || a.caller.dev {
 		return m, nil
 	}
@@ -176,7 +197,7 @@ func (s *Server) answer(a *admission, m any) (any, error) {
 // AdmitStream is AdmitUnary for streams. The stream's context ends when the
 // caller's token expires or its key is removed.
 func (s *Server) AdmitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	ctx, a, err := s.admitted(stream.Context(), info.FullMethod)
+	ctx, a, err := s.Admitted(stream.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
@@ -247,7 +268,7 @@ func (c *callerStream) Context() context.Context { return c.ctx }
 // CheckStream is CheckUnary for streams: it looks at each message. What a stream
 // of reports carries is ingest's to check.
 func (s *Server) CheckStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	ctx, a, err := s.admitted(stream.Context(), info.FullMethod)
+	ctx, a, err := s.Admitted(stream.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
@@ -260,7 +281,7 @@ func (s *Server) CheckStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 type checkedStream struct {
 	callerStream
 	server *Server
-	a      *admission
+	a      *Admission
 }
 
 // RecvMsg implements grpc.ServerStream. A caller whose token has expired asks for

@@ -113,6 +113,7 @@ func (v *verifier) verify(token string) (c *Caller, refusal *Refusal) {
 	if c.Vehicle != "" && !ValidVehicle(c.Vehicle) {
 		return nil, refuse(WrongClaim, "the claim vehicle "+VehicleRule, "claim", "vehicle")
 	}
+	c.principal = c.Principal() // once, not with each call
 	for _, name := range stated.Scope {
 		scope, _ := ParseScope(name) // others are for other servers
 		c.Scopes |= scope

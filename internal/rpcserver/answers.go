@@ -37,10 +37,9 @@ const (
 // answers knows what was encoded and not yet written to a connection, because
 // its client does not read. It is safe for concurrent use.
 type answers struct {
-	mu     sync.Mutex
-	bytes  int64
-	all    *list.List // of *charge, oldest first
-	byAddr map[net.Addr]*conn
+	mu    sync.Mutex
+	bytes int64
+	all   *list.List // of *charge, oldest first
 	// byReader has those with unread answers.
 	byReader map[reader]int64
 }
@@ -53,12 +52,13 @@ type reader struct {
 }
 
 func newAnswers() *answers {
-	return &answers{all: list.New(), byAddr: map[net.Addr]*conn{}, byReader: map[reader]int64{}}
+	return &answers{all: list.New(), byReader: map[reader]int64{}}
 }
 
 // conn is a connection of a client.
 type conn struct {
 	net.Conn
+	remote  *remoteAddr
 	answers *answers
 	large   atomic.Int64 // calls for large answers, waiting or at work
 	cutOff  atomic.Bool
@@ -68,6 +68,16 @@ type conn struct {
 	unread map[*charge]struct{}
 	closed bool
 }
+
+// remoteAddr is a client's address that knows the connection: gRPC passes it on with
+// each call.
+type remoteAddr struct {
+	net.Addr
+	conn *conn
+}
+
+// RemoteAddr implements net.Conn.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
 // Close implements net.Conn. gRPC forgets what it had not written, so that the
 // garbage collector has it.
@@ -80,7 +90,6 @@ func (c *conn) Close() error {
 func (c *conn) forget() {
 	c.answers.mu.Lock()
 	defer c.answers.mu.Unlock()
-	delete(c.answers.byAddr, c.RemoteAddr())
 	c.closed = true
 	for ch := range c.unread {
 		ch.releaseLocked()
@@ -100,31 +109,29 @@ func (l listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	known := &conn{Conn: c, answers: l.answers, unread: map[*charge]struct{}{}}
-	l.answers.mu.Lock()
-	defer l.answers.mu.Unlock()
-	l.answers.byAddr[c.RemoteAddr()] = known
+	known.remote = &remoteAddr{c.RemoteAddr(), known}
 	return known, nil
 }
 
-// caller is to whom a call's answers go; its connection is nil for one in memory.
-func (a *answers) caller(ctx context.Context) recipient {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return recipient{}
+// connOf is the connection that a call came on; nil for one in memory.
+func connOf(ctx context.Context) *conn {
+	if p, ok := peer.FromContext(ctx); ok {
+		if from, ok := p.Addr.(*remoteAddr); ok {
+			return from.conn
+		}
 	}
-	r := recipient{conn: a.connOf(p.Addr)}
-	if c := auth.CallerOf(ctx); c.Named() {
-		r.reader.principal = c.Principal()
-	} else {
-		r.reader.conn = r.conn
-	}
-	return r
+	return nil
 }
 
-func (a *answers) connOf(addr net.Addr) *conn {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.byAddr[addr]
+// recipientOf is to whom the answers go of a call that came on a connection.
+func recipientOf(from *conn, c *auth.Caller) recipient {
+	r := recipient{conn: from}
+	if c.Named() {
+		r.reader.principal = c.Principal()
+	} else {
+		r.reader.conn = from
+	}
+	return r
 }
 
 // recipient is to whom and over which connection answers go.

@@ -99,12 +99,13 @@ func (m *methodMetrics) ended(began time.Time, err error) {
 	m.seconds.Observe(time.Since(began).Seconds())
 }
 
-// countUnary counts the call and its messages.
-func (s *Server) countUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+// unary is the interceptor of calls with one request and one answer. It counts the
+// call and its messages.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	m, began := s.methods[info.FullMethod], time.Now()
 	m.started.Inc()
 	m.received.Inc()
-	answer, err := handler(ctx, req)
+	answer, err := s.call(ctx, req, info.FullMethod, handler)
 	if err == nil {
 		m.sent.Inc()
 	}

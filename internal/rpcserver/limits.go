@@ -8,43 +8,53 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+
+	"github.com/starling-fleet/starling/internal/auth"
 )
 
-// unary is the innermost interceptor of calls with one request and one answer.
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
-	defer s.group.recover(info.FullMethod, &err)
+// call lets a call with one request and one answer in and handles it.
+func (s *Server) call(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (answer any, err error) {
+	defer s.group.recover(method, &err)
+	var a *auth.Admission
+	var from *conn
 	if r := readingOf(ctx); r != nil {
 		r.done()
+		a, from = &r.Admission, r.from
+	}
+	if a == nil || !a.To(method) { // it came without tap, from this process's gateway
+		if ctx, a, err = s.guard.Admitted(ctx, method); err != nil {
+			return nil, err
+		}
 	}
 	// Who has gone away gets no work done.
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	if !strings.HasPrefix(info.FullMethod, "/grpc.") {
-		if err := s.admitRate(ctx); err != nil {
+	if !strings.HasPrefix(method, "/grpc.") {
+		if err := s.admitRate(ctx, a.Caller()); err != nil {
 			return nil, err
 		}
 	}
 	if err := s.charge(ctx, req); err != nil {
 		return nil, err
 	}
-	to := s.answers.caller(ctx)
-	if s.large[info.FullMethod] {
-		return s.largeCall(ctx, to, req, handler)
+	to := recipientOf(from, a.Caller())
+	if s.large[method] {
+		return s.largeCall(ctx, a, to, req, handler)
 	}
-	answer, err = handler(ctx, req)
-	if err == nil {
-		s.settle(ctx, req, answer)
+	if answer, err = s.guard.Handle(ctx, a, req, handler); err != nil {
+		return nil, err
 	}
-	if err == nil && to.conn != nil {
+	s.settle(ctx, req, answer)
+	if to.conn != nil {
 		answer = &charged{message: answer, to: to}
 	}
-	return answer, err
+	return answer, nil
 }
 
 // largeCall handles a call for a large answer. It counts as being at work until
 // the answer is encoded, and so is charged to its client.
-func (s *Server) largeCall(ctx context.Context, to recipient, req any, handler grpc.UnaryHandler) (answer any, err error) {
+func (s *Server) largeCall(ctx context.Context, a *auth.Admission, to recipient, req any, handler grpc.UnaryHandler) (answer any, err error) {
 	leave, err := s.countLarge(to.conn)
 	if err != nil {
 		return nil, err
@@ -60,7 +70,7 @@ func (s *Server) largeCall(ctx context.Context, to recipient, req any, handler g
 			done()
 		}
 	}()
-	if answer, err = handler(ctx, req); err != nil {
+	if answer, err = s.guard.Handle(ctx, a, req, handler); err != nil {
 		return nil, err
 	}
 	s.settle(ctx, req, answer)
@@ -76,14 +86,14 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			return s.busy(reasonTooManyStreams, "too many streams of health and reflection are open")
 		}
 		defer s.side.Release(1)
-	} else if err := s.admitRate(stream.Context()); err != nil {
+	} else if err := s.admitRate(stream.Context(), auth.CallerOf(stream.Context())); err != nil {
 		return err
 	}
 	if info.IsClientStream {
 		return handler(srv, stream)
 	}
 	ctx := stream.Context()
-	one := &firstRead{ServerStream: stream, server: s, reading: readingOf(ctx), charged: charged{to: s.answers.caller(ctx)}}
+	one := &firstRead{ServerStream: stream, server: s, reading: readingOf(ctx), charged: charged{to: recipientOf(connOf(ctx), auth.CallerOf(ctx))}}
 	one.large = s.large[info.FullMethod]
 	defer one.worked()
 	return handler(srv, one)

@@ -30,9 +30,8 @@ func newRates(c *Config, now func() time.Time) *rates {
 }
 
 // take counts a call, or returns the status of one too many.
-func (r *rates) take(ctx context.Context) error {
+func (r *rates) take(ctx context.Context, c *auth.Caller) error {
 	now := r.now().Sub(r.began)
-	c := auth.CallerOf(ctx)
 	if c.Named() {
 		rate, setting := r.caller, "caller_calls_per_s"
 		if c.Restricted() {
@@ -65,8 +64,8 @@ func tooManyCalls(of, setting string, rate budget.Rate, wait time.Duration) erro
 }
 
 // admitRate holds the caller of a call to its rates.
-func (s *Server) admitRate(ctx context.Context) error {
-	err := s.rates.take(ctx)
+func (s *Server) admitRate(ctx context.Context, c *auth.Caller) error {
+	err := s.rates.take(ctx, c)
 	if err != nil {
 		s.group.metrics.refused.WithLabelValues(s.role.Name, reasonTooManyCalls).Inc()
 	}

@@ -25,8 +25,8 @@ func TestCallRates(t *testing.T) {
 	now := time.Unix(1000, 0)
 	r := newRates(&c, func() time.Time { return now })
 	call := func(address string, caller *auth.Caller) error {
-		ctx := peer.NewContext(auth.WithCaller(context.Background(), caller), &peer.Peer{Addr: &net.TCPAddr{IP: net.ParseIP(address), Port: 4711}})
-		return r.take(ctx)
+		ctx := peer.NewContext(context.Background(), &peer.Peer{Addr: &net.TCPAddr{IP: net.ParseIP(address), Port: 4711}})
+		return r.take(ctx, caller)
 	}
 	spend := func(address string, caller *auth.Caller) (n int) {
 		for ; n < 10_000; n++ {

@@ -2,15 +2,14 @@ package rpcserver
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/budget"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
@@ -24,7 +23,8 @@ const readingGrace = time.Second
 // send ahead. One whose call ends first gives its lease back at the next sweep, or
 // when the budget is used up.
 type reading struct {
-	context.Context
+	auth.Admission
+	from   *conn
 	lease  budget.Lease
 	cancel context.CancelFunc
 }
@@ -36,7 +36,7 @@ func (r *reading) Value(key any) any {
 	if key == (readingKey{}) {
 		return r
 	}
-	return r.Context.Value(key)
+	return r.Admission.Value(key)
 }
 
 // Evict implements budget.Work: the call ends with CANCELLED.
@@ -60,20 +60,15 @@ func readingOf(ctx context.Context) *reading {
 // the budget until the request is whole; when it takes too long, or has to give
 // way, the call ends with CANCELLED.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	ctx, err := s.guard.Admit(ctx, info.FullMethodName, info.Header)
-	if err != nil {
+	if !s.oneRequest[info.FullMethodName] {
+		return s.guard.Admit(ctx, info.FullMethodName, info.Header)
+	}
+	r := &reading{from: connOf(ctx)}
+	if err := s.guard.AdmitTo(ctx, info.FullMethodName, info.Header, &r.Admission); err != nil {
 		return ctx, err
 	}
-	if !s.oneRequest[info.FullMethodName] {
-		return ctx, nil
-	}
-	r := &reading{}
 	r.Context, r.cancel = context.WithCancel(ctx)
-	var from net.Addr
-	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr
-	}
-	if !s.readings.TakeFor(r, &r.lease, from, s.role.Window) {
+	if !s.readings.TakeFor(r, &r.lease, r.from, s.role.Window) {
 		r.cancel()
 		return ctx, s.busy(reasonTooManyRequests, "too many requests are being read")
 	}
