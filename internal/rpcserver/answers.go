@@ -1,7 +1,6 @@
 package rpcserver
 
 import (
-	"container/list"
 	"context"
 	"net"
 	"slices"
@@ -39,7 +38,7 @@ const (
 type answers struct {
 	mu    sync.Mutex
 	bytes int64
-	all   *list.List // of *charge, oldest first
+	all   chain
 	// byReader has those with unread answers.
 	byReader map[reader]int64
 }
@@ -52,7 +51,7 @@ type reader struct {
 }
 
 func newAnswers() *answers {
-	return &answers{all: list.New(), byReader: map[reader]int64{}}
+	return &answers{all: chain{by: ofAll}, byReader: map[reader]int64{}}
 }
 
 // conn is a connection of a client.
@@ -65,7 +64,7 @@ type conn struct {
 
 	// answers.mu guards these.
 	bytes  int64 // unread
-	unread map[*charge]struct{}
+	unread chain
 	closed bool
 }
 
@@ -91,8 +90,8 @@ func (c *conn) forget() {
 	c.answers.mu.Lock()
 	defer c.answers.mu.Unlock()
 	c.closed = true
-	for ch := range c.unread {
-		ch.releaseLocked()
+	for c.unread.oldest != nil {
+		c.unread.oldest.releaseLocked()
 	}
 }
 
@@ -108,7 +107,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &conn{Conn: c, answers: l.answers, unread: map[*charge]struct{}{}}
+	known := &conn{Conn: c, answers: l.answers, unread: chain{by: ofConn}}
 	known.remote = &remoteAddr{c.RemoteAddr(), known}
 	return known, nil
 }
@@ -160,8 +159,7 @@ func (a *answers) late(age time.Duration, bytes int64) []*conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var found []*conn
-	for e := a.all.Front(); e != nil && bytes > 0; e = e.Next() {
-		c := e.Value.(*charge)
+	for c := a.all.oldest; c != nil && bytes > 0; c = c.links[ofAll].newer {
 		if time.Since(c.since) < age {
 			break
 		}
@@ -189,8 +187,7 @@ func (a *answers) heaviest(age time.Duration, more int64) []*conn {
 		return nil
 	}
 	var its *conn
-	for e := a.all.Front(); e != nil; e = e.Next() { // oldest first
-		c := e.Value.(*charge)
+	for c := a.all.oldest; c != nil; c = c.links[ofAll].newer {
 		if time.Since(c.since) < age {
 			break
 		}
@@ -211,8 +208,48 @@ type charge struct {
 	to      recipient
 	bytes   int64
 	since   time.Time
-	place   *list.Element
+	held    bool            // not released
+	links   [2]links        // in the chain of all and in the connection's
 	inner   mem.BufferSlice // what holds the bytes
+}
+
+// A charge is in two chains at a time, which need no memory besides it.
+const (
+	ofAll = iota
+	ofConn
+)
+
+type links struct{ older, newer *charge }
+
+// chain is charges by age.
+type chain struct {
+	by             int // which of its links a charge is chained with
+	oldest, newest *charge
+}
+
+func (q *chain) push(c *charge) {
+	c.links[q.by] = links{older: q.newest}
+	if q.newest != nil {
+		q.newest.links[q.by].newer = c
+	} else {
+		q.oldest = c
+	}
+	q.newest = c
+}
+
+func (q *chain) remove(c *charge) {
+	at := c.links[q.by]
+	if at.older != nil {
+		at.older.links[q.by].newer = at.newer
+	} else {
+		q.oldest = at.newer
+	}
+	if at.newer != nil {
+		at.newer.links[q.by].older = at.older
+	} else {
+		q.newest = at.older
+	}
+	c.links[q.by] = links{}
 }
 
 // Get implements mem.BufferPool; nothing is ever taken from it.
@@ -232,12 +269,13 @@ func (c *charge) release() {
 }
 
 func (c *charge) releaseLocked() {
-	if _, is := c.to.conn.unread[c]; !is {
+	if !c.held {
 		return
 	}
-	delete(c.to.conn.unread, c)
+	c.held = false
+	c.to.conn.unread.remove(c)
 	a := c.answers
-	a.all.Remove(c.place)
+	a.all.remove(c)
 	a.bytes -= c.bytes
 	c.to.conn.bytes -= c.bytes
 	if a.byReader[c.to.reader] -= c.bytes; a.byReader[c.to.reader] <= 0 {
@@ -287,8 +325,9 @@ func (r recipient) charge(bytes int64, inner mem.BufferSlice) *charge {
 	if c.closed {
 		return ch
 	}
-	ch.place = a.all.PushBack(ch)
-	c.unread[ch] = struct{}{}
+	ch.held = true
+	a.all.push(ch)
+	c.unread.push(ch)
 	a.bytes += bytes
 	c.bytes += bytes
 	a.byReader[r.reader] += bytes
