@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"strconv"
-	"time"
 
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
@@ -27,9 +26,9 @@ func (s *Server) mayReport(c *auth.Caller, vehicle string, number int64) error {
 // it and returns the refusals of the others, or the status for a report that
 // can't be taken at all.
 //
-// What the report is judged by is the wall clock's now, and where that is in
-// doubt a report that breaks a rule of time is not taken.
-func (s *Server) admit(v *validator, in *received, number int64, now time.Time) ([]wire.FixRefusal, error) {
+// What the report is judged by is the wall clock, and where that is in doubt a
+// report that breaks a rule of time is not taken.
+func (s *Server) admit(v *validator, in *received, number int64, now moment) ([]wire.FixRefusal, error) {
 	switch {
 	case in.tooLarge:
 		s.metrics.reportsRejected[rejectedTooLarge].Inc()
@@ -46,7 +45,7 @@ func (s *Server) admit(v *validator, in *received, number int64, now time.Time) 
 		return nil, invalidReport(number, violations)
 	}
 	s.noteClock(r, now)
-	v.latestMS, v.earliestMS = s.clocks.bounds(now.UnixMilli())
+	v.latestMS, v.earliestMS = s.clocks.bounds(now)
 	refusals := v.fixes(r, number, nil)
 	if refusals != nil {
 		if err := s.timeRefusalDoubtful(refusals); err != nil {

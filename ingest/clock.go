@@ -65,7 +65,17 @@ func newClocks(v ValidationConfig, wall func() time.Time, mono func() time.Durat
 }
 
 // monoMS is the monotonic clock in milliseconds, never zero.
-func (c *clocks) monoMS() int64 { return c.mono().Milliseconds() + 1 }
+func (c *clocks) monoMS() int64 { return monoMS(c.mono()) }
+
+func monoMS(mono time.Duration) int64 { return mono.Milliseconds() + 1 }
+
+// moment is one reading of both clocks, for everything that is asked of a report.
+type moment struct {
+	wall time.Time
+	mono time.Duration
+}
+
+func (s *Server) now() moment { return moment{s.clock(), s.mono()} }
 
 // stamped notes that the log stamped a record with stampMS at the monotonic
 // time atMS. It returns whether that differs from what the log's stamps make its
@@ -96,11 +106,11 @@ func (c *clocks) log(monoMS int64) (offsetMS int64, known bool) {
 }
 
 // bounds returns the latest and the earliest device time that the rules take at
-// the wall clock's nowMS. Within the tolerance, the log's clock is as good as
+// a moment. Within the tolerance, the log's clock is as good as
 // the server's: a fix is refused when it breaks the rule by both.
-func (c *clocks) bounds(nowMS int64) (latestMS, earliestMS int64) {
+func (c *clocks) bounds(now moment) (latestMS, earliestMS int64) {
+	nowMS, monoMS := now.wall.UnixMilli(), monoMS(now.mono)
 	latest, earliest := nowMS, nowMS
-	monoMS := c.monoMS()
 	if offset, known := c.log(monoMS); known {
 		if log := monoMS + offset; abs(log-nowMS) <= c.tolerance {
 			latest, earliest = max(latest, log), min(earliest, log)
@@ -110,8 +120,8 @@ func (c *clocks) bounds(nowMS int64) (latestMS, earliestMS int64) {
 }
 
 // reported notes the device time of a vehicle's report.
-func (c *clocks) reported(vehicleID string, deviceMS int64) {
-	monoMS := c.monoMS()
+func (c *clocks) reported(vehicleID string, deviceMS int64, now moment) {
+	monoMS := monoMS(now.mono)
 	hash := hashOf(vehicleID)
 	var slot *deviceClock
 	for i := range uint64(deviceProbes) {

@@ -92,9 +92,9 @@ func (s *Server) awaitStamp(ctx context.Context, log Reader, partition int32) (s
 
 // noteClock notes the device time by which a vehicle's clock is judged: its newest
 // that agrees with the server's clock, else its newest.
-func (s *Server) noteClock(r *wire.Report, now time.Time) {
+func (s *Server) noteClock(r *wire.Report, now moment) {
 	var newest, inLine int64
-	nowMS := now.UnixMilli()
+	nowMS := now.wall.UnixMilli()
 	for i := range r.Fixes {
 		ms := r.Fixes[i].DeviceTimeMS
 		newest = max(newest, ms)
@@ -105,7 +105,7 @@ func (s *Server) noteClock(r *wire.Report, now time.Time) {
 	// A time beyond the year 3000 is no clock's; it also would not fit.
 	const year3000MS = 32_503_680_000_000
 	if ms := cmp.Or(inLine, newest); ms > 0 && ms < year3000MS {
-		s.clocks.reported(r.VehicleID, ms)
+		s.clocks.reported(r.VehicleID, ms, now)
 	}
 }
 

@@ -194,7 +194,7 @@ func (s *stream) receiveAll() {
 // handle takes in the report that was just read. Its error is what the stream ends
 // with.
 func (s *stream) handle() error {
-	now := s.srv.clock()
+	now := s.srv.now()
 	m := s.srv.metrics
 	m.reportsReceived.Inc()
 	r := &s.in.Report
@@ -204,7 +204,7 @@ func (s *stream) handle() error {
 		if err := s.permit(r.VehicleID); err != nil {
 			return err
 		}
-		if err := s.srv.hold(&s.sender, r.VehicleID, len(r.Fixes), s.srv.mono()); err != nil {
+		if err := s.srv.hold(&s.sender, r.VehicleID, len(r.Fixes), now.mono); err != nil {
 			return err
 		}
 	}
@@ -212,10 +212,10 @@ func (s *stream) handle() error {
 	if err != nil {
 		return err
 	}
-	if err := s.pace(1, len(r.Fixes), s.srv.mono()); err != nil {
+	if err := s.pace(1, len(r.Fixes), now.mono); err != nil {
 		return err
 	}
-	return s.store(r, refusals)
+	return s.store(r, refusals, now.mono)
 }
 
 // inherit fills in what a report may leave out.
@@ -264,7 +264,7 @@ func (s *stream) pace(reports, fixes int, now time.Duration) error {
 // A crash before the log holds the record loses it: it was not acknowledged.
 // A crash after that leaves a record whose acknowledgement may not have been
 // sent: the client sends it again and the tracker knows it by its sequence.
-func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
+func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal, now time.Duration) error {
 	hasRecord := len(r.Fixes) > 0 || r.Availability != 0 || r.HasAttributes
 	bytes := int64(slotBytes + refusalBytes*len(refusals))
 	if hasRecord {
@@ -277,7 +277,7 @@ func (s *stream) store(r *wire.Report, refusals []wire.FixRefusal) error {
 	var record eventlog.Record
 	var partition int32
 	if hasRecord {
-		record, partition = s.records.record(r, s.srv.partitions, s.srv.mono())
+		record, partition = s.records.record(r, s.srv.partitions, now)
 	}
 	sl := s.push(r, refusals, bytes, hasRecord)
 	if sl == nil || !hasRecord {

@@ -29,7 +29,7 @@ func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 		return nil, err
 	}
 	defer s.calls.Done()
-	now := s.clock()
+	now := s.now()
 	in := &received{StreamRequest: wire.StreamRequest{HasReport: true, Report: wire.ReportFromProto(req.GetReport())}}
 	in.checkSize(proto.Size(req), s.cfg.Limits.MaxMessageBytes)
 	s.metrics.reportsReceived.Inc()
@@ -38,7 +38,7 @@ func (s *Server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 		return nil, err
 	}
 	from := s.sender(ctx)
-	if err := s.hold(&from, in.Report.VehicleID, len(in.Report.Fixes), s.mono()); err != nil {
+	if err := s.hold(&from, in.Report.VehicleID, len(in.Report.Fixes), now.mono); err != nil {
 		return nil, err
 	}
 	v := newValidator(s.cfg.Validation)
