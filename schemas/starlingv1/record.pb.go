@@ -21,6 +21,83 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OutcomeRule is the rule by which a fix was not accepted.
+type OutcomeRule int32
+
+const (
+	// No rule: the fix was accepted, or the step version does not say.
+	OutcomeRule_OUTCOME_RULE_UNSPECIFIED OutcomeRule = 0
+	// Duplicate: a fix with this device time and this content was there before.
+	OutcomeRule_OUTCOME_RULE_SAME_CONTENT OutcomeRule = 1
+	// Duplicate: a report with this session and sequence was there before.
+	OutcomeRule_OUTCOME_RULE_KNOWN_REPORT OutcomeRule = 2
+	// Conflict: a fix with this device time and other content was there first.
+	OutcomeRule_OUTCOME_RULE_OTHER_CONTENT OutcomeRule = 3
+	// Late: it is behind the reorder window.
+	OutcomeRule_OUTCOME_RULE_BEHIND_WINDOW OutcomeRule = 4
+	// Late: its report is of before the vehicle's device time was given up for another.
+	OutcomeRule_OUTCOME_RULE_DEVICE_TIME_GIVEN_UP OutcomeRule = 5
+	// Set aside: another session has shut out the report's.
+	OutcomeRule_OUTCOME_RULE_SESSION_SHUT_OUT OutcomeRule = 6
+	// Set aside: it is stamped ahead of the device's own clock.
+	OutcomeRule_OUTCOME_RULE_STAMPED_AHEAD OutcomeRule = 7
+	// Refused with its report: see REFUSAL_PARTITION_FULL.
+	OutcomeRule_OUTCOME_RULE_PARTITION_FULL OutcomeRule = 8
+)
+
+// Enum value maps for OutcomeRule.
+var (
+	OutcomeRule_name = map[int32]string{
+		0: "OUTCOME_RULE_UNSPECIFIED",
+		1: "OUTCOME_RULE_SAME_CONTENT",
+		2: "OUTCOME_RULE_KNOWN_REPORT",
+		3: "OUTCOME_RULE_OTHER_CONTENT",
+		4: "OUTCOME_RULE_BEHIND_WINDOW",
+		5: "OUTCOME_RULE_DEVICE_TIME_GIVEN_UP",
+		6: "OUTCOME_RULE_SESSION_SHUT_OUT",
+		7: "OUTCOME_RULE_STAMPED_AHEAD",
+		8: "OUTCOME_RULE_PARTITION_FULL",
+	}
+	OutcomeRule_value = map[string]int32{
+		"OUTCOME_RULE_UNSPECIFIED":          0,
+		"OUTCOME_RULE_SAME_CONTENT":         1,
+		"OUTCOME_RULE_KNOWN_REPORT":         2,
+		"OUTCOME_RULE_OTHER_CONTENT":        3,
+		"OUTCOME_RULE_BEHIND_WINDOW":        4,
+		"OUTCOME_RULE_DEVICE_TIME_GIVEN_UP": 5,
+		"OUTCOME_RULE_SESSION_SHUT_OUT":     6,
+		"OUTCOME_RULE_STAMPED_AHEAD":        7,
+		"OUTCOME_RULE_PARTITION_FULL":       8,
+	}
+)
+
+func (x OutcomeRule) Enum() *OutcomeRule {
+	p := new(OutcomeRule)
+	*p = x
+	return p
+}
+
+func (x OutcomeRule) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OutcomeRule) Descriptor() protoreflect.EnumDescriptor {
+	return file_starling_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (OutcomeRule) Type() protoreflect.EnumType {
+	return &file_starling_v1_record_proto_enumTypes[0]
+}
+
+func (x OutcomeRule) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OutcomeRule.Descriptor instead.
+func (OutcomeRule) EnumDescriptor() ([]byte, []int) {
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{0}
+}
+
 // Refusal is why a tracker refused a report that was acknowledged.
 type Refusal int32
 
@@ -55,11 +132,11 @@ func (x Refusal) String() string {
 }
 
 func (Refusal) Descriptor() protoreflect.EnumDescriptor {
-	return file_starling_v1_record_proto_enumTypes[0].Descriptor()
+	return file_starling_v1_record_proto_enumTypes[1].Descriptor()
 }
 
 func (Refusal) Type() protoreflect.EnumType {
-	return &file_starling_v1_record_proto_enumTypes[0]
+	return &file_starling_v1_record_proto_enumTypes[1]
 }
 
 func (x Refusal) Number() protoreflect.EnumNumber {
@@ -68,7 +145,7 @@ func (x Refusal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal.Descriptor instead.
 func (Refusal) EnumDescriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{0}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{1}
 }
 
 // Verdict is the filter's judgement of one fix.
@@ -128,11 +205,11 @@ func (x Verdict) String() string {
 }
 
 func (Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_starling_v1_record_proto_enumTypes[1].Descriptor()
+	return file_starling_v1_record_proto_enumTypes[2].Descriptor()
 }
 
 func (Verdict) Type() protoreflect.EnumType {
-	return &file_starling_v1_record_proto_enumTypes[1]
+	return &file_starling_v1_record_proto_enumTypes[2]
 }
 
 func (x Verdict) Number() protoreflect.EnumNumber {
@@ -141,7 +218,7 @@ func (x Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Verdict.Descriptor instead.
 func (Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 // LocationRecord is the value of one record of the topic `locations`, whose key
@@ -158,6 +235,7 @@ type LocationRecord struct {
 	//	*LocationRecord_Proposal
 	//	*LocationRecord_Release
 	//	*LocationRecord_Reasserted
+	//	*LocationRecord_Erasure
 	Event         isLocationRecord_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -254,6 +332,15 @@ func (x *LocationRecord) GetReasserted() *Reasserted {
 	return nil
 }
 
+func (x *LocationRecord) GetErasure() *Erasure {
+	if x != nil {
+		if x, ok := x.Event.(*LocationRecord_Erasure); ok {
+			return x.Erasure
+		}
+	}
+	return nil
+}
+
 type isLocationRecord_Event interface {
 	isLocationRecord_Event()
 }
@@ -289,6 +376,11 @@ type LocationRecord_Reasserted struct {
 	Reasserted *Reasserted `protobuf:"bytes,6,opt,name=reasserted,proto3,oneof"`
 }
 
+type LocationRecord_Erasure struct {
+	// What is kept of the vehicle from before a time is to be erased.
+	Erasure *Erasure `protobuf:"bytes,7,opt,name=erasure,proto3,oneof"`
+}
+
 func (*LocationRecord_Report) isLocationRecord_Event() {}
 
 func (*LocationRecord_Tick) isLocationRecord_Event() {}
@@ -301,6 +393,56 @@ func (*LocationRecord_Release) isLocationRecord_Event() {}
 
 func (*LocationRecord_Reasserted) isLocationRecord_Event() {}
 
+func (*LocationRecord_Erasure) isLocationRecord_Event() {}
+
+// Erasure asks that what is known of the record's vehicle be forgotten, and its
+// fixes be erased from history.
+type Erasure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Fixes whose device time is before it, in milliseconds since the Unix epoch, are
+	// erased and never written again.
+	UntilMs       int64 `protobuf:"varint,1,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erasure) Reset() {
+	*x = Erasure{}
+	mi := &file_starling_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erasure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erasure) ProtoMessage() {}
+
+func (x *Erasure) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
+func (*Erasure) Descriptor() ([]byte, []int) {
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Erasure) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
 // Tick moves the partition's stream time: the log's append time is all it carries.
 type Tick struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -310,7 +452,7 @@ type Tick struct {
 
 func (x *Tick) Reset() {
 	*x = Tick{}
-	mi := &file_starling_v1_record_proto_msgTypes[1]
+	mi := &file_starling_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +464,7 @@ func (x *Tick) String() string {
 func (*Tick) ProtoMessage() {}
 
 func (x *Tick) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[1]
+	mi := &file_starling_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +477,7 @@ func (x *Tick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tick.ProtoReflect.Descriptor instead.
 func (*Tick) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 // VersionSwitch names the version of the step that reads what follows.
@@ -353,7 +495,7 @@ type VersionSwitch struct {
 
 func (x *VersionSwitch) Reset() {
 	*x = VersionSwitch{}
-	mi := &file_starling_v1_record_proto_msgTypes[2]
+	mi := &file_starling_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +507,7 @@ func (x *VersionSwitch) String() string {
 func (*VersionSwitch) ProtoMessage() {}
 
 func (x *VersionSwitch) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[2]
+	mi := &file_starling_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +520,7 @@ func (x *VersionSwitch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionSwitch.ProtoReflect.Descriptor instead.
 func (*VersionSwitch) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *VersionSwitch) GetStepVersion() int32 {
@@ -440,14 +582,29 @@ type TrackRecord struct {
 	// Why the tracker refused the source record's report as a whole, unspecified
 	// when it did not. Then the record has changed nothing, and fix_counts has its
 	// fixes as refused.
-	Refusal       Refusal `protobuf:"varint,13,opt,name=refusal,proto3,enum=starling.v1.Refusal" json:"refusal,omitempty"`
+	Refusal Refusal `protobuf:"varint,13,opt,name=refusal,proto3,enum=starling.v1.Refusal" json:"refusal,omitempty"`
+	// The session of the report that this record answers; zero when it answers no
+	// report. Step versions before 3 leave out this and all that follows.
+	SessionId uint64 `protobuf:"fixed64,14,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The report's sequence.
+	Sequence int64 `protobuf:"varint,15,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The report's fixes that are neither in points nor in late_fixes nor in
+	// set_aside_fixes, by device time: duplicates, conflicts and refused ones.
+	Outcomes []*FixOutcome `protobuf:"bytes,16,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Why each of late_fixes is late, in their order.
+	LateRules []OutcomeRule `protobuf:"varint,17,rep,packed,name=late_rules,json=lateRules,proto3,enum=starling.v1.OutcomeRule" json:"late_rules,omitempty"`
+	// Why each of set_aside_fixes was set aside, in their order.
+	SetAsideRules []OutcomeRule `protobuf:"varint,18,rep,packed,name=set_aside_rules,json=setAsideRules,proto3,enum=starling.v1.OutcomeRule" json:"set_aside_rules,omitempty"`
+	// The vehicle's fixes whose device time is before it, in milliseconds since the
+	// Unix epoch, are to be erased; zero when the source record is no erasure.
+	ErasedUntilMs int64 `protobuf:"varint,19,opt,name=erased_until_ms,json=erasedUntilMs,proto3" json:"erased_until_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TrackRecord) Reset() {
 	*x = TrackRecord{}
-	mi := &file_starling_v1_record_proto_msgTypes[3]
+	mi := &file_starling_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +616,7 @@ func (x *TrackRecord) String() string {
 func (*TrackRecord) ProtoMessage() {}
 
 func (x *TrackRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[3]
+	mi := &file_starling_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +629,7 @@ func (x *TrackRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackRecord.ProtoReflect.Descriptor instead.
 func (*TrackRecord) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TrackRecord) GetEpoch() int64 {
@@ -566,6 +723,104 @@ func (x *TrackRecord) GetRefusal() Refusal {
 	return Refusal_REFUSAL_UNSPECIFIED
 }
 
+func (x *TrackRecord) GetSessionId() uint64 {
+	if x != nil {
+		return x.SessionId
+	}
+	return 0
+}
+
+func (x *TrackRecord) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *TrackRecord) GetOutcomes() []*FixOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *TrackRecord) GetLateRules() []OutcomeRule {
+	if x != nil {
+		return x.LateRules
+	}
+	return nil
+}
+
+func (x *TrackRecord) GetSetAsideRules() []OutcomeRule {
+	if x != nil {
+		return x.SetAsideRules
+	}
+	return nil
+}
+
+func (x *TrackRecord) GetErasedUntilMs() int64 {
+	if x != nil {
+		return x.ErasedUntilMs
+	}
+	return 0
+}
+
+// FixOutcome is what became of a fix that was not taken.
+type FixOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which rule decided.
+	Rule OutcomeRule `protobuf:"varint,1,opt,name=rule,proto3,enum=starling.v1.OutcomeRule" json:"rule,omitempty"`
+	// The fix: of a duplicate only its device time, which names what it is a copy of;
+	// otherwise as received.
+	Fix           *Fix `protobuf:"bytes,2,opt,name=fix,proto3" json:"fix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FixOutcome) Reset() {
+	*x = FixOutcome{}
+	mi := &file_starling_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FixOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FixOutcome) ProtoMessage() {}
+
+func (x *FixOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FixOutcome.ProtoReflect.Descriptor instead.
+func (*FixOutcome) Descriptor() ([]byte, []int) {
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FixOutcome) GetRule() OutcomeRule {
+	if x != nil {
+		return x.Rule
+	}
+	return OutcomeRule_OUTCOME_RULE_UNSPECIFIED
+}
+
+func (x *FixOutcome) GetFix() *Fix {
+	if x != nil {
+		return x.Fix
+	}
+	return nil
+}
+
 // FixCounts is what became of fixes; each fix is in exactly one count.
 type FixCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -581,8 +836,7 @@ type FixCounts struct {
 	// Stamped ahead of the device's own clock, or sent by a session that another
 	// one has shut out: kept for history, without effect on the live position.
 	SetAside int64 `protobuf:"varint,5,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
-	// Refused with the whole report, which has changed nothing: see Refusal. They
-	// are not published again; the source record has them.
+	// Refused with the whole report, which has changed nothing: see Refusal.
 	Refused       int64 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -590,7 +844,7 @@ type FixCounts struct {
 
 func (x *FixCounts) Reset() {
 	*x = FixCounts{}
-	mi := &file_starling_v1_record_proto_msgTypes[4]
+	mi := &file_starling_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +856,7 @@ func (x *FixCounts) String() string {
 func (*FixCounts) ProtoMessage() {}
 
 func (x *FixCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[4]
+	mi := &file_starling_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +869,7 @@ func (x *FixCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixCounts.ProtoReflect.Descriptor instead.
 func (*FixCounts) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FixCounts) GetAccepted() int64 {
@@ -723,7 +977,7 @@ type VehicleView struct {
 
 func (x *VehicleView) Reset() {
 	*x = VehicleView{}
-	mi := &file_starling_v1_record_proto_msgTypes[5]
+	mi := &file_starling_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +989,7 @@ func (x *VehicleView) String() string {
 func (*VehicleView) ProtoMessage() {}
 
 func (x *VehicleView) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[5]
+	mi := &file_starling_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +1002,7 @@ func (x *VehicleView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VehicleView.ProtoReflect.Descriptor instead.
 func (*VehicleView) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *VehicleView) GetVehicleId() string {
@@ -938,7 +1192,7 @@ type DeviceDiagnosis struct {
 
 func (x *DeviceDiagnosis) Reset() {
 	*x = DeviceDiagnosis{}
-	mi := &file_starling_v1_record_proto_msgTypes[6]
+	mi := &file_starling_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1204,7 @@ func (x *DeviceDiagnosis) String() string {
 func (*DeviceDiagnosis) ProtoMessage() {}
 
 func (x *DeviceDiagnosis) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[6]
+	mi := &file_starling_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1217,7 @@ func (x *DeviceDiagnosis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceDiagnosis.ProtoReflect.Descriptor instead.
 func (*DeviceDiagnosis) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeviceDiagnosis) GetAccuracyScale() float32 {
@@ -1027,7 +1281,7 @@ type TrackPoint struct {
 
 func (x *TrackPoint) Reset() {
 	*x = TrackPoint{}
-	mi := &file_starling_v1_record_proto_msgTypes[7]
+	mi := &file_starling_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1293,7 @@ func (x *TrackPoint) String() string {
 func (*TrackPoint) ProtoMessage() {}
 
 func (x *TrackPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[7]
+	mi := &file_starling_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1306,7 @@ func (x *TrackPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackPoint.ProtoReflect.Descriptor instead.
 func (*TrackPoint) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TrackPoint) GetFix() *Fix {
@@ -1156,7 +1410,7 @@ type VehicleDue struct {
 
 func (x *VehicleDue) Reset() {
 	*x = VehicleDue{}
-	mi := &file_starling_v1_record_proto_msgTypes[8]
+	mi := &file_starling_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1422,7 @@ func (x *VehicleDue) String() string {
 func (*VehicleDue) ProtoMessage() {}
 
 func (x *VehicleDue) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_record_proto_msgTypes[8]
+	mi := &file_starling_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1435,7 @@ func (x *VehicleDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VehicleDue.ProtoReflect.Descriptor instead.
 func (*VehicleDue) Descriptor() ([]byte, []int) {
-	return file_starling_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_starling_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VehicleDue) GetVehicleId() string {
@@ -1216,7 +1470,7 @@ var File_starling_v1_record_proto protoreflect.FileDescriptor
 
 const file_starling_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x18starling/v1/record.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/ingest.proto\x1a\x19starling/v1/promise.proto\"\xd8\x02\n" +
+	"\x18starling/v1/record.proto\x12\vstarling.v1\x1a\x15starling/v1/fix.proto\x1a\x18starling/v1/ingest.proto\x1a\x19starling/v1/promise.proto\"\x8a\x03\n" +
 	"\x0eLocationRecord\x12-\n" +
 	"\x06report\x18\x01 \x01(\v2\x13.starling.v1.ReportH\x00R\x06report\x12'\n" +
 	"\x04tick\x18\x02 \x01(\v2\x11.starling.v1.TickH\x00R\x04tick\x12C\n" +
@@ -1225,13 +1479,16 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\arelease\x18\x05 \x01(\v2\x14.starling.v1.ReleaseH\x00R\arelease\x129\n" +
 	"\n" +
 	"reasserted\x18\x06 \x01(\v2\x17.starling.v1.ReassertedH\x00R\n" +
-	"reassertedB\a\n" +
-	"\x05event\"\x06\n" +
+	"reasserted\x120\n" +
+	"\aerasure\x18\a \x01(\v2\x14.starling.v1.ErasureH\x00R\aerasureB\a\n" +
+	"\x05event\"$\n" +
+	"\aErasure\x12\x19\n" +
+	"\buntil_ms\x18\x01 \x01(\x03R\auntilMs\"\x06\n" +
 	"\x04Tick\"s\n" +
 	"\rVersionSwitch\x12!\n" +
 	"\fstep_version\x18\x01 \x01(\x05R\vstepVersion\x12\x1a\n" +
 	"\bsettings\x18\x02 \x01(\fR\bsettings\x12#\n" +
-	"\rgolden_digest\x18\x03 \x01(\fR\fgoldenDigest\"\xd9\x04\n" +
+	"\rgolden_digest\x18\x03 \x01(\fR\fgoldenDigest\"\xec\x06\n" +
 	"\vTrackRecord\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12#\n" +
 	"\rsource_offset\x18\x02 \x01(\x03R\fsourceOffset\x124\n" +
@@ -1248,7 +1505,19 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	" \x03(\v2\x17.starling.v1.VehicleDueR\x04dues\x128\n" +
 	"\x0fset_aside_fixes\x18\v \x03(\v2\x10.starling.v1.FixR\rsetAsideFixes\x12$\n" +
 	"\x0eappend_time_ms\x18\f \x01(\x03R\fappendTimeMs\x12.\n" +
-	"\arefusal\x18\r \x01(\x0e2\x14.starling.v1.RefusalR\arefusal\"\xac\x01\n" +
+	"\arefusal\x18\r \x01(\x0e2\x14.starling.v1.RefusalR\arefusal\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x0e \x01(\x06R\tsessionId\x12\x1a\n" +
+	"\bsequence\x18\x0f \x01(\x03R\bsequence\x123\n" +
+	"\boutcomes\x18\x10 \x03(\v2\x17.starling.v1.FixOutcomeR\boutcomes\x127\n" +
+	"\n" +
+	"late_rules\x18\x11 \x03(\x0e2\x18.starling.v1.OutcomeRuleR\tlateRules\x12@\n" +
+	"\x0fset_aside_rules\x18\x12 \x03(\x0e2\x18.starling.v1.OutcomeRuleR\rsetAsideRules\x12&\n" +
+	"\x0ferased_until_ms\x18\x13 \x01(\x03R\rerasedUntilMs\"^\n" +
+	"\n" +
+	"FixOutcome\x12,\n" +
+	"\x04rule\x18\x01 \x01(\x0e2\x18.starling.v1.OutcomeRuleR\x04rule\x12\"\n" +
+	"\x03fix\x18\x02 \x01(\v2\x10.starling.v1.FixR\x03fix\"\xac\x01\n" +
 	"\tFixCounts\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\x03R\tduplicate\x12\x1a\n" +
@@ -1326,7 +1595,17 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12,\n" +
 	"\x04live\x18\x02 \x01(\v2\x18.starling.v1.VehicleViewR\x04live\x12:\n" +
 	"\ffinal_points\x18\x03 \x03(\v2\x17.starling.v1.TrackPointR\vfinalPoints\x12\x1c\n" +
-	"\tforgotten\x18\x04 \x01(\bR\tforgotten*>\n" +
+	"\tforgotten\x18\x04 \x01(\bR\tforgotten*\xb4\x02\n" +
+	"\vOutcomeRule\x12\x1c\n" +
+	"\x18OUTCOME_RULE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19OUTCOME_RULE_SAME_CONTENT\x10\x01\x12\x1d\n" +
+	"\x19OUTCOME_RULE_KNOWN_REPORT\x10\x02\x12\x1e\n" +
+	"\x1aOUTCOME_RULE_OTHER_CONTENT\x10\x03\x12\x1e\n" +
+	"\x1aOUTCOME_RULE_BEHIND_WINDOW\x10\x04\x12%\n" +
+	"!OUTCOME_RULE_DEVICE_TIME_GIVEN_UP\x10\x05\x12!\n" +
+	"\x1dOUTCOME_RULE_SESSION_SHUT_OUT\x10\x06\x12\x1e\n" +
+	"\x1aOUTCOME_RULE_STAMPED_AHEAD\x10\a\x12\x1f\n" +
+	"\x1bOUTCOME_RULE_PARTITION_FULL\x10\b*>\n" +
 	"\aRefusal\x12\x17\n" +
 	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REFUSAL_PARTITION_FULL\x10\x01*\xc1\x01\n" +
@@ -1352,60 +1631,69 @@ func file_starling_v1_record_proto_rawDescGZIP() []byte {
 	return file_starling_v1_record_proto_rawDescData
 }
 
-var file_starling_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_starling_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_starling_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_starling_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_starling_v1_record_proto_goTypes = []any{
-	(Refusal)(0),            // 0: starling.v1.Refusal
-	(Verdict)(0),            // 1: starling.v1.Verdict
-	(*LocationRecord)(nil),  // 2: starling.v1.LocationRecord
-	(*Tick)(nil),            // 3: starling.v1.Tick
-	(*VersionSwitch)(nil),   // 4: starling.v1.VersionSwitch
-	(*TrackRecord)(nil),     // 5: starling.v1.TrackRecord
-	(*FixCounts)(nil),       // 6: starling.v1.FixCounts
-	(*VehicleView)(nil),     // 7: starling.v1.VehicleView
-	(*DeviceDiagnosis)(nil), // 8: starling.v1.DeviceDiagnosis
-	(*TrackPoint)(nil),      // 9: starling.v1.TrackPoint
-	(*VehicleDue)(nil),      // 10: starling.v1.VehicleDue
-	(*Report)(nil),          // 11: starling.v1.Report
-	(*Proposal)(nil),        // 12: starling.v1.Proposal
-	(*Release)(nil),         // 13: starling.v1.Release
-	(*Reasserted)(nil),      // 14: starling.v1.Reasserted
-	(*Fix)(nil),             // 15: starling.v1.Fix
-	(Availability)(0),       // 16: starling.v1.Availability
-	(*Attributes)(nil),      // 17: starling.v1.Attributes
-	(*Reservation)(nil),     // 18: starling.v1.Reservation
+	(OutcomeRule)(0),        // 0: starling.v1.OutcomeRule
+	(Refusal)(0),            // 1: starling.v1.Refusal
+	(Verdict)(0),            // 2: starling.v1.Verdict
+	(*LocationRecord)(nil),  // 3: starling.v1.LocationRecord
+	(*Erasure)(nil),         // 4: starling.v1.Erasure
+	(*Tick)(nil),            // 5: starling.v1.Tick
+	(*VersionSwitch)(nil),   // 6: starling.v1.VersionSwitch
+	(*TrackRecord)(nil),     // 7: starling.v1.TrackRecord
+	(*FixOutcome)(nil),      // 8: starling.v1.FixOutcome
+	(*FixCounts)(nil),       // 9: starling.v1.FixCounts
+	(*VehicleView)(nil),     // 10: starling.v1.VehicleView
+	(*DeviceDiagnosis)(nil), // 11: starling.v1.DeviceDiagnosis
+	(*TrackPoint)(nil),      // 12: starling.v1.TrackPoint
+	(*VehicleDue)(nil),      // 13: starling.v1.VehicleDue
+	(*Report)(nil),          // 14: starling.v1.Report
+	(*Proposal)(nil),        // 15: starling.v1.Proposal
+	(*Release)(nil),         // 16: starling.v1.Release
+	(*Reasserted)(nil),      // 17: starling.v1.Reasserted
+	(*Fix)(nil),             // 18: starling.v1.Fix
+	(Availability)(0),       // 19: starling.v1.Availability
+	(*Attributes)(nil),      // 20: starling.v1.Attributes
+	(*Reservation)(nil),     // 21: starling.v1.Reservation
 }
 var file_starling_v1_record_proto_depIdxs = []int32{
-	11, // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
-	3,  // 1: starling.v1.LocationRecord.tick:type_name -> starling.v1.Tick
-	4,  // 2: starling.v1.LocationRecord.version_switch:type_name -> starling.v1.VersionSwitch
-	12, // 3: starling.v1.LocationRecord.proposal:type_name -> starling.v1.Proposal
-	13, // 4: starling.v1.LocationRecord.release:type_name -> starling.v1.Release
-	14, // 5: starling.v1.LocationRecord.reasserted:type_name -> starling.v1.Reasserted
-	6,  // 6: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
-	7,  // 7: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
-	9,  // 8: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
-	9,  // 9: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
-	15, // 10: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
-	10, // 11: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
-	15, // 12: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
-	0,  // 13: starling.v1.TrackRecord.refusal:type_name -> starling.v1.Refusal
-	16, // 14: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
-	17, // 15: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
-	6,  // 16: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
-	1,  // 17: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
-	16, // 18: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
-	8,  // 19: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
-	18, // 20: starling.v1.VehicleView.reservation:type_name -> starling.v1.Reservation
-	15, // 21: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
-	1,  // 22: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
-	7,  // 23: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
-	9,  // 24: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	14, // 0: starling.v1.LocationRecord.report:type_name -> starling.v1.Report
+	5,  // 1: starling.v1.LocationRecord.tick:type_name -> starling.v1.Tick
+	6,  // 2: starling.v1.LocationRecord.version_switch:type_name -> starling.v1.VersionSwitch
+	15, // 3: starling.v1.LocationRecord.proposal:type_name -> starling.v1.Proposal
+	16, // 4: starling.v1.LocationRecord.release:type_name -> starling.v1.Release
+	17, // 5: starling.v1.LocationRecord.reasserted:type_name -> starling.v1.Reasserted
+	4,  // 6: starling.v1.LocationRecord.erasure:type_name -> starling.v1.Erasure
+	9,  // 7: starling.v1.TrackRecord.fix_counts:type_name -> starling.v1.FixCounts
+	10, // 8: starling.v1.TrackRecord.live:type_name -> starling.v1.VehicleView
+	12, // 9: starling.v1.TrackRecord.points:type_name -> starling.v1.TrackPoint
+	12, // 10: starling.v1.TrackRecord.final_points:type_name -> starling.v1.TrackPoint
+	18, // 11: starling.v1.TrackRecord.late_fixes:type_name -> starling.v1.Fix
+	13, // 12: starling.v1.TrackRecord.dues:type_name -> starling.v1.VehicleDue
+	18, // 13: starling.v1.TrackRecord.set_aside_fixes:type_name -> starling.v1.Fix
+	1,  // 14: starling.v1.TrackRecord.refusal:type_name -> starling.v1.Refusal
+	8,  // 15: starling.v1.TrackRecord.outcomes:type_name -> starling.v1.FixOutcome
+	0,  // 16: starling.v1.TrackRecord.late_rules:type_name -> starling.v1.OutcomeRule
+	0,  // 17: starling.v1.TrackRecord.set_aside_rules:type_name -> starling.v1.OutcomeRule
+	0,  // 18: starling.v1.FixOutcome.rule:type_name -> starling.v1.OutcomeRule
+	18, // 19: starling.v1.FixOutcome.fix:type_name -> starling.v1.Fix
+	19, // 20: starling.v1.VehicleView.availability:type_name -> starling.v1.Availability
+	20, // 21: starling.v1.VehicleView.attributes:type_name -> starling.v1.Attributes
+	9,  // 22: starling.v1.VehicleView.fix_counts:type_name -> starling.v1.FixCounts
+	2,  // 23: starling.v1.VehicleView.verdict:type_name -> starling.v1.Verdict
+	19, // 24: starling.v1.VehicleView.derived_availability:type_name -> starling.v1.Availability
+	11, // 25: starling.v1.VehicleView.diagnosis:type_name -> starling.v1.DeviceDiagnosis
+	21, // 26: starling.v1.VehicleView.reservation:type_name -> starling.v1.Reservation
+	18, // 27: starling.v1.TrackPoint.fix:type_name -> starling.v1.Fix
+	2,  // 28: starling.v1.TrackPoint.verdict:type_name -> starling.v1.Verdict
+	10, // 29: starling.v1.VehicleDue.live:type_name -> starling.v1.VehicleView
+	12, // 30: starling.v1.VehicleDue.final_points:type_name -> starling.v1.TrackPoint
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_record_proto_init() }
@@ -1423,17 +1711,18 @@ func file_starling_v1_record_proto_init() {
 		(*LocationRecord_Proposal)(nil),
 		(*LocationRecord_Release)(nil),
 		(*LocationRecord_Reasserted)(nil),
+		(*LocationRecord_Erasure)(nil),
 	}
-	file_starling_v1_record_proto_msgTypes[5].OneofWrappers = []any{}
-	file_starling_v1_record_proto_msgTypes[6].OneofWrappers = []any{}
 	file_starling_v1_record_proto_msgTypes[7].OneofWrappers = []any{}
+	file_starling_v1_record_proto_msgTypes[8].OneofWrappers = []any{}
+	file_starling_v1_record_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_record_proto_rawDesc), len(file_starling_v1_record_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   9,
+			NumEnums:      3,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -185,6 +185,8 @@ func LocationFromProto(m *starlingv1.LocationRecord) (l Location) {
 		l.Kind, l.Release = KindRelease, ReleaseFromProto(event.Release)
 	case *starlingv1.LocationRecord_Reasserted:
 		l.Kind, l.Reasserted = KindReasserted, ReassertedFromProto(event.Reasserted)
+	case *starlingv1.LocationRecord_Erasure:
+		l.Kind, l.Erasure = KindErasure, Erasure{UntilMS: event.Erasure.GetUntilMs()}
 	}
 	return l
 }
@@ -207,6 +209,8 @@ func (l *Location) ToProto() *starlingv1.LocationRecord {
 		m.Event = &starlingv1.LocationRecord_Release{Release: l.Release.ToProto()}
 	case KindReasserted:
 		m.Event = &starlingv1.LocationRecord_Reasserted{Reasserted: l.Reasserted.ToProto()}
+	case KindErasure:
+		m.Event = &starlingv1.LocationRecord_Erasure{Erasure: &starlingv1.Erasure{UntilMs: l.Erasure.UntilMS}}
 	}
 	return m
 }

@@ -179,6 +179,12 @@ func TrackFromProto(m *starlingv1.TrackRecord) (t Track) {
 		SetAsideFixes: fixesFromProto(m.SetAsideFixes),
 		AppendTimeMS:  m.AppendTimeMs,
 		Refusal:       m.Refusal,
+		SessionID:     m.SessionId,
+		Sequence:      m.Sequence,
+		Outcomes:      outcomesFromProto(m.Outcomes),
+		LateRules:     m.LateRules,
+		SetAsideRules: m.SetAsideRules,
+		ErasedUntilMS: m.ErasedUntilMs,
 	}
 	for _, d := range m.Dues {
 		t.Fired = append(t.Fired, Fired{
@@ -202,6 +208,12 @@ func (t *Track) ToProto() *starlingv1.TrackRecord {
 		SetAsideFixes: fixesToProto(t.SetAsideFixes),
 		AppendTimeMs:  t.AppendTimeMS,
 		Refusal:       t.Refusal,
+		SessionId:     t.SessionID,
+		Sequence:      t.Sequence,
+		Outcomes:      outcomesToProto(t.Outcomes),
+		LateRules:     t.LateRules,
+		SetAsideRules: t.SetAsideRules,
+		ErasedUntilMs: t.ErasedUntilMS,
 	}
 	if t.HasLive {
 		m.Live = t.Live.ToProto()

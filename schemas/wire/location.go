@@ -26,6 +26,9 @@ func (l *Location) Append(dst []byte) []byte {
 	case KindReasserted:
 		dst, start = protoappend.Open(dst, 6)
 		return protoappend.Close(l.Reasserted.append(dst), start)
+	case KindErasure:
+		dst, start = protoappend.Open(dst, 7)
+		return protoappend.Close(protoappend.Varint(dst, 1, uint64(l.Erasure.UntilMS)), start)
 	}
 	return dst
 }
@@ -66,14 +69,19 @@ func (l *Location) Unmarshal(b []byte) error {
 			s.invalid(l.Switch.merge(s.data))
 		case 4<<3 | typeBytes, 5<<3 | typeBytes, 6<<3 | typeBytes:
 			l.mergePromise(s.tag, &s)
+		case 7<<3 | typeBytes:
+			if l.Kind != KindErasure {
+				l.Kind, l.Erasure = KindErasure, Erasure{}
+			}
+			s.invalid(l.Erasure.merge(s.data))
 		}
 	}
 	return decodeError("LocationRecord", s.err)
 }
 
-// resetPromises empties what records about reservations hold.
+// resetPromises empties what records other than reports, ticks and switches hold.
 func (l *Location) resetPromises() {
-	l.Proposal, l.Release, l.Reasserted = Proposal{}, Release{}, Reasserted{}
+	l.Proposal, l.Release, l.Reasserted, l.Erasure = Proposal{}, Release{}, Reasserted{}, Erasure{}
 }
 
 // mergePromise takes the current field, which is a record about reservations.
@@ -91,6 +99,16 @@ func (l *Location) mergePromise(tag uint64, s *scanner) {
 	default:
 		s.invalid(l.Reasserted.merge(s.data))
 	}
+}
+
+func (e *Erasure) merge(b []byte) error {
+	s := scanner{rest: b}
+	for s.next() {
+		if s.tag == 1<<3|typeVarint {
+			e.UntilMS = int64(s.num)
+		}
+	}
+	return s.err
 }
 
 func (v *VersionSwitch) reset() {

@@ -29,7 +29,16 @@ func (t *Track) Append(dst []byte) []byte {
 	}
 	dst = appendFixes(dst, 11, t.SetAsideFixes)
 	dst = protoappend.Varint(dst, 12, uint64(t.AppendTimeMS))
-	return protoappend.Varint(dst, 13, uint64(int64(t.Refusal)))
+	dst = protoappend.Varint(dst, 13, uint64(int64(t.Refusal)))
+	dst = protoappend.Fixed64(dst, 14, t.SessionID)
+	dst = protoappend.Varint(dst, 15, uint64(t.Sequence))
+	for i := range t.Outcomes {
+		dst, start = protoappend.Open(dst, 16)
+		dst = protoappend.Close(t.Outcomes[i].append(dst), start)
+	}
+	dst = appendRules(dst, 17, t.LateRules)
+	dst = appendRules(dst, 18, t.SetAsideRules)
+	return protoappend.Varint(dst, 19, uint64(t.ErasedUntilMS))
 }
 
 // Unmarshal decodes a starlingv1.TrackRecord whole.
@@ -51,6 +60,8 @@ func (t *Track) reset() viewStrings {
 	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
 	t.LateFixes, t.Fired = t.LateFixes[:0], t.Fired[:0]
 	t.SetAsideFixes, t.AppendTimeMS, t.Refusal = t.SetAsideFixes[:0], 0, 0
+	t.SessionID, t.Sequence, t.ErasedUntilMS = 0, 0, 0
+	t.Outcomes, t.LateRules, t.SetAsideRules = t.Outcomes[:0], t.LateRules[:0], t.SetAsideRules[:0]
 	return old
 }
 
@@ -97,6 +108,8 @@ func (t *Track) unmarshal(b []byte, points bool) error {
 			t.AppendTimeMS = int64(s.num)
 		case 13<<3 | typeVarint:
 			t.Refusal = starlingv1.Refusal(int32(s.num))
+		default:
+			err = t.mergeOutcomes(&s, points)
 		}
 		s.invalid(err)
 	}

@@ -65,6 +65,7 @@ const (
 	KindProposal
 	KindRelease
 	KindReasserted
+	KindErasure
 )
 
 // Location is starlingv1.LocationRecord.
@@ -79,7 +80,12 @@ type Location struct {
 	Proposal   Proposal
 	Release    Release
 	Reasserted Reasserted
+	// Erasure is valid when Kind is KindErasure.
+	Erasure Erasure
 }
+
+// Erasure is starlingv1.Erasure.
+type Erasure struct{ UntilMS int64 }
 
 // VersionSwitch is starlingv1.VersionSwitch.
 type VersionSwitch struct {
@@ -172,6 +178,20 @@ type Track struct {
 	AppendTimeMS int64
 	// Refusal is why the source record's report was refused, zero when it was not.
 	Refusal starlingv1.Refusal
+	// SessionID and Sequence are the source report's.
+	SessionID uint64
+	Sequence  int64
+	Outcomes  []FixOutcome
+	// LateRules and SetAsideRules belong to LateFixes and SetAsideFixes.
+	LateRules, SetAsideRules []starlingv1.OutcomeRule
+	// ErasedUntilMS is zero when the source record is no erasure.
+	ErasedUntilMS int64
+}
+
+// FixOutcome is starlingv1.FixOutcome.
+type FixOutcome struct {
+	Rule starlingv1.OutcomeRule
+	Fix  Fix
 }
 
 // FixRefusal is starlingv1.FixRefusal.

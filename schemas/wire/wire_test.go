@@ -251,6 +251,9 @@ func drawTrack(t *rapid.T) *wire.Track {
 		Counts: drawCounts(t), Points: points(), FinalPoints: points(),
 		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }), AppendTimeMS: drawInt(t), Refusal: starlingv1.Refusal(rapid.IntRange(0, 2).Draw(t, "refusal")),
 		SetAsideFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }),
+		SessionID:     rapid.Uint64().Draw(t, "session"), Sequence: drawInt(t), ErasedUntilMS: drawInt(t),
+		Outcomes: drawSlice(t, func() wire.FixOutcome { return wire.FixOutcome{Rule: drawRule(t), Fix: drawFix(t)} }),
+		LateRules: drawSlice(t, func() starlingv1.OutcomeRule { return drawRule(t) }), SetAsideRules: drawSlice(t, func() starlingv1.OutcomeRule { return drawRule(t) }),
 		Fired: drawSlice(t, func() wire.Fired {
 			d := wire.Fired{VehicleID: drawString(t), FinalPoints: points(), Forgotten: rapid.Bool().Draw(t, "forgotten")}
 			d.HasLive, d.Live = drawView(t)
@@ -260,6 +263,8 @@ func drawTrack(t *rapid.T) *wire.Track {
 	tr.HasLive, tr.Live = drawView(t)
 	return tr
 }
+
+func drawRule(t *rapid.T) starlingv1.OutcomeRule { return starlingv1.OutcomeRule(drawEnum(t)) }
 
 // testingT is what both *testing.T and *rapid.T are.
 type testingT interface {

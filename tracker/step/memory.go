@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
 )
 
@@ -159,21 +160,26 @@ func (p *Partition) judge(v *vehicle, at standing, fixes []wire.Fix, limit int64
 		switch {
 		case same:
 			t.Counts.Duplicate++
+			p.duplicate(t, starlingv1.OutcomeRule_OUTCOME_RULE_SAME_CONTENT, fix)
 		case known:
 			t.Counts.Conflict++
+			p.outcome(t, starlingv1.OutcomeRule_OUTCOME_RULE_OTHER_CONTENT, *fix)
 			p.remember(v, fix, 0)
 		case !outsider && !late && fix.DeviceTimeMS <= limit:
 			t.Counts.Accepted++
 			p.accepted = append(p.accepted, *fix)
 		case at.recognised:
 			t.Counts.Duplicate++
+			p.duplicate(t, starlingv1.OutcomeRule_OUTCOME_RULE_KNOWN_REPORT, fix)
 		case late && !outsider:
 			t.Counts.Late++
 			t.LateFixes = append(t.LateFixes, *fix)
+			p.lateRule(t, fix.DeviceTimeMS < v.lowWatermarkMS)
 			p.remember(v, fix, 0)
 		default:
 			t.Counts.SetAside++
 			t.SetAsideFixes = append(t.SetAsideFixes, *fix)
+			p.setAsideRule(t, outsider)
 			p.remember(v, fix, setAside)
 		}
 	}
@@ -195,4 +201,43 @@ func (p *Partition) recognise(v *vehicle, fix *wire.Fix) (known, same bool) {
 	}
 	remembered, same := v.memory.find(fix)
 	return known || remembered, same
+}
+
+// nameReport has the track say which report it answers.
+func (p *Partition) nameReport(t *wire.Track) {
+	if p.version.Outcomes {
+		t.SessionID, t.Sequence = p.location.Report.SessionID, p.location.Report.Sequence
+	}
+}
+
+// outcome has the track say what became of a fix that is published nowhere else.
+func (p *Partition) outcome(t *wire.Track, rule starlingv1.OutcomeRule, fix wire.Fix) {
+	if p.version.Outcomes {
+		t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: rule, Fix: fix})
+	}
+}
+
+// duplicate is outcome for a copy, of which the time tells all.
+func (p *Partition) duplicate(t *wire.Track, rule starlingv1.OutcomeRule, fix *wire.Fix) {
+	p.outcome(t, rule, wire.Fix{DeviceTimeMS: fix.DeviceTimeMS})
+}
+
+func (p *Partition) lateRule(t *wire.Track, behindWindow bool) {
+	rule := starlingv1.OutcomeRule_OUTCOME_RULE_DEVICE_TIME_GIVEN_UP
+	if behindWindow {
+		rule = starlingv1.OutcomeRule_OUTCOME_RULE_BEHIND_WINDOW
+	}
+	if p.version.Outcomes {
+		t.LateRules = append(t.LateRules, rule)
+	}
+}
+
+func (p *Partition) setAsideRule(t *wire.Track, shutOut bool) {
+	rule := starlingv1.OutcomeRule_OUTCOME_RULE_STAMPED_AHEAD
+	if shutOut {
+		rule = starlingv1.OutcomeRule_OUTCOME_RULE_SESSION_SHUT_OUT
+	}
+	if p.version.Outcomes {
+		t.SetAsideRules = append(t.SetAsideRules, rule)
+	}
 }

@@ -39,6 +39,7 @@ func (p *Partition) stepPromise(key []byte, t *wire.Track) {
 	p.view(v, &t.Live)
 	v.publishedMS = p.streamMS
 	p.timers.schedule(v, p.timerMS(v))
+	p.erase(v, t)
 }
 
 // keepPromises makes promises those of v.

@@ -14,7 +14,7 @@ import (
 
 // Newest is the newest version of what Step computes. Any change to its outputs
 // is a new version; docs/operations.md describes how one is added.
-const Newest = 2
+const Newest = 3
 
 // Settings is everything besides the log that Step reads. They stand in the
 // partition's state and change only by a version switch in its log. docs/step.md

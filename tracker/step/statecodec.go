@@ -17,6 +17,10 @@ import (
 // One that a binary does not know is refused, and the partition given back.
 const stateVersion = 2
 
+// erasingStateVersion is that of a vehicle which waits to be erased: it ends with the
+// erasure's device time.
+const erasingStateVersion = 3
+
 // UnknownStateError means that a checkpoint was written by a version that this
 // binary can't read.
 type UnknownStateError struct {
@@ -57,7 +61,11 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 		flag(v.diagnosis.HasVelocityCredibility, flagVelocityCredibility) |
 		flag(v.clock.hasPrev, flagClockPrevious) |
 		flag(v.clock.settled, flagClockSettled) | flag(v.clock.prevSettled, flagClockPreviousSettled)
-	b = append(b, stateVersion, flags, v.reports)
+	version := byte(stateVersion)
+	if v.eraseUntilMS != 0 {
+		version = erasingStateVersion
+	}
+	b = append(b, version, flags, v.reports)
 	b = appendFilterState(b, &v.base)
 	b = appendFixes(b, &v.window)
 	b = appendEstimate(b, &v.last)
@@ -79,7 +87,11 @@ func appendVehicle(b []byte, v *vehicle) []byte {
 	if v.promises != nil {
 		promises = v.promises.Append(nil)
 	}
-	return appendString(b, string(promises))
+	b = appendString(b, string(promises))
+	if v.eraseUntilMS != 0 {
+		b = appendInts(b, v.eraseUntilMS)
+	}
+	return b
 }
 
 func appendSession(b []byte, s *session, ofVehicle *wire.Attributes) []byte {
@@ -124,7 +136,7 @@ func sameAttributes(a, b *wire.Attributes) bool {
 
 // decodeVehicle reads what appendVehicle wrote.
 func decodeVehicle(id string, b []byte) (*vehicle, error) {
-	if len(b) == 0 || b[0] != stateVersion {
+	if len(b) == 0 || b[0] != stateVersion && b[0] != erasingStateVersion {
 		return nil, unknownState(id, b)
 	}
 	r := reader{rest: b[1:]}
@@ -170,6 +182,11 @@ func decodeVehicle(id string, b []byte) (*vehicle, error) {
 			r.fail(err.Error())
 		}
 		v.promises = &promises
+	}
+	if b[0] == erasingStateVersion {
+		if v.eraseUntilMS = r.int(); v.eraseUntilMS <= 0 {
+			r.fail("an erasure has no time")
+		}
 	}
 	if err := r.end(); err != nil {
 		return nil, fmt.Errorf("state of vehicle %q: %w", id, err)

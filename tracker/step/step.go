@@ -98,6 +98,8 @@ func (p *Partition) blank(t *wire.Track) {
 	t.HasLive = false
 	t.Points, t.FinalPoints = t.Points[:0], t.FinalPoints[:0]
 	t.LateFixes, t.SetAsideFixes = t.LateFixes[:0], t.SetAsideFixes[:0]
+	t.SessionID, t.Sequence, t.ErasedUntilMS = 0, 0, 0
+	t.Outcomes, t.LateRules, t.SetAsideRules = t.Outcomes[:0], t.LateRules[:0], t.SetAsideRules[:0]
 }
 
 func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
@@ -119,6 +121,10 @@ func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
 		if !known && len(p.vehicles) >= p.settings.MaxVehicles {
 			t.Refusal = starlingv1.Refusal_REFUSAL_PARTITION_FULL
 			t.Counts.Refused = int64(len(p.location.Report.Fixes))
+			p.nameReport(t)
+			for _, fix := range p.byTime(p.location.Report.Fixes) {
+				p.outcome(t, starlingv1.OutcomeRule_OUTCOME_RULE_PARTITION_FULL, fix)
+			}
 			return nil
 		}
 		before := p.notableIn(v)
@@ -138,6 +144,10 @@ func (p *Partition) stepEvent(key []byte, t *wire.Track) error {
 	case wire.KindReasserted:
 		p.stepReasserted()
 		return nil
+	case wire.KindErasure:
+		if p.version.Outcomes {
+			return p.stepErasure(key, t)
+		}
 	}
 	return errors.New("location record without an event")
 }
@@ -164,6 +174,7 @@ func (p *Partition) stepReportSafely(v *vehicle, known bool, t *wire.Track) (err
 
 // stepReport is the order in which the rules apply (docs/step.md).
 func (p *Partition) stepReport(v *vehicle, report *wire.Report, t *wire.Track) {
+	p.nameReport(t)
 	p.fireOwn(v, t)
 	at := v.sessions.observe(report.SessionID, report.Sequence, p.streamMS)
 	fixes := p.byTime(report.Fixes)

@@ -1,6 +1,8 @@
 package step
 
 import (
+	"errors"
+
 	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -43,6 +45,9 @@ type vehicle struct {
 	// promises are nil without a reservation and anything to remember of one. What
 	// it points to never changes.
 	promises *reserve.Vehicle
+	// eraseUntilMS is the device time of an erasure that waits for the end of the
+	// vehicle's reservation, 0 for none.
+	eraseUntilMS int64
 
 	// What follows is not state: it can be dropped without changing an answer.
 	cell      h3.Cursor
@@ -63,6 +68,41 @@ func (v *vehicle) forget() {
 	v.window.clear()
 	*v = vehicle{id: v.id, promises: v.promises, timerSlot: v.timerSlot, dirty: v.dirty, memory: memory{entries: v.memory.entries[:0]}, sessions: v.sessions[:0],
 		track: track{window: v.window, liveValid: true}}
+}
+
+// stepErasure passes an erasure on to history and forgets the vehicle, unless it has
+// a fix that is to stay. One that has a reservation is forgotten when that ends: what
+// holds a promise may not vanish.
+func (p *Partition) stepErasure(key []byte, t *wire.Track) error {
+	if err := validVehicleID(key); err != nil {
+		return err
+	}
+	if p.location.Erasure.UntilMS <= 0 {
+		return errors.New("erasure without a time")
+	}
+	t.ErasedUntilMS = p.location.Erasure.UntilMS
+	if v, known := p.vehicles[string(key)]; known {
+		v.eraseUntilMS = max(v.eraseUntilMS, t.ErasedUntilMS)
+		p.erase(v, t)
+	}
+	return nil
+}
+
+// erase forgets the vehicle if an erasure asks for it and nothing holds it.
+func (p *Partition) erase(v *vehicle, t *wire.Track) {
+	switch {
+	case v.eraseUntilMS == 0:
+	case v.held() != nil:
+		p.markChanged(v) // and wait
+	case v.newestMS >= v.eraseUntilMS:
+		v.eraseUntilMS = 0
+		p.markChanged(v)
+	default:
+		p.recount(p.notableIn(v), notable{})
+		p.forget(v)
+		d := extend(&t.Fired)
+		*d = wire.Fired{VehicleID: v.id, FinalPoints: d.FinalPoints[:0], Forgotten: true}
+	}
 }
 
 // undo is what a vehicle was before the step, in case the step panics.

@@ -14,6 +14,9 @@ type Version struct {
 	Number int32
 	// NewFilter makes the version's filter.
 	NewFilter func(gpsfilter.Config) (Filter, error)
+	// Outcomes is true if a track says what became of each fix of its report, by
+	// session, sequence and rule, and if the version knows erasures.
+	Outcomes bool
 }
 
 // Versions are the step versions that a binary carries, oldest first. It carries
@@ -24,8 +27,10 @@ type Versions []Version
 // testdata/step_versions.pinned pins what each of them computes. A partition
 // without a checkpoint starts with the newest.
 func Carried() Versions {
+	filter := func(c gpsfilter.Config) (Filter, error) { return gpsfilter.New(c) }
 	return Versions{
-		{Number: Newest, NewFilter: func(c gpsfilter.Config) (Filter, error) { return gpsfilter.New(c) }},
+		{Number: 2, NewFilter: filter},
+		{Number: Newest, NewFilter: filter, Outcomes: true},
 	}
 }
 
@@ -131,6 +136,10 @@ func (p *Partition) switchVersion(offset int64, s *wire.VersionSwitch) error {
 	for _, v := range p.byID() {
 		v.liveValid = false
 		if v.memory.trim(settings.RememberFixes) {
+			p.markChanged(v)
+		}
+		if !version.Outcomes && v.eraseUntilMS != 0 {
+			v.eraseUntilMS = 0 // the version knows no erasures
 			p.markChanged(v)
 		}
 		p.timers.scheduleBy(v, p.timerMS(v))

@@ -59,7 +59,7 @@ func TestWhatAVersionComputesIsPinned(t *testing.T) {
 
 func TestASwitchNamesAVersionThatTheBinaryCarries(t *testing.T) {
 	_, err := step.NewVersionSwitch(step.Newest+1, step.DefaultSettings())
-	require.ErrorContains(t, err, "this binary carries [2]")
+	require.ErrorContains(t, err, "this binary carries [2 3]")
 	broken := step.DefaultSettings()
 	broken.WindowMaxFixes = 0
 	_, err = step.NewVersionSwitch(step.Newest, broken)

@@ -18,10 +18,17 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 	if v == nil {
 		if len(m.vehicles) >= m.settings.MaxVehicles {
 			t.Refusal, t.Counts.Refused = starlingv1.Refusal_REFUSAL_PARTITION_FULL, int64(len(r.Fixes))
+			t.SessionID, t.Sequence = r.SessionID, r.Sequence
+			fixes := slices.Clone(r.Fixes)
+			slices.SortStableFunc(fixes, byTime)
+			for _, f := range fixes {
+				t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: starlingv1.OutcomeRule_OUTCOME_RULE_PARTITION_FULL, Fix: f})
+			}
 			return
 		}
 		v = &vehicle{id: id, seenMS: m.stream.ms}
 	}
+	t.SessionID, t.Sequence = r.SessionID, r.Sequence
 	t.FinalPoints = append(t.FinalPoints, m.closeIfSilent(v)...)
 	if m.stream.ms >= m.forgotten(v) {
 		v = &vehicle{id: id}
@@ -70,11 +77,16 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 // judge counts a report's fixes, given by time, and answers those that are new.
 func (m *Model) judge(v *vehicle, fixes []wire.Fix, p *place, limitMS int64, t *wire.Track) (fresh []wire.Fix) {
 	most := m.settings.RememberFixes
-	setAside := func(f wire.Fix) {
+	copyOf := func(f wire.Fix, rule starlingv1.OutcomeRule) {
+		t.Counts.Duplicate++
+		t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: rule, Fix: wire.Fix{DeviceTimeMS: f.DeviceTimeMS}})
+	}
+	setAside := func(f wire.Fix, rule starlingv1.OutcomeRule) {
 		if p.recognised {
-			t.Counts.Duplicate++
+			copyOf(f, starlingv1.OutcomeRule_OUTCOME_RULE_KNOWN_REPORT)
 			return
 		}
+		t.SetAsideRules = append(t.SetAsideRules, rule)
 		t.Counts.SetAside++
 		t.SetAsideFixes = append(t.SetAsideFixes, f)
 		v.memory.push(f, true, most)
@@ -89,20 +101,26 @@ func (m *Model) judge(v *vehicle, fixes []wire.Fix, p *place, limitMS int64, t *
 		time, content := v.memory.knows(f)
 		switch {
 		case open != nil && same(*open, f), content:
-			t.Counts.Duplicate++
+			copyOf(f, starlingv1.OutcomeRule_OUTCOME_RULE_SAME_CONTENT)
 		case open != nil, time:
 			t.Counts.Conflict++
+			t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: starlingv1.OutcomeRule_OUTCOME_RULE_OTHER_CONTENT, Fix: f})
 			v.memory.push(f, false, most)
 		case !p.authoritative && m.isOfAnother(v, p, f):
-			setAside(f)
+			setAside(f, starlingv1.OutcomeRule_OUTCOME_RULE_SESSION_SHUT_OUT)
 		case (f.DeviceTimeMS < v.floorMS || p.fenced) && p.recognised:
-			t.Counts.Duplicate++
+			copyOf(f, starlingv1.OutcomeRule_OUTCOME_RULE_KNOWN_REPORT)
 		case f.DeviceTimeMS < v.floorMS || p.fenced:
 			t.Counts.Late++
 			t.LateFixes = append(t.LateFixes, f)
+			rule := starlingv1.OutcomeRule_OUTCOME_RULE_DEVICE_TIME_GIVEN_UP
+			if f.DeviceTimeMS < v.floorMS {
+				rule = starlingv1.OutcomeRule_OUTCOME_RULE_BEHIND_WINDOW
+			}
+			t.LateRules = append(t.LateRules, rule)
 			v.memory.push(f, false, most)
 		case f.DeviceTimeMS > limitMS:
-			setAside(f)
+			setAside(f, starlingv1.OutcomeRule_OUTCOME_RULE_STAMPED_AHEAD)
 		default:
 			t.Counts.Accepted++
 			fresh = append(fresh, f)
