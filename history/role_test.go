@@ -78,8 +78,8 @@ func fleet(t *testing.T, store *memlog.Store, epoch int64, reports int) map[stri
 	appends.Wait()
 	require.NoError(t, log.Close())
 	want := map[string][]row.Fix{}
-	for _, r := range row.Dedup(rows) {
-		want[r.Vehicle] = append(want[r.Vehicle], r)
+	for _, r := range row.Truth(rows) {
+		want[r.Vehicle] = append(want[r.Vehicle], r.Bare())
 	}
 	return want
 }

@@ -24,7 +24,7 @@ func columnsOf(rows []row.Fix) []any {
 	for i := range rows {
 		r := &rows[i]
 		vehicles[i], times[i], ranks[i] = r.Vehicle, r.DeviceTimeMS, rank(r)
-		partitions[i], has[i], verdicts[i], mocked[i] = uint16(r.Partition), uint16(r.Has), uint8(r.Verdict), r.Mocked
+		partitions[i], has[i], verdicts[i], mocked[i] = uint16(r.Partition), uint16(r.Has&^row.HasArrival), uint8(r.Verdict), r.Mocked
 		for c, v := range numbersOf(r) {
 			numbers[c][i] = v
 		}

@@ -127,7 +127,7 @@ func createDatabase(ctx context.Context, cfg *Config) error {
 }
 
 // retained are the tables whose rows expire, each with the column of its time.
-var retained = map[string]string{"fixes": "device_time"}
+var retained = map[string]string{"fixes": "device_time", "arrivals": "device_time"}
 
 // retain puts the retention in force: days by device time, whole parts at once.
 func retain(ctx context.Context, cfg *Config, conn driver.Conn, run func(string, ...any) error) error {

@@ -107,8 +107,8 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 	slices.Sort(days)
 	for _, d := range days {
 		token := fmt.Sprintf("%d-%d-%d-%d-%d", b.Partition, b.Epoch, b.First, b.Last, d)
-		if err := s.insert(ctx, byDay[d], token); err != nil {
-			return row.Written{}, fmt.Errorf("clickhouse: insert fixes: %w", err)
+		if err := s.insertDay(ctx, byDay[d], token); err != nil {
+			return row.Written{}, err
 		}
 	}
 	if err := s.touch(ctx, slices.Sorted(maps.Keys(hours))); err != nil {
@@ -117,8 +117,26 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 	return row.Written{Files: len(days)}, nil
 }
 
-// insert sends the rows of one day as one block.
-func (s *Sink) insert(ctx context.Context, rows []row.Fix, token string) error {
+// insertDay sends the rows of one day: to `fixes` what stands, to `arrivals` what came.
+func (s *Sink) insertDay(ctx context.Context, rows []row.Fix, token string) error {
+	arrivals, n := arrivalsOf(rows)
+	if n > 0 {
+		if err := s.insert(ctx, "arrivals", arrivalNames, arrivals, n, token); err != nil {
+			return fmt.Errorf("clickhouse: insert arrivals: %w", err)
+		}
+	}
+	rows = slices.DeleteFunc(rows, func(f row.Fix) bool { return !f.Kind.Stands() })
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := s.insert(ctx, "fixes", columnNames, columnsOf(rows), len(rows), token); err != nil {
+		return fmt.Errorf("clickhouse: insert fixes: %w", err)
+	}
+	return nil
+}
+
+// insert sends n rows by column as one block.
+func (s *Sink) insert(ctx context.Context, table string, names []string, columns []any, n int, token string) error {
 	if err := s.step("insert"); err != nil {
 		return err
 	}
@@ -127,16 +145,16 @@ func (s *Sink) insert(ctx context.Context, rows []row.Fix, token string) error {
 	ctx = ch.Context(ctx, ch.WithSettings(ch.Settings{
 		"insert_deduplication_token": token, "async_insert": 0, "insert_quorum_parallel": 1,
 		// One block, so that the part of the day is there as a whole or not at all.
-		"min_insert_block_size_rows": len(rows) + 1, "max_insert_block_size": len(rows) + 1, "max_partitions_per_insert_block": 1,
+		"min_insert_block_size_rows": n + 1, "max_insert_block_size": n + 1, "max_partitions_per_insert_block": 1,
 	}))
-	batch, err := s.conn.PrepareBatch(ctx, "INSERT INTO fixes ("+strings.Join(columnNames, ", ")+")")
+	batch, err := s.conn.PrepareBatch(ctx, "INSERT INTO "+table+" ("+strings.Join(names, ", ")+")")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = batch.Close() }()
-	for i, values := range columnsOf(rows) {
+	for i, values := range columns {
 		if err := batch.Column(i).Append(values); err != nil {
-			return fmt.Errorf("column %s: %w", columnNames[i], err)
+			return fmt.Errorf("column %s: %w", names[i], err)
 		}
 	}
 	return batch.Send()

@@ -31,6 +31,10 @@ type columns struct {
 	Partition    int32   `parquet:"partition,delta"`
 	SourceOffset int64   `parquet:"source_offset,delta"`
 	Geometry     []byte  `parquet:"geometry"`
+	Rule         *string `parquet:"rule,optional,dict"`
+	Session      *uint64 `parquet:"session_id,optional,dict"`
+	Sequence     *int64  `parquet:"sequence,optional,delta"`
+	Arrival      *int64  `parquet:"arrival_offset,optional,delta"`
 }
 
 // rowsAtOnce is how many rows are converted at once, which bounds their memory.
@@ -40,6 +44,7 @@ const rowsAtOnce = 1024
 type encoder struct {
 	columns  [rowsAtOnce]columns
 	verdicts [rowsAtOnce]string
+	rules    [rowsAtOnce]string
 	points   [rowsAtOnce][wkbBytes]byte
 }
 
@@ -56,6 +61,11 @@ func (e *encoder) encode(rows []row.Fix) []columns {
 			Speed: present(r, row.HasSpeed, &r.SpeedCMPS), Heading: present(r, row.HasHeading, &r.HeadingDDeg),
 			DisplayLatE7: present(r, row.HasEstimate, &r.Display.LatE7), DisplayLonE7: present(r, row.HasEstimate, &r.Display.LonE7),
 			Epoch: r.Epoch, Partition: r.Partition, SourceOffset: r.SourceOffset,
+			Session: present(r, row.HasArrival, &r.Session), Sequence: present(r, row.HasArrival, &r.Sequence), Arrival: present(r, row.HasArrival, &r.ArrivalOffset),
+		}
+		if r.Rule != 0 {
+			e.rules[i] = ruleName(r.Rule)
+			e.columns[i].Rule = &e.rules[i]
 		}
 		if r.Has&row.HasEstimate != 0 {
 			e.verdicts[i] = verdictName(r.Verdict)
@@ -93,6 +103,12 @@ func (c *columns) decode() row.Fix {
 	take(&r, row.HasHeading, &r.HeadingDDeg, c.Heading)
 	take(&r, row.HasEstimate, &r.Display.LatE7, c.DisplayLatE7)
 	take(&r, row.HasEstimate, &r.Display.LonE7, c.DisplayLonE7)
+	take(&r, row.HasArrival, &r.Session, c.Session)
+	take(&r, row.HasArrival, &r.Sequence, c.Sequence)
+	take(&r, row.HasArrival, &r.ArrivalOffset, c.Arrival)
+	if c.Rule != nil {
+		r.Rule = starlingv1.OutcomeRule(starlingv1.OutcomeRule_value[rulePrefix+strings.ToUpper(*c.Rule)])
+	}
 	if c.Verdict != nil {
 		r.Verdict = starlingv1.Verdict(starlingv1.Verdict_value[verdictPrefix+strings.ToUpper(*c.Verdict)])
 	}
@@ -106,16 +122,28 @@ func take[T any](r *row.Fix, bit row.Has, to, from *T) {
 	}
 }
 
-const verdictPrefix = "VERDICT_"
+const verdictPrefix, rulePrefix = "VERDICT_", "OUTCOME_RULE_"
 
-// verdictNames are the verdicts as they stand in files.
-var verdictNames = func() map[starlingv1.Verdict]string {
-	names := map[starlingv1.Verdict]string{}
-	for n, name := range starlingv1.Verdict_name {
-		names[starlingv1.Verdict(n)] = strings.ToLower(strings.TrimPrefix(name, verdictPrefix))
+// verdictNames and ruleNames are the verdicts and the rules as they stand in files.
+var (
+	verdictNames = namesOf[starlingv1.Verdict](starlingv1.Verdict_name, verdictPrefix)
+	ruleNames    = namesOf[starlingv1.OutcomeRule](starlingv1.OutcomeRule_name, rulePrefix)
+)
+
+func namesOf[E ~int32](of map[int32]string, prefix string) map[E]string {
+	names := map[E]string{}
+	for n, name := range of {
+		names[E(n)] = strings.ToLower(strings.TrimPrefix(name, prefix))
 	}
 	return names
-}()
+}
+
+func ruleName(r starlingv1.OutcomeRule) string {
+	if name, ok := ruleNames[r]; ok {
+		return name
+	}
+	return ruleNames[starlingv1.OutcomeRule_OUTCOME_RULE_UNSPECIFIED]
+}
 
 func verdictName(v starlingv1.Verdict) string {
 	if name, ok := verdictNames[v]; ok {

@@ -49,13 +49,26 @@ func (r *Reader) Track(ctx context.Context, q store.TrackQuery) iter.Seq2[row.Fi
 				yield(row.Fix{}, err)
 				return
 			}
-			for _, fix := range rows {
-				if !yield(fix, nil) {
+			for _, fix := range row.Truth(rows) {
+				if !yield(fix.Bare(), nil) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// Explain implements store.Store.
+func (r *Reader) Explain(ctx context.Context, vehicle string, deviceTimeMS int64) (store.Explanation, error) {
+	hours, err := r.hours(deviceTimeMS, deviceTimeMS+1)
+	if err != nil || len(hours) == 0 {
+		return store.Explanation{}, err
+	}
+	rows, err := r.hour(ctx, hours[0], vehicle, deviceTimeMS, deviceTimeMS+1)
+	if err != nil {
+		return store.Explanation{}, err
+	}
+	return store.ExplanationOf(rows), nil
 }
 
 // hours returns the directories of the hours that have fixes of [fromMS, toMS), by
@@ -87,7 +100,7 @@ func (r *Reader) hours(fromMS, toMS int64) ([]string, error) {
 	return out, nil
 }
 
-// hour returns the fixes of a vehicle in the files of one hour.
+// hour returns the rows of a vehicle in the files of one hour.
 func (r *Reader) hour(ctx context.Context, dir, vehicle string, fromMS, toMS int64) ([]row.Fix, error) {
 	files, err := r.committed(dir)
 	if err != nil {
@@ -104,7 +117,7 @@ func (r *Reader) hour(ctx context.Context, dir, vehicle string, fromMS, toMS int
 		}
 	}
 	rows = slices.DeleteFunc(rows, func(f row.Fix) bool { return f.DeviceTimeMS < fromMS || f.DeviceTimeMS >= toMS })
-	return row.Dedup(rows), nil
+	return rows, nil
 }
 
 // committed returns the files of an hour that count: those of committed batches

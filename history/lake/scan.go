@@ -91,7 +91,7 @@ func (r *Reader) merge(ctx context.Context, paths []string) iter.Seq2[row.Fix, e
 				return
 			}
 			fix := m[0].fix
-			if fix.Vehicle != last.Vehicle || fix.DeviceTimeMS != last.DeviceTimeMS {
+			if fix.Kind.Stands() && (fix.Vehicle != last.Vehicle || fix.DeviceTimeMS != last.DeviceTimeMS) {
 				if !yield(fix, nil) {
 					return
 				}

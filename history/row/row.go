@@ -4,9 +4,7 @@
 package row
 
 import (
-	"cmp"
 	"math"
-	"slices"
 
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -28,10 +26,21 @@ const (
 	// SetAside is a fix stamped ahead of its device's clock, or of a session that
 	// was shut out, as received.
 	SetAside
+	// Conflict is a fix whose device time another one with other content had taken, as
+	// received. It, Duplicate and Refused stand for no fix: they say what came, and no
+	// reader of tracks counts them.
+	Conflict
+	// Duplicate is a copy of a fix, or one of a report that was there before, as received.
+	Duplicate
+	// Refused is a fix of a report that the tracker has refused as a whole, as received.
+	Refused
 )
 
+// Stands returns whether a row of the kind may be the truth of its fix.
+func (k Kind) Stands() bool { return k >= Final && k <= SetAside }
+
 // kindNames are as they stand in files; they are never changed.
-var kindNames = map[Kind]string{Final: "final", Open: "open", Late: "late", SetAside: "set_aside"}
+var kindNames = map[Kind]string{Final: "final", Open: "open", Late: "late", SetAside: "set_aside", Conflict: "conflict", Duplicate: "duplicate", Refused: "refused"}
 
 // String returns the kind as it stands in files.
 func (k Kind) String() string { return kindNames[k] }
@@ -61,6 +70,9 @@ const (
 	HasEstimate
 	HasSpeed
 	HasHeading
+	// HasArrival stands for Session, Sequence and ArrivalOffset. Rows of step versions
+	// before 3 lack them, and Final ones whose Open row is not in the same batch.
+	HasArrival
 )
 
 // Position is WGS84 in units of 1e-7 degree, about 1 cm.
@@ -93,6 +105,14 @@ type Fix struct {
 	Display        Position // the display track
 	SpeedCMPS      int32    // corrected
 	HeadingDDeg    int32    // corrected
+
+	// Session and Sequence are those of the report by which the fix came, and
+	// ArrivalOffset is its record of `locations`.
+	Session       uint64
+	Sequence      int64
+	ArrivalOffset int64
+	// Rule is why the fix was not accepted; unspecified for Final and Open rows.
+	Rule starlingv1.OutcomeRule
 }
 
 // Shown is the position that stands for the fix on a map: the corrected one if there
@@ -109,10 +129,12 @@ func (f *Fix) Shown() Position {
 func Append(rows []Fix, partition int32, vehicle string, t *wire.Track) []Fix {
 	at := Fix{Epoch: t.Epoch, Partition: partition, SourceOffset: t.SourceOffset}
 	at.Vehicle = vehicle
-	rows = appendPoints(rows, at, Open, t.Points)
+	came := arrivalOf(at, t)
+	rows = appendPoints(rows, came, Open, t.Points)
 	rows = appendPoints(rows, at, Final, t.FinalPoints)
-	rows = appendFixes(rows, at, Late, t.LateFixes)
-	rows = appendFixes(rows, at, SetAside, t.SetAsideFixes)
+	rows = appendFixes(rows, came, Late, t.LateFixes, t.LateRules)
+	rows = appendFixes(rows, came, SetAside, t.SetAsideFixes, t.SetAsideRules)
+	rows = appendOutcomes(rows, came, t.Outcomes)
 	for i := range t.Fired {
 		at.Vehicle = t.Fired[i].VehicleID
 		rows = appendPoints(rows, at, Final, t.Fired[i].FinalPoints)
@@ -141,9 +163,13 @@ func appendPoints(rows []Fix, at Fix, kind Kind, points []wire.TrackPoint) []Fix
 	return rows
 }
 
-func appendFixes(rows []Fix, at Fix, kind Kind, fixes []wire.Fix) []Fix {
+func appendFixes(rows []Fix, at Fix, kind Kind, fixes []wire.Fix, rules []starlingv1.OutcomeRule) []Fix {
 	for i := range fixes {
-		rows = append(rows, received(at, kind, &fixes[i]))
+		r := received(at, kind, &fixes[i])
+		if len(rules) == len(fixes) {
+			r.Rule = rules[i]
+		}
+		rows = append(rows, r)
 	}
 	return rows
 }
@@ -195,23 +221,6 @@ func heading(deg float32) int32 {
 		d += 3600
 	}
 	return d
-}
-
-// Compare orders rows by vehicle and device time, and the rows of one fix so that
-// the truth is first: the least epoch, within it the least kind, within that the
-// least offset.
-func Compare(a, b Fix) int {
-	return cmp.Or(
-		cmp.Compare(a.Vehicle, b.Vehicle), cmp.Compare(a.DeviceTimeMS, b.DeviceTimeMS),
-		cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.SourceOffset, b.SourceOffset),
-	)
-}
-
-// Dedup sorts rows and leaves one for each fix, the truth. It returns the shortened
-// slice.
-func Dedup(rows []Fix) []Fix {
-	slices.SortFunc(rows, Compare)
-	return slices.CompactFunc(rows, func(a, b Fix) bool { return a.Vehicle == b.Vehicle && a.DeviceTimeMS == b.DeviceTimeMS })
 }
 
 // Period is the number of the period of a length, both in milliseconds, that a time

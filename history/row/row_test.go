@@ -53,6 +53,7 @@ func TestRowsOfTheStep(t *testing.T) {
 		Vehicle: "car", DeviceTimeMS: startMS, Epoch: 7, Partition: 3, SourceOffset: 10, Kind: row.Open,
 		Has: open.Has, Raw: row.Position{LatE7: 301_000_000, LonE7: -971_234_568}, RawSpeedCMPS: 1346, RawHeadingDDeg: 0, AccuracyDM: 43, AltitudeDM: -123, Mocked: true,
 		Verdict: open.Verdict, Corrected: open.Corrected, Display: open.Display, SpeedCMPS: open.SpeedCMPS, HeadingDDeg: open.HeadingDDeg,
+		Session: 1, Sequence: 1, ArrivalOffset: 10,
 	}, open)
 	require.NotZero(t, open.Has&row.HasEstimate)
 	require.NotEqual(t, starlingv1.Verdict_VERDICT_UNSPECIFIED, open.Verdict)
@@ -64,6 +65,41 @@ func TestRowsOfTheStep(t *testing.T) {
 
 	rows := row.Dedup(slices.Concat(all...))
 	require.Equal(t, []row.Kind{row.Final, row.Final, row.Late, row.Open}, kinds(rows))
+	first, ok := rows[0].Arrival()
+	require.True(t, ok, "the final row has taken over by what the fix came")
+	require.Equal(t, row.Arrival{Epoch: 7, Offset: 10, Session: 1, Sequence: 1}, first)
+	alone := row.Dedup(slices.Clone(all[2][1:]))
+	_, ok = alone[0].Arrival()
+	require.False(t, ok)
+}
+
+func TestRowsOfWhatWasNotTaken(t *testing.T) {
+	all := steps(t,
+		[]wire.Fix{fixAt(0, 30.1), fixAt(0, 30.2)},               // a conflict
+		[]wire.Fix{fixAt(0, 30.1), fixAt(0, 30.1), fixAt(1, 30)}, // two copies
+		[]wire.Fix{fixAt(40, 30)},
+		[]wire.Fix{fixAt(2, 30.3)}, // late
+	)
+	rows := row.Dedup(slices.Concat(append(all, all...)...))
+	require.Equal(t, []row.Kind{row.Final, row.Conflict, row.Duplicate, row.Final, row.Late, row.Open}, kinds(rows), "what was published twice is there once, two equal copies by one record too")
+	require.Equal(t, int32(302_000_000), rows[1].Raw.LatE7)
+	require.Equal(t, starlingv1.OutcomeRule_OUTCOME_RULE_OTHER_CONTENT, rows[1].Rule)
+	require.Equal(t, starlingv1.OutcomeRule_OUTCOME_RULE_SAME_CONTENT, rows[2].Rule)
+	require.Equal(t, starlingv1.OutcomeRule_OUTCOME_RULE_BEHIND_WINDOW, rows[4].Rule)
+	copied, ok := rows[2].Arrival()
+	require.True(t, ok)
+	require.Equal(t, row.Arrival{Epoch: 7, Offset: 11, Session: 1, Sequence: 2, Rule: rows[2].Rule, Reported: rows[0].Reported()}, copied)
+	require.Equal(t, []row.Kind{row.Final, row.Final, row.Late, row.Open}, kinds(row.Truth(slices.Clone(rows))))
+	require.Len(t, row.Arrivals(rows[:3]), 3)
+}
+
+// What does not stand is never the truth, whatever its epoch.
+func TestARefusalStandsForNothing(t *testing.T) {
+	r := row.Append(nil, 0, "v", &wire.Track{Epoch: 1, SessionID: 4, Outcomes: []wire.FixOutcome{{Rule: starlingv1.OutcomeRule_OUTCOME_RULE_PARTITION_FULL, Fix: fixAt(0, 1)}}})
+	require.Equal(t, []row.Kind{row.Refused}, kinds(r))
+	require.Empty(t, row.Truth(slices.Clone(r)))
+	later := row.Append(nil, 0, "v", &wire.Track{Epoch: 2, LateFixes: []wire.Fix{fixAt(0, 1)}})
+	require.Equal(t, []row.Kind{row.Late, row.Refused}, kinds(row.Dedup(slices.Concat(r, later))))
 }
 
 // Windows that time closes are published with another vehicle's record.
@@ -107,12 +143,12 @@ func TestExtremesStayInRange(t *testing.T) {
 }
 
 func TestKindsParse(t *testing.T) {
-	for _, k := range []row.Kind{row.Final, row.Open, row.Late, row.SetAside} {
+	for _, k := range []row.Kind{row.Final, row.Open, row.Late, row.SetAside, row.Conflict, row.Duplicate, row.Refused} {
 		got, ok := row.ParseKind(k.String())
 		require.True(t, ok)
 		require.Equal(t, k, got)
 	}
-	_, ok := row.ParseKind("refused")
+	_, ok := row.ParseKind("unheard_of")
 	require.False(t, ok)
 }
 

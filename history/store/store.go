@@ -27,6 +27,9 @@ type Store interface {
 	CellStats(ctx context.Context, q CellQuery) iter.Seq2[CellStat, error]
 	// Visits yields, by vehicle id (as bytes), which vehicles were in an area.
 	Visits(ctx context.Context, q VisitQuery) iter.Seq2[Visit, error]
+	// Explain answers what became of one fix of a vehicle; it is empty if nothing is
+	// known of it.
+	Explain(ctx context.Context, vehicle string, deviceTimeMS int64) (Explanation, error)
 	// Close releases what the store holds; no call may follow it.
 	Close() error
 }
@@ -149,4 +152,23 @@ type Visit struct {
 	FirstMS, LastMS int64
 	// Fixes is how many it had there.
 	Fixes int64
+}
+
+// Explanation is what became of a fix.
+type Explanation struct {
+	// Found is true if there is a row that stands for the fix: Fix, without arrival.
+	Found bool
+	Fix   row.Fix
+	// Arrivals are the times that it came, in their order: by which report, and why it
+	// was not accepted. Steps before version 3 have left none.
+	Arrivals []row.Arrival
+}
+
+// ExplanationOf explains a fix by all rows that there are of it.
+func ExplanationOf(rows []row.Fix) Explanation {
+	e := Explanation{Arrivals: row.Arrivals(rows)}
+	if truth := row.Truth(rows); len(truth) > 0 {
+		e.Found, e.Fix = true, truth[0].Bare()
+	}
+	return e
 }

@@ -770,8 +770,7 @@ type FixOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which rule decided.
 	Rule OutcomeRule `protobuf:"varint,1,opt,name=rule,proto3,enum=starling.v1.OutcomeRule" json:"rule,omitempty"`
-	// The fix: of a duplicate only its device time, which names what it is a copy of;
-	// otherwise as received.
+	// The fix as received.
 	Fix           *Fix `protobuf:"bytes,2,opt,name=fix,proto3" json:"fix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -79,7 +79,7 @@ var kinds = []kind{
 		},
 		toProto: func(m message) proto.Message { return m.(*wire.Location).ToProto() },
 		generate: func(t *rapid.T) message {
-			l := &wire.Location{Kind: wire.LocationKind(rapid.IntRange(0, 6).Draw(t, "kind"))}
+			l := &wire.Location{Kind: wire.LocationKind(rapid.IntRange(0, 7).Draw(t, "kind"))}
 			switch l.Kind {
 			case wire.KindReport:
 				l.Report = drawReport(t)
@@ -92,6 +92,8 @@ var kinds = []kind{
 				l.Proposal = wire.Proposal{Ride: drawString(t), Attempt: drawAttempt(t), DecideByMS: drawInt(t), MaxAgeMS: drawInt(t)}
 			case wire.KindRelease:
 				l.Release = wire.Release{Ride: drawString(t), Attempt: drawAttempt(t), DecideByMS: drawInt(t), Operator: rapid.Bool().Draw(t, "operator")}
+			case wire.KindErasure:
+				l.Erasure.UntilMS = drawInt(t)
 			case wire.KindReasserted:
 				l.Reasserted = wire.Reasserted{
 					Epoch: drawInt(t), RidesPartition: int32(drawInt(t)), Generation: drawInt(t), Part: int32(drawInt(t)), Parts: int32(drawInt(t)),
@@ -252,7 +254,7 @@ func drawTrack(t *rapid.T) *wire.Track {
 		LateFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }), AppendTimeMS: drawInt(t), Refusal: starlingv1.Refusal(rapid.IntRange(0, 2).Draw(t, "refusal")),
 		SetAsideFixes: drawSlice(t, func() wire.Fix { return drawFix(t) }),
 		SessionID:     rapid.Uint64().Draw(t, "session"), Sequence: drawInt(t), ErasedUntilMS: drawInt(t),
-		Outcomes: drawSlice(t, func() wire.FixOutcome { return wire.FixOutcome{Rule: drawRule(t), Fix: drawFix(t)} }),
+		Outcomes:  drawSlice(t, func() wire.FixOutcome { return wire.FixOutcome{Rule: drawRule(t), Fix: drawFix(t)} }),
 		LateRules: drawSlice(t, func() starlingv1.OutcomeRule { return drawRule(t) }), SetAsideRules: drawSlice(t, func() starlingv1.OutcomeRule { return drawRule(t) }),
 		Fired: drawSlice(t, func() wire.Fired {
 			d := wire.Fired{VehicleID: drawString(t), FinalPoints: points(), Forgotten: rapid.Bool().Draw(t, "forgotten")}

@@ -294,10 +294,17 @@ func describe(out *strings.Builder, r step.Result) {
 		line("rebased")
 	}
 	if len(t.LateFixes) > 0 {
-		line("late: %s", formatTimes(t.LateFixes, func(f wire.Fix) int64 { return f.DeviceTimeMS }))
+		line("late: %s (%s)", formatTimes(t.LateFixes, func(f wire.Fix) int64 { return f.DeviceTimeMS }), formatRules(t.LateRules))
 	}
 	if len(t.SetAsideFixes) > 0 {
-		line("set aside: %s", formatTimes(t.SetAsideFixes, func(f wire.Fix) int64 { return f.DeviceTimeMS }))
+		line("set aside: %s (%s)", formatTimes(t.SetAsideFixes, func(f wire.Fix) int64 { return f.DeviceTimeMS }), formatRules(t.SetAsideRules))
+	}
+	if len(t.Outcomes) > 0 {
+		rules := []starlingv1.OutcomeRule{}
+		for _, o := range t.Outcomes {
+			rules = append(rules, o.Rule)
+		}
+		line("not taken: %s (%s)", formatTimes(t.Outcomes, func(o wire.FixOutcome) int64 { return o.Fix.DeviceTimeMS }), formatRules(rules))
 	}
 	if len(t.Points) > 0 {
 		line("points: %s", formatPoints(t.Points))
@@ -326,6 +333,15 @@ func describe(out *strings.Builder, r step.Result) {
 		}
 		line("timer: %s %s", d.VehicleID, strings.Join(what, "; "))
 	}
+}
+
+// formatRules names rules, of a run of equal ones the first.
+func formatRules(rules []starlingv1.OutcomeRule) string {
+	var names []string
+	for _, r := range slices.Compact(slices.Clone(rules)) {
+		names = append(names, strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(r.String(), "OUTCOME_RULE_")), "_", " "))
+	}
+	return strings.Join(names, ", ")
 }
 
 func formatView(v *wire.View) string {

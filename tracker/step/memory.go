@@ -160,7 +160,7 @@ func (p *Partition) judge(v *vehicle, at standing, fixes []wire.Fix, limit int64
 		switch {
 		case same:
 			t.Counts.Duplicate++
-			p.duplicate(t, starlingv1.OutcomeRule_OUTCOME_RULE_SAME_CONTENT, fix)
+			p.outcome(t, starlingv1.OutcomeRule_OUTCOME_RULE_SAME_CONTENT, *fix)
 		case known:
 			t.Counts.Conflict++
 			p.outcome(t, starlingv1.OutcomeRule_OUTCOME_RULE_OTHER_CONTENT, *fix)
@@ -170,7 +170,7 @@ func (p *Partition) judge(v *vehicle, at standing, fixes []wire.Fix, limit int64
 			p.accepted = append(p.accepted, *fix)
 		case at.recognised:
 			t.Counts.Duplicate++
-			p.duplicate(t, starlingv1.OutcomeRule_OUTCOME_RULE_KNOWN_REPORT, fix)
+			p.outcome(t, starlingv1.OutcomeRule_OUTCOME_RULE_KNOWN_REPORT, *fix)
 		case late && !outsider:
 			t.Counts.Late++
 			t.LateFixes = append(t.LateFixes, *fix)
@@ -215,11 +215,6 @@ func (p *Partition) outcome(t *wire.Track, rule starlingv1.OutcomeRule, fix wire
 	if p.version.Outcomes {
 		t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: rule, Fix: fix})
 	}
-}
-
-// duplicate is outcome for a copy, of which the time tells all.
-func (p *Partition) duplicate(t *wire.Track, rule starlingv1.OutcomeRule, fix *wire.Fix) {
-	p.outcome(t, rule, wire.Fix{DeviceTimeMS: fix.DeviceTimeMS})
 }
 
 func (p *Partition) lateRule(t *wire.Track, behindWindow bool) {

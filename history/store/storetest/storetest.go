@@ -32,6 +32,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("track", func(t *testing.T) { m.tracks(t, s) })
 	t.Run("cell statistics", func(t *testing.T) { m.cellStats(t, s) })
 	t.Run("visits", func(t *testing.T) { m.visits(t, s) })
+	t.Run("explain", func(t *testing.T) { m.explains(t, s) })
 	t.Run("an answer can be left, and ends with its context", func(t *testing.T) { m.ends(t, s) })
 }
 
@@ -57,12 +58,20 @@ type model struct {
 	random  *rand.Rand
 	batches []*row.Batch
 	truth   []row.Fix // each fix once, in order
+	// came has the arrivals of each fix, as they came.
+	came map[fixID][]row.Arrival
+}
+
+// fixID is what identifies a fix.
+type fixID struct {
+	vehicle string
+	timeMS  int64
 }
 
 // newModel makes fixes that come open and then final, some late, some published
 // again in a later epoch with another content, some without estimate or speed.
 func newModel(random *rand.Rand) *model {
-	m := &model{random: random}
+	m := &model{random: random, came: map[fixID][]row.Arrival{}}
 	var all []row.Fix
 	for p := range int32(partitions) {
 		offset := int64(0)
@@ -77,6 +86,7 @@ func newModel(random *rand.Rand) *model {
 			}
 			if n > 0 { // what was published again, from the batch before, with later offsets or epochs
 				for _, r := range m.batches[len(m.batches)-1].Rows[:20] {
+					r = r.Bare()
 					r.Epoch, r.SourceOffset = b.Epoch, r.SourceOffset+offset
 					r.Corrected.LatE7 += 5000
 					b.Rows = append(b.Rows, r)
@@ -90,8 +100,44 @@ func newModel(random *rand.Rand) *model {
 			m.batches = append(m.batches, b)
 		}
 	}
-	m.truth = row.Dedup(all)
+	for _, f := range row.Truth(all) {
+		m.truth = append(m.truth, f.Bare())
+	}
 	return m
+}
+
+// arrives has a row say that its fix came by the record of its offset, with a rule.
+func (m *model) arrives(r *row.Fix, rule starlingv1.OutcomeRule) {
+	r.Has |= row.HasArrival
+	r.Session, r.Sequence, r.ArrivalOffset, r.Rule = 1<<63+uint64(m.random.IntN(3)), r.SourceOffset/2+1, r.SourceOffset, rule
+	a := row.Arrival{Epoch: r.Epoch, Offset: r.SourceOffset, Session: r.Session, Sequence: r.Sequence, Rule: rule}
+	if r.Kind != row.Open && r.Kind != row.Late {
+		a.Reported = row.Reported{Position: r.Raw, Has: r.Has & row.HasAccuracy, AccuracyDM: r.AccuracyDM}
+	}
+	id := fixID{r.Vehicle, r.DeviceTimeMS}
+	m.came[id] = append(m.came[id], a)
+}
+
+// notTaken are rows of what came and does not stand, after a row of the same fix: a copy
+// and two conflicts by one record, or a refusal of another fix.
+func (m *model) notTaken(of row.Fix) (out []row.Fix) {
+	r := row.Fix{Vehicle: of.Vehicle, DeviceTimeMS: of.DeviceTimeMS, Epoch: of.Epoch, Partition: of.Partition, SourceOffset: of.SourceOffset, Raw: of.Raw}
+	switch m.random.IntN(8) {
+	case 0:
+		r.Kind = row.Duplicate
+		m.arrives(&r, starlingv1.OutcomeRule_OUTCOME_RULE_SAME_CONTENT)
+		out = append(out, r)
+		for n := range int32(2) {
+			r.Kind, r.Raw.LonE7, r.Has, r.AccuracyDM = row.Conflict, of.Raw.LonE7+10+n, row.HasAccuracy, 7
+			m.arrives(&r, starlingv1.OutcomeRule_OUTCOME_RULE_OTHER_CONTENT)
+			out = append(out, r)
+		}
+	case 1:
+		r.Kind, r.DeviceTimeMS = row.Refused, r.DeviceTimeMS+7000
+		m.arrives(&r, starlingv1.OutcomeRule_OUTCOME_RULE_PARTITION_FULL)
+		out = append(out, r)
+	}
+	return out
 }
 
 // rows are those of one fix.
@@ -102,6 +148,7 @@ func (m *model) rows(vehicle int, at time.Time, b *row.Batch, offset int64) []ro
 	}
 	if m.random.IntN(10) == 0 {
 		r.Kind = row.Late
+		m.arrives(&r, starlingv1.OutcomeRule_OUTCOME_RULE_BEHIND_WINDOW)
 		return []row.Fix{r}
 	}
 	r.Has = row.HasEstimate | row.HasAccuracy
@@ -118,12 +165,43 @@ func (m *model) rows(vehicle int, at time.Time, b *row.Batch, offset int64) []ro
 	final.SourceOffset++
 	switch m.random.IntN(3) {
 	case 0:
-		return []row.Fix{open}
+		m.arrives(&open, 0)
+		return append(m.notTaken(r), open)
 	case 1:
 		return []row.Fix{final}
 	}
+	m.arrives(&open, 0)
 	open.Corrected.LonE7 += 3000 // it was moved when its window closed
-	return []row.Fix{open, final}
+	return append([]row.Fix{open, final}, m.notTaken(r)...)
+}
+
+func (m *model) explains(t *testing.T, s store.Store) {
+	asked := []fixID{{"nobody", begin.UnixMilli()}, {"car-00", begin.UnixMilli() - 1}}
+	for id := range m.came {
+		asked = append(asked, id)
+	}
+	for _, f := range m.truth {
+		asked = append(asked, fixID{f.Vehicle, f.DeviceTimeMS})
+	}
+	slices.SortFunc(asked[2:], func(a, b fixID) int {
+		return cmp.Or(cmp.Compare(a.vehicle, b.vehicle), cmp.Compare(a.timeMS, b.timeMS))
+	})
+	for n, id := range asked {
+		if n > 1 && m.random.IntN(len(asked)) > 60 {
+			continue
+		}
+		got, err := s.Explain(t.Context(), id.vehicle, id.timeMS)
+		require.NoError(t, err)
+		var want store.Explanation
+		for _, f := range m.truth {
+			if f.Vehicle == id.vehicle && f.DeviceTimeMS == id.timeMS {
+				want.Found, want.Fix = true, f
+			}
+		}
+		want.Arrivals = slices.Clone(m.came[id])
+		slices.SortStableFunc(want.Arrivals, func(a, b row.Arrival) int { return cmp.Compare(a.Rule, b.Rule) })
+		require.Equal(t, want, got, "%v", id)
+	}
 }
 
 // span of a random question; sometimes all, sometimes nothing.

@@ -79,7 +79,7 @@ func (m *Model) judge(v *vehicle, fixes []wire.Fix, p *place, limitMS int64, t *
 	most := m.settings.RememberFixes
 	copyOf := func(f wire.Fix, rule starlingv1.OutcomeRule) {
 		t.Counts.Duplicate++
-		t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: rule, Fix: wire.Fix{DeviceTimeMS: f.DeviceTimeMS}})
+		t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: rule, Fix: f})
 	}
 	setAside := func(f wire.Fix, rule starlingv1.OutcomeRule) {
 		if p.recognised {
