@@ -14,7 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
+	"github.com/starling-fleet/starling/cmd/starling/cli/trackform"
+	"github.com/starling-fleet/starling/history/clickhouse"
+	"github.com/starling-fleet/starling/history/lake"
+	"github.com/starling-fleet/starling/history/store"
+	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -198,4 +204,66 @@ func (d *device) row() string {
 		fmt.Sprintf("%.1f m", d.BiasM), fmt.Sprintf("%.1f %%", d.OutlierShare*100), fmt.Sprintf("%.1f %%", d.UnusedShare*100),
 		fmt.Sprint(d.Fixes), fmt.Sprintf("%.1f km", d.OdometerM/1000), age, note,
 	}, "\t")
+}
+
+func newExplain(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "explain VEHICLE TIME",
+		Short:   "Print what became of one fix, and by which rule",
+		GroupID: "ask",
+		Args:    usageArgs(cobra.ExactArgs(2)),
+		Long: `Print what history has of one fix of a vehicle, which its device time names to the
+millisecond: as reported, corrected and displayed side by side, and each time that it
+came: by which report, and by which rule it was not accepted. Duplicates, conflicts with
+their content and refused fixes are in it.
+
+It reads the lake of --lake, or the ClickHouse of history.clickhouse.addrs.`,
+		Example: `  starling explain car-00042 2026-03-01T07:00:00.500Z --lake /srv/history
+  starling explain car-00042 2026-03-01T07:00:00.500Z --history-clickhouse-addrs ch1:9000 --history-clickhouse-password-file secret`,
+	}
+	dir := cmd.Flags().String("lake", "", "directory of the lake, as in history.lake_dir")
+	load, asJSON := settings(cmd, world), jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		at, err := time.Parse(time.RFC3339, args[1])
+		if err != nil {
+			return usage(fmt.Errorf("TIME is %q: must be a time such as 2026-03-01T07:00:00.500Z", args[1]))
+		}
+		if !limits.ValidVehicleID(args[0]) {
+			return usage(fmt.Errorf("VEHICLE is %q: must be %s", args[0], limits.VehicleIDRule))
+		}
+		from, err := openHistory(*dir, load)
+		if err != nil {
+			return usage(err)
+		}
+		defer func() { _ = from.Close() }()
+		e, err := from.Explain(cmd.Context(), args[0], at.UnixMilli())
+		if err != nil {
+			return err
+		}
+		if !e.Found && len(e.Arrivals) == 0 {
+			return answerNo("history has no fix of %s at %s", args[0], args[1])
+		}
+		x := trackform.Explain(args[0], at.UnixMilli(), e)
+		if *asJSON {
+			return dialect.Print(world.Out, x)
+		}
+		return x.Print(world.Out)
+	}
+	return cmd
+}
+
+// openHistory opens the lake in a directory, or without one the ClickHouse of the
+// settings.
+func openHistory(dir string, load func() (app.Config, error)) (store.Store, error) {
+	if dir != "" {
+		return lake.NewReader(dir)
+	}
+	cfg, err := load()
+	if err != nil {
+		return nil, err
+	}
+	if !cfg.History.ClickHouse.On() {
+		return nil, errors.New("--lake and history.clickhouse.addrs are empty: name the lake or the ClickHouse")
+	}
+	return clickhouse.NewStore(cfg.History.ClickHouse)
 }

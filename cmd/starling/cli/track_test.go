@@ -63,6 +63,21 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	require.Len(t, gpx.Points, 1)
 	require.InDelta(t, 48.2085, gpx.Points[0].Lat, 1e-6)
 	require.NotContains(t, run("--to=2001-01-01T00:00:00Z").out, "48.2085")
+
+	deviceTime := strings.Split(lines[1], ",")[0]
+	explain := func(args ...string) outcome {
+		return runCLI(t, t.Context(), "", append([]string{"explain", "car~7", deviceTime, "--lake", cfg.History.LakeDir}, args...)...)
+	}
+	told := explain()
+	require.Equal(t, exitOK, told.code, told.err)
+	require.Contains(t, told.out, "car~7 at "+deviceTime+": open")
+	require.Regexp(t, `reported +48\.2085000 +16\.3730000`, told.out)
+	require.Regexp(t, `corrected +48\.2085000 +16\.3730000`, told.out)
+	require.Regexp(t, `it came once:\n  epoch 1, offset \d+, session \d+, sequence 1: accepted\n`, told.out)
+	require.Contains(t, explain("--json").out, `"outcome":"accepted"`)
+	nothing := runCLI(t, t.Context(), "", "explain", "car~7", "2001-01-01T00:00:00Z", "--lake", cfg.History.LakeDir)
+	require.NotEqual(t, exitOK, nothing.code)
+	require.Contains(t, nothing.err, "history has no fix of car~7")
 }
 
 func TestTrackRefusals(t *testing.T) {
@@ -71,6 +86,9 @@ func TestTrackRefusals(t *testing.T) {
 		"track car --lake x --format kml":     "must be table, csv, geojson or gpx",
 		"track car --lake x --from yesterday": "--from is \"yesterday\": must be a time",
 		"track car --lake x --from 2026-03-01T00:00:00Z --to 2026-03-01T00:00:00Z": "must be before --to",
+		"explain car yesterday --lake x":                                           "TIME is \"yesterday\": must be a time",
+		"explain a/b 2026-03-01T00:00:00Z --lake x":                                "VEHICLE is \"a/b\": must be",
+		"explain car 2026-03-01T00:00:00Z":                                         "--lake and history.clickhouse.addrs are empty",
 		"track car --lake /nowhere-at-all":                                         "is not a history lake",
 		"history --dev --kafka-brokers 127.0.0.1:1":                                "history.lake_dir and history.clickhouse.addrs are empty",
 	} {
