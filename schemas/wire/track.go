@@ -44,8 +44,8 @@ func (t *Track) Append(dst []byte) []byte {
 // Unmarshal decodes a starlingv1.TrackRecord whole.
 func (t *Track) Unmarshal(b []byte) error { return decodeError("TrackRecord", t.unmarshal(b, true)) }
 
-// UnmarshalLive decodes a starlingv1.TrackRecord without its points, final
-// points, late fixes and fixes set aside, for readers that only follow the live fleet. It does
+// UnmarshalLive decodes a starlingv1.TrackRecord without its points, final points and
+// other fixes and their outcomes, for readers that only follow the live fleet. It does
 // not look into what it leaves out, so it accepts a record whose points are
 // malformed, which Unmarshal refuses.
 func (t *Track) UnmarshalLive(b []byte) error {

@@ -466,7 +466,7 @@ func TestUnmarshalLiveLeavesOutPoints(t *testing.T) {
 		}
 		require.NoError(t, got.UnmarshalLive(want.Append(nil)))
 		want.Points, want.FinalPoints, want.LateFixes, want.SetAsideFixes = nil, nil, nil, nil
-		want.SetAsideFixes = nil
+		want.Outcomes, want.LateRules, want.SetAsideRules = nil, nil, nil
 		for i := range want.Fired {
 			want.Fired[i].FinalPoints = nil
 		}

@@ -59,10 +59,10 @@ func TestATrackSaysWhatBecameOfEachFix(t *testing.T) {
 	l.report(1, 2, at(1, 30.2), at(0, 30.1), at(0, 30.9)) // new, a copy, a conflict
 	l.report(1, 2, at(1, 30.2), at(2, 30.3))              // the report once more, with another fix
 	l.clockMS = 60 * second
-	l.report(1, 3, at(60, 30.4), at(5, 30.5)) // one behind the window
-	l.report(2, 1, at(61, 30.5))              // another phone takes over
-	l.report(1, 4, at(90, 30.6))              // the former is shut out
-	l.report(2, 2, at(3600, 30.7))            // ahead of time
+	l.report(1, 3, at(60, 30.4), wire.Fix{DeviceTimeMS: noonMS + 1500, LatDeg: 30.5, LonDeg: -97.74}) // one behind the window
+	l.report(2, 1, at(61, 30.5))                                                                      // another phone takes over
+	l.report(1, 4, at(90, 30.6))                                                                      // the former is shut out
+	l.report(2, 2, at(3600, 30.7))                                                                    // ahead of time
 	tracks, _ := l.run(t)
 	for i, want := range []struct {
 		session  uint64
