@@ -33,8 +33,8 @@ type columns struct {
 	Geometry     []byte  `parquet:"geometry"`
 	Rule         *string `parquet:"rule,optional,dict"`
 	Session      *uint64 `parquet:"session_id,optional,dict"`
-	Sequence     *int64  `parquet:"sequence,optional,delta"`
-	Arrival      *int64  `parquet:"arrival_offset,optional,delta"`
+	Sequence     *int64  `parquet:"sequence,optional"`
+	Arrival      *int64  `parquet:"arrival_offset,optional"`
 }
 
 // rowsAtOnce is how many rows are converted at once, which bounds their memory.

@@ -101,7 +101,7 @@ func encodeFile(w io.Writer, rows []row.Fix) error {
 		parquet.Compression(&parquet.Zstd), parquet.PageBufferSize(pageBytes), parquet.DataPageStatistics(true),
 		parquet.BloomFilters(parquet.SplitBlockFilter(bloomBits, "vehicle_id")),
 		parquet.SortingWriterConfig(parquet.SortingColumns(parquet.Ascending("vehicle_id"), parquet.Ascending("device_time"))),
-		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked), parquet.SkipPageBounds("geometry"), parquet.KeyValueMetadata("geo", geo),
+		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked), parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked), parquet.SkipPageBounds("geometry"), parquet.KeyValueMetadata("geo", geo),
 	)
 	var e encoder
 	for len(rows) > 0 {
