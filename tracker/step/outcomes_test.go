@@ -1,6 +1,7 @@
 package step_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -175,4 +176,50 @@ func TestAnErasureWithoutATimeIsPoison(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, r.Poison, "erasure without a time")
 	require.Zero(t, r.Track.ErasedUntilMS)
+}
+
+// BenchmarkOutcomes is what it costs the step to say what became of fixes, for each
+// fix: two partitions, of the step versions before and after, step the same reports in
+// turn, so that a busy machine is as busy for both. One report in ten comes twice.
+func BenchmarkOutcomes(b *testing.B) {
+	for _, perReport := range []int{1, 5} {
+		b.Run(fmt.Sprintf("fixes=%d", perReport), func(b *testing.B) {
+			f := newFleet(10_000, perReport)
+			without, with := &renumbered{Partition: newPartition(b)}, &renumbered{Partition: newPartition(b)}
+			back, err := step.NewVersionSwitch(2, without.Settings())
+			require.NoError(b, err)
+			without.step(b, step.Record{AppendTimeMS: noonMS, Value: back.Append(nil)})
+			bytes := map[*renumbered]int{}
+			round := func() {
+				f.round()
+				for _, p := range []*renumbered{without, with} {
+					started := cpuTime()
+					for i, rec := range f.records {
+						p.step(b, rec)
+						bytes[p] += len(p.out)
+						if i%10 == 0 {
+							p.step(b, rec)
+							bytes[p] += len(p.out)
+						}
+					}
+					p.cpu += cpuTime() - started
+				}
+			}
+			for range max(3, 120/perReport) { // until windows and memories are full
+				round()
+			}
+			without.cpu, with.cpu = 0, 0
+			clear(bytes)
+			b.ResetTimer()
+			fixes := 0
+			for left := b.N; left > 0; left -= len(f.ids) {
+				round()
+				fixes += len(f.ids) * perReport
+			}
+			b.ReportMetric(float64(without.cpu.Nanoseconds())/float64(fixes), "without-cpu-ns/fix")
+			b.ReportMetric(float64(with.cpu.Nanoseconds())/float64(fixes), "with-cpu-ns/fix")
+			b.ReportMetric(100*(float64(with.cpu)/float64(without.cpu)-1), "more-%")
+			b.ReportMetric(float64(bytes[with]-bytes[without])/float64(fixes), "more-B/fix")
+		})
+	}
 }
