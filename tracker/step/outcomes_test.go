@@ -223,3 +223,19 @@ func BenchmarkOutcomes(b *testing.B) {
 		})
 	}
 }
+
+// After a raised epoch a vehicle may be known by a restated promise alone, also across
+// restarts, until it reports.
+func TestAVehicleThatOnlyAPromiseKnowsSurvivesARestart(t *testing.T) {
+	var l recordLog
+	attempt := wire.Attempt{Epoch: 1, Generation: 1, Counter: 1}
+	l.add("", wire.Location{Kind: wire.KindReasserted, Reasserted: wire.Reasserted{Epoch: 1, Parts: 1, Promises: []wire.Promise{
+		{VehicleID: "car", Reservation: wire.Reservation{Ride: "ride", Attempt: attempt, Fence: wire.Fence{Epoch: 1, Offset: 3}}},
+	}}})
+	l.add("", wire.Location{Kind: wire.KindTick})
+	l.report(1, 1, at(2, 30.1))
+	l.add("car", wire.Location{Kind: wire.KindRelease, Release: wire.Release{Ride: "ride", Attempt: attempt, DecideByMS: noonMS + 10*second}})
+	tracks, _ := l.run(t)
+	require.Equal(t, "ride", tracks[2].Live.Reservation.Ride)
+	require.Nil(t, tracks[3].Live.Reservation)
+}
