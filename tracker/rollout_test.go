@@ -43,6 +43,7 @@ func withNext() step.Versions {
 			f, err := gpsfilter.New(c)
 			return doubtful{f}, err
 		},
+		Outcomes: true,
 	})
 }
 
@@ -188,6 +189,6 @@ func requireGivenBack(t *testing.T, r *running) {
 	var unknown *step.UnknownVersionError
 	require.ErrorAs(t, err, &unknown)
 	require.Equal(t, int32(nextVersion), unknown.StepVersion)
-	require.ErrorContains(t, err, "asks for step version 3, which this binary (it carries [2]) can't serve")
+	require.ErrorContains(t, err, "asks for step version 4, which this binary (it carries [2 3]) can't serve")
 	require.True(t, strings.Contains(err.Error(), "partition "), err)
 }
