@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"github.com/starling-fleet/starling/history/clickhouse"
+	"github.com/starling-fleet/starling/history/lake"
+	"github.com/starling-fleet/starling/history/query"
+	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/internal/valid"
 )
 
@@ -27,6 +30,8 @@ type Config struct {
 	ClickHouseBatchInterval time.Duration `koanf:"clickhouse_batch_interval" help:"How long rows of a partition are gathered at most before they are inserted into ClickHouse. All partitions together should make no more than a few inserts a second: each is a part that ClickHouse must merge."`
 	// MaxLag is how far a sink that fails may be behind.
 	MaxLag time.Duration `koanf:"max_lag" help:"How old the tracks may become that a failing sink has not taken. Older ones are given up, so that they do not fill the local log's disk; the gap is on record."`
+	// Query bounds what callers may ask of history.
+	Query query.Config `koanf:"query" help:"-"`
 }
 
 // DefaultConfig returns what Starling ships with.
@@ -34,6 +39,7 @@ func DefaultConfig() Config {
 	return Config{
 		LakeGroup: "starling-history-lake", BatchMaxRows: 50_000, BatchInterval: 5 * time.Minute, MaxLag: 24 * time.Hour,
 		ClickHouse: clickhouse.DefaultConfig(), ClickHouseGroup: "starling-history-clickhouse", ClickHouseBatchMaxRows: 100_000, ClickHouseBatchInterval: 30 * time.Second,
+		Query: query.DefaultConfig(),
 	}
 }
 
@@ -51,5 +57,15 @@ func (c Config) Validate() error {
 	valid.Between(&faults, "clickhouse_batch_interval", c.ClickHouseBatchInterval, 10*time.Millisecond, time.Hour)
 	faults.In("clickhouse", c.ClickHouse.Validate())
 	valid.Between(&faults, "max_lag", c.MaxLag, time.Minute, 6*24*time.Hour)
+	faults.In("query", c.Query.Validate())
 	return faults.Err()
+}
+
+// OpenStore opens what history is answered from: ClickHouse where it is on, else the
+// lake, which must be there. The caller closes it.
+func (c Config) OpenStore() (store.Store, error) {
+	if c.ClickHouse.On() {
+		return clickhouse.NewStore(c.ClickHouse)
+	}
+	return lake.NewReader(c.LakeDir)
 }

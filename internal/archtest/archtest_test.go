@@ -24,8 +24,8 @@ const module = "github.com/starling-fleet/starling/"
 // folder; packages of one component may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
-	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
-	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "history", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
+	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/h3", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
+	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "history", "history/query", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/deadletter", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
 	// The state machine: no log, no publishing.
@@ -37,10 +37,12 @@ var mayImport = map[string][]string{
 	"rides/name": {},
 	"rides/zone": {"internal/h3"},
 	// Rows of history, and the Parquet files that keep them.
-	"history":            {"internal/eventlog", "internal/retry", "history/row", "history/clickhouse", "history/lake", "schemas"},
+	"history":            {"internal/eventlog", "internal/retry", "history/row", "history/clickhouse", "history/lake", "history/query", "history/store", "schemas"},
 	"history/row":        {"schemas"},
 	"history/lake":       {"history/row", "history/store", "internal/h3", "schemas"},
 	"history/clickhouse": {"history/row", "history/store", "internal/config", "internal/h3", "schemas"},
+	// Serves what a store of history answers.
+	"history/query": {"history/row", "history/store", "internal/auth", "internal/geo", "internal/h3", "internal/request", "internal/rpcstatus", "schemas"},
 	// What history answers from.
 	"history/store": {"history/row", "internal/h3"},
 	// Carries events of rides between nodes.
@@ -93,7 +95,7 @@ var mayImport = map[string][]string{
 	// Judges rides by the log alone: no code of the roles.
 	"loadtest/ridedrill/check": {"schemas/starlingv1", "loadtest/drill/check"},
 	// Measures the sinks of history by themselves.
-	"loadtest/history": {"history/clickhouse", "history/lake", "history/row", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
+	"loadtest/history": {"history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
 	// Measures the step by itself.
 	"loadtest/silence": {"tracker/step", "schemas"},
 	// Puts the servers together that are measured, as cmd/starling/app does.

@@ -28,15 +28,23 @@ const (
 	Metrics
 	// Service is a part of Starling itself that asks for others.
 	Service
+	// HistoryRead is reading history, with positions rounded.
+	HistoryRead
+	// HistoryPrecise is reading history as it is.
+	HistoryPrecise
 )
+
+// lastScope is the one that is declared last.
+const lastScope = HistoryPrecise
 
 var scopeNames = map[string]Scopes{
 	"report": Report, "dispatch": Dispatch, "rider": Rider, "vehicle:read": VehicleRead,
 	"operate": Operate, "metrics": Metrics, "service": Service,
+	"history:read": HistoryRead, "history:precise": HistoryPrecise,
 }
 
 // allScopes are those of a caller in development mode.
-const allScopes = Report | Dispatch | Rider | VehicleRead | Operate | Metrics
+const allScopes = Report | Dispatch | Rider | VehicleRead | Operate | Metrics | HistoryRead | HistoryPrecise
 
 // ParseScope returns the scope of a name; ok is false if there is none.
 func ParseScope(name string) (s Scopes, ok bool) {
@@ -47,7 +55,7 @@ func ParseScope(name string) (s Scopes, ok bool) {
 // String names the scopes, in the order in which they are declared.
 func (s Scopes) String() string {
 	var names []string
-	for bit := Report; bit <= Service; bit <<= 1 {
+	for bit := Report; bit <= lastScope; bit <<= 1 {
 		for name, scope := range scopeNames {
 			if s&bit != 0 && scope == bit {
 				names = append(names, name)

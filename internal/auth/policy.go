@@ -59,6 +59,11 @@ var policy = map[string]rule{
 	starlingv1.RideService_SubscribeVehicleEvents_FullMethodName: {scopes: Report | Dispatch},
 	starlingv1.RideService_GetZonePlace_FullMethodName:           {scopes: Report | Dispatch},
 
+	// How precisely a caller sees positions is for the history role to say.
+	starlingv1.HistoryService_GetTrack_FullMethodName:     {scopes: HistoryRead | HistoryPrecise | Operate},
+	starlingv1.HistoryService_GetCellStats_FullMethodName: {scopes: HistoryRead | HistoryPrecise | Operate},
+	starlingv1.HistoryService_FindVisits_FullMethodName:   {scopes: HistoryRead | HistoryPrecise | Operate},
+
 	// Nodes of the same cluster, which have asked the table about their callers.
 	starlingv1.RideOwnerService_GetOwnedRide_FullMethodName:      {scopes: Service},
 	starlingv1.RideOwnerService_ListOwnedRides_FullMethodName:    {scopes: Service},

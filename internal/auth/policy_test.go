@@ -20,6 +20,7 @@ func TestEveryMethodHasARow(t *testing.T) {
 	starlingv1.RegisterIngestServiceServer(server, starlingv1.UnimplementedIngestServiceServer{})
 	starlingv1.RegisterFleetServiceServer(server, starlingv1.UnimplementedFleetServiceServer{})
 	starlingv1.RegisterRideServiceServer(server, starlingv1.UnimplementedRideServiceServer{})
+	starlingv1.RegisterHistoryServiceServer(server, starlingv1.UnimplementedHistoryServiceServer{})
 	starlingv1.RegisterRideOwnerServiceServer(server, starlingv1.UnimplementedRideOwnerServiceServer{})
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
@@ -46,14 +47,16 @@ func TestScopes(t *testing.T) {
 	riders := strings.Join([]string{"", "NewRide", "RequestRide", "CancelRide", "GetRide", "ListRides", "SubscribeRideEvents"}, " "+ride)
 	drivers := strings.Join([]string{"", "ActOnRide", "SubscribeVehicleEvents", "GetZonePlace"}, " "+ride)
 	owners := strings.Join([]string{"", "GetOwnedRide", "ListOwnedRides", "ResumeRide", "CompareRides", "GetOwnedZonePlace"}, " /starling.v1.RideOwnerService/")
+	past := strings.Join([]string{"", "GetTrack", "GetCellStats", "FindVisits"}, " /starling.v1.HistoryService/")
 	for scope, may := range map[Scopes]string{
+		HistoryRead: past, HistoryPrecise: past,
 		Report:      ingest + "StreamReports " + ingest + "SendReport" + drivers,
 		Rider:       fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle" + riders,
 		VehicleRead: fleet + "GetVehicle " + fleet + "WatchVehicle",
 		Metrics:     "",
 		Service: "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle " + fleet + "SearchArea " +
 			fleet + "ListVehicles " + fleet + "WatchArea " + fleet + "CountVehicles " + fleet + "WatchVehicleCounts" + owners,
-		Operate: "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + reflectionV1 + " " + reflectionV1Alpha,
+		Operate: "/grpc.health.v1.Health/List /grpc.health.v1.Health/Watch " + reflectionV1 + " " + reflectionV1Alpha + past,
 		Dispatch: "/grpc.health.v1.Health/Watch " + fleet + "SearchNearest " + fleet + "GetVehicle " + fleet + "WatchVehicle " + fleet + "SearchArea " +
 			fleet + "ListVehicles " + fleet + "WatchArea " + fleet + "CountVehicles " + fleet + "WatchVehicleCounts" + riders + drivers,
 	} {
@@ -162,6 +165,12 @@ func TestSealedTokens(t *testing.T) {
 	require.Nil(t, other.openRequest(alice, resume))
 	require.Equal(t, "t", resume.ResumeToken)
 	require.Equal(t, NotYourToken, other.openRequest(bob, &starlingv1.WatchVehicleRequest{ResumeToken: watch.ResumeToken}).Reason)
+	track := one.sealAnswer(alice, &starlingv1.GetTrackResponse{ResumeToken: "t"}).(*starlingv1.GetTrackResponse)
+	require.Equal(t, NotYourToken, other.openRequest(bob, &starlingv1.GetTrackRequest{ResumeToken: track.ResumeToken}).Reason)
+	cells := one.sealAnswer(alice, &starlingv1.GetCellStatsResponse{ResumeToken: "t"}).(*starlingv1.GetCellStatsResponse)
+	require.Equal(t, NotYourToken, other.openRequest(bob, &starlingv1.GetCellStatsRequest{ResumeToken: cells.ResumeToken}).Reason)
+	visits := one.sealAnswer(alice, &starlingv1.FindVisitsResponse{ResumeToken: "t"}).(*starlingv1.FindVisitsResponse)
+	require.Equal(t, NotYourToken, other.openRequest(bob, &starlingv1.FindVisitsRequest{ResumeToken: visits.ResumeToken}).Reason)
 	area := one.sealAnswer(alice, &starlingv1.WatchAreaResponse{ResumeToken: "t", More: true}).(*starlingv1.WatchAreaResponse)
 	require.True(t, area.More)
 	require.Equal(t, NotYourToken, other.openRequest(bob, &starlingv1.WatchAreaRequest{ResumeToken: area.ResumeToken}).Reason)

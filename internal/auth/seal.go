@@ -63,6 +63,12 @@ func (s *sealer) openRequest(c *Caller, req any) *Refusal {
 		token = &m.PageToken
 	case *starlingv1.WatchVehicleRequest:
 		field, token = "resume_token", &m.ResumeToken
+	case *starlingv1.GetTrackRequest:
+		field, token = "resume_token", &m.ResumeToken
+	case *starlingv1.GetCellStatsRequest:
+		field, token = "resume_token", &m.ResumeToken
+	case *starlingv1.FindVisitsRequest:
+		field, token = "resume_token", &m.ResumeToken
 	case *starlingv1.WatchAreaRequest:
 		field, token = "resume_token", &m.ResumeToken
 	}
@@ -89,6 +95,12 @@ func (s *sealer) sealAnswer(c *Caller, m any) any {
 		if m.GetNextPageToken() != "" {
 			m.NextPageToken = s.seal(c, m.GetNextPageToken())
 		}
+	case *starlingv1.GetTrackResponse: // every part is made for its caller
+		m.ResumeToken = s.seal(c, m.GetResumeToken())
+	case *starlingv1.GetCellStatsResponse:
+		m.ResumeToken = s.seal(c, m.GetResumeToken())
+	case *starlingv1.FindVisitsResponse:
+		m.ResumeToken = s.seal(c, m.GetResumeToken())
 	case *starlingv1.WatchVehicleResponse:
 		out := shallow(m)
 		out.ResumeToken = s.seal(c, m.GetResumeToken())

@@ -26,14 +26,14 @@ import (
 )
 
 // Servers are the names of those that may require client certificates.
-var Servers = []string{"ingest", "matcher", "rides", "json", "admin", "metrics"}
+var Servers = []string{"ingest", "matcher", "rides", "history", "json", "admin", "metrics"}
 
 // Config names the files.
 type Config struct {
 	CertFile       string        `koanf:"cert_file" help:"Certificate of the servers, with those between it and its authority (PEM). Inside it is that of the clients too. Empty turns TLS off."`
 	KeyFile        string        `koanf:"key_file" help:"Private key of cert_file (PEM)."`
 	ClientCAFile   string        `koanf:"client_ca_file" help:"Authorities of client certificates (PEM)."`
-	RequireClients []string      `koanf:"require_client_certificates" help:"Servers that turn away clients without a certificate by client_ca_file: ingest, matcher, rides, json, admin, metrics. Tokens are still asked for, but not by the metrics server."`
+	RequireClients []string      `koanf:"require_client_certificates" help:"Servers that turn away clients without a certificate by client_ca_file: ingest, matcher, rides, history, json, admin, metrics. Tokens are still asked for, but not by the metrics server."`
 	CAFile         string        `koanf:"ca_file" help:"Authorities that a fan-out believes the certificates of matchers by (PEM); empty means the machine's."`
 	ReloadInterval time.Duration `koanf:"reload_interval" help:"Time between two looks at the files. SIGHUP looks at once."`
 	BehindProxy    bool          `koanf:"behind_proxy" help:"Serve without TLS on addresses other than loopback, because a proxy in front has it."`
@@ -57,7 +57,7 @@ func (c *Config) Validate() error {
 	need(c.ClientCAFile == "" || c.On(), "client_ca_file is set: needs cert_file")
 	need(len(c.RequireClients) == 0 || c.ClientCAFile != "", "require_client_certificates is set: needs client_ca_file")
 	for _, name := range c.RequireClients {
-		need(slices.Contains(Servers, name), fmt.Sprintf("require_client_certificates has %q: must be of ingest, matcher, rides, json, admin, metrics", name))
+		need(slices.Contains(Servers, name), fmt.Sprintf("require_client_certificates has %q: must be of ingest, matcher, rides, history, json, admin, metrics", name))
 	}
 	need(c.ReloadInterval >= time.Second && c.ReloadInterval <= 24*time.Hour, fmt.Sprintf("reload_interval is %s: must be between 1s and 24h", c.ReloadInterval))
 	return errors.Join(faults...)

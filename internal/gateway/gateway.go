@@ -128,6 +128,13 @@ func (g *Gateway) AddRides(maxRequestBytes int) (net.Listener, error) {
 	})
 }
 
+// AddHistory offers the history service, as AddIngest does the ingest service.
+func (g *Gateway) AddHistory(maxRequestBytes int) (net.Listener, error) {
+	return g.add("history", maxRequestBytes, starlingv1.File_starling_v1_history_service_proto, func(conn *grpc.ClientConn) error {
+		return handlers.RegisterHistoryServiceHandler(context.Background(), g.mux, conn)
+	})
+}
+
 func (g *Gateway) add(name string, maxRequestBytes int, file protoreflect.FileDescriptor, register func(*grpc.ClientConn) error) (net.Listener, error) {
 	p, err := newPipe(name, pipeCalls{g.cfg.CallTimeout, maxRequestBytes})
 	if err != nil {
@@ -188,11 +195,11 @@ func (g *Gateway) knownHosts(next http.Handler) http.Handler {
 	})
 }
 
-// whole hands watches to plain and the rest to compressed: compression keeps
+// whole hands streams to plain and the rest to compressed: compression keeps
 // back the messages that a watch is to send at once.
 func whole(plain, compressed http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isWatch(r.URL.Path) {
+		if isStream(r.URL.Path) {
 			plain.ServeHTTP(w, r)
 			return
 		}
@@ -200,9 +207,10 @@ func whole(plain, compressed http.Handler) http.Handler {
 	})
 }
 
-// isWatch reports whether a path is that of a method with a stream of answers: the
-// verbs of all those begin with watch.
-func isWatch(path string) bool { return strings.Contains(path, ":watch") }
+// isStream reports whether a path is that of a method with a stream of answers.
+func isStream(path string) bool {
+	return strings.Contains(path, ":watch") || strings.HasSuffix(path, ":track") || path == "/v1/history:cellStats" || path == "/v1/history:visits"
+}
 
 func serveDocument(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", typeJSON)
@@ -221,7 +229,7 @@ func (g *Gateway) limit(next http.Handler) http.Handler {
 		}
 		// What is not for everyone is for nobody's cache.
 		w.Header().Set("Cache-Control", "no-store")
-		if isWatch(r.URL.Path) {
+		if isStream(r.URL.Path) {
 			w.Header().Set("X-Accel-Buffering", "no") // nginx is to pass each message on
 		}
 		routed.ServeHTTP(w, r)

@@ -5,17 +5,17 @@ import (
 	"net/http"
 )
 
-// headWriter ends a watch that was asked for by HEAD with its first message.
+// headWriter ends a stream that was asked for by HEAD with its first message.
 type headWriter struct {
 	http.ResponseWriter
 	end context.CancelFunc
 }
 
 // headOf turns a HEAD into the GET that it stands for. The server leaves out the
-// body; a watch, which has no end, ends with its first message.
+// body; a stream, which may have no end, ends with its first message.
 func headOf(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
 	get := r.Clone(r.Context())
-	if isWatch(r.URL.Path) {
+	if isStream(r.URL.Path) {
 		ctx, cancel := context.WithCancel(r.Context())
 		get = r.Clone(ctx)
 		w = &headWriter{w, cancel}

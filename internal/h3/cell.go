@@ -128,18 +128,40 @@ const reach = 1.5
 
 // Cap returns a circle that holds the cell and all its descendants.
 func (c Cell) Cap() (geo.Cap, error) {
-	centre, err := h3.Cell(c).LatLng()
+	latDeg, lonDeg, err := c.Centre()
 	if err != nil {
-		return geo.Cap{}, fmt.Errorf("centre of H3 cell %s: %w", c, err)
+		return geo.Cap{}, err
 	}
 	outline, err := h3.Cell(c).Boundary()
 	if err != nil {
 		return geo.Cap{}, fmt.Errorf("outline of H3 cell %s: %w", c, err)
 	}
-	out := geo.Cap{Centre: geo.Unit(centre.Lat, centre.Lng)}
+	out := geo.Cap{Centre: geo.Unit(latDeg, lonDeg)}
 	for _, v := range outline {
 		out.Chord2 = max(out.Chord2, geo.Chord2(out.Centre, geo.Unit(v.Lat, v.Lng)))
 	}
 	out.Chord2 *= reach * reach
 	return out, nil
+}
+
+// Centre returns the centre of the cell.
+func (c Cell) Centre() (latDeg, lonDeg float64, err error) {
+	centre, err := h3.Cell(c).LatLng()
+	if err != nil {
+		return 0, 0, fmt.Errorf("centre of H3 cell %s: %w", c, err)
+	}
+	return centre.Lat, centre.Lng, nil
+}
+
+// Outline returns the corners of the cell in order, each as latitude and longitude.
+func (c Cell) Outline() ([][2]float64, error) {
+	outline, err := h3.Cell(c).Boundary()
+	if err != nil {
+		return nil, fmt.Errorf("outline of H3 cell %s: %w", c, err)
+	}
+	corners := make([][2]float64, len(outline))
+	for i, v := range outline {
+		corners[i] = [2]float64{v.Lat, v.Lng}
+	}
+	return corners, nil
 }

@@ -18,7 +18,7 @@ cleanup() { [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; rm -rf "$work"; }
 trap cleanup EXIT
 
 "$starling" up --dev --local-directory "$work/log" --history-lake-dir "$work/lake" --history-batch-interval 2s \
-  --server-ingest-listen 127.0.0.1:0 --server-matcher-listen 127.0.0.1:0 --server-json-listen "" --server-admin-listen 127.0.0.1:0 \
+  --server-ingest-listen 127.0.0.1:0 --server-matcher-listen 127.0.0.1:0 --server-history-listen 127.0.0.1:0 --server-json-listen "" --server-admin-listen 127.0.0.1:0 \
   2>"$work/up.log" &
 pid=$!
 address=

@@ -49,6 +49,7 @@ type ServerConfig struct {
 	IngestListen  string           `koanf:"ingest_listen" help:"Address of the server for driver apps (gRPC)."`
 	MatcherListen string           `koanf:"matcher_listen" help:"Address of the server for dispatchers and riders (gRPC), a matcher's or a fan-out's."`
 	RidesListen   string           `koanf:"rides_listen" help:"Address of the server for rides (gRPC)."`
+	HistoryListen string           `koanf:"history_listen" help:"Address of the server for history (gRPC)."`
 	JSONListen    string           `koanf:"json_listen" help:"Address of the same services as JSON (HTTP); empty turns it off."`
 	AdminListen   string           `koanf:"admin_listen" help:"Address of health, profiles and, without metrics_listen, metrics (HTTP); empty turns it off."`
 	MetricsListen string           `koanf:"metrics_listen" help:"Address of metrics alone (HTTP), which the admin server then does not have; empty leaves them there."`
@@ -83,6 +84,7 @@ func DefaultConfig() Config {
 			IngestListen:  "127.0.0.1:7600",
 			MatcherListen: "127.0.0.1:7601",
 			RidesListen:   "127.0.0.1:7602",
+			HistoryListen: "127.0.0.1:7606",
 			JSONListen:    "127.0.0.1:7603",
 			AdminListen:   "127.0.0.1:7602",
 			DrainTimeout:  10 * time.Second,
@@ -144,7 +146,7 @@ func (c *Config) compare(faults *valid.Faults) {
 
 func (c *ServerConfig) validate(dev, secured bool) error {
 	var faults valid.Faults
-	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen, "rides_listen": c.RidesListen} {
+	for name, addr := range map[string]string{"ingest_listen": c.IngestListen, "matcher_listen": c.MatcherListen, "rides_listen": c.RidesListen, "history_listen": c.HistoryListen} {
 		faults.Add(checkListen(name, addr, dev, secured))
 	}
 	for name, addr := range map[string]string{"json_listen": c.JSONListen, "admin_listen": c.AdminListen, "metrics_listen": c.MetricsListen} {

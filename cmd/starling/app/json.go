@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 
+	"github.com/starling-fleet/starling/history/query"
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/matcher"
 )
@@ -16,7 +17,7 @@ type jsonGateway struct{ *gateway.Gateway }
 
 // jsonUnits opens the JSON gateway if the process has a role that it can serve.
 func (a *App) jsonUnits(open opener) (*jsonGateway, []unit, error) {
-	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) && !a.has(Rides) {
+	if a.cfg.Server.JSONListen == "" || !a.has(Ingest) && !a.has(Matcher) && !a.has(Fanout) && !a.has(Rides) && !a.has(History) {
 		return nil, nil, nil
 	}
 	json, err := gateway.New(a.cfg.JSON, gateway.Deps{Guard: a.guard, TLS: a.certs.Web("json"), Loopback: a.cfg.Dev, Registerer: a.registry, Logger: a.logger.With("component", "gateway")})
@@ -57,6 +58,15 @@ func (d *jsonGateway) rides() ([]net.Listener, error) {
 		return nil, nil
 	}
 	l, err := d.AddRides(maxRideRequestBytes)
+	return []net.Listener{l}, err
+}
+
+// history returns what the history server listens on besides its own address.
+func (d *jsonGateway) history() ([]net.Listener, error) {
+	if d == nil {
+		return nil, nil
+	}
+	l, err := d.AddHistory(query.MaxRequestBytes)
 	return []net.Listener{l}, err
 }
 

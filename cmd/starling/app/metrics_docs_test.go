@@ -39,9 +39,9 @@ type metric struct {
 func collect(t *testing.T, all map[string]metric, cfg Config, roles ...Role) {
 	t.Helper()
 	cfg.Dev = true
-	addrs, err := freeport.Addrs(4)
+	addrs, err := freeport.Addrs(5)
 	require.NoError(t, err)
-	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = addrs[0], addrs[1], addrs[2], addrs[3]
+	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen, cfg.Server.HistoryListen = addrs[0], addrs[1], addrs[2], addrs[3], addrs[4]
 	a, err := New(cfg, roles, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/starling-fleet/starling/fanout"
 	"github.com/starling-fleet/starling/history"
+	"github.com/starling-fleet/starling/history/query"
 	"github.com/starling-fleet/starling/ingest"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/httpserver"
@@ -239,14 +241,33 @@ func (a *App) trackerUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, 
 	return []unit{{"tracker", t.Run}}, because(t.Ready, "tracker: joining its group, or loading the partitions that fell to it"), nil
 }
 
-// historyUnits set up the history role, which has no server. It stops behind the
+// historyUnits set up the history role and its server. The role stops behind the
 // tracker, so that it still writes what that publishes last.
-func (a *App) historyUnits(log eventlog.Log, _ opener, _ *jsonGateway) ([]unit, func() string, error) {
+func (a *App) historyUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {
+	l, err := open("history", a.cfg.Server.HistoryListen)
+	if err != nil {
+		return nil, nil, err
+	}
 	h, err := history.New(a.cfg.History, history.Deps{Log: log, Registerer: a.registry, Logger: a.logger.With("component", "history")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up history: %w", err)
 	}
-	return []unit{{"history", h.Run}}, because(h.Ready, "history: joining its group, or loading the partitions that fell to it"), nil
+	answers, err := a.cfg.History.OpenStore()
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up history's queries: %w", err)
+	}
+	q, err := query.New(a.cfg.History.Query, query.Deps{Store: answers, Registerer: a.registry, Logger: a.logger.With("component", "history")})
+	if err != nil {
+		return nil, nil, err
+	}
+	inMemory, err := json.history()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.addrs[History] = l.Addr().String()
+	serve := a.serving(a.rpc.New(rpcserver.Role{Name: "history", Credentials: a.certs.Server("history"), Register: q.Register, Options: query.ServerOptions(), Ready: a.life.whileRunning(h.Ready)}), l, inMemory)
+	server := func(ctx context.Context) error { return errors.Join(serve(ctx), answers.Close()) }
+	return []unit{{"history", h.Run}, {"history server", server}}, because(h.Ready, "history: joining its group, or loading the partitions that fell to it"), nil
 }
 
 func (a *App) ingestUnits(log eventlog.Log, open opener, json *jsonGateway) ([]unit, func() string, error) {
@@ -302,7 +323,7 @@ func (a *App) announce(ctx context.Context, ready func() bool) {
 		case <-tick.C:
 		}
 	}
-	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "fanout", a.addrs[Fanout], "json", a.json, "admin", a.admin)
+	a.logger.Info("serving", "roles", a.roles, "ingest", a.addrs[Ingest], "matcher", a.addrs[Matcher], "fanout", a.addrs[Fanout], "history", a.addrs[History], "json", a.json, "admin", a.admin)
 	close(a.ready)
 	<-ctx.Done()
 }

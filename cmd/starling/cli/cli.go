@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
+	"github.com/starling-fleet/starling/cmd/starling/cli/past"
 	"github.com/starling-fleet/starling/internal/version"
 )
 
@@ -148,9 +149,12 @@ Exit codes:
 	root.AddCommand(
 		newDemo(world), newTopics(world), newLog(world), newDLQ(world), newConfig(world), newToken(world),
 		newSimulate(world), newSend(world), newReplay(world), newFilter(world),
-		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newTrack(world), newExplain(world), newRide(world), newDevices(world),
+		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newExplain(world), newRide(world), newDevices(world),
 		newVersion(world),
 	)
+	root.AddCommand(past.Commands(past.World{
+		Out: world.Out, Err: world.Err, Connect: connect, Usage: usage, Args: usageArgs, Asked: asked, No: answerNo, Place: parsePlace, Print: dialect.Print,
+	})...)
 	return root
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,7 +21,8 @@ import (
 func TestTrackOfAFixThroughEverything(t *testing.T) {
 	cfg := app.DefaultConfig()
 	cfg.Dev, cfg.Partitions, cfg.Local.Directory = true, 2, t.TempDir()
-	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0", "", ""
+	cfg.Server.IngestListen, cfg.Server.MatcherListen, cfg.Server.JSONListen, cfg.Server.AdminListen, cfg.Server.HistoryListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "", "127.0.0.1:0"
+	cfg.History.BatchInterval = 10 * time.Millisecond
 	cfg.History.LakeDir = filepath.Join(t.TempDir(), "lake")
 	a, err := app.New(cfg, app.AllRoles(), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -34,6 +36,36 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	}
 	sent := runCLI(t, t.Context(), "", "send", "car~7", "--at", "48.2085,16.373", "--ingest", a.Addr(app.Ingest))
 	require.Equal(t, exitOK, sent.code, sent.err)
+	server := "--history=" + a.Addr(app.History)
+	// The history role answers as soon as it has written the fix, over gRPC and JSON.
+	require.Eventually(t, func() bool {
+		got := runCLI(t, t.Context(), "", "track", "car~7", "--format=csv", server)
+		require.Equal(t, exitOK, got.code, got.err)
+		return strings.Contains(got.out, ",48.2085000,16.3730000,")
+	}, time.Minute, 20*time.Millisecond)
+	visits := runCLI(t, t.Context(), "", "visits", "--json", server, "--vertex=48.2,16.3", "--vertex=48.2,16.4", "--vertex=48.3,16.3")
+	require.Equal(t, exitOK, visits.code, visits.err)
+	require.Contains(t, visits.out, `"vehicle":"car~7"`)
+	picture := filepath.Join(t.TempDir(), "x.png")
+	drawn := runCLI(t, t.Context(), "", "heatmap", "--out="+picture, server, "--period=minute")
+	require.Equal(t, exitOK, drawn.code, drawn.err)
+	require.Contains(t, drawn.out, "1 cells, 1 (dark) to 1 (bright) fixes")
+	hour := time.Now().UTC().Truncate(time.Hour)
+	answer, err := http.Get("http://" + a.JSONAddr() + "/v1/vehicles/car~7:track?layers=TRACK_LAYER_RAW&start_time=" + hour.Add(-time.Hour).Format(time.RFC3339) + "&end_time=" + hour.Add(2*time.Hour).Format(time.RFC3339))
+	require.NoError(t, err)
+	var line struct {
+		Result struct {
+			Complete bool
+			Fixes    []struct {
+				Raw struct{ Place struct{ Latitude float64 } }
+			}
+		}
+	}
+	require.NoError(t, json.NewDecoder(answer.Body).Decode(&line))
+	require.NoError(t, answer.Body.Close())
+	require.True(t, line.Result.Complete)
+	require.Len(t, line.Result.Fixes, 1)
+	require.InDelta(t, 48.2085, line.Result.Fixes[0].Raw.Place.Latitude, 1e-6)
 	cancel() // the tracker publishes what is on its way, and history writes it
 	require.NoError(t, <-ended)
 
@@ -62,6 +94,14 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	require.NoError(t, xml.Unmarshal([]byte(run("--format=gpx").out), &gpx))
 	require.Len(t, gpx.Points, 1)
 	require.InDelta(t, 48.2085, gpx.Points[0].Lat, 1e-6)
+	require.Contains(t, run("--format=svg").out, "<circle")
+	lakeVisits := runCLI(t, t.Context(), "", "visits", "--lake", cfg.History.LakeDir, "--vertex=48.2,16.3", "--vertex=48.2,16.4", "--vertex=48.3,16.3")
+	require.Contains(t, lakeVisits.out, "car~7")
+	svg := filepath.Join(t.TempDir(), "x.svg")
+	drawn = runCLI(t, t.Context(), "", "heatmap", "--out", svg, "--lake", cfg.History.LakeDir)
+	require.Equal(t, exitOK, drawn.code, drawn.err)
+	nothing := runCLI(t, t.Context(), "", "heatmap", "--out", svg, "--lake", cfg.History.LakeDir, "--to=2001-01-01T00:00:00Z")
+	require.Equal(t, exitNo, nothing.code, nothing.err)
 	require.NotContains(t, run("--to=2001-01-01T00:00:00Z").out, "48.2085")
 
 	deviceTime := strings.Split(lines[1], ",")[0]
@@ -82,9 +122,20 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 
 func TestTrackRefusals(t *testing.T) {
 	for line, want := range map[string]string{
-		"track car":                           "--lake is empty",
-		"track car --lake x --format kml":     "must be table, csv, geojson or gpx",
-		"track car --lake x --from yesterday": "--from is \"yesterday\": must be a time",
+		"track car --history 127.0.0.1:1":             "no connection",
+		"track car --min-interval 1s --tolerance-m 2": "give one of them",
+		"track car --min-interval 1s --lake /":        "leave them out with --lake",
+		"heatmap --out x.gif":                         "must end in .png or .svg",
+		"heatmap --out x.png --value age":             "must be fixes, vehicles or speed",
+		"heatmap --out x.png --period day":            "must be hour or minute",
+		"heatmap --out x.png --width 1":               "must be between 100 and 10000",
+		"heatmap --out x.png --cell 891e15b7187ffff":  "a resolution of at most 7",
+		"visits":                           "name one area",
+		"visits --cell nope":               "must be an H3 cell",
+		"visits --vertex 1,2 --vertex 1,3": "a polygon has at least 3",
+		"visits --vertex 91,2 --vertex 1,3 --vertex 4,4":                           "must be a latitude",
+		"track car --lake x --format kml":                                          "must be table, csv, geojson, gpx or svg",
+		"track car --lake x --from yesterday":                                      "--from is \"yesterday\": must be a time",
 		"track car --lake x --from 2026-03-01T00:00:00Z --to 2026-03-01T00:00:00Z": "must be before --to",
 		"explain car yesterday --lake x":                                           "TIME is \"yesterday\": must be a time",
 		"explain a/b 2026-03-01T00:00:00Z --lake x":                                "VEHICLE is \"a/b\": must be",

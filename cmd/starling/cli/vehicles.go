@@ -15,9 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
-	"github.com/starling-fleet/starling/cmd/starling/cli/trackform"
-	"github.com/starling-fleet/starling/history/lake"
-	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
@@ -321,58 +318,4 @@ func printSent(w io.Writer, report *starlingv1.Report, answer *starlingv1.SendRe
 		return answerNo("the fix is refused: %s", answer.Refusals[0].Description)
 	}
 	return err
-}
-
-func newTrack(world IO) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "track VEHICLE",
-		Short:   "Print a vehicle's track from the lake of history",
-		GroupID: "ask",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		Long: `Print a vehicle's fixes from the Parquet files of history (docs/history.md), each
-once, by device time: as reported and, where the filter had a say, as corrected.
-The files are read from their directory; nothing needs to run.`,
-		Example: `  starling track car-00042 --lake /srv/history --from 2026-03-01T07:00:00Z --to 2026-03-01T09:00:00Z
-  starling track car-00042 --lake /srv/history --from 2026-03-01T00:00:00Z --format gpx > car.gpx`,
-	}
-	dir := cmd.Flags().String("lake", "", "directory of the lake, as in history.lake_dir (required)")
-	from := cmd.Flags().String("from", "", "first device time, RFC 3339; all if empty")
-	to := cmd.Flags().String("to", "", "device time behind the last, RFC 3339; all if empty")
-	form := cmd.Flags().String("format", "table", "table, csv, geojson or gpx")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		start, err := trackTime("from", *from, time.UnixMilli(0))
-		if err != nil {
-			return err
-		}
-		end, err := trackTime("to", *to, time.UnixMilli(1<<48))
-		if err != nil {
-			return err
-		}
-		printTrack, ok := trackform.Forms()[*form]
-		switch {
-		case !ok:
-			return usage(fmt.Errorf("--format is %q: must be table, csv, geojson or gpx", *form))
-		case *dir == "":
-			return usage(errors.New("--lake is empty: name the directory of the lake"))
-		case !start.Before(end):
-			return usage(fmt.Errorf("--from is %q: must be before --to, which is %q", *from, *to))
-		}
-		reader, err := lake.NewReader(*dir)
-		if err != nil {
-			return usage(err)
-		}
-		return printTrack(world.Out, args[0], reader.Track(cmd.Context(), store.TrackQuery{Vehicle: args[0], FromMS: start.UnixMilli(), ToMS: end.UnixMilli()}))
-	}
-	return cmd
-}
-
-func trackTime(flag, text string, otherwise time.Time) (time.Time, error) {
-	if text == "" {
-		return otherwise, nil
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return t, usage(fmt.Errorf("--%s is %q: must be a time such as 2026-03-01T07:00:00Z", flag, text))
-	}
-	return t, nil
 }

@@ -25,8 +25,14 @@ import (
 type Open func(t *testing.T, batches []*row.Batch) store.Store
 
 // Run holds a store to the suite.
-func Run(t *testing.T, open Open) {
+func Run(t *testing.T, open Open) { RunWithout(t, open, func(*row.Fix) {}) }
+
+// RunWithout holds a store to the suite whose fixes lack what a function hides.
+func RunWithout(t *testing.T, open Open, hide func(*row.Fix)) {
 	m := newModel(rand.New(rand.NewPCG(1, 2)))
+	for i := range m.truth {
+		hide(&m.truth[i])
+	}
 	s := open(t, m.batches)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	t.Run("track", func(t *testing.T) { m.tracks(t, s) })

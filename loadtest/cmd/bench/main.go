@@ -52,6 +52,7 @@ func subcommands() []subcommand {
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
 		{"history-bytes", "bytes per fix of recorded drives in history's sinks", historyBytesCommand},
+		{"history-query", "how long a vehicle's whole day takes from history, among 25,000,000 fixes", historyQueryCommand},
 		{serveName, "(a child of pipeline) the baseline, or Starling's ingest alone", serveCommand},
 	}
 }

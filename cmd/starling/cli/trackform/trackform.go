@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/past/picture"
 	"github.com/starling-fleet/starling/history/row"
 )
 
@@ -22,7 +23,7 @@ type Print func(w io.Writer, vehicle string, fixes iter.Seq2[row.Fix, error]) er
 
 // Forms are the forms by name.
 func Forms() map[string]Print {
-	return map[string]Print{"table": table, "csv": commaSeparated, "geojson": geoJSON, "gpx": gpx}
+	return map[string]Print{"table": table, "csv": commaSeparated, "geojson": geoJSON, "gpx": gpx, "svg": svg}
 }
 
 var columns = []string{"device_time", "kind", "verdict", "raw_latitude", "raw_longitude", "latitude", "longitude", "speed_m_s", "heading_deg", "raw_speed_m_s", "raw_heading_deg", "accuracy_m"}
@@ -152,4 +153,25 @@ func gpx(w io.Writer, vehicle string, fixes iter.Seq2[row.Fix, error]) error {
 	}
 	_, err := io.WriteString(w, "</trkseg></trk></gpx>\n")
 	return err
+}
+
+// svgPixels is the longer side of a drawn track.
+const svgPixels = 800
+
+// svg draws a track; it holds all of its positions.
+func svg(w io.Writer, vehicle string, fixes iter.Seq2[row.Fix, error]) error {
+	t := picture.Track{Title: vehicle, Width: svgPixels}
+	place := func(p row.Position) picture.Point {
+		return picture.Point{float64(p.LatE7) / 1e7, float64(p.LonE7) / 1e7}
+	}
+	for f, err := range fixes {
+		if err != nil {
+			return err
+		}
+		t.Dots = append(t.Dots, place(f.Raw))
+		if f.Has&row.HasEstimate != 0 {
+			t.Line = append(t.Line, place(f.Corrected))
+		}
+	}
+	return picture.DrawTrack(w, &t)
 }
