@@ -475,7 +475,7 @@ func TestRefusals(t *testing.T) {
 		require.Contains(t, err.Error(), want)
 	}
 	for want, req := range map[string]*starlingv1.FindVisitsRequest{
-		"h3_cells: is missing: must be cells, or a polygon, not both": {StartTime: at(0), EndTime: at(1)},
+		"h3_cells: is missing: must be cells, or a polygon, not both": {StartTime: at(0), EndTime: at(time.Hour)},
 		"not both":                                     {StartTime: at(0), EndTime: at(time.Hour), H3Cells: []string{"871e15b70ffffff"}, Polygon: triangle()},
 		"h3_cells[0]: is zz: must be an H3 cell":       {StartTime: at(0), EndTime: at(time.Hour), H3Cells: []string{"zz"}},
 		"polygon.vertices: has 2 entries":              {StartTime: at(0), EndTime: at(time.Hour), Polygon: &starlingv1.MapPolygon{Vertices: triangle().Vertices[:2]}},

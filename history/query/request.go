@@ -16,11 +16,11 @@ import (
 
 // Bounds of requests; history_service.proto states them.
 const (
-	maxVertices             = 1000
-	maxCells                = 1000
-	maxInterval             = 24 * time.Hour
-	minTolerance, maxTolM   = 0.1, 100_000
-	earliestYear, latesYear = 1970, 2100
+	maxVertices                = 1000
+	maxCells                   = 1000
+	maxInterval                = 24 * time.Hour
+	minTolerance, maxTolerance = 0.1, 100_000
+	earliestYear, latestYear   = 1970, 2100
 )
 
 // timeRange returns the range of a request in milliseconds since the Unix epoch.
@@ -41,8 +41,8 @@ func (f *faults) time(field string, at *timestamppb.Timestamp) int64 {
 		return 0
 	}
 	t := at.AsTime()
-	ok := at.CheckValid() == nil && at.GetNanos()%1e6 == 0 && t.Year() >= earliestYear && t.Year() < latesYear
-	f.Need(ok, field, strconv.FormatInt(at.GetSeconds(), 10)+"s "+strconv.Itoa(int(at.GetNanos()))+"ns", "a time of the years %d to %d in whole milliseconds", earliestYear, latesYear-1)
+	ok := at.CheckValid() == nil && at.GetNanos()%1e6 == 0 && t.Year() >= earliestYear && t.Year() < latestYear
+	f.Need(ok, field, t.Format(time.RFC3339Nano), "a time of the years %d to %d in whole milliseconds", earliestYear, latestYear-1)
 	return t.UnixMilli()
 }
 
@@ -82,7 +82,7 @@ func (f *faults) thinning(req *starlingv1.GetTrackRequest) (intervalMS int64, to
 		intervalMS = d.Milliseconds()
 	case *starlingv1.GetTrackRequest_ToleranceM:
 		toleranceM = by.ToleranceM
-		f.Need(toleranceM >= minTolerance && toleranceM <= maxTolM, "tolerance_m", toleranceM, "between %v and %d", minTolerance, maxTolM)
+		f.Need(toleranceM >= minTolerance && toleranceM <= maxTolerance, "tolerance_m", toleranceM, "between %v and %d", minTolerance, maxTolerance)
 	}
 	return intervalMS, toleranceM
 }

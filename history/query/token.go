@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash/fnv"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,8 +31,8 @@ func digest[M proto.Message](req M, clearToken func(M)) [digestBytes]byte {
 	return [digestBytes]byte(h.Sum(nil))
 }
 
-func makeToken(form byte, of [digestBytes]byte, place []byte) string {
-	return base64.RawURLEncoding.EncodeToString(append(append([]byte{form}, of[:]...), place...))
+func makeToken(form byte, of [digestBytes]byte, at []byte) string {
+	return base64.RawURLEncoding.EncodeToString(slices.Concat([]byte{form}, of[:], at))
 }
 
 // place returns where a token stands, or false if it is not one of this form and

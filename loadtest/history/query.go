@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -208,7 +209,7 @@ func (c counted) within(ctx context.Context) context.Context {
 }
 
 // Track implements store.Store.
-func (c counted) Track(ctx context.Context, q store.TrackQuery) func(func(row.Fix, error) bool) {
+func (c counted) Track(ctx context.Context, q store.TrackQuery) iter.Seq2[row.Fix, error] {
 	return c.Store.Track(c.within(ctx), q)
 }
 

@@ -100,7 +100,7 @@ much. The map is in Web Mercator, north is up.`,
 			if err := draw(&b, m); err != nil {
 				return err
 			}
-			if err := os.WriteFile(*out, b.Bytes(), 0o666); err != nil {
+			if err := os.WriteFile(*out, b.Bytes(), 0o644); err != nil {
 				return fmt.Errorf("--out: %w", err)
 			}
 			_, err = fmt.Fprintf(w.Out, "%s: %d cells, %s\n", *out, len(m.Cells), m.Legend())
