@@ -443,41 +443,37 @@ func TestRefusals(t *testing.T) {
 	token := out.parts[0].ResumeToken
 	require.NotEmpty(t, token)
 	for want, req := range map[string]*starlingv1.GetTrackRequest{
-		"name: is car: must be vehicles/{vehicle_id}":                 bad(func(r *starlingv1.GetTrackRequest) { r.Name = "car" }),
-		"start_time: is missing":                                      bad(func(r *starlingv1.GetTrackRequest) { r.StartTime = nil }),
-		"end_time: is missing":                                        bad(func(r *starlingv1.GetTrackRequest) { r.EndTime = nil }),
-		"end_time: is 2026-03-01T07:00:00Z: must be after start_time": bad(func(r *starlingv1.GetTrackRequest) { r.EndTime = at(0) }),
-		"must be at most 744h0m0s after start_time":                   bad(func(r *starlingv1.GetTrackRequest) { r.EndTime = at(32 * 24 * time.Hour) }),
-		"start_time: is -1s 0ns: must be a time of the years":         bad(func(r *starlingv1.GetTrackRequest) { r.StartTime = &timestamppb.Timestamp{Seconds: -1} }),
-		"in whole milliseconds":                                       bad(func(r *starlingv1.GetTrackRequest) { r.EndTime.Nanos = 1 }),
-		"layers[0]: is 9":                                             bad(func(r *starlingv1.GetTrackRequest) { r.Layers = []starlingv1.TrackLayer{9} }),
-		"layers[1]: is TRACK_LAYER_RAW: must be there once":           bad(func(r *starlingv1.GetTrackRequest) { r.Layers = []starlingv1.TrackLayer{1, 1} }),
-		"layers: has 4 entries":                                       bad(func(r *starlingv1.GetTrackRequest) { r.Layers = []starlingv1.TrackLayer{1, 2, 3, 1} }),
+		`name: is "car": must be vehicles/{vehicle_id}`:                      bad(func(r *starlingv1.GetTrackRequest) { r.Name = "car" }),
+		"start_time: is missing":                                             bad(func(r *starlingv1.GetTrackRequest) { r.StartTime = nil }),
+		"end_time: is missing":                                               bad(func(r *starlingv1.GetTrackRequest) { r.EndTime = nil }),
+		`end_time: is "2026-03-01T07:00:00Z": must be after start_time`:      bad(func(r *starlingv1.GetTrackRequest) { r.EndTime = at(0) }),
+		"must be at most 744h0m0s after start_time":                          bad(func(r *starlingv1.GetTrackRequest) { r.EndTime = at(32 * 24 * time.Hour) }),
+		`start_time: is "1969-12-31T23:59:59Z": must be a time of the years`: bad(func(r *starlingv1.GetTrackRequest) { r.StartTime = &timestamppb.Timestamp{Seconds: -1} }),
+		"in whole milliseconds":                                              bad(func(r *starlingv1.GetTrackRequest) { r.EndTime.Nanos = 1 }),
+		"layers[0]: is 9":                                                    bad(func(r *starlingv1.GetTrackRequest) { r.Layers = []starlingv1.TrackLayer{9} }),
+		`layers[1]: is "TRACK_LAYER_RAW": must be there once`:                bad(func(r *starlingv1.GetTrackRequest) { r.Layers = []starlingv1.TrackLayer{1, 1} }),
+		"layers: has 4 entries":                                              bad(func(r *starlingv1.GetTrackRequest) { r.Layers = []starlingv1.TrackLayer{1, 2, 3, 1} }),
 		"min_interval: is 0s": bad(func(r *starlingv1.GetTrackRequest) {
 			r.Thinning = &starlingv1.GetTrackRequest_MinInterval{MinInterval: durationpb.New(0)}
 		}),
-		"min_interval: is 25h0m0s": bad(func(r *starlingv1.GetTrackRequest) {
+		"min_interval: is 25h: must": bad(func(r *starlingv1.GetTrackRequest) {
 			r.Thinning = &starlingv1.GetTrackRequest_MinInterval{MinInterval: durationpb.New(25 * time.Hour)}
 		}),
 		"tolerance_m: is NaN": bad(func(r *starlingv1.GetTrackRequest) {
 			r.Thinning = &starlingv1.GetTrackRequest_ToleranceM{ToleranceM: math.NaN()}
 		}),
-		"tolerance_m: is 0":  bad(func(r *starlingv1.GetTrackRequest) { r.Thinning = &starlingv1.GetTrackRequest_ToleranceM{} }),
-		"resume_token: is x": bad(func(r *starlingv1.GetTrackRequest) { r.ResumeToken = "x" }),
-		"a token of a part":  nil,
+		"tolerance_m: is 0":    bad(func(r *starlingv1.GetTrackRequest) { r.Thinning = &starlingv1.GetTrackRequest_ToleranceM{} }),
+		`resume_token: is "x"`: bad(func(r *starlingv1.GetTrackRequest) { r.ResumeToken = "x" }),
 		"the token of a part of the answer to the same request": bad(func(r *starlingv1.GetTrackRequest) { r.ResumeToken, r.Name = token, "vehicles/other" }),
 	} {
-		if req == nil {
-			continue
-		}
 		err := s.GetTrack(req, &stream[starlingv1.GetTrackResponse]{ctx: auth.WithCaller(t.Context(), precise)})
 		require.Equal(t, codes.InvalidArgument, status.Code(err), want)
 		require.Contains(t, err.Error(), want)
 	}
 	for want, req := range map[string]*starlingv1.FindVisitsRequest{
 		"h3_cells: is missing: must be cells, or a polygon, not both": {StartTime: at(0), EndTime: at(time.Hour)},
-		"not both":                                     {StartTime: at(0), EndTime: at(time.Hour), H3Cells: []string{"871e15b70ffffff"}, Polygon: triangle()},
-		"h3_cells[0]: is zz: must be an H3 cell":       {StartTime: at(0), EndTime: at(time.Hour), H3Cells: []string{"zz"}},
+		"not both": {StartTime: at(0), EndTime: at(time.Hour), H3Cells: []string{"871e15b70ffffff"}, Polygon: triangle()},
+		`h3_cells[0]: is "zz": must be an H3 cell`:     {StartTime: at(0), EndTime: at(time.Hour), H3Cells: []string{"zz"}},
 		"polygon.vertices: has 2 entries":              {StartTime: at(0), EndTime: at(time.Hour), Polygon: &starlingv1.MapPolygon{Vertices: triangle().Vertices[:2]}},
 		"polygon.vertices: has 1001 entries":           {StartTime: at(0), EndTime: at(time.Hour), Polygon: &starlingv1.MapPolygon{Vertices: make([]*starlingv1.Place, 1001)}},
 		"polygon.vertices[1].latitude: is 91: must be": {StartTime: at(0), EndTime: at(time.Hour), Polygon: &starlingv1.MapPolygon{Vertices: []*starlingv1.Place{{}, {Latitude: 91}, {}}}},

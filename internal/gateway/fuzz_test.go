@@ -27,6 +27,7 @@ func FuzzRequest(f *testing.F) {
 	starlingv1.RegisterFleetServiceServer(server, starlingv1.UnimplementedFleetServiceServer{})
 	starlingv1.RegisterIngestServiceServer(server, starlingv1.UnimplementedIngestServiceServer{})
 	starlingv1.RegisterRideServiceServer(server, starlingv1.UnimplementedRideServiceServer{})
+	starlingv1.RegisterHistoryServiceServer(server, starlingv1.UnimplementedHistoryServiceServer{})
 	const most = 1 << 20
 	fleet, err := g.AddFleet(most)
 	require.NoError(f, err)
@@ -34,6 +35,9 @@ func FuzzRequest(f *testing.F) {
 	require.NoError(f, err)
 	rides, err := g.AddRides(most)
 	require.NoError(f, err)
+	past, err := g.AddHistory(most)
+	require.NoError(f, err)
+	go server.Serve(past)
 	go server.Serve(fleet)
 	go server.Serve(ingest)
 	go server.Serve(rides)
@@ -47,6 +51,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add("/v1/vehicles/a%2Fb:watch", "resume_token=%ff&minInterval=1e9s", "")
 	f.Add("/v1/vehicles", "filter.maxAge=-0.1s&filter..=&=&&page_size=99999999999", "")
 	f.Add("/v1/reports", "", `{"report":{"vehicleId":"\ud800","fixes":[{"latitude":1e999}]}}`)
+	f.Add("/v1/vehicles/a:track", "layers=9&start_time=2026-13-01T00:00:00Z&toleranceM=NaN&min_interval=1s", "")
+	f.Add("/v1/history:visits", "h3_cells=z&polygon.vertices=1", `{"polygon":{"vertices":[null,{"latitude":"Infinity"}]}}`)
 	f.Add("/v1/rides", "active=maybe", `{"order":{"deadlineMs":"9223372036854775808"}}`)
 	f.Fuzz(func(t *testing.T, path, query, body string) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
