@@ -167,6 +167,10 @@ drill-hostile: build ## hostile clients by raw frames against a whole process, b
 history-readback: build ## a lake of history, read by DuckDB, pyarrow, GeoPandas and MovingPandas as docs/history.md has it (needs Python 3)
 	./tools/history-readback/run.sh
 
+.PHONY: history-pictures
+history-pictures: build ## draw the heat map and the track of docs/history.md anew, from recordings (STARLING_DATA= their directory)
+	STARLING_DATA=$(or $(STARLING_DATA),../shared/data) ./tools/history-pictures/run.sh
+
 .PHONY: rides-sim
 rides-sim: build ## matchers compared on the recorded demand, held to docs/matching.md (DEMAND= a file of trips, RIDES_FLAGS= more flags)
 	$(BIN)/starling simulate --rides --demand $(or $(DEMAND),$(or $(STARLING_DATA),../shared/data)/demand/nyc_taxi_2015-01-10.csv.gz) --picture docs/matching.svg $(RIDES_FLAGS)

@@ -25,15 +25,23 @@ import (
 type Open func(t *testing.T, batches []*row.Batch) store.Store
 
 // Run holds a store to the suite.
-func Run(t *testing.T, open Open) { RunWithout(t, open, func(*row.Fix) {}) }
+func Run(t *testing.T, open Open) {
+	m := newModel(rand.New(rand.NewPCG(1, 2)))
+	m.hold(t, open(t, m.batches))
+}
 
-// RunWithout holds a store to the suite whose fixes lack what a function hides.
-func RunWithout(t *testing.T, open Open, hide func(*row.Fix)) {
+// RunThrough holds what passes a store's answers on to the suite: through makes it of
+// the model, whose fixes lack what hide hides.
+func RunThrough(t *testing.T, through func(store.Store) store.Store, hide func(*row.Fix)) {
 	m := newModel(rand.New(rand.NewPCG(1, 2)))
 	for i := range m.truth {
 		hide(&m.truth[i])
 	}
-	s := open(t, m.batches)
+	m.hold(t, through(&modelStore{t, m}))
+}
+
+// hold asks a store everything, and closes it in the end.
+func (m *model) hold(t *testing.T, s store.Store) {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	t.Run("track", func(t *testing.T) { m.tracks(t, s) })
 	t.Run("cell statistics", func(t *testing.T) { m.cellStats(t, s) })
@@ -242,17 +250,20 @@ func (m *model) within(fromMS, toMS int64) (out []row.Fix) {
 	return out
 }
 
+func (m *model) trackOf(q store.TrackQuery) (out []row.Fix) {
+	for _, f := range m.within(q.FromMS, q.ToMS) {
+		if f.Vehicle == q.Vehicle {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 func (m *model) tracks(t *testing.T, s store.Store) {
 	for n := range 40 {
 		q := store.TrackQuery{Vehicle: fmt.Sprintf("car-%02d", m.random.IntN(vehicles+1))}
 		q.FromMS, q.ToMS = m.times()
-		var want []row.Fix
-		for _, f := range m.within(q.FromMS, q.ToMS) {
-			if f.Vehicle == q.Vehicle {
-				want = append(want, f)
-			}
-		}
-		require.Equal(t, want, all(t, s.Track(t.Context(), q)), "question %d: %+v", n, q)
+		require.Equal(t, m.trackOf(q), all(t, s.Track(t.Context(), q)), "question %d: %+v", n, q)
 	}
 }
 
@@ -343,39 +354,44 @@ func (m *model) visits(t *testing.T, s store.Store) {
 	for n := range 24 {
 		var q store.VisitQuery
 		q.FromMS, q.ToMS = m.times()
-		var in func(row.Position) bool
 		if n%2 == 0 {
 			q.Area.Cells = m.someCells(t, 8)
-			in = func(p row.Position) bool {
-				return slices.ContainsFunc(q.Area.Cells, func(c h3.Cell) bool { return m.cell(t, p, c.Resolution()) == c })
-			}
 		} else {
 			q.Area.Polygon = m.polygon()
-			in = func(p row.Position) bool { return inside(q.Area.Polygon, p) }
 		}
 		if n%3 == 0 {
 			q.After = fmt.Sprintf("car-%02d", m.random.IntN(vehicles))
 		}
-		found := map[string]store.Visit{}
-		for _, f := range m.within(q.FromMS, q.ToMS) {
-			if f.Vehicle <= q.After || !in(f.Shown()) {
-				continue
-			}
-			v, ok := found[f.Vehicle]
-			if !ok {
-				v = store.Visit{Vehicle: f.Vehicle, FirstMS: f.DeviceTimeMS}
-			}
-			v.LastMS = f.DeviceTimeMS
-			v.Fixes++
-			found[f.Vehicle] = v
-		}
-		var want []store.Visit
-		for _, v := range found {
-			want = append(want, v)
-		}
-		slices.SortFunc(want, func(a, b store.Visit) int { return cmp.Compare(a.Vehicle, b.Vehicle) })
-		require.Equal(t, want, all(t, s.Visits(t.Context(), q)), "question %d: %+v", n, q)
+		require.Equal(t, m.visitsOf(t, q), all(t, s.Visits(t.Context(), q)), "question %d: %+v", n, q)
 	}
+}
+
+func (m *model) visitsOf(t *testing.T, q store.VisitQuery) (out []store.Visit) {
+	t.Helper()
+	in := func(p row.Position) bool {
+		if len(q.Area.Polygon) > 0 {
+			return inside(q.Area.Polygon, p)
+		}
+		return slices.ContainsFunc(q.Area.Cells, func(c h3.Cell) bool { return m.cell(t, p, c.Resolution()) == c })
+	}
+	found := map[string]store.Visit{}
+	for _, f := range m.within(q.FromMS, q.ToMS) {
+		if f.Vehicle <= q.After || !in(f.Shown()) {
+			continue
+		}
+		v, ok := found[f.Vehicle]
+		if !ok {
+			v = store.Visit{Vehicle: f.Vehicle, FirstMS: f.DeviceTimeMS}
+		}
+		v.LastMS = f.DeviceTimeMS
+		v.Fixes++
+		found[f.Vehicle] = v
+	}
+	for _, v := range found {
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(a, b store.Visit) int { return cmp.Compare(a.Vehicle, b.Vehicle) })
+	return out
 }
 
 // polygon is a random one of three to eight corners, which may cross itself.

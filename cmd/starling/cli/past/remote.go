@@ -64,7 +64,7 @@ func parts[P any, M interface {
 		for token := ""; ; {
 			stream, err := call(ctx, token)
 			if err != nil {
-				yield(nil, err)
+				yield(nil, cause(ctx, err))
 				return
 			}
 			before, complete := token, false

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/starling-fleet/starling/cmd/starling/cli/past"
-	"github.com/starling-fleet/starling/history/lake"
 	"github.com/starling-fleet/starling/history/query"
 	"github.com/starling-fleet/starling/history/row"
 	"github.com/starling-fleet/starling/history/store"
@@ -21,19 +20,10 @@ import (
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
-// What a lake answers comes through the service and the commands' client as it is.
+// What a store answers comes through the service and the commands' client as it is.
 func TestTheServiceAnswersAsItsStore(t *testing.T) {
-	storetest.RunWithout(t, func(t *testing.T, batches []*row.Batch) store.Store {
-		dir := t.TempDir()
-		sink, err := lake.NewSink(dir)
-		require.NoError(t, err)
-		for _, b := range batches {
-			_, err := sink.Write(t.Context(), b)
-			require.NoError(t, err)
-		}
-		reader, err := lake.NewReader(dir)
-		require.NoError(t, err)
-		service, err := query.New(query.DefaultConfig(), query.Deps{Store: reader, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	storetest.RunThrough(t, func(s store.Store) store.Store {
+		service, err := query.New(query.DefaultConfig(), query.Deps{Store: s, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		precise := &auth.Caller{Issuer: "i", Subject: "s", Scopes: auth.HistoryPrecise}
 		server := grpc.NewServer(append(query.ServerOptions(), grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
