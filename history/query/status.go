@@ -60,5 +60,5 @@ func imprecise(field, rule string) refusal {
 type faults struct{ request.Faults }
 
 func (f *faults) err() error {
-	return f.Violations.Err(rpcstatus.Reason{Domain: domain, Name: reasonInvalid})
+	return f.Err(rpcstatus.Reason{Domain: domain, Name: reasonInvalid})
 }

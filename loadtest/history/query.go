@@ -56,24 +56,11 @@ func Query(ctx context.Context, cfg QueryConfig, w io.Writer) error {
 		return err
 	}
 	defer s.close()
-	service, err := query.New(query.DefaultConfig(), query.Deps{Store: s.Store, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	client, stop, err := serveHistory(s.Store)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := grpc.NewServer(query.ServerOptions()...)
-	service.Register(server)
-	go func() { _ = server.Serve(l) }()
-	defer server.Stop()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	client := starlingv1.NewHistoryServiceClient(conn)
+	defer stop()
 	random := rand.New(rand.NewPCG(3, 3))
 	var times, storeTimes []time.Duration
 	var bytes int64
@@ -118,6 +105,27 @@ func Query(ctx context.Context, cfg QueryConfig, w io.Writer) error {
 	_, err = fmt.Fprintf(w, "%s: %d tracks of %d fixes among %d: p50 %s, p99 %s, most %s; %.1f MB read each; the store alone p50 %s\n", name, asked, fixes, cfg.Vehicles*cfg.Hours*3600,
 		quantile(times, 0.5), quantile(times, 0.99), quantile(times, 1), float64(bytes)/float64(asked)/1e6, quantile(storeTimes, 0.5))
 	return err
+}
+
+// serveHistory serves what a store answers over a connection of this process.
+func serveHistory(s store.Store) (client starlingv1.HistoryServiceClient, stop func(), err error) {
+	service, err := query.New(query.DefaultConfig(), query.Deps{Store: s, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	server := grpc.NewServer(query.ServerOptions()...)
+	service.Register(server)
+	go func() { _ = server.Serve(l) }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		server.Stop()
+		return nil, nil, err
+	}
+	return starlingv1.NewHistoryServiceClient(conn), func() { _ = conn.Close(); server.Stop() }, nil
 }
 
 func quantile(times []time.Duration, p float64) time.Duration {
