@@ -95,7 +95,7 @@ var mayImport = map[string][]string{
 	// Judges rides by the log alone: no code of the roles.
 	"loadtest/ridedrill/check": {"schemas/starlingv1", "loadtest/drill/check"},
 	// Measures the sinks of history by themselves.
-	"loadtest/history": {"history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
+	"loadtest/history": {"history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/auth", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
 	// Measures the step by itself.
 	"loadtest/silence": {"tracker/step", "schemas"},
 	// Puts the servers together that are measured, as cmd/starling/app does.

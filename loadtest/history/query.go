@@ -28,6 +28,7 @@ import (
 	"github.com/starling-fleet/starling/history/query"
 	"github.com/starling-fleet/starling/history/row"
 	"github.com/starling-fleet/starling/history/store"
+	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/clickhousetest"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -117,7 +118,10 @@ func serveHistory(s store.Store) (client starlingv1.HistoryServiceClient, stop f
 	if err != nil {
 		return nil, nil, err
 	}
-	server := grpc.NewServer(query.ServerOptions()...)
+	analyst := &auth.Caller{Issuer: "bench", Subject: "analyst", Scopes: auth.HistoryPrecise}
+	server := grpc.NewServer(append(query.ServerOptions(), grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		return handler(srv, &callerStream{stream, analyst})
+	}))...)
 	service.Register(server)
 	go func() { _ = server.Serve(l) }()
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -126,6 +130,17 @@ func serveHistory(s store.Store) (client starlingv1.HistoryServiceClient, stop f
 		return nil, nil, err
 	}
 	return starlingv1.NewHistoryServiceClient(conn), func() { _ = conn.Close(); server.Stop() }, nil
+}
+
+// callerStream is a stream of a caller.
+type callerStream struct {
+	grpc.ServerStream
+	caller *auth.Caller
+}
+
+// Context implements grpc.ServerStream.
+func (s *callerStream) Context() context.Context {
+	return auth.WithCaller(s.ServerStream.Context(), s.caller)
 }
 
 func quantile(times []time.Duration, p float64) time.Duration {
