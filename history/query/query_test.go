@@ -78,6 +78,10 @@ func (m *memory) Visits(ctx context.Context, q store.VisitQuery) iter.Seq2[store
 	return answer(ctx, m, m.visits, func(v store.Visit) bool { return v.Vehicle > q.After })
 }
 
+func (m *memory) Explain(context.Context, string, int64) (store.Explanation, error) {
+	return store.Explanation{}, m.fail
+}
+
 func (m *memory) Close() error { return nil }
 
 // begin is when the time of the tests begins.

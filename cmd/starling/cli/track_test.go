@@ -100,8 +100,8 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	svg := filepath.Join(t.TempDir(), "x.svg")
 	drawn = runCLI(t, t.Context(), "", "heatmap", "--out", svg, "--lake", cfg.History.LakeDir)
 	require.Equal(t, exitOK, drawn.code, drawn.err)
-	nothing := runCLI(t, t.Context(), "", "heatmap", "--out", svg, "--lake", cfg.History.LakeDir, "--to=2001-01-01T00:00:00Z")
-	require.Equal(t, exitNo, nothing.code, nothing.err)
+	empty := runCLI(t, t.Context(), "", "heatmap", "--out", svg, "--lake", cfg.History.LakeDir, "--to=2001-01-01T00:00:00Z")
+	require.Equal(t, exitNo, empty.code, empty.err)
 	require.NotContains(t, run("--to=2001-01-01T00:00:00Z").out, "48.2085")
 
 	deviceTime := strings.Split(lines[1], ",")[0]

@@ -47,5 +47,10 @@ func (s *modelStore) Visits(ctx context.Context, q store.VisitQuery) iter.Seq2[s
 	return each(ctx, s.m.visitsOf(s.t, q))
 }
 
+// Explain implements store.Store.
+func (s *modelStore) Explain(_ context.Context, vehicle string, deviceTimeMS int64) (store.Explanation, error) {
+	return s.m.explanationOf(fixID{vehicle, deviceTimeMS}), nil
+}
+
 // Close implements store.Store.
 func (s *modelStore) Close() error { return nil }

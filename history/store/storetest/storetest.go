@@ -27,12 +27,22 @@ type Open func(t *testing.T, batches []*row.Batch) store.Store
 // Run holds a store to the suite.
 func Run(t *testing.T, open Open) {
 	m := newModel(rand.New(rand.NewPCG(1, 2)))
-	m.hold(t, open(t, m.batches))
+	s := open(t, m.batches)
+	m.hold(t, s)
+	t.Run("explain", func(t *testing.T) { m.explains(t, s) })
+	require.NoError(t, s.Close())
+}
+
+// Answers is the part of store.Store that answers about many fixes.
+type Answers interface {
+	Track(ctx context.Context, q store.TrackQuery) iter.Seq2[row.Fix, error]
+	CellStats(ctx context.Context, q store.CellQuery) iter.Seq2[store.CellStat, error]
+	Visits(ctx context.Context, q store.VisitQuery) iter.Seq2[store.Visit, error]
 }
 
 // RunThrough holds what passes a store's answers on to the suite: through makes it of
 // the model, whose fixes lack what hide hides.
-func RunThrough(t *testing.T, through func(store.Store) store.Store, hide func(*row.Fix)) {
+func RunThrough(t *testing.T, through func(store.Store) Answers, hide func(*row.Fix)) {
 	m := newModel(rand.New(rand.NewPCG(1, 2)))
 	for i := range m.truth {
 		hide(&m.truth[i])
@@ -40,13 +50,11 @@ func RunThrough(t *testing.T, through func(store.Store) store.Store, hide func(*
 	m.hold(t, through(&modelStore{t, m}))
 }
 
-// hold asks a store everything, and closes it in the end.
-func (m *model) hold(t *testing.T, s store.Store) {
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
+// hold asks about many fixes.
+func (m *model) hold(t *testing.T, s Answers) {
 	t.Run("track", func(t *testing.T) { m.tracks(t, s) })
 	t.Run("cell statistics", func(t *testing.T) { m.cellStats(t, s) })
 	t.Run("visits", func(t *testing.T) { m.visits(t, s) })
-	t.Run("explain", func(t *testing.T) { m.explains(t, s) })
 	t.Run("an answer can be left, and ends with its context", func(t *testing.T) { m.ends(t, s) })
 }
 
@@ -206,16 +214,19 @@ func (m *model) explains(t *testing.T, s store.Store) {
 		}
 		got, err := s.Explain(t.Context(), id.vehicle, id.timeMS)
 		require.NoError(t, err)
-		var want store.Explanation
-		for _, f := range m.truth {
-			if f.Vehicle == id.vehicle && f.DeviceTimeMS == id.timeMS {
-				want.Found, want.Fix = true, f
-			}
-		}
-		want.Arrivals = slices.Clone(m.came[id])
-		slices.SortStableFunc(want.Arrivals, func(a, b row.Arrival) int { return cmp.Compare(a.Rule, b.Rule) })
-		require.Equal(t, want, got, "%v", id)
+		require.Equal(t, m.explanationOf(id), got, "%v", id)
 	}
+}
+
+func (m *model) explanationOf(id fixID) (out store.Explanation) {
+	for _, f := range m.truth {
+		if f.Vehicle == id.vehicle && f.DeviceTimeMS == id.timeMS {
+			out.Found, out.Fix = true, f
+		}
+	}
+	out.Arrivals = slices.Clone(m.came[id])
+	slices.SortStableFunc(out.Arrivals, func(a, b row.Arrival) int { return cmp.Compare(a.Rule, b.Rule) })
+	return out
 }
 
 // span of a random question; sometimes all, sometimes nothing.
@@ -259,7 +270,7 @@ func (m *model) trackOf(q store.TrackQuery) (out []row.Fix) {
 	return out
 }
 
-func (m *model) tracks(t *testing.T, s store.Store) {
+func (m *model) tracks(t *testing.T, s Answers) {
 	for n := range 40 {
 		q := store.TrackQuery{Vehicle: fmt.Sprintf("car-%02d", m.random.IntN(vehicles+1))}
 		q.FromMS, q.ToMS = m.times()
@@ -287,7 +298,7 @@ func inAny(c h3.Cell, cells []h3.Cell) bool {
 	return slices.ContainsFunc(cells, func(of h3.Cell) bool { return of.Resolution() <= c.Resolution() && c.Parent(of.Resolution()) == of })
 }
 
-func (m *model) cellStats(t *testing.T, s store.Store) {
+func (m *model) cellStats(t *testing.T, s Answers) {
 	for n := range 24 {
 		q := store.CellQuery{Period: store.Hour}
 		if n%2 == 1 {
@@ -350,7 +361,7 @@ func (m *model) statsOf(t *testing.T, q store.CellQuery) (out []store.CellStat) 
 	return out
 }
 
-func (m *model) visits(t *testing.T, s store.Store) {
+func (m *model) visits(t *testing.T, s Answers) {
 	for n := range 24 {
 		var q store.VisitQuery
 		q.FromMS, q.ToMS = m.times()
@@ -418,7 +429,7 @@ func inside(corners []row.Position, p row.Position) bool {
 	return in
 }
 
-func (m *model) ends(t *testing.T, s store.Store) {
+func (m *model) ends(t *testing.T, s Answers) {
 	whole := store.TrackQuery{Vehicle: "car-01", FromMS: begin.UnixMilli(), ToMS: begin.Add(span).UnixMilli()}
 	n := 0
 	for _, err := range s.Track(t.Context(), whole) {

@@ -84,7 +84,7 @@ much. The map is in Web Mercator, north is up.`,
 				return w.Usage(fmt.Errorf("--cell is %q: must have a resolution of at most %d, which is that of the cells of a period", c, q.Period.Resolution()))
 			}
 		}
-		return ask.ask(Thinning{}, func(ctx context.Context, s store.Store) error {
+		return ask.ask(Thinning{}, func(ctx context.Context, s answers) error {
 			sums, err := w.sums(s.CellStats(ctx, q))
 			if err != nil {
 				return err

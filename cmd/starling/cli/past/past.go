@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/starling-fleet/starling/history/lake"
+	"github.com/starling-fleet/starling/history/row"
 	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/internal/h3"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -105,8 +107,15 @@ func (a *asker) time(flag, text string, otherwise time.Time) (time.Time, error) 
 	return t, nil
 }
 
+// answers is what the commands ask: a part of store.Store.
+type answers interface {
+	Track(ctx context.Context, q store.TrackQuery) iter.Seq2[row.Fix, error]
+	CellStats(ctx context.Context, q store.CellQuery) iter.Seq2[store.CellStat, error]
+	Visits(ctx context.Context, q store.VisitQuery) iter.Seq2[store.Visit, error]
+}
+
 // ask calls a command with what it asks, and words how that fails.
-func (a *asker) ask(thinning Thinning, run func(context.Context, store.Store) error) error {
+func (a *asker) ask(thinning Thinning, run func(context.Context, answers) error) error {
 	if *a.timeout <= 0 {
 		return a.Usage(fmt.Errorf("--timeout is %v: must be positive", *a.timeout))
 	}

@@ -27,21 +27,16 @@ type Thinning struct {
 	ToleranceM  float64
 }
 
-// Remote is a store that asks a server. Its fixes have what the server sends: no
-// epoch, partition or offset.
+// Remote asks a server. Its fixes have what the server sends: not by which record and
+// report they came.
 type Remote struct {
 	client starlingv1.HistoryServiceClient
 	// Thinning is that of tracks.
 	Thinning Thinning
 }
 
-var _ store.Store = (*Remote)(nil)
-
 // NewRemote asks a server. The caller closes the connection.
 func NewRemote(client starlingv1.HistoryServiceClient) *Remote { return &Remote{client: client} }
-
-// Close implements store.Store.
-func (r *Remote) Close() error { return nil }
 
 // part is a part of an answer.
 type part interface {
@@ -104,7 +99,7 @@ func cause(ctx context.Context, err error) error {
 
 func stamp(ms int64) *timestamppb.Timestamp { return timestamppb.New(time.UnixMilli(ms)) }
 
-// Track implements store.Store.
+// Track is store.Store's.
 func (r *Remote) Track(ctx context.Context, q store.TrackQuery) iter.Seq2[row.Fix, error] {
 	req := &starlingv1.GetTrackRequest{
 		Name: limits.VehicleNamePrefix + q.Vehicle, StartTime: stamp(q.FromMS), EndTime: stamp(q.ToMS),
@@ -187,7 +182,7 @@ func texts(cells []h3.Cell) (out []string) {
 	return out
 }
 
-// CellStats implements store.Store.
+// CellStats is store.Store's.
 func (r *Remote) CellStats(ctx context.Context, q store.CellQuery) iter.Seq2[store.CellStat, error] {
 	req := &starlingv1.GetCellStatsRequest{Period: starlingv1.StatsPeriod_STATS_PERIOD_HOUR, StartTime: stamp(q.FromMS), EndTime: stamp(q.ToMS), WithinH3Cells: texts(q.Cells)}
 	if q.Period == store.Minute {
@@ -227,7 +222,7 @@ func statOf(m *starlingv1.CellStats) (store.CellStat, error) {
 	}, nil
 }
 
-// Visits implements store.Store.
+// Visits is store.Store's.
 func (r *Remote) Visits(ctx context.Context, q store.VisitQuery) iter.Seq2[store.Visit, error] {
 	req := &starlingv1.FindVisitsRequest{StartTime: stamp(q.FromMS), EndTime: stamp(q.ToMS), H3Cells: texts(q.Area.Cells)}
 	if len(q.Area.Polygon) > 0 {

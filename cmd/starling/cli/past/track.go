@@ -49,7 +49,7 @@ through the corrected ones.`,
 			return w.Usage(errors.New("--min-interval and --tolerance-m: give one of them"))
 		}
 		vehicle := strings.TrimPrefix(args[0], limits.VehicleNamePrefix)
-		return ask.ask(thinning, func(ctx context.Context, s store.Store) error {
+		return ask.ask(thinning, func(ctx context.Context, s answers) error {
 			fixes := s.Track(ctx, store.TrackQuery{Vehicle: vehicle, FromMS: fromMS, ToMS: toMS})
 			return printTrack(w.Out, vehicle, told(fixes, newProgress(w.Err)))
 		})

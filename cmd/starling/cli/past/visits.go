@@ -45,7 +45,7 @@ whose edges are straight on a map of longitude and latitude.`,
 		if q.Area, err = ask.area(*texts, *vertices); err != nil {
 			return err
 		}
-		return ask.ask(Thinning{}, func(ctx context.Context, s store.Store) error { return w.printVisits(s.Visits(ctx, q), *asJSON) })
+		return ask.ask(Thinning{}, func(ctx context.Context, s answers) error { return w.printVisits(s.Visits(ctx, q), *asJSON) })
 	}
 	return cmd
 }
