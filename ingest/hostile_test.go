@@ -382,8 +382,8 @@ func TestFloodIsSlowedDown(t *testing.T) {
 	}
 }
 
-// FuzzStream feeds a stream whatever bytes: the server must answer, and others
-// must not notice.
+// FuzzStream feeds a stream whatever bytes, and a call of its own the same: the
+// server must answer, to both alike.
 func FuzzStream(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0x0a, 0x02, 0x18, 0x05})
@@ -409,5 +409,11 @@ func FuzzStream(f *testing.F) {
 		default:
 			require.FailNow(t, "unexpected status", fmt.Sprint(st))
 		}
+		// Both requests have the report as their field 1.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		err := d.conn.Invoke(ctx, starlingv1.IngestService_SendReport_FullMethodName, message, &starlingv1.SendReportResponse{},
+			grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}))
+		require.Equal(t, st.Code(), status.Code(err), "the stream ended with %v, the call with %v", st, err)
 	})
 }

@@ -41,6 +41,8 @@ type fleet struct {
 	watch func(name string, out grpc.ServerStreamingServer[starlingv1.WatchVehicleResponse]) error
 	// listBytes is about how large a list is.
 	listBytes int
+	// again has a watch of an area send its second message.
+	again chan struct{}
 	// stale are the partitions that a list reports as stale.
 	stale []*starlingv1.StalePartition
 }

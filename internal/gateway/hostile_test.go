@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/starling-fleet/starling/internal/gateway"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -23,6 +25,23 @@ func (f *fleet) ListVehicles(context.Context, *starlingv1.ListVehiclesRequest) (
 		out.Vehicles = append(out.Vehicles, &starlingv1.Vehicle{Name: strings.Repeat("x", 1<<10)})
 	}
 	return out, nil
+}
+
+// WatchArea sends a message as large as a list, and a small one when again is closed.
+func (f *fleet) WatchArea(_ *starlingv1.WatchAreaRequest, out grpc.ServerStreamingServer[starlingv1.WatchAreaResponse]) error {
+	list, err := f.ListVehicles(out.Context(), nil)
+	if err != nil {
+		return err
+	}
+	if err := out.Send(&starlingv1.WatchAreaResponse{Changed: list.Vehicles}); err != nil {
+		return err
+	}
+	select {
+	case <-out.Context().Done():
+		return nil
+	case <-f.again:
+		return out.Send(&starlingv1.WatchAreaResponse{})
+	}
 }
 
 // peak runs do and returns the most memory in use meanwhile beyond the start's.
@@ -93,4 +112,55 @@ func TestLargeAnswersThatAreNotReadAreBounded(t *testing.T) {
 	})
 	t.Logf("100 lists of 3 MiB, not read: %d MiB", used>>20)
 	require.Less(t, used, int64(200<<20))
+}
+
+// watchArea watches an area and returns the messages, or nil when it is refused for
+// want of space.
+func (p *process) watchArea() *bufio.Scanner {
+	resp, err := http.Get(p.base + "/v1/vehicles:watchArea")
+	require.NoError(p.t, err)
+	p.t.Cleanup(func() { _ = resp.Body.Close() })
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return nil
+	}
+	require.Equal(p.t, http.StatusOK, resp.StatusCode)
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 16<<20)
+	return lines
+}
+
+// What watches were sent and have not read is bounded for all of them together.
+func TestWatchesThatAreNotReadAreBounded(t *testing.T) {
+	p, _ := stand(t, &fleet{listBytes: 3 << 20}, func(c *gateway.Config) { c.AnswerBytes = 96 << 20 })
+	used := peak(func() {
+		p.attack(100, "GET /v1/vehicles:watchArea HTTP/1.1\r\nHost: x\r\n\r\n")
+		require.Eventually(t, func() bool {
+			lines := p.watchArea()
+			return lines != nil && lines.Scan()
+		}, patience, 100*time.Millisecond)
+	})
+	t.Logf("100 watches, whose 3 MiB are not read: %d MiB", used>>20)
+	require.Less(t, used, int64(200<<20))
+}
+
+// A watch that has read what it was sent holds nothing while it waits, so that there
+// may be any number of them.
+func TestWatchesThatWaitHoldNothing(t *testing.T) {
+	f := &fleet{listBytes: 3 << 20, again: make(chan struct{})}
+	p, _ := stand(t, f, func(c *gateway.Config) { c.AnswerBytes = 24 << 20 })
+	var open []*bufio.Scanner
+	for range 5 {
+		var lines *bufio.Scanner
+		require.Eventually(t, func() bool {
+			lines = p.watchArea()
+			return lines != nil
+		}, patience, 10*time.Millisecond)
+		require.True(t, lines.Scan(), "%v", lines.Err())
+		require.Greater(t, len(lines.Bytes()), 3<<20)
+		open = append(open, lines)
+	}
+	close(f.again)
+	for i, lines := range open {
+		require.True(t, lines.Scan(), "watch %d: %v", i, lines.Err())
+	}
 }

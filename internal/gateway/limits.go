@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/budget"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
@@ -19,7 +21,10 @@ const (
 	bodyStepBytes = 16 << 10
 	// largeAnswerBytes is what a large answer takes of the budget: 3 MiB from
 	// the service, its messages and its JSON text.
-	largeAnswerBytes = 24 << 20
+	largeAnswerBytes = messageFactor * 3 << 20
+	// messageFactor is how many times its size as protobuf an answer takes, with
+	// its JSON text.
+	messageFactor = 8
 	// budgetGrace is how long a request is safe from giving way to another
 	// client that holds as much.
 	budgetGrace = time.Second
@@ -35,7 +40,7 @@ func isLarge(path string) bool {
 
 // readBody reads a body, which is charged to the budget as it comes.
 func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, control *http.ResponseController) ([]byte, error) {
-	lease := g.bodies.Take(r.RemoteAddr, bodyStepBytes, func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
+	lease := g.bodies.Take(owner(r), bodyStepBytes, func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
 	if lease == nil {
 		return nil, errBusy
 	}
@@ -65,24 +70,67 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, control *http
 	}
 }
 
-// admitLarge charges a request whose answer may be large until it ends. It
-// returns false, having answered, when it is refused.
+// owner is who holds what a request takes of a budget: whom the token names, over
+// whichever connections, and where tokens name nobody the connection.
+func owner(r *http.Request) any {
+	if c := auth.CallerOf(r.Context()); c.Named() {
+		return c.Principal()
+	}
+	return r.RemoteAddr
+}
+
+// admitLarge charges a request whose answer may be large until it ends, and has each
+// message of a watch be charged. It returns false, having answered, when it is
+// refused.
 func (g *Gateway) admitLarge(w http.ResponseWriter, r *http.Request) (_ *http.Request, done func(), ok bool) {
-	if !isLarge(r.URL.Path) {
+	watch := isWatch(r.URL.Path)
+	if !watch && !isLarge(r.URL.Path) {
 		return r, func() {}, true
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	control := http.NewResponseController(w)
-	lease := g.answers.Take(r.RemoteAddr, largeAnswerBytes, func() {
+	c := callOf(ctx)
+	evict := func() {
 		cancel()
-		_ = control.SetWriteDeadline(time.Unix(1, 0))
-	})
+		c.out.cutOff()
+	}
+	if watch {
+		c.message = &message{pool: g.answers, owner: owner(r), evict: evict}
+		return r.WithContext(ctx), func() { c.message.written(); cancel() }, true
+	}
+	lease := g.answers.Take(owner(r), largeAnswerBytes, evict)
 	if lease == nil {
 		cancel()
 		writeStatus(w, http.StatusTooManyRequests, busy("large answers are being read"))
 		return r, nil, false
 	}
 	return r.WithContext(ctx), func() { lease.Release(); cancel() }, true
+}
+
+// message is what the newest message of a watch takes of the budget for answers,
+// from when it has come until the next is asked for: it has been written by then.
+type message struct {
+	pool  *budget.Pool
+	owner any
+	evict func()
+	lease *budget.Lease
+}
+
+// written gives back what the message before took.
+func (m *message) written() {
+	if m.lease != nil {
+		m.lease.Release()
+		m.lease = nil
+	}
+}
+
+// came charges a message of so many bytes as protobuf. It fails when the budget is
+// used up, and nobody gives way.
+func (m *message) came(bytes int) error {
+	m.lease = m.pool.Take(m.owner, min(int64(bytes)*messageFactor, largeAnswerBytes), m.evict)
+	if m.lease == nil {
+		return busy("messages of watches are being read").Err()
+	}
+	return nil
 }
 
 // busy asks the client to come back.

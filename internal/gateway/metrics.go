@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,16 +47,27 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// call is what the metrics want to know of a request; it is in its context.
-type call struct{ method, from string }
+// call is what is known of a request; it is in its context.
+type call struct {
+	method, from string
+	out          *writer
+	// message is what a watch's newest message holds; nil for other requests.
+	message *message
+}
 
 type callKey struct{}
+
+// callOf returns the call that a context belongs to, or nil.
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
 
 // noteCall notes for the request that ctx belongs to which method it became. The
 // context that it returns passes on to the service whose call it is.
 func noteCall(ctx context.Context, method string) context.Context {
-	c, ok := ctx.Value(callKey{}).(*call)
-	if !ok {
+	c := callOf(ctx)
+	if c == nil {
 		return ctx
 	}
 	c.method = method
@@ -68,8 +80,8 @@ func (g *Gateway) measure(next http.Handler) http.Handler {
 		began := time.Now()
 		g.metrics.open.Inc()
 		defer g.metrics.open.Dec()
-		c := &call{method: noCall, from: hostOf(r.RemoteAddr)}
 		out := &writer{ResponseWriter: w, control: http.NewResponseController(w), timeout: g.cfg.WriteTimeout, status: http.StatusOK}
+		c := &call{method: noCall, from: hostOf(r.RemoteAddr), out: out}
 		out.extend()
 		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 		g.metrics.requests.WithLabelValues(c.method, strconv.Itoa(out.status)).Inc()
@@ -83,11 +95,27 @@ type writer struct {
 	control *http.ResponseController
 	timeout time.Duration
 	status  int
+	mu      sync.Mutex
+	cut     bool // by cutOff
 }
 
 // extend moves the deadline. Where a connection has none, its writes end with
 // it.
-func (w *writer) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+func (w *writer) extend() { w.deadline(false) }
+
+// cutOff has the write that is under way fail, and those to come.
+func (w *writer) cutOff() { w.deadline(true) }
+
+func (w *writer) deadline(cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = w.cut || cut
+	at := time.Now().Add(w.timeout)
+	if w.cut {
+		at = time.Unix(1, 0)
+	}
+	_ = w.control.SetWriteDeadline(at)
+}
 
 // WriteHeader implements http.ResponseWriter.
 func (w *writer) WriteHeader(status int) {

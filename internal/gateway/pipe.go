@@ -86,12 +86,33 @@ func (c pipeCalls) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.C
 	if err != nil {
 		return nil, err
 	}
-	return &promptStream{s, c}, nil
+	p := &promptStream{ClientStream: s, calls: c}
+	if of := callOf(ctx); of != nil {
+		p.message = of.message
+	}
+	return p, nil
 }
 
 type promptStream struct {
 	grpc.ClientStream
-	calls pipeCalls
+	calls   pipeCalls
+	message *message // nil if it is not charged
+}
+
+// RecvMsg implements grpc.ClientStream: it is called when the message before has
+// been written.
+func (s *promptStream) RecvMsg(m any) error {
+	if s.message == nil {
+		return s.ClientStream.RecvMsg(m)
+	}
+	s.message.written()
+	if err := s.ClientStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if m, ok := m.(proto.Message); ok {
+		return s.message.came(proto.Size(m))
+	}
+	return nil
 }
 
 // SendMsg implements grpc.ClientStream.

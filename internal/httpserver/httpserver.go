@@ -64,7 +64,7 @@ func NewGroup(deps Deps) (*Group, error) {
 // asked for.
 func (g *Group) Serve(ctx context.Context, l net.Listener, h http.Handler, o Options) error {
 	server := &http.Server{
-		Handler:           g.recovering(o.Name, h),
+		Handler:           g.recovering(o.Name, lastInChunks(h)),
 		ReadHeaderTimeout: o.ReadTimeout,
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -88,6 +88,18 @@ func (g *Group) Serve(ctx context.Context, l net.Listener, h http.Handler, o Opt
 		return fmt.Errorf("serve %s on %s: %w", o.Name, l.Addr(), err)
 	}
 	return nil
+}
+
+// lastInChunks ends a connection with the answer to a request whose body comes in
+// chunks: one that has a Content-Length too looks the same here, and what a proxy
+// before the server takes for its body may be the next request (RFC 9112, 6.1).
+func lastInChunks(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func drained(ctx context.Context, server *http.Server, drain time.Duration) bool {

@@ -3,11 +3,13 @@ package httpserver_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,4 +118,25 @@ func TestAStopLetsRequestsEndAndCutsOffTheOthers(t *testing.T) {
 			r.awaitEnd(t)
 		})
 	}
+}
+
+// Behind a request that has both a length and chunks nothing is read: a proxy may
+// have taken it for the body.
+func TestNothingFollowsChunks(t *testing.T) {
+	var served atomic.Int32
+	r := start(t, http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		served.Add(1)
+		_, _ = io.Copy(io.Discard, req.Body)
+	}), time.Second)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	const next = "GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+	_, err = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s", len("0\r\n\r\n"+next), next)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn) // until the server hangs up
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(answer), "HTTP/1.1 200"), "%s", answer)
+	require.Equal(t, int32(1), served.Load())
 }

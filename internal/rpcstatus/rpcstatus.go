@@ -5,6 +5,7 @@ package rpcstatus
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -66,12 +67,36 @@ func Violation(field, rule string) []*errdetails.BadRequest_FieldViolation {
 	return []*errdetails.BadRequest_FieldViolation{{Field: field, Description: rule}}
 }
 
-// Invalid is the INVALID_ARGUMENT that names every violation, of which there is
-// at least one. The message is prefix and the first of them.
+const (
+	// maxViolations is how many broken rules a status names: gRPC sends a status
+	// among its headers, of which clients and proxies take few kilobytes.
+	maxViolations = 20
+	// maxTextBytes is how much of a field's name, and of what is wrong with it, is
+	// repeated.
+	maxTextBytes = 500
+)
+
+// Invalid is the INVALID_ARGUMENT that names the violations, of which there is at
+// least one; those beyond the first 20 are counted. The message is prefix and the
+// first of them.
 func Invalid(reason Reason, prefix string, violations []*errdetails.BadRequest_FieldViolation) *status.Status {
-	first := violations[0]
-	return New(codes.InvalidArgument, reason, prefix+first.Field+": "+first.Description,
-		&errdetails.BadRequest{FieldViolations: violations})
+	more := len(violations) - maxViolations
+	violations = violations[:min(len(violations), maxViolations)]
+	for _, v := range violations {
+		v.Field, v.Description = shortened(v.Field), shortened(v.Description)
+	}
+	message := prefix + violations[0].Field + ": " + violations[0].Description
+	if more > 0 {
+		message += fmt.Sprintf(" (the first of %d faults, of which %d are named)", more+maxViolations, maxViolations)
+	}
+	return New(codes.InvalidArgument, reason, message, &errdetails.BadRequest{FieldViolations: violations})
+}
+
+func shortened(s string) string {
+	if len(s) > maxTextBytes {
+		return strings.ToValidUTF8(s[:maxTextBytes], "") + "…"
+	}
+	return s
 }
 
 // ReasonOf returns the reason in a status, or "" if it has none.

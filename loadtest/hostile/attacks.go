@@ -81,7 +81,8 @@ func attacks() []attack {
 		{name: "unread lists", before: "2.1 GB for all three", maxBytes: 200 * mebi, maxTook: time.Minute, run: unread(listVehicles, &starlingv1.ListVehiclesRequest{PageSize: 10_000})},
 		{name: "unread searches", before: "as above", maxBytes: 200 * mebi, maxTook: time.Minute, long: true, run: unread(searchArea, &starlingv1.SearchAreaRequest{Area: world(), MaxResults: 10_000})},
 		{name: "unread watches", before: "as above", maxBytes: 200 * mebi, maxTook: time.Minute, run: unread(watchArea, &starlingv1.WatchAreaRequest{Area: world(), MinInterval: durationpb.New(50 * time.Millisecond)})},
-		{name: "unread JSON lists", before: "3.7 GB for 200", maxBytes: 200 * mebi, maxTook: time.Minute, run: unreadJSON},
+		{name: "unread JSON lists", before: "3.7 GB for 200", maxBytes: 200 * mebi, maxTook: time.Minute, run: unreadJSON("lists", "/v1/vehicles?pageSize=10000")},
+		{name: "unread JSON watches", before: "19 MiB each", maxBytes: 200 * mebi, maxTook: time.Minute, run: unreadJSON("watches", "/v1/vehicles:watchArea?"+worldQuery)},
 		{name: "unfinished requests, matcher", before: "885 MiB", maxBytes: 200 * mebi, maxTook: time.Minute, run: unfinished(1, 3000, func(a *assault) string { return a.Matcher }, getVehicle, 250<<10)},
 		{name: "unfinished requests, ingest", before: "667 MiB", maxBytes: 200 * mebi, maxTook: time.Minute, run: unfinished(10, 500, func(a *assault) string { return a.Ingest }, sendReport, 60<<10)},
 		{name: "JSON bodies one byte short", before: "1.3 GB for 1,000", maxBytes: 200 * mebi, maxTook: time.Minute, run: shortBodies},
@@ -158,29 +159,34 @@ func (a *assault) await(ctx context.Context, over func() bool) error {
 	return nil
 }
 
-// unreadJSON asks for 100 lists over HTTP and reads no answer.
-func unreadJSON(ctx context.Context, a *assault) (string, error) {
-	var ended sync.WaitGroup
-	over := make(chan struct{})
-	for range 100 {
-		conn, err := net.Dial("tcp", a.json)
-		if err != nil {
-			return "", err
+// worldQuery is the world as parameters of a URL.
+const worldQuery = "area.viewport.southwest.latitude=-90&area.viewport.southwest.longitude=-180&area.viewport.northeast.latitude=90&area.viewport.northeast.longitude=180"
+
+// unreadJSON asks 100 times over HTTP and reads no answer.
+func unreadJSON(what, path string) func(context.Context, *assault) (string, error) {
+	return func(ctx context.Context, a *assault) (string, error) {
+		var ended sync.WaitGroup
+		over := make(chan struct{})
+		for range 100 {
+			conn, err := net.Dial("tcp", a.json)
+			if err != nil {
+				return "", err
+			}
+			a.others = append(a.others, conn)
+			// The kernel takes as little as it can.
+			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+a.attacker+"\r\n\r\n"); err != nil {
+				return "", err
+			}
+			ended.Go(func() { untilCut(ctx, conn) })
 		}
-		a.others = append(a.others, conn)
-		// The kernel takes as little as it can.
-		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-		if _, err := io.WriteString(conn, "GET /v1/vehicles?pageSize=10000 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+a.attacker+"\r\n\r\n"); err != nil {
-			return "", err
+		go func() { ended.Wait(); close(over) }()
+		select {
+		case <-over:
+		case <-time.After(awaitPatience):
 		}
-		ended.Go(func() { untilCut(ctx, conn) })
+		return "100 " + what, nil
 	}
-	go func() { ended.Wait(); close(over) }()
-	select {
-	case <-over:
-	case <-time.After(awaitPatience):
-	}
-	return "100 lists", nil
 }
 
 // untilCut returns when the server has closed a connection whose answer nobody
