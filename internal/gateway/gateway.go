@@ -209,7 +209,8 @@ func whole(plain, compressed http.Handler) http.Handler {
 
 // isStream reports whether a path is that of a method with a stream of answers.
 func isStream(path string) bool {
-	return strings.Contains(path, ":watch") || strings.HasSuffix(path, ":track") || path == "/v1/history:cellStats" || path == "/v1/history:visits"
+	return strings.Contains(path, ":watch") || strings.Contains(path, ":subscribe") || strings.HasSuffix(path, ":track") ||
+		path == "/v1/history:cellStats" || path == "/v1/history:visits"
 }
 
 func serveDocument(w http.ResponseWriter, _ *http.Request) {

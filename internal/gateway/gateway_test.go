@@ -346,3 +346,36 @@ func TestTheConfigurationNamesItsFaults(t *testing.T) {
 	cfg.AllowOrigins = []string{"*", "http://localhost:8080"}
 	require.NoError(t, cfg.Validate())
 }
+
+// What has a stream of answers is treated as one, whatever its verb.
+func TestStreamsAreKnown(t *testing.T) {
+	g, err := gateway.New(gateway.DefaultConfig(), gateway.Deps{Guard: auth.Open(), Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	fleet, err := g.AddFleet(matcher.MaxRequestBytes)
+	require.NoError(t, err)
+	rides, err := g.AddRides(matcher.MaxRequestBytes)
+	require.NoError(t, err)
+	require.NoError(t, fleet.Close()) // nobody serves
+	require.NoError(t, rides.Close())
+	handler, streams := g.Handler(), 0
+	for _, file := range []protoreflect.FileDescriptor{starlingv1.File_starling_v1_fleet_proto, starlingv1.File_starling_v1_ride_proto} {
+		methods := file.Services().Get(0).Methods()
+		for i := range methods.Len() {
+			rule := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
+			if rule.GetGet() == "" {
+				continue
+			}
+			path := strings.NewReplacer("{name=", "", "*}", "a").Replace(rule.GetGet())
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			require.Equal(t, http.StatusServiceUnavailable, w.Code, "%s: %s", path, w.Body)
+			want := ""
+			if methods.Get(i).IsStreamingServer() {
+				streams++
+				want = "no"
+			}
+			require.Equal(t, want, w.Header().Get("X-Accel-Buffering"), path)
+		}
+	}
+	require.Equal(t, 4, streams)
+}

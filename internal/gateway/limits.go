@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/budget"
@@ -25,6 +26,8 @@ const (
 	// messageFactor is how many times its size as protobuf an answer takes, with
 	// its JSON text.
 	messageFactor = 8
+	// chargedBytes is the size from which a message counts.
+	chargedBytes = 16 << 10
 	// budgetGrace is how long a request is safe from giving way to another
 	// client that holds as much.
 	budgetGrace = time.Second
@@ -79,21 +82,17 @@ func owner(r *http.Request) any {
 	return r.RemoteAddr
 }
 
-// admitLarge charges a request whose answer may be large until it ends, and has each
-// message of a watch be charged. It returns false, having answered, when it is
-// refused.
+// admitLarge charges a request whose answer may be large until it ends, and has
+// what comes of other calls be charged by its size. It returns false, having
+// answered, when it is refused.
 func (g *Gateway) admitLarge(w http.ResponseWriter, r *http.Request) (_ *http.Request, done func(), ok bool) {
-	watch := isWatch(r.URL.Path)
-	if !watch && !isLarge(r.URL.Path) {
-		return r, func() {}, true
-	}
 	ctx, cancel := context.WithCancel(r.Context())
 	c := callOf(ctx)
 	evict := func() {
 		cancel()
 		c.out.cutOff()
 	}
-	if watch {
+	if !isLarge(r.URL.Path) {
 		c.message = &message{pool: g.answers, owner: owner(r), evict: evict}
 		return r.WithContext(ctx), func() { c.message.written(); cancel() }, true
 	}
@@ -106,8 +105,9 @@ func (g *Gateway) admitLarge(w http.ResponseWriter, r *http.Request) (_ *http.Re
 	return r.WithContext(ctx), func() { lease.Release(); cancel() }, true
 }
 
-// message is what the newest message of a watch takes of the budget for answers,
-// from when it has come until the next is asked for: it has been written by then.
+// message is what the answer to a call, or the newest message of a watch, takes of
+// the budget for answers until it has been written: until the call ends, or the next
+// message is asked for.
 type message struct {
 	pool  *budget.Pool
 	owner any
@@ -123,12 +123,21 @@ func (m *message) written() {
 	}
 }
 
-// came charges a message of so many bytes as protobuf. It fails when the budget is
-// used up, and nobody gives way.
-func (m *message) came(bytes int) error {
-	m.lease = m.pool.Take(m.owner, min(int64(bytes)*messageFactor, largeAnswerBytes), m.evict)
+// came charges a message that has come, unless it is a small one: those are bounded
+// by how many requests may be open. It fails when the budget is used up, and nobody
+// gives way.
+func (m *message) came(of any) error {
+	p, ok := of.(proto.Message)
+	if !ok {
+		return nil
+	}
+	bytes := int64(proto.Size(p))
+	if bytes < chargedBytes {
+		return nil
+	}
+	m.lease = m.pool.Take(m.owner, min(bytes*messageFactor, largeAnswerBytes), m.evict)
 	if m.lease == nil {
-		return busy("messages of watches are being read").Err()
+		return busy("large answers are being read").Err()
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 type call struct {
 	method, from string
 	out          *writer
-	// message is what a watch's newest message holds; nil for other requests.
+	// message is what its newest answer takes; nil where that is charged otherwise.
 	message *message
 }
 

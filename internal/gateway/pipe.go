@@ -75,7 +75,13 @@ func (c pipeCalls) unary(ctx context.Context, method string, req, reply any, cc 
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return invoke(ctx, method, req, reply, cc, opts...)
+	if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+		return err
+	}
+	if of := callOf(ctx); of != nil && of.message != nil {
+		return of.message.came(reply)
+	}
+	return nil
 }
 
 // stream notes the call's name for the metrics, and has a stream that fails
@@ -109,10 +115,7 @@ func (s *promptStream) RecvMsg(m any) error {
 	if err := s.ClientStream.RecvMsg(m); err != nil {
 		return err
 	}
-	if m, ok := m.(proto.Message); ok {
-		return s.message.came(proto.Size(m))
-	}
-	return nil
+	return s.message.came(m)
 }
 
 // SendMsg implements grpc.ClientStream.
