@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/cors"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -51,6 +52,7 @@ type Gateway struct {
 	open     atomic.Int64
 	// What bodies and large answers may hold.
 	bodies, answers *budget.Pool
+	beginning       *semaphore.Weighted // watches that wait for large first messages
 }
 
 // Deps are what a gateway works with.
@@ -102,6 +104,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	return &Gateway{
 		cfg: cfg, guard: callers, tls: deps.TLS, loopback: deps.Loopback, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
+		beginning: semaphore.NewWeighted(maxBeginning),
 	}, nil
 }
 

@@ -147,7 +147,7 @@ func TestWatchesThatAreNotReadAreBounded(t *testing.T) {
 // may be any number of them.
 func TestWatchesThatWaitHoldNothing(t *testing.T) {
 	f := &fleet{listBytes: 3 << 20, again: make(chan struct{})}
-	p, _ := stand(t, f, func(c *gateway.Config) { c.AnswerBytes = 24 << 20 })
+	p, _ := stand(t, f, func(c *gateway.Config) { c.AnswerBytes = 48 << 20 })
 	var open []*bufio.Scanner
 	for range 5 {
 		var lines *bufio.Scanner

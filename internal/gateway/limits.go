@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -26,6 +27,12 @@ const (
 	// messageFactor is how many times its size as protobuf an answer takes, with
 	// its JSON text.
 	messageFactor = 8
+	// watchFactor is the same of a watch, whose service holds the next message.
+	watchFactor = 2 * messageFactor
+	// maxBeginning is how many watches may wait for large first messages.
+	maxBeginning = 4
+	// beginPatience is how long a watch counts as one of these at most.
+	beginPatience = 5 * time.Second
 	// chargedBytes is the size from which a message counts.
 	chargedBytes = 16 << 10
 	// budgetGrace is how long a request is safe from giving way to another
@@ -92,27 +99,62 @@ func (g *Gateway) admitLarge(w http.ResponseWriter, r *http.Request) (_ *http.Re
 		cancel()
 		c.out.cutOff()
 	}
-	if !isLarge(r.URL.Path) {
-		c.message = &message{pool: g.answers, owner: owner(r), evict: evict}
-		return r.WithContext(ctx), func() { c.message.written(); cancel() }, true
+	if isLarge(r.URL.Path) {
+		lease := g.answers.Take(owner(r), largeAnswerBytes, evict)
+		if lease == nil {
+			cancel()
+			writeStatus(w, http.StatusTooManyRequests, busy("large answers are being read"))
+			return r, nil, false
+		}
+		return r.WithContext(ctx), func() { lease.Release(); cancel() }, true
 	}
-	lease := g.answers.Take(owner(r), largeAnswerBytes, evict)
-	if lease == nil {
-		cancel()
-		writeStatus(w, http.StatusTooManyRequests, busy("large answers are being read"))
-		return r, nil, false
+	m := &message{pool: g.answers, owner: owner(r), factor: messageFactor, most: g.cfg.AnswerBytes, evict: evict, first: func() {}}
+	if isWatch(r.URL.Path) {
+		m.factor = watchFactor
 	}
-	return r.WithContext(ctx), func() { lease.Release(); cancel() }, true
+	if beginsLarge(r.URL.Path) {
+		if m.first = g.begin(ctx); m.first == nil {
+			cancel()
+			writeStatus(w, http.StatusTooManyRequests, busy("watches begin"))
+			return r, nil, false
+		}
+	}
+	c.message = m
+	return r.WithContext(ctx), func() { m.first(); m.written(); cancel() }, true
+}
+
+// beginsLarge reports whether the first message of a watch may be large. It comes
+// at once, whatever happens.
+func beginsLarge(path string) bool {
+	return path == "/v1/vehicles:watchArea" || path == "/v1/vehicles:watchCounts"
+}
+
+// begin waits until few watches wait for their first messages, which their services
+// hold meanwhile: what has come is charged. It returns what is to be called when the
+// message has come, which is called after a while in any case, or nil when the time of
+// a call is over.
+func (g *Gateway) begin(ctx context.Context) (came func()) {
+	limited, cancel := context.WithTimeout(ctx, g.cfg.CallTimeout)
+	defer cancel()
+	if g.beginning.Acquire(limited, 1) != nil {
+		return nil
+	}
+	release := sync.OnceFunc(func() { g.beginning.Release(1) })
+	slow := time.AfterFunc(beginPatience, release)
+	return func() { slow.Stop(); release() }
 }
 
 // message is what the answer to a call, or the newest message of a watch, takes of
 // the budget for answers until it has been written: until the call ends, or the next
 // message is asked for.
 type message struct {
-	pool  *budget.Pool
-	owner any
-	evict func()
-	lease *budget.Lease
+	pool   *budget.Pool
+	owner  any
+	factor int64 // how many times its size as protobuf it takes
+	most   int64 // what it takes at most
+	evict  func()
+	first  func() // is called when the first has come
+	lease  *budget.Lease
 }
 
 // written gives back what the message before took.
@@ -135,7 +177,7 @@ func (m *message) came(of any) error {
 	if bytes < chargedBytes {
 		return nil
 	}
-	m.lease = m.pool.Take(m.owner, min(bytes*messageFactor, largeAnswerBytes), m.evict)
+	m.lease = m.pool.Take(m.owner, min(bytes*m.factor, m.most), m.evict)
 	if m.lease == nil {
 		return busy("large answers are being read").Err()
 	}

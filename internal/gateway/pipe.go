@@ -112,7 +112,9 @@ func (s *promptStream) RecvMsg(m any) error {
 		return s.ClientStream.RecvMsg(m)
 	}
 	s.message.written()
-	if err := s.ClientStream.RecvMsg(m); err != nil {
+	err := s.ClientStream.RecvMsg(m)
+	s.message.first()
+	if err != nil {
 		return err
 	}
 	return s.message.came(m)

@@ -40,6 +40,11 @@ func MaxDot(n, lo, hi Vec) float64 {
 	return max(n.X*lo.X, n.X*hi.X) + max(n.Y*lo.Y, n.Y*hi.Y) + max(n.Z*lo.Z, n.Z*hi.Z)
 }
 
+// MinDot returns the smallest.
+func MinDot(n, lo, hi Vec) float64 {
+	return min(n.X*lo.X, n.X*hi.X) + min(n.Y*lo.Y, n.Y*hi.Y) + min(n.Z*lo.Z, n.Z*hi.Z)
+}
+
 // MeetsSphere returns whether the box between two corners may hold a point of
 // the unit sphere.
 func MeetsSphere(lo, hi Vec) bool {

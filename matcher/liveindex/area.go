@@ -16,6 +16,9 @@ type shape interface {
 	// mayHold is false only if the box between two corners certainly has no
 	// place of the area in it.
 	mayHold(lo, hi geo.Vec) bool
+	// holdsAll is true only if every vehicle whose place is in the box between two
+	// corners is certainly inside.
+	holdsAll(lo, hi geo.Vec) bool
 	// sure reports whether a vehicle is inside, if known, by its place alone: its
 	// state stands far away in memory.
 	sure(at geo.Vec) (inside, known bool)
@@ -72,6 +75,15 @@ func (v *viewport) mayHold(lo, hi geo.Vec) bool {
 	const slack = -1e-12
 	a, b := geo.MaxDot(v.eastOfWest, lo, hi) >= slack, geo.MaxDot(v.westOfEast, lo, hi) >= slack
 	return a && b || v.wide && (a || b)
+}
+
+func (v *viewport) holdsAll(lo, hi geo.Vec) bool {
+	const slack = 1e-11
+	if v.south > -90 && lo.Z < v.minZ+slack || v.north < 90 && hi.Z > v.maxZ-slack {
+		return false
+	}
+	east, west := geo.MinDot(v.eastOfWest, lo, hi) > slack, geo.MinDot(v.westOfEast, lo, hi) > slack
+	return east && west || v.wide && (east || west)
 }
 
 // sure implements shape. Near the borders the degrees decide.

@@ -77,6 +77,9 @@ func (c *cells) bytes() int {
 // sure implements shape: the cell that was published decides.
 func (c *cells) sure(geo.Vec) (inside, known bool) { return false, false }
 
+// holdsAll implements shape, likewise.
+func (c *cells) holdsAll(geo.Vec, geo.Vec) bool { return false }
+
 func (c *cells) mayHold(lo, hi geo.Vec) bool {
 	for _, p := range c.parts {
 		if p.MayHold(lo, hi) {

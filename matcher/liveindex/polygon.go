@@ -54,6 +54,9 @@ func (p *polygon) bytes() int { return 256 + p.edges.bytes() }
 
 func (p *polygon) mayHold(lo, hi geo.Vec) bool { return p.cap.MayHold(lo, hi) }
 
+// holdsAll implements shape: vehicles are looked at one by one.
+func (p *polygon) holdsAll(geo.Vec, geo.Vec) bool { return false }
+
 func (p *polygon) sure(at geo.Vec) (inside, known bool) { return p.holds(at, nil), true }
 
 func (p *polygon) holds(at geo.Vec, _ *state) bool {

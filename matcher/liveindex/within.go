@@ -13,15 +13,18 @@ import (
 func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn func(state uint32)) {
 	var filter compiledFilter
 	filter.compile(f, &r.scratch, x.attrs)
-	x.descend(x.root, a.shape, func(n *node) {
+	x.descend(x.root, a.shape, false, func(n *node, all bool) {
 		for i := range n.entries {
 			e := &n.entries[i]
 			if atomic.LoadUint64(&e.death) <= version || !filter.passes(&r.scratch, x.attrs, e) {
 				continue
 			}
-			inside, known := a.shape.sure(e.at)
-			if known && !inside {
-				continue
+			known := all
+			if !all {
+				var inside bool
+				if inside, known = a.shape.sure(e.at); known && !inside {
+					continue
+				}
 			}
 			// The state is looked at only where it has to be: it stands far away in
 			// memory. The leaf's latest birth is read after the entry's death, which
@@ -37,10 +40,12 @@ func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn 
 	})
 }
 
-// descend calls fn for every leaf that may have something of a shape in it.
-func (x *Index) descend(n *node, within shape, fn func(leaf *node)) {
+// descend calls fn for every leaf that may have something of a shape in it, and
+// with whether the shape certainly holds all that is in the leaf, which is known of
+// the node that it begins with.
+func (x *Index) descend(n *node, within shape, all bool, fn func(leaf *node, all bool)) {
 	if n.children == nil {
-		fn(n)
+		fn(n, all)
 		return
 	}
 	for i := range n.children {
@@ -48,12 +53,15 @@ func (x *Index) descend(n *node, within shape, fn func(leaf *node)) {
 		if child == nil {
 			continue
 		}
-		if n.level < maxLevel {
-			if lo, hi := n.childBounds(i); !within.mayHold(lo, hi) {
+		held := all
+		if !all && n.level < maxLevel {
+			lo, hi := n.childBounds(i)
+			if !within.mayHold(lo, hi) {
 				continue
 			}
+			held = within.holdsAll(lo, hi)
 		}
-		x.descend(child, within, fn)
+		x.descend(child, within, held, fn)
 	}
 }
 
@@ -63,22 +71,56 @@ func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle
 	removed := x.removed.Load()
 	r, version := x.pin()
 	defer r.unpin()
-	inside := r.scratch.inside[:0]
-	x.eachWithin(r, version, a, f, func(s uint32) { inside = append(inside, s) })
-	r.scratch.inside = inside[:0]
-	if total = len(inside); n == 0 {
-		return dst, total
-	}
-	first, ok := x.firstByID(&r.scratch, inside, n, version, removed)
-	if !ok {
-		slices.SortFunc(inside, func(a, b uint32) int { return strings.Compare(x.idOf(a), x.idOf(b)) })
-		first = inside[:min(n, total)]
+	first, ok := x.firstOfAll(r, a, f, n, version, removed)
+	if ok {
+		x.eachWithin(r, version, a, f, func(uint32) { total++ })
+	} else {
+		inside := r.scratch.inside[:0]
+		x.eachWithin(r, version, a, f, func(s uint32) { inside = append(inside, s) })
+		r.scratch.inside = inside[:0]
+		total = len(inside)
+		if first, ok = x.firstByID(&r.scratch, inside, n, version, removed); !ok {
+			slices.SortFunc(inside, func(a, b uint32) int { return strings.Compare(x.idOf(a), x.idOf(b)) })
+			first = inside[:min(n, total)]
+		}
 	}
 	for _, s := range first {
 		dst = append(dst, Vehicle{})
 		x.read(x.states.at(s), &dst[len(dst)-1])
 	}
 	return dst, total
+}
+
+// firstOfAll returns the first n of a search by id, if they are among the first few
+// of all vehicles: then the others need only be counted. It is false where they are
+// not, and when a vehicle on the way has changed or one was removed since the version.
+func (x *Index) firstOfAll(r *readerSlot, a *Area, f Filter, n int, version, removed uint64) (first []uint32, ok bool) {
+	if n == 0 {
+		return nil, true
+	}
+	if n > runMax/4 {
+		return nil, false
+	}
+	var filter compiledFilter
+	filter.compile(f, &r.scratch, x.attrs)
+	var page [runMax]uint32
+	for _, number := range x.order.after("", runMax, page[:0]) {
+		current := x.vehicles.at(number).current.Load()
+		if current == 0 {
+			return nil, false
+		}
+		s := x.states.at(current - 1)
+		if s.born > version {
+			return nil, false
+		}
+		if s.has&hasPosition == 0 || !x.passesState(&filter, &r.scratch, s) || !a.shape.holds(geo.Unit(s.latDeg, s.lonDeg), s) {
+			continue
+		}
+		if first = append(first, current-1); len(first) == n {
+			return first, x.removed.Load() == removed
+		}
+	}
+	return nil, false
 }
 
 func (x *Index) idOf(state uint32) string { return x.vehicles.at(x.states.at(state).vehicle).id() }
