@@ -68,7 +68,7 @@ var mayImport = map[string][]string{
 	"internal/eventlog":       {"schemas/topics"},
 	"internal/certs":          {},
 	"internal/auth":           {"internal/rpcstatus", "schemas"},
-	"internal/gateway":        {"internal/auth", "internal/budget", "internal/httpserver", "internal/rpcstatus", "schemas"},
+	"internal/gateway":        {"internal/auth", "internal/budget", "internal/httpserver", "internal/retry", "internal/rpcstatus", "schemas"},
 	"internal/rpcserver":      {"internal/auth", "internal/budget", "internal/rpcstatus"},
 	"internal/budget":         {},
 	"internal/rpcstatus":      {},

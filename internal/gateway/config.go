@@ -13,7 +13,7 @@ type Config struct {
 	MaxBodyBytes    int           `koanf:"max_body_bytes" help:"Largest body of a request, in bytes."`
 	MaxOpenRequests int           `koanf:"max_open_requests" help:"Requests and watches that may be open at a time; further ones are answered 429."`
 	BodyBytes       int64         `koanf:"body_bytes" help:"Budget for bodies that are being read, in bytes. When it is used up, those of the client that holds most give way to new ones."`
-	AnswerBytes     int64         `koanf:"answer_bytes" help:"Budget for lists, searches of an area and counts that are being answered, each charged 24 MiB, and for other answers and messages of watches of 16 KiB and more that are being read, each charged eight times its size as protobuf, of watches sixteen times. When it is used up, those of the client that holds most, or the oldest if it is older than a second, give way to new ones."`
+	AnswerBytes     int64         `koanf:"answer_bytes" help:"Budget for lists, searches of an area and counts that are being answered, each charged 24 MiB, and for other answers and messages of watches of 16 KiB and more that are being read, each charged eight times its size as protobuf. When it is used up, those of the client that holds most, or the oldest if it is older than a second, give way to new ones."`
 	ReadTimeout     time.Duration `koanf:"read_timeout" help:"How long a client may take to send a request."`
 	CallTimeout     time.Duration `koanf:"call_timeout" help:"How long a call may take, unless the client asks for less with Grpc-Timeout. Watches have no end."`
 	WriteTimeout    time.Duration `koanf:"write_timeout" help:"How long a client may take to read a piece of the answer, or for a message of a watch."`

@@ -52,7 +52,7 @@ type Gateway struct {
 	open     atomic.Int64
 	// What bodies and large answers may hold.
 	bodies, answers *budget.Pool
-	beginning       *semaphore.Weighted // watches that wait for large first messages
+	beginning       beginning
 }
 
 // Deps are what a gateway works with.
@@ -104,7 +104,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	return &Gateway{
 		cfg: cfg, guard: callers, tls: deps.TLS, loopback: deps.Loopback, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
-		beginning: semaphore.NewWeighted(maxBeginning),
+		beginning: beginning{atWork: semaphore.NewWeighted(maxBeginning), owners: map[any]int{}},
 	}, nil
 }
 

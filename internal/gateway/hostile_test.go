@@ -133,13 +133,13 @@ func (p *process) watchArea() *bufio.Scanner {
 func TestWatchesThatAreNotReadAreBounded(t *testing.T) {
 	p, _ := stand(t, &fleet{listBytes: 3 << 20}, func(c *gateway.Config) { c.AnswerBytes = 96 << 20 })
 	used := peak(func() {
-		p.attack(100, "GET /v1/vehicles:watchArea HTTP/1.1\r\nHost: x\r\n\r\n")
+		p.attack(24, "GET /v1/vehicles:watchArea HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Eventually(t, func() bool {
 			lines := p.watchArea()
 			return lines != nil && lines.Scan()
 		}, patience, 100*time.Millisecond)
 	})
-	t.Logf("100 watches, whose 3 MiB are not read: %d MiB", used>>20)
+	t.Logf("24 watches, whose 3 MiB are not read: %d MiB", used>>20)
 	require.Less(t, used, int64(200<<20))
 }
 
@@ -147,7 +147,7 @@ func TestWatchesThatAreNotReadAreBounded(t *testing.T) {
 // may be any number of them.
 func TestWatchesThatWaitHoldNothing(t *testing.T) {
 	f := &fleet{listBytes: 3 << 20, again: make(chan struct{})}
-	p, _ := stand(t, f, func(c *gateway.Config) { c.AnswerBytes = 48 << 20 })
+	p, _ := stand(t, f, func(c *gateway.Config) { c.AnswerBytes = 24 << 20 })
 	var open []*bufio.Scanner
 	for range 5 {
 		var lines *bufio.Scanner

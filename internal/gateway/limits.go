@@ -9,12 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/internal/auth"
 	"github.com/starling-fleet/starling/internal/budget"
+	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/internal/rpcstatus"
 )
 
@@ -27,10 +29,10 @@ const (
 	// messageFactor is how many times its size as protobuf an answer takes, with
 	// its JSON text.
 	messageFactor = 8
-	// watchFactor is the same of a watch, whose service holds the next message.
-	watchFactor = 2 * messageFactor
-	// maxBeginning is how many watches may wait for large first messages.
-	maxBeginning = 4
+	// maxBeginning is how many watches may wait for large first messages at a time,
+	// and maxOwnBeginning how many of one owner, those that wait for their turn
+	// included.
+	maxBeginning, maxOwnBeginning = 3, 16
 	// beginPatience is how long a watch counts as one of these at most.
 	beginPatience = 5 * time.Second
 	// chargedBytes is the size from which a message counts.
@@ -38,6 +40,8 @@ const (
 	// budgetGrace is how long a request is safe from giving way to another
 	// client that holds as much.
 	budgetGrace = time.Second
+	// budgetPause is how long a message waits until it is tried again to charge it.
+	budgetPause = 20 * time.Millisecond
 )
 
 // errBusy is returned when a budget is used up, and that nobody gives way.
@@ -108,12 +112,9 @@ func (g *Gateway) admitLarge(w http.ResponseWriter, r *http.Request) (_ *http.Re
 		}
 		return r.WithContext(ctx), func() { lease.Release(); cancel() }, true
 	}
-	m := &message{pool: g.answers, owner: owner(r), factor: messageFactor, most: g.cfg.AnswerBytes, evict: evict, first: func() {}}
-	if isWatch(r.URL.Path) {
-		m.factor = watchFactor
-	}
+	m := &message{pool: g.answers, owner: owner(r), evict: evict, first: func() {}}
 	if beginsLarge(r.URL.Path) {
-		if m.first = g.begin(ctx); m.first == nil {
+		if m.first = g.begin(ctx, m.owner); m.first == nil {
 			cancel()
 			writeStatus(w, http.StatusTooManyRequests, busy("watches begin"))
 			return r, nil, false
@@ -129,17 +130,50 @@ func beginsLarge(path string) bool {
 	return path == "/v1/vehicles:watchArea" || path == "/v1/vehicles:watchCounts"
 }
 
-// begin waits until few watches wait for their first messages, which their services
-// hold meanwhile: what has come is charged. It returns what is to be called when the
-// message has come, which is called after a while in any case, or nil when the time of
-// a call is over.
-func (g *Gateway) begin(ctx context.Context) (came func()) {
-	limited, cancel := context.WithTimeout(ctx, g.cfg.CallTimeout)
-	defer cancel()
-	if g.beginning.Acquire(limited, 1) != nil {
+// beginning are the watches that wait for large first messages, which their services
+// hold meanwhile. Few do at a time, and few of one owner wait for their turn.
+type beginning struct {
+	atWork *semaphore.Weighted
+	mu     sync.Mutex
+	owners map[any]int
+}
+
+// join counts an owner's watch, and returns false if it has too many.
+func (b *beginning) join(owner any) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.owners[owner] == maxOwnBeginning {
+		return false
+	}
+	b.owners[owner]++
+	return true
+}
+
+func (b *beginning) leave(owner any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.owners[owner]--; b.owners[owner] == 0 {
+		delete(b.owners, owner)
+	}
+}
+
+// begin waits for the turn of a watch to begin. It returns what is to be called when
+// its first message has been charged, which is called after a while in any case, or
+// nil when its owner has too many or the time of a call is over.
+func (g *Gateway) begin(ctx context.Context, owner any) (begun func()) {
+	if !g.beginning.join(owner) {
 		return nil
 	}
-	release := sync.OnceFunc(func() { g.beginning.Release(1) })
+	limited, cancel := context.WithTimeout(ctx, g.cfg.CallTimeout)
+	defer cancel()
+	if g.beginning.atWork.Acquire(limited, 1) != nil {
+		g.beginning.leave(owner)
+		return nil
+	}
+	release := sync.OnceFunc(func() {
+		g.beginning.atWork.Release(1)
+		g.beginning.leave(owner)
+	})
 	slow := time.AfterFunc(beginPatience, release)
 	return func() { slow.Stop(); release() }
 }
@@ -148,13 +182,11 @@ func (g *Gateway) begin(ctx context.Context) (came func()) {
 // the budget for answers until it has been written: until the call ends, or the next
 // message is asked for.
 type message struct {
-	pool   *budget.Pool
-	owner  any
-	factor int64 // how many times its size as protobuf it takes
-	most   int64 // what it takes at most
-	evict  func()
-	first  func() // is called when the first has come
-	lease  *budget.Lease
+	pool  *budget.Pool
+	owner any
+	evict func()
+	first func() // is called when the first has been charged
+	lease *budget.Lease
 }
 
 // written gives back what the message before took.
@@ -166,9 +198,10 @@ func (m *message) written() {
 }
 
 // came charges a message that has come, unless it is a small one: those are bounded
-// by how many requests may be open. It fails when the budget is used up, and nobody
-// gives way.
-func (m *message) came(of any) error {
+// by how many requests may be open. When the budget is used up it waits until those
+// who hold it have had their time, and fails if nobody gives way then.
+func (m *message) came(ctx context.Context, of any) error {
+	defer m.first()
 	p, ok := of.(proto.Message)
 	if !ok {
 		return nil
@@ -177,11 +210,17 @@ func (m *message) came(of any) error {
 	if bytes < chargedBytes {
 		return nil
 	}
-	m.lease = m.pool.Take(m.owner, min(bytes*m.factor, m.most), m.evict)
-	if m.lease == nil {
-		return busy("large answers are being read").Err()
+	for deadline := time.Now().Add(2 * budgetGrace); ; {
+		if m.lease = m.pool.Take(m.owner, min(bytes*messageFactor, largeAnswerBytes), m.evict); m.lease != nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return busy("large answers are being read").Err()
+		}
+		if err := retry.Sleep(ctx, budgetPause); err != nil {
+			return status.FromContextError(err).Err()
+		}
 	}
-	return nil
 }
 
 // busy asks the client to come back.

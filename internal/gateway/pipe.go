@@ -79,7 +79,7 @@ func (c pipeCalls) unary(ctx context.Context, method string, req, reply any, cc 
 		return err
 	}
 	if of := callOf(ctx); of != nil && of.message != nil {
-		return of.message.came(reply)
+		return of.message.came(ctx, reply)
 	}
 	return nil
 }
@@ -112,12 +112,10 @@ func (s *promptStream) RecvMsg(m any) error {
 		return s.ClientStream.RecvMsg(m)
 	}
 	s.message.written()
-	err := s.ClientStream.RecvMsg(m)
-	s.message.first()
-	if err != nil {
+	if err := s.ClientStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return s.message.came(m)
+	return s.message.came(s.Context(), m)
 }
 
 // SendMsg implements grpc.ClientStream.
