@@ -95,6 +95,7 @@ func TestAuthorizationIsPassedOn(t *testing.T) {
 	})
 	require.Equal(t, http.StatusOK, a.status)
 	require.Equal(t, []string{"Bearer good"}, got.Get("authorization"))
+	require.Equal(t, []string{"127.0.0.1"}, got.Get(auth.AddressKey), "rates of addresses are the client's")
 	require.Empty(t, got.Get("tenant"))
 	for key := range got {
 		require.NotContains(t, key, "cookie")

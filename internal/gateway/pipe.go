@@ -69,7 +69,7 @@ func (c pipeCalls) checkSize(req any) error {
 
 // unary bounds a call and notes its name for the metrics.
 func (c pipeCalls) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	noteCall(ctx, method)
+	ctx = noteCall(ctx, method)
 	if err := c.checkSize(req); err != nil {
 		return err
 	}
