@@ -131,7 +131,7 @@ func (p *process) watchArea() *bufio.Scanner {
 
 // What watches were sent and have not read is bounded for all of them together.
 func TestWatchesThatAreNotReadAreBounded(t *testing.T) {
-	p, _ := stand(t, &fleet{listBytes: 3 << 20}, func(c *gateway.Config) { c.AnswerBytes = 96 << 20 })
+	p, _ := stand(t, &fleet{listBytes: 3 << 20}, func(c *gateway.Config) { c.AnswerBytes = 48 << 20 })
 	used := peak(func() {
 		p.attack(24, "GET /v1/vehicles:watchArea HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Eventually(t, func() bool {
