@@ -15,6 +15,7 @@ import (
 var fuzzed = map[string][]string{
 	"IngestService":    {"ingest/hostile_test.go: FuzzStream"},
 	"FleetService":     {"matcher/fuzz_test.go: FuzzFleetCalls", "fanout/fuzz_test.go: FuzzFanoutCalls"},
+	"HistoryService":   {"history/query/query_test.go: FuzzHistoryCalls"},
 	"RideService":      {"rides/fuzz_test.go: FuzzRideCalls"},
 	"RideOwnerService": {"rides/fuzz_test.go: FuzzRideCalls"},
 }

@@ -356,10 +356,13 @@ func TestStreamsAreKnown(t *testing.T) {
 	require.NoError(t, err)
 	rides, err := g.AddRides(matcher.MaxRequestBytes)
 	require.NoError(t, err)
-	require.NoError(t, fleet.Close()) // nobody serves
-	require.NoError(t, rides.Close())
+	past, err := g.AddHistory(matcher.MaxRequestBytes)
+	require.NoError(t, err)
+	for _, l := range []net.Listener{fleet, rides, past} {
+		require.NoError(t, l.Close()) // nobody serves
+	}
 	handler, streams := g.Handler(), 0
-	for _, file := range []protoreflect.FileDescriptor{starlingv1.File_starling_v1_fleet_proto, starlingv1.File_starling_v1_ride_proto} {
+	for _, file := range []protoreflect.FileDescriptor{starlingv1.File_starling_v1_fleet_proto, starlingv1.File_starling_v1_ride_proto, starlingv1.File_starling_v1_history_service_proto} {
 		methods := file.Services().Get(0).Methods()
 		for i := range methods.Len() {
 			rule := proto.GetExtension(methods.Get(i).Options(), annotations.E_Http).(*annotations.HttpRule)
@@ -378,5 +381,5 @@ func TestStreamsAreKnown(t *testing.T) {
 			require.Equal(t, want, w.Header().Get("X-Accel-Buffering"), path)
 		}
 	}
-	require.Equal(t, 4, streams)
+	require.Equal(t, 5, streams)
 }
