@@ -167,6 +167,10 @@ drill-hostile: build ## hostile clients by raw frames against a whole process, b
 history-readback: build ## a lake of history, read by DuckDB, pyarrow, GeoPandas and MovingPandas as docs/history.md has it (needs Python 3)
 	./tools/history-readback/run.sh
 
+.PHONY: drill-history
+drill-history: build ## a recording through gRPC into the lake and ClickHouse, both killed twenty times; every fix is checked (DATA= a recording)
+	$(GO) run ./loadtest/cmd/bench history-drill -starling $(BIN)/starling -data $(or $(DATA),$(or $(STARLING_DATA),../shared/data)/fleet/capmetro.csv.gz) $(DRILL_FLAGS)
+
 .PHONY: history-pictures
 history-pictures: build ## draw the heat map and the track of docs/history.md anew, from recordings (STARLING_DATA= their directory)
 	STARLING_DATA=$(or $(STARLING_DATA),../shared/data) ./tools/history-pictures/run.sh

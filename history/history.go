@@ -81,7 +81,7 @@ func New(cfg Config, deps Deps) (*History, error) {
 		sink   Sink
 		limits limits
 	}{
-		{deps.Lake, limits{name: "lake", group: cfg.LakeGroup, maxRows: cfg.BatchMaxRows, interval: cfg.BatchInterval, maxLag: cfg.MaxLag}},
+		{deps.Lake, limits{name: "lake", group: cfg.LakeGroup, maxRows: cfg.BatchMaxRows, interval: cfg.BatchInterval, maxLag: cfg.MaxLag, joinAfter: cfg.LakeJoinAfter}},
 		{deps.ClickHouse, limits{name: "clickhouse", group: cfg.ClickHouseGroup, maxRows: cfg.ClickHouseBatchMaxRows, interval: cfg.ClickHouseBatchInterval, maxLag: cfg.MaxLag, rollup: cfg.ClickHouse.RollupInterval}},
 	} {
 		if w.sink == nil {

@@ -5,7 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	owned                                           prometheus.Gauge
 	rows, files, bytes, failures, gaps, undecodable prometheus.Counter
-	batches, hours                                  prometheus.Counter
+	batches, hours, joined                          prometheus.Counter
 	lag                                             prometheus.GaugeFunc
 }
 
@@ -21,13 +21,14 @@ func newMetrics(r prometheus.Registerer, sink string, lagSeconds func() float64)
 		files:       counter("starling_history_files_total", "Parquet files that were written to the lake of history, or inserts into ClickHouse."),
 		bytes:       counter("starling_history_written_bytes_total", "Bytes of the Parquet files that were written to the lake of history."),
 		batches:     counter("starling_history_batches_total", "Batches of rows that a sink of history has taken."),
-		failures:    counter("starling_history_write_failures_total", "Writes of a batch to a sink of history that failed, and passes over its statistics of cells; they are tried again."),
+		failures:    counter("starling_history_write_failures_total", "Writes of a batch to a sink of history that failed, and passes over its statistics of cells or over files to join; they are tried again."),
 		gaps:        counter("starling_history_gaps_total", "Ranges of tracks that a sink of history will never have: deleted before they were read, or given up by history.max_lag."),
 		hours:       counter("starling_history_rollups_total", "Times that the statistics of cells of an hour were computed anew."),
+		joined:      counter("starling_history_joined_files_total", "Parquet files of the lake of history that were joined into larger ones."),
 		undecodable: counter("starling_history_undecodable_records_total", "Records of tracks that could not be decoded and left no rows in a sink of history."),
 		lag:         prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "starling_history_lag_seconds", Help: "Age of the oldest record of tracks that has been read for a sink of history and is not in it, over this process's partitions; 0 without one.", ConstLabels: labels}, lagSeconds),
 	}
-	for _, c := range []prometheus.Collector{m.owned, m.rows, m.files, m.bytes, m.batches, m.failures, m.gaps, m.hours, m.undecodable, m.lag} {
+	for _, c := range []prometheus.Collector{m.owned, m.rows, m.files, m.bytes, m.batches, m.failures, m.gaps, m.hours, m.joined, m.undecodable, m.lag} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

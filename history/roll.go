@@ -19,6 +19,38 @@ type roller interface {
 // at least this many times as long as the pass before it.
 const rollShare = 4
 
+// joiner is a sink that joins small files of old hours.
+type joiner interface {
+	// Join joins files of hours that ended a while before now, of the partitions that
+	// owns is true for, and returns how many there were.
+	Join(ctx context.Context, now time.Time, after time.Duration, owns func(partition int32) bool) (joined int, err error)
+}
+
+// joinPause is the longest between two looks for files to join.
+const joinPause = 10 * time.Minute
+
+// join joins files from time to time until ctx is done.
+func (w *writer) join(ctx context.Context, j joiner) {
+	pause := min(joinPause, w.joinAfter)
+	for retry.Sleep(ctx, pause) == nil {
+		started := time.Now()
+		joined, err := j.Join(ctx, w.now(), w.joinAfter, func(partition int32) bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.owned[partition]
+		})
+		w.metrics.joined.Add(float64(joined))
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.metrics.failures.Inc()
+			w.logger.Warn("history could not join files", "error", err)
+		}
+		pause = max(min(joinPause, w.joinAfter), rollShare*time.Since(started))
+	}
+}
+
 // roll computes statistics from time to time until ctx is done. The hours are shared
 // out as the partitions are: whoever serves the partition whose number an hour has,
 // modulo how many there are, computes it. A partition without an owner leaves its hours

@@ -26,6 +26,7 @@ type limits struct {
 	maxRows          int
 	interval, maxLag time.Duration
 	rollup           time.Duration // between passes of roller.Rollup; 0 for none
+	joinAfter        time.Duration // how old an hour is whose files are joined; 0 for never
 }
 
 // writer carries `tracks` into one sink: a consumer group of its own, with batches,
@@ -75,6 +76,9 @@ func (w *writer) run(ctx context.Context) error {
 	defer stop()
 	if r, ok := w.sink.(roller); ok && w.rollup > 0 {
 		rolling.Go(func() { w.roll(ctx, r) })
+	}
+	if j, ok := w.sink.(joiner); ok && w.joinAfter > 0 {
+		rolling.Go(func() { w.join(ctx, j) })
 	}
 	spec := eventlog.OwnSpec{Group: w.group, Source: topics.Tracks, State: topics.HistoryState, Assigned: &w.assigned}
 	for {

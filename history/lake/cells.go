@@ -19,7 +19,7 @@ func (r *Reader) CellStats(ctx context.Context, q store.CellQuery) iter.Seq2[sto
 		// Periods that begin within the range end behind it.
 		from := row.Period(q.FromMS+length-1, length) * length
 		to := row.Period(q.ToMS+length-1, length) * length
-		hours, err := r.hours(from, to)
+		hours, err := r.hours(ctx, from, to)
 		if err != nil {
 			yield(store.CellStat{}, err)
 			return

@@ -8,7 +8,7 @@ import (
 )
 
 // SetStep has fn called before each durable step of a write.
-func (s *Sink) SetStep(fn func(name string) error) { s.step = fn }
+func (s *Sink) SetStep(fn func(name string) error) { s.files.(*directory).step = fn }
 
 // FewAtOnce is a reader that gathers three visits in one pass.
 type FewAtOnce struct{ *Reader }

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
+	"path"
 	"strings"
 
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -16,9 +16,9 @@ const gapDir = "_gaps"
 
 // WriteGap puts a range of records of a partition on record that the lake will not
 // be given, durably: _gaps/gap-<partition>-<first>-<last>.json.
-func (s *Sink) WriteGap(_ context.Context, partition int32, gap *starlingv1.HistoryGap) error {
-	path := filepath.Join(gapDir, fmt.Sprintf("gap-%d-%d-%d.json", partition, gap.First, gap.Last))
-	_, err := s.put(path, func(w io.Writer) error {
+func (s *Sink) WriteGap(ctx context.Context, partition int32, gap *starlingv1.HistoryGap) error {
+	file := path.Join(gapDir, fmt.Sprintf("gap-%d-%d-%d.json", partition, gap.First, gap.Last))
+	_, err := s.files.put(ctx, file, func(w io.Writer) error {
 		return json.NewEncoder(w).Encode(struct {
 			Partition int32  `json:"partition"`
 			First     int64  `json:"first_offset"`
@@ -27,7 +27,7 @@ func (s *Sink) WriteGap(_ context.Context, partition int32, gap *starlingv1.Hist
 		}{partition, gap.First, gap.Last, strings.ToLower(strings.TrimPrefix(gap.Reason.String(), "HISTORY_GAP_REASON_"))})
 	})
 	if err != nil {
-		return fmt.Errorf("history lake: write %s: %w", path, err)
+		return fmt.Errorf("history lake: write %s: %w", file, err)
 	}
 	return nil
 }

@@ -23,24 +23,29 @@ func putPoint(b *[wkbBytes]byte, p row.Position) {
 
 func dyadic(e7 int32) float64 { return math.Round(float64(e7)*(1<<24)/1e7) / (1 << 24) }
 
+// bounds are the least and the greatest longitude and latitude, as GeoParquet has them.
+type bounds [4]float64
+
+// noBounds are those of no point.
+var noBounds = bounds{180, 90, -180, -90}
+
+func (b *bounds) add(p row.Position) {
+	lon, lat := dyadic(p.LonE7), dyadic(p.LatE7)
+	*b = bounds{min(b[0], lon), min(b[1], lat), max(b[2], lon), max(b[3], lat)}
+}
+
 // geoMetadata is the value of the key "geo" by GeoParquet 1.1. Without a crs the
 // coordinates are longitude and latitude on WGS84 (OGC:CRS84).
-func geoMetadata(rows []row.Fix) (string, error) {
+func geoMetadata(b bounds) (string, error) {
 	type column struct {
-		Encoding      string     `json:"encoding"`
-		GeometryTypes []string   `json:"geometry_types"`
-		BBox          [4]float64 `json:"bbox"`
+		Encoding      string   `json:"encoding"`
+		GeometryTypes []string `json:"geometry_types"`
+		BBox          bounds   `json:"bbox"`
 	}
-	bbox := [4]float64{180, 90, -180, -90}
-	for i := range rows {
-		p := rows[i].Shown()
-		lon, lat := dyadic(p.LonE7), dyadic(p.LatE7)
-		bbox = [4]float64{min(bbox[0], lon), min(bbox[1], lat), max(bbox[2], lon), max(bbox[3], lat)}
-	}
-	b, err := json.Marshal(struct {
+	text, err := json.Marshal(struct {
 		Version       string            `json:"version"`
 		PrimaryColumn string            `json:"primary_column"`
 		Columns       map[string]column `json:"columns"`
-	}{"1.1.0", "geometry", map[string]column{"geometry": {"WKB", []string{"Point"}, bbox}}})
-	return string(b), err
+	}{"1.1.0", "geometry", map[string]column{"geometry": {"WKB", []string{"Point"}, b}}})
+	return string(text), err
 }

@@ -18,7 +18,7 @@ package lake
 
 import (
 	"fmt"
-	"path/filepath"
+	"path"
 	"regexp"
 	"strconv"
 	"time"
@@ -85,7 +85,7 @@ func parseName(file string) (batchName, bool) {
 // hourDir is the directory of an hour, from the root.
 func hourDir(hour int64) string {
 	t := time.UnixMilli(hour * hourMS).UTC()
-	return filepath.Join(dayDir(t), fmt.Sprintf("hour=%02d", t.Hour()))
+	return path.Join(dayDir(t), fmt.Sprintf("hour=%02d", t.Hour()))
 }
 
 func dayDir(t time.Time) string { return t.UTC().Format("dt=2006-01-02") }

@@ -7,8 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
-	"path/filepath"
+	"path"
 	"slices"
 
 	"github.com/parquet-go/parquet-go"
@@ -45,18 +44,48 @@ func (p *place) fix() row.Fix {
 // partition only. It holds some rows of each file of a partition in memory.
 func (r *Reader) scan(ctx context.Context, dir string) iter.Seq2[row.Fix, error] {
 	return func(yield func(row.Fix, error) bool) {
-		files, err := r.committed(dir)
+		found, err := r.committed(ctx, dir)
 		if err != nil {
 			yield(row.Fix{}, err)
 			return
 		}
-		byPartition := map[int32][]string{}
-		for _, name := range files {
-			byPartition[name.partition] = append(byPartition[name.partition], filepath.Join(dir, name.String()+".parquet"))
+		partitions := map[int32]bool{}
+		for _, name := range found {
+			partitions[name.partition] = true
 		}
-		for _, paths := range byPartition {
-			for fix, err := range r.merge(ctx, paths) {
-				if !yield(fix, err) || err != nil {
+		for partition := range partitions {
+			var m merged[place]
+			err := again(ctx, func() (err error) {
+				if found == nil { // a file was gone
+					if found, err = r.committed(ctx, dir); err != nil {
+						return err
+					}
+				}
+				var paths []string
+				for _, name := range found {
+					if name.partition == partition {
+						paths = append(paths, path.Join(dir, name.String()+".parquet"))
+					}
+				}
+				if m, err = openMerged(ctx, r.files, paths, (*place).fix); err != nil {
+					found = nil
+				}
+				return err
+			})
+			if err != nil {
+				yield(row.Fix{}, err)
+				return
+			}
+			var last row.Fix
+			for fix, err := range m.rows(ctx) {
+				if err != nil {
+					yield(row.Fix{}, err)
+					return
+				}
+				if !fix.Kind.Stands() || fix.Vehicle == last.Vehicle && fix.DeviceTimeMS == last.DeviceTimeMS {
+					continue
+				}
+				if last = fix; !yield(fix, nil) {
 					return
 				}
 			}
@@ -64,42 +93,98 @@ func (r *Reader) scan(ctx context.Context, dir string) iter.Seq2[row.Fix, error]
 	}
 }
 
-// merge yields the fixes of files of one partition in order, each once.
-func (r *Reader) merge(ctx context.Context, paths []string) iter.Seq2[row.Fix, error] {
-	return func(yield func(row.Fix, error) bool) {
-		var m merged
-		defer func() {
-			for _, f := range m {
-				f.close()
-			}
-		}()
-		for _, path := range paths {
-			f, err := openPlaces(filepath.Join(r.dir, path))
-			if err == nil && f != nil {
-				m = append(m, f)
-			}
-			if err != nil {
-				yield(row.Fix{}, fmt.Errorf("history lake: read %s: %w", path, err))
-				return
-			}
+// cursor reads the rows of one file in order.
+type cursor[T any] struct {
+	path   string
+	file   file
+	reader *parquet.GenericReader[T]
+	decode func(*T) row.Fix
+	buffer []T
+	at, n  int
+	ended  bool
+	fix    row.Fix // the present one
+}
+
+// openCursor returns nil for a file without rows.
+func openCursor[T any](ctx context.Context, at files, path string, decode func(*T) row.Fix) (*cursor[T], error) {
+	file, err := at.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	pf, err := parquet.OpenFile(file, file.Size())
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	c := &cursor[T]{path: path, file: file, reader: parquet.NewGenericReader[T](pf), decode: decode, buffer: make([]T, rowsAtOnce)}
+	more, err := c.next()
+	if err != nil || !more {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// next moves to the next row; it returns false behind the last.
+func (c *cursor[T]) next() (bool, error) {
+	for c.at == c.n {
+		if c.ended {
+			return false, nil
 		}
+		clear(c.buffer)
+		n, err := c.reader.Read(c.buffer)
+		if c.ended = errors.Is(err, io.EOF); err != nil && !c.ended {
+			return false, err
+		}
+		c.at, c.n = 0, n
+	}
+	c.fix = c.decode(&c.buffer[c.at])
+	c.at++
+	return true, nil
+}
+
+func (c *cursor[T]) close() { _ = errors.Join(c.reader.Close(), c.file.Close()) }
+
+// merged is a heap of files by their present rows.
+type merged[T any] []*cursor[T]
+
+// openMerged opens files of one partition; rows closes them.
+func openMerged[T any](ctx context.Context, at files, paths []string, decode func(*T) row.Fix) (merged[T], error) {
+	var m merged[T]
+	for _, path := range paths {
+		c, err := openCursor(ctx, at, path, decode)
+		if err != nil {
+			m.close()
+			return nil, fmt.Errorf("history lake: read %s: %w", path, err)
+		}
+		if c != nil {
+			m = append(m, c)
+		}
+	}
+	return m, nil
+}
+
+func (m merged[T]) close() {
+	for _, c := range m {
+		c.close()
+	}
+}
+
+// rows yields the rows of the files by row.Compare, and closes the files.
+func (m merged[T]) rows(ctx context.Context) iter.Seq2[row.Fix, error] {
+	return func(yield func(row.Fix, error) bool) {
+		defer func() { m.close() }()
 		heap.Init(&m)
-		var last row.Fix
 		for n := 0; len(m) > 0; n++ {
 			if n%rowsAtOnce == 0 && ctx.Err() != nil {
 				yield(row.Fix{}, ctx.Err())
 				return
 			}
-			fix := m[0].fix
-			if fix.Kind.Stands() && (fix.Vehicle != last.Vehicle || fix.DeviceTimeMS != last.DeviceTimeMS) {
-				if !yield(fix, nil) {
-					return
-				}
-				last = fix
+			if !yield(m[0].fix, nil) {
+				return
 			}
 			more, err := m[0].next()
 			if err != nil {
-				yield(row.Fix{}, fmt.Errorf("history lake: read %s: %w", m[0].file.Name(), err))
+				yield(row.Fix{}, fmt.Errorf("history lake: read %s: %w", m[0].path, err))
 				return
 			}
 			if !more {
@@ -112,67 +197,11 @@ func (r *Reader) merge(ctx context.Context, paths []string) iter.Seq2[row.Fix, e
 	}
 }
 
-// places reads the rows of one file in order.
-type places struct {
-	file   *os.File
-	reader *parquet.GenericReader[place]
-	buffer []place
-	at, n  int
-	ended  bool
-	fix    row.Fix // the present one
-}
-
-// openPlaces returns nil for a file without rows.
-func openPlaces(path string) (*places, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	pf, err := parquet.OpenFile(file, info.Size())
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	p := &places{file: file, reader: parquet.NewGenericReader[place](pf), buffer: make([]place, rowsAtOnce)}
-	more, err := p.next()
-	if err != nil || !more {
-		p.close()
-		return nil, err
-	}
-	return p, nil
-}
-
-// next moves to the next row; it returns false behind the last.
-func (p *places) next() (bool, error) {
-	for p.at == p.n {
-		if p.ended {
-			return false, nil
-		}
-		clear(p.buffer)
-		n, err := p.reader.Read(p.buffer)
-		if p.ended = errors.Is(err, io.EOF); err != nil && !p.ended {
-			return false, err
-		}
-		p.at, p.n = 0, n
-	}
-	p.fix = p.buffer[p.at].fix()
-	p.at++
-	return true, nil
-}
-
-func (p *places) close() { _ = errors.Join(p.reader.Close(), p.file.Close()) }
-
-// merged is a heap of files by their present rows.
-type merged []*places
-
-func (m merged) Len() int           { return len(m) }
-func (m merged) Less(i, j int) bool { return row.Compare(m[i].fix, m[j].fix) < 0 }
-func (m merged) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
-func (m *merged) Push(x any)        { *m = append(*m, x.(*places)) }
-func (m *merged) Pop() any {
+func (m merged[T]) Len() int           { return len(m) }
+func (m merged[T]) Less(i, j int) bool { return row.Compare(m[i].fix, m[j].fix) < 0 }
+func (m merged[T]) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
+func (m *merged[T]) Push(x any)        { *m = append(*m, x.(*cursor[T])) }
+func (m *merged[T]) Pop() any {
 	last := (*m)[len(*m)-1]
 	*m = slices.Delete(*m, len(*m)-1, len(*m))
 	return last

@@ -3,11 +3,11 @@ package lake
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"path"
+	"slices"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -24,17 +24,22 @@ const bloomBits = 10
 
 // Sink writes batches. It is safe for concurrent use.
 type Sink struct {
-	dir string
-	// step is called before each durable step; tests stop there.
-	step func(name string) error
+	files files
 }
 
-// NewSink writes to a directory, which is made if need be.
-func NewSink(dir string) (*Sink, error) {
-	if err := os.MkdirAll(filepath.Join(dir, manifestDir), 0o750); err != nil {
+// NewSink writes to a directory, which is made if need be, or to s3://bucket/prefix,
+// which it does not ask before it writes.
+func NewSink(where string) (*Sink, error) {
+	at, err := filesAt(where)
+	if err != nil {
 		return nil, fmt.Errorf("history lake: %w", err)
 	}
-	return &Sink{dir: dir, step: func(string) error { return nil }}, nil
+	if dir, local := at.(*directory); local {
+		if err := os.MkdirAll(dir.at(manifestDir), 0o750); err != nil {
+			return nil, fmt.Errorf("history lake: %w", err)
+		}
+	}
+	return &Sink{at}, nil
 }
 
 // manifest commits a batch of several files.
@@ -72,18 +77,18 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 		if err := ctx.Err(); err != nil {
 			return row.Written{}, err
 		}
-		path := filepath.Join(hourDir(h), name.String()+".parquet")
-		n, err := s.put(path, func(w io.Writer) error { return encodeFile(w, byHour[h]) })
+		file := path.Join(hourDir(h), name.String()+".parquet")
+		n, err := s.files.put(ctx, file, func(w io.Writer) error { return encodeFile(w, byHour[h]) })
 		if err != nil {
-			return row.Written{}, fmt.Errorf("history lake: write %s: %w", path, err)
+			return row.Written{}, fmt.Errorf("history lake: write %s: %w", file, err)
 		}
-		m.Files = append(m.Files, manifestFile{filepath.ToSlash(path), len(byHour[h]), n})
+		m.Files = append(m.Files, manifestFile{file, len(byHour[h]), n})
 		total += n
 	}
 	if len(hours) > 1 {
-		path := filepath.Join(manifestDir, name.String()+".json")
-		if _, err := s.put(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(&m) }); err != nil {
-			return row.Written{}, fmt.Errorf("history lake: write %s: %w", path, err)
+		file := path.Join(manifestDir, name.String()+".json")
+		if _, err := s.files.put(ctx, file, func(w io.Writer) error { return json.NewEncoder(w).Encode(&m) }); err != nil {
+			return row.Written{}, fmt.Errorf("history lake: write %s: %w", file, err)
 		}
 	}
 	return row.Written{Files: len(hours), Bytes: total}, nil
@@ -92,99 +97,48 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 // encodeFile writes the rows of one hour as a Parquet file. The same rows make the
 // same bytes.
 func encodeFile(w io.Writer, rows []row.Fix) error {
-	geo, err := geoMetadata(rows)
-	if err != nil {
+	f := newFileWriter(w)
+	if err := f.write(rows); err != nil {
 		return err
 	}
-	pw := parquet.NewGenericWriter[columns](w,
+	return f.close()
+}
+
+// fileWriter writes a Parquet file.
+type fileWriter struct {
+	parquet *parquet.GenericWriter[columns]
+	encoder encoder
+	bounds  bounds
+}
+
+func newFileWriter(w io.Writer) *fileWriter {
+	return &fileWriter{bounds: noBounds, parquet: parquet.NewGenericWriter[columns](w,
 		parquet.CreatedBy("starling", "1", "history"), // not the library's version: a batch written again has the same bytes
 		parquet.Compression(&parquet.Zstd), parquet.PageBufferSize(pageBytes), parquet.DataPageStatistics(true),
 		parquet.BloomFilters(parquet.SplitBlockFilter(bloomBits, "vehicle_id")),
 		parquet.SortingWriterConfig(parquet.SortingColumns(parquet.Ascending("vehicle_id"), parquet.Ascending("device_time"))),
-		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked), parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked), parquet.SkipPageBounds("geometry"), parquet.KeyValueMetadata("geo", geo),
-	)
-	var e encoder
-	for len(rows) > 0 {
-		n := min(len(rows), rowsAtOnce)
-		if _, err := pw.Write(e.encode(rows[:n])); err != nil {
+		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked), parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked), parquet.SkipPageBounds("geometry"),
+	)}
+}
+
+// write writes rows, which follow those before by vehicle and time.
+func (f *fileWriter) write(rows []row.Fix) error {
+	for i := range rows {
+		f.bounds.add(rows[i].Shown())
+	}
+	for part := range slices.Chunk(rows, rowsAtOnce) {
+		if _, err := f.parquet.Write(f.encoder.encode(part)); err != nil {
 			return err
 		}
-		rows = rows[n:]
-	}
-	return pw.Close()
-}
-
-// put makes a file durable under its path, whole or not at all, and returns its
-// size. A crash before the rename leaves a temporary file, one after it a whole file.
-func (s *Sink) put(path string, write func(io.Writer) error) (size int64, err error) {
-	path = filepath.Join(s.dir, path)
-	dir, base := filepath.Split(path)
-	if err := makeDirs(dir); err != nil {
-		return 0, err
-	}
-	// What a crash has left of the same file. A writer that was replaced may still be
-	// at it; its rename fails then.
-	old, err := filepath.Glob(filepath.Join(dir, "."+base+".*.tmp"))
-	if err != nil {
-		return 0, err
-	}
-	for _, f := range old {
-		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, err
-		}
-	}
-	if err := s.step("create"); err != nil {
-		return 0, err
-	}
-	f, err := os.CreateTemp(dir, "."+base+".*.tmp")
-	if err != nil {
-		return 0, err
-	}
-	err = write(f)
-	if err == nil {
-		size, err = f.Seek(0, io.SeekCurrent)
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = s.step("rename")
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return 0, errors.Join(err, removeIfThere(f.Name()))
-	}
-	if err := s.step("sync"); err != nil {
-		return 0, err
-	}
-	return size, syncDir(dir)
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
 	return nil
 }
 
-// makeDirs makes a directory and its parents, each durable in its own parent.
-func makeDirs(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := makeDirs(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (f *fileWriter) close() error {
+	geo, err := geoMetadata(f.bounds)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	f.parquet.SetKeyValueMetadata("geo", geo)
+	return f.parquet.Close()
 }

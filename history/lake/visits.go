@@ -43,7 +43,7 @@ func (r *Reader) visits(ctx context.Context, q store.VisitQuery, atOnce int) ite
 
 // firstVisits returns the visits of the first vehicles behind one, at most so many.
 func (r *Reader) firstVisits(ctx context.Context, q store.VisitQuery, in *area, after string, most int) (map[string]*store.Visit, error) {
-	hours, err := r.hours(q.FromMS, q.ToMS)
+	hours, err := r.hours(ctx, q.FromMS, q.ToMS)
 	if err != nil {
 		return nil, err
 	}

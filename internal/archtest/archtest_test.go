@@ -24,7 +24,7 @@ const module = "github.com/starling-fleet/starling/"
 // folder; packages of one component may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
-	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/h3", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
+	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/reprocess", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/h3", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
 	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "history", "history/query", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/deadletter", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
@@ -41,6 +41,8 @@ var mayImport = map[string][]string{
 	"history/row":        {"schemas"},
 	"history/lake":       {"history/row", "history/store", "internal/h3", "schemas"},
 	"history/clickhouse": {"history/row", "history/store", "internal/config", "internal/h3", "schemas"},
+	// Steps a range of locations again.
+	"history/reprocess": {"history/lake", "history/row", "internal/eventlog", "schemas", "tracker/step"},
 	// Serves what a store of history answers.
 	"history/query": {"history/row", "history/store", "internal/auth", "internal/geo", "internal/h3", "internal/request", "internal/rpcstatus", "schemas"},
 	// What history answers from.
@@ -65,6 +67,7 @@ var mayImport = map[string][]string{
 	"internal/redisconn":      {"internal/config"},
 	"internal/redistest":      {"internal/freeport"},
 	"internal/clickhousetest": {"internal/freeport"},
+	"internal/s3test":         {"internal/freeport"},
 	"internal/eventlog":       {"schemas/topics"},
 	"internal/certs":          {},
 	"internal/auth":           {"internal/rpcstatus", "schemas"},
@@ -95,7 +98,10 @@ var mayImport = map[string][]string{
 	// Judges rides by the log alone: no code of the roles.
 	"loadtest/ridedrill/check": {"schemas/starlingv1", "loadtest/drill/check"},
 	// Measures the sinks of history by themselves.
-	"loadtest/history": {"history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/auth", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
+	"loadtest/history": {"history", "internal/eventlog", "internal/locallog", "history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/auth", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
+	// Sends recordings into history; its judge judges by itself.
+	"loadtest/historydrill":       {"client", "history/clickhouse", "internal/clickhousetest", "internal/config", "internal/retry", "loadtest/process", "loadtest/historydrill/judge", "schemas"},
+	"loadtest/historydrill/judge": {},
 	// Measures the step by itself.
 	"loadtest/silence": {"tracker/step", "schemas"},
 	// Puts the servers together that are measured, as cmd/starling/app does.
@@ -342,7 +348,7 @@ func checkPure(t *testing.T, rel string, f *ast.File) {
 
 // isTestSupport names packages that exist for tests only.
 func isTestSupport(folder string) bool {
-	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "internal/clickhousetest") || within(folder, "internal/testcache") || within(folder, "rides/events/eventstest") || within(folder, "history/store/storetest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
+	return within(folder, "internal/alarmtest") || within(folder, "internal/eventlog/logtest") || within(folder, "internal/kafkatest") || within(folder, "internal/redistest") || within(folder, "internal/clickhousetest") || within(folder, "internal/s3test") || within(folder, "internal/testcache") || within(folder, "rides/events/eventstest") || within(folder, "history/store/storetest") || within(folder, "internal/modeltest") || within(folder, "internal/fleettest") || within(folder, "loadtest/starlingtest")
 }
 
 func componentOf(folder string) string {

@@ -247,3 +247,49 @@ func (c *claim) batch(changes []eventlog.Record, resume int64) (*pebble.Batch, e
 	next := claimState{generation: c.generation, resume: resume}
 	return b, b.Set(layout.ClaimKey('c', c.id), next.encode(), nil)
 }
+
+// ErrOwned is returned when a group is to be released that this process has
+// joined.
+var ErrOwned = errors.New("this process has joined the group")
+
+// Release forgets a group of owners: its claims, resume offsets and state. Retention
+// waits for it no longer, and owners that join it later begin anew. It returns how many
+// partitions the group had claimed. A crash leaves all of it or nothing.
+func (l *Log) Release(ctx context.Context, group string) (claims int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if l.isStopped() || !l.calls.enter() {
+		return 0, l.stopErr()
+	}
+	defer l.calls.leave()
+	l.claims.Lock()
+	defer l.claims.Unlock()
+	for spec := range l.claims.groups {
+		if spec.Group == group {
+			return 0, fmt.Errorf("release %s: %w", group, ErrOwned)
+		}
+	}
+	b := l.state.NewBatch()
+	var released []layout.ClaimID
+	for id := range l.claims.stored {
+		if id.Group != group {
+			continue
+		}
+		released = append(released, id)
+		state := layout.ClaimKey('s', id)
+		if err := errors.Join(b.DeleteRange(state, layout.After(state), nil), b.Delete(layout.ClaimKey('c', id), nil)); err != nil {
+			return 0, fmt.Errorf("release %s: %w", group, err)
+		}
+	}
+	if len(released) == 0 {
+		return 0, b.Close()
+	}
+	if err := l.apply(b, l.cfg.Sync); err != nil {
+		return 0, fmt.Errorf("release %s: %w", group, err)
+	}
+	for _, id := range released {
+		delete(l.claims.stored, id)
+	}
+	return len(released), nil
+}

@@ -148,7 +148,7 @@ Exit codes:
 	}
 	root.AddCommand(
 		newDemo(world), newTopics(world), newLog(world), newDLQ(world), newConfig(world), newToken(world),
-		newSimulate(world), newSend(world), newReplay(world), newFilter(world),
+		newSimulate(world), newSend(world), newReplay(world), newFilter(world), newReprocess(world),
 		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newExplain(world), newRide(world), newDevices(world),
 		newVersion(world),
 	)

@@ -22,6 +22,7 @@ import (
 	"github.com/starling-fleet/starling/history/clickhouse"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -71,7 +72,7 @@ func roleCommands(world IO) []*cobra.Command {
 			`  starling rides --dev --kafka-brokers k1:9092,k2:9092 --server-rides-listen 127.0.0.1:7602 --rides-name-keys-file keys`),
 		withCommand(newRole(world, "history", "Run a writer of history on a Kafka cluster", []app.Role{app.History},
 			`  starling history --dev --kafka-brokers k1:9092,k2:9092 --history-lake-dir /srv/history --server-admin-listen 127.0.0.1:7902`),
-			newHistoryMigrate(world)),
+			newHistoryMigrate(world), newHistoryRelease(world)),
 		newRole(world, "fanout", "Run the server for dispatchers and riders before matchers of regions", []app.Role{app.Fanout},
 			`  starling fanout --dev --matcher-regions 'west=841e149ffffffff,else=rest' \
       --fanout-replicas west=10.0.0.1:7601,else=10.0.0.2:7601`),
@@ -123,9 +124,54 @@ again what can change while it runs.`,
 	return cmd
 }
 
-// withCommand gives a command another below it.
-func withCommand(cmd, below *cobra.Command) *cobra.Command {
-	cmd.AddCommand(below)
+// withCommand gives a command others below it.
+func withCommand(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(below...)
+	return cmd
+}
+
+func newHistoryRelease(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "release --sink lake|clickhouse",
+		Short: "Have a local log keep tracks no longer for a sink of history that is turned off",
+		Args:  usageArgs(cobra.NoArgs),
+		Long: `Forget how far a sink of history has read a local log, so that tracks are deleted by
+their retention alone. Turn the sink off first (history.lake_dir or
+history.clickhouse.addrs) and stop the process. What the sink has kept stays, and what
+it has not written yet it will not be given. A sink that is turned on again begins with
+the oldest record that the log still has, and keeps each fix once all the same. On Kafka
+nothing waits for history.`,
+		Example: "  starling history release --sink lake --local-directory /var/lib/starling",
+	}
+	with := logCommand(cmd, world)
+	sink := cmd.Flags().String("sink", "", "Which sink: lake or clickhouse (required).")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if *sink != "lake" && *sink != "clickhouse" {
+			return usage(fmt.Errorf("--sink is %q: must be lake or clickhouse", *sink))
+		}
+		return with(func(ctx context.Context, log *openLog) error {
+			local, ok := log.Log.(*locallog.Log)
+			if !ok {
+				return usage(errors.New("the log is on Kafka, which keeps nothing for history: there is nothing to release"))
+			}
+			group, on := log.cfg.History.LakeGroup, log.cfg.History.LakeDir != ""
+			if *sink == "clickhouse" {
+				group, on = log.cfg.History.ClickHouseGroup, log.cfg.History.ClickHouse.On()
+			}
+			if on {
+				return usage(fmt.Errorf("the sink %s is on in this configuration: turn it off first", *sink))
+			}
+			claims, err := local.Release(ctx, group)
+			if err != nil {
+				return err
+			}
+			if claims == 0 {
+				return answerNo("the log keeps nothing for the group %s", group)
+			}
+			_, err = fmt.Fprintf(world.Out, "the log keeps tracks no longer for the group %s (%d partitions)\n", group, claims)
+			return err
+		})
+	}
 	return cmd
 }
 

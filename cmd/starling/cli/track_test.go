@@ -66,12 +66,13 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	require.True(t, line.Result.Complete)
 	require.Len(t, line.Result.Fixes, 1)
 	require.InDelta(t, 48.2085, line.Result.Fixes[0].Raw.Place.Latitude, 1e-6)
-	cancel() // the tracker publishes what is on its way, and history writes it
-	require.NoError(t, <-ended)
-
 	run := func(args ...string) outcome {
 		return runCLI(t, t.Context(), "", append([]string{"track", "car~7", "--lake", cfg.History.LakeDir}, args...)...)
 	}
+	require.Eventually(t, func() bool { return strings.Contains(run().out, "48.2085000") }, time.Minute, 20*time.Millisecond)
+	cancel()
+	require.NoError(t, <-ended)
+
 	table := run()
 	require.Equal(t, exitOK, table.code, table.err)
 	require.Contains(t, table.out, "48.2085000")
@@ -118,6 +119,28 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	nothing := runCLI(t, t.Context(), "", "explain", "car~7", "2001-01-01T00:00:00Z", "--lake", cfg.History.LakeDir)
 	require.NotEqual(t, exitOK, nothing.code)
 	require.Contains(t, nothing.err, "history has no fix of car~7")
+
+	release := func(args ...string) outcome {
+		return runCLI(t, t.Context(), "", append([]string{"history", "release", "--partitions", "2", "--local-directory", cfg.Local.Directory, "--sink"}, args...)...)
+	}
+	require.Contains(t, release("lake", "--history-lake-dir", cfg.History.LakeDir).err, "turn it off first")
+	require.Contains(t, release("s3").err, "must be lake or clickhouse")
+	require.Equal(t, exitNo, release("clickhouse").code)
+	require.Contains(t, release("lake").out, "(2 partitions)")
+	require.Equal(t, exitNo, release("lake").code, "it is released already")
+
+	reprocess := func(args ...string) outcome {
+		return runCLI(t, t.Context(), "", append([]string{"reprocess", "--partitions", "2", "--local-directory", cfg.Local.Directory, "--from", "2026-01-01T00:00:00Z", "--to", "2126-01-01T00:00:00Z", "--warm-up", "0s"}, args...)...)
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	again := reprocess("--out", other)
+	require.Equal(t, exitOK, again.code, again.err)
+	require.Contains(t, again.out, "1 fixes in the range; 1 rows compared, 1 the same")
+	require.Contains(t, runCLI(t, t.Context(), "", "track", "car~7", "--lake", other).out, "48.2085000")
+	require.Contains(t, reprocess("--out", other).err, "is not empty")
+	require.Contains(t, reprocess().err, "must be named")
+	require.Contains(t, reprocess("--out", other, "--from", "yesterday").err, "must be times")
+	require.Contains(t, reprocess("--out", other, "--step-version", "99").err, "this binary carries")
 }
 
 func TestTrackRefusals(t *testing.T) {

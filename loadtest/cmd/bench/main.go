@@ -52,6 +52,8 @@ func subcommands() []subcommand {
 		{"silence", "what vehicles cost that report no more, and invented ones", silenceCommand},
 		{"recovery", "how soon a killed fleet is served again, and what checkpoints cost", recoveryCommand},
 		{"history-bytes", "bytes per fix of recorded drives in history's sinks", historyBytesCommand},
+		{"history-throughput", "fixes a second from a filled log into a sink of history", historyThroughputCommand},
+		{"history-drill", "random kills of Starling and ClickHouse while a recording goes into history, and a check of every fix", historyDrillCommand},
 		{"history-query", "how long a vehicle's whole day takes from history, among 25,000,000 fixes", historyQueryCommand},
 		{serveName, "(a child of pipeline) the baseline, or Starling's ingest alone", serveCommand},
 	}
@@ -93,7 +95,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 func usage(w io.Writer) {
 	_, _ = fmt.Fprint(w, "usage: bench SUBCOMMAND [flags]; bench SUBCOMMAND -h lists the flags\n\n")
 	for _, c := range subcommands() {
-		_, _ = fmt.Fprintf(w, "  %-13s %s\n", c.name, c.summary)
+		_, _ = fmt.Fprintf(w, "  %-18s %s\n", c.name, c.summary)
 	}
 }
 
