@@ -138,6 +138,10 @@ drill: build ## random kills under load, and a check of the account (docs/drills
 drill-rides: build ## 2,000,000 proposals of riders who fight for a few vehicles, owners and trackers killed; the log is judged (docs/drills.md)
 	$(GO) run ./loadtest/cmd/bench rides-drill -starling $(BIN)/starling -proposals 2000000 -limit 2h -kill-every 25s $(DRILL_FLAGS)
 
+.PHONY: drill-ride-events
+drill-ride-events: build ## 400 followers of rides whose connections break, nodes and Redis killed; what each was sent is judged (docs/drills.md)
+	$(GO) run ./loadtest/cmd/bench ride-events-drill -starling $(BIN)/starling $(DRILL_FLAGS)
+
 .PHONY: bench-rides
 bench-rides: build ## from a ride's request to its assignment, at 200 rides/s over 10,000 moving vehicles (docs/rides.md)
 	$(GO) run ./loadtest/cmd/bench rides-latency -starling $(BIN)/starling $(RIDES_FLAGS)

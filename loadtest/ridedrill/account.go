@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/starling-fleet/starling/internal/latency"
 	findings "github.com/starling-fleet/starling/loadtest/drill/check"
 	"github.com/starling-fleet/starling/loadtest/ridedrill/check"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -21,6 +22,10 @@ type Account struct {
 	Kills, Zombies map[string]int
 	// Flushed and RedisKilled are how often Redis was.
 	Flushed, RedisKilled int
+	// RedisSuspended is how often it was.
+	RedisSuspended int
+	// Live is from the append of an event to a follower who was connected then.
+	Live latency.Summary
 	// Raised is the epoch that was raised in the middle, 0 if none was.
 	Raised int64
 	// Counted is how many proposals the metrics have counted, Ridden for how long
@@ -38,6 +43,9 @@ func (a *Account) conclude() {
 	if t.Proposals == 0 || t.Rides == 0 || t.Heard == 0 || t.Ended[starlingv1.RideEventKind_RIDE_EVENT_KIND_COMPLETED] == 0 {
 		a.Findings.Add("a drill that shows nothing", "%d proposals, %d rides, %d of them completed, %d events heard",
 			t.Proposals, t.Rides, t.Ended[starlingv1.RideEventKind_RIDE_EVENT_KIND_COMPLETED], t.Heard)
+	}
+	if a.Options.Followers > 0 && (t.Followed < int64(a.Options.Followers) || t.Connections < 2*t.Followed || t.Resumed == 0 || t.Snapshots == 0 || t.Positions == 0) {
+		a.Findings.Add("a drill that shows nothing", "%d rides followed over %d connections, %d events resumed, %d losses announced, %d positions", t.Followed, t.Connections, t.Resumed, t.Snapshots, t.Positions)
 	}
 	if lost := a.LostShare(); lost < a.Options.MinLost {
 		a.Findings.Add("a drill with too little contention", "%.1f %% of the proposals lost, at least %.1f %% must", 100*lost, 100*a.Options.MinLost)
@@ -67,7 +75,7 @@ func (a *Account) String() string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-22s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("disturbed", "kills %v, suspended %v, Redis flushed %d and killed %d times; seed %d", a.Kills, a.Zombies, a.Flushed, a.RedisKilled, a.Options.Seed)
+	line("disturbed", "kills %v, suspended %v, Redis flushed %d, killed %d and suspended %d times; seed %d", a.Kills, a.Zombies, a.Flushed, a.RedisKilled, a.RedisSuspended, a.Options.Seed)
 	if a.Raised > 0 {
 		line("epoch", "raised to %d in the middle, every process killed", a.Raised)
 	}
@@ -84,6 +92,11 @@ func (a *Account) String() string {
 	line("rides' log", "%d takeovers, %d events that count, %d void records", t.Takeovers, t.Events, t.Void)
 	line("locations", "%d releases, %d parts of restatements", t.Releases, t.Restatements)
 	line("subscribers", "were sent %d events; of %d rides a loss was announced", t.Heard, a.Partial)
+	if a.Options.Followers > 0 {
+		line("followers", "%d at %d nodes saw %d rides to their end over %d connections: %d events came late, %d losses were announced, %d positions", a.Options.Followers,
+			a.Options.Owners, t.Followed, t.Connections, t.Resumed, t.Snapshots, t.Positions)
+		line("append to follower", "%v", a.Live)
+	}
 	line("histories of rides", "%s", a.RideHistories)
 	line("histories of vehicles", "%s", a.VehicleHistories)
 	if a.OK() {

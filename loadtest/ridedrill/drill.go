@@ -98,6 +98,10 @@ func (d *drill) disturbed(ctx context.Context, account *Account) error {
 		r := newRider(d.w, n, d.history, d.stop)
 		riders.Go(func() error { return r.run(riding) })
 	}
+	for n := range d.w.opts.Followers {
+		f := newFollower(d.w, n, d.history, d.stop)
+		riders.Go(func() error { return f.run(riding) })
+	}
 	k := newKiller(d.w, d.logf)
 	disturbing, calm := context.WithCancel(ctx)
 	calmed := make(chan struct{})
@@ -127,7 +131,7 @@ func (d *drill) disturbed(ctx context.Context, account *Account) error {
 		account.Findings.Add("a ride that its rider could not bring to its end", "%v", err)
 	}
 	account.Findings.Merge(&k.findings)
-	account.Kills, account.Zombies, account.Flushed, account.RedisKilled = k.kills, k.zombies, k.flushed, k.redisKilled
+	account.Kills, account.Zombies, account.Flushed, account.RedisKilled, account.RedisSuspended = k.kills, k.zombies, k.flushed, k.redisKilled, k.redisSuspended
 	account.Raised = k.raised
 	if d.w.opts.RaiseEpoch && k.raised == 0 {
 		account.Findings.Add("a drill that shows nothing", "it ended before the epoch was raised")

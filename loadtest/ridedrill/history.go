@@ -1,6 +1,7 @@
 package ridedrill
 
 import (
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,15 @@ type history struct {
 
 	mu       sync.Mutex
 	journeys map[string]*journey
+	order    []string // their names as they began
+	followed []*following
+}
+
+// following is what one follower was sent of a ride. Its follower alone writes it.
+type following struct {
+	ride        string
+	connections []check.Connection
+	whole       bool // whether its end was seen
 }
 
 // journey is a ride as its clients see it. The history's lock guards it.
@@ -71,7 +81,25 @@ func (h *history) begin(name string) *journey {
 	defer h.mu.Unlock()
 	j := &journey{name: name, position: -1, requestedNS: h.now(), left: make(map[string]int64)}
 	h.journeys[name] = j
+	h.order = append(h.order, name)
 	return j
+}
+
+// recent draws one of the rides that were begun last; empty when there is none.
+func (h *history) recent(rng *rand.Rand, among int) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := min(among, len(h.order))
+	if n == 0 {
+		return ""
+	}
+	return h.order[len(h.order)-1-rng.IntN(n)]
+}
+
+func (h *history) follows(f *following) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.followed = append(h.followed, f)
 }
 
 // called notes one try of a request or a cancellation.

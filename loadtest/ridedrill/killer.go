@@ -25,8 +25,12 @@ type killer struct {
 	rng  *rand.Rand
 	logf func(string, ...any)
 
-	// How often Redis was flushed and killed.
-	flushed, redisKilled int
+	// How often Redis was flushed, killed and suspended.
+	flushed, redisKilled, redisSuspended int
+	// back is when what was killed is started again, redisBack when Redis is, or goes
+	// on.
+	back      map[*role]time.Time
+	redisBack time.Time
 	// raised is the epoch that was raised, 0 if none was.
 	raised int64
 
@@ -37,13 +41,14 @@ type killer struct {
 }
 
 func newKiller(w *world, logf func(string, ...any)) *killer {
-	return &killer{w: w, rng: rand.New(rand.NewPCG(w.opts.Seed, 1<<34)), logf: logf, kills: make(map[string]int), zombies: make(map[string]int)}
+	return &killer{w: w, rng: rand.New(rand.NewPCG(w.opts.Seed, 1<<34)), logf: logf, kills: make(map[string]int), zombies: make(map[string]int), back: make(map[*role]time.Time)}
 }
 
-// victims are the processes that decide something.
+// victims are the processes that decide something; with followers those alone that
+// they are connected to.
 func (k *killer) victims() (all []*role) {
 	for _, p := range k.w.processes {
-		if p.kind == "up" || p.kind == "rides" || p.kind == "tracker" {
+		if p.kind == "up" || p.kind == "rides" || p.kind == "tracker" && k.w.opts.Followers == 0 {
 			all = append(all, p)
 		}
 	}
@@ -67,6 +72,7 @@ func (k *killer) run(ctx context.Context) {
 		case !raiseAt.IsZero() && now.After(raiseAt):
 			k.raise(ctx)
 			raiseAt = time.Time{}
+		case !k.back[victim].IsZero(): // it is away
 		case !killAt.IsZero() && now.After(killAt):
 			k.kill(victim)
 			killAt = k.next(k.w.opts.KillEvery)
@@ -83,6 +89,31 @@ func (k *killer) run(ctx context.Context) {
 				k.start(p)
 			}
 		}
+		k.bringBack(now)
+	}
+	k.bringBack(time.Now().Add(time.Hour))
+}
+
+// bringBack starts what has been away for long enough.
+func (k *killer) bringBack(now time.Time) {
+	for p, at := range k.back {
+		if now.After(at) {
+			delete(k.back, p)
+			k.start(p)
+		}
+	}
+	if k.redisBack.IsZero() || !now.After(k.redisBack) {
+		return
+	}
+	k.redisBack = time.Time{}
+	if k.redisSuspended == k.redisKilled { // it was suspended last
+		if err := k.w.redis.Signal(syscall.SIGCONT, false); err != nil {
+			k.finding(doesNotServe, "redis can't be woken: %v", err)
+		}
+		return
+	}
+	if err := k.w.redis.Start(); err != nil {
+		k.finding(doesNotServe, "%v", err)
 	}
 }
 
@@ -98,7 +129,11 @@ func (k *killer) kill(p *role) {
 	k.logf("kill %s", p.name)
 	p.Kill()
 	k.count(k.kills, p)
-	k.start(p)
+	if k.w.opts.Away == 0 || k.rng.IntN(4) == 0 {
+		k.start(p)
+		return
+	}
+	k.back[p] = k.next(k.w.opts.Away)
 }
 
 // suspend lets a process sleep longer than its session lasts, so that another
@@ -123,6 +158,7 @@ func (k *killer) raise(ctx context.Context) {
 	for _, p := range k.w.processes {
 		p.Kill()
 	}
+	clear(k.back)
 	raising, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	out, err := exec.CommandContext(raising, k.w.opts.Binary, append([]string{"topics", "raise-epoch"}, k.w.clusterArgs()...)...).Output()
@@ -137,19 +173,31 @@ func (k *killer) raise(ctx context.Context) {
 	}
 }
 
-// disturbRedis flushes Redis, or kills it and starts it again, in turn.
+// disturbRedis flushes Redis, kills it or suspends it, in turn.
 func (k *killer) disturbRedis() {
-	if k.flushed == k.redisKilled {
+	away := k.w.opts.Away
+	switch {
+	case !k.redisBack.IsZero(): // it is away
+	case away > 0 && k.redisSuspended < k.redisKilled:
+		if err := k.w.redis.Signal(syscall.SIGSTOP, false); err != nil {
+			k.finding(endedByItself, "redis: %v", err)
+			return
+		}
+		k.redisSuspended++
+		k.redisBack = k.next(away)
+	case k.flushed == k.redisKilled:
 		if err := k.w.flushRedis(); err != nil {
 			k.finding(doesNotServe, "redis can't be flushed: %v", err)
 		}
 		k.flushed++
-		return
-	}
-	k.w.redis.Kill()
-	k.redisKilled++
-	if err := k.w.redis.Start(); err != nil {
-		k.finding(doesNotServe, "%v", err)
+	default:
+		k.w.redis.Kill()
+		k.redisKilled++
+		if away > 0 {
+			k.redisBack = k.next(away)
+		} else if err := k.w.redis.Start(); err != nil {
+			k.finding(doesNotServe, "%v", err)
+		}
 	}
 }
 

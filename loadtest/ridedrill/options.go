@@ -7,6 +7,7 @@ package ridedrill
 
 import (
 	"io"
+	"math"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/valid"
@@ -30,6 +31,16 @@ type Options struct {
 	// Vehicles and Riders are how many there are; each rider asks for one ride
 	// after another.
 	Vehicles, Riders int
+	// Followers follow one ride after another, whoever's they are, at one node after
+	// another: a connection lasts for about Connected.
+	Followers int
+	Connected time.Duration
+	// Owners is how many processes own rides and answer about them (Kafka; the local
+	// log has one). With followers they alone are killed and suspended.
+	Owners int
+	// Away is about how long a process, or Redis, that was killed stays away; with 0
+	// it is started again at once. Above 0 Redis is suspended for as long too.
+	Away time.Duration
 	// Proposals is after how many the riders stop, as the metrics count them, and
 	// Limit after how long they stop in any case.
 	Proposals int64
@@ -67,8 +78,20 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Partitions: 24, Vehicles: 16, Riders: 72, Proposals: 50_000, Limit: time.Minute, MatchInterval: 10 * time.Millisecond, Decide: time.Second,
+		Owners: 2, Connected: time.Second,
 		KillEvery: 15 * time.Second, Asleep: 10 * time.Second, RedisEvery: 7 * time.Second, MinLost: 0.5, Seed: 1,
 	}
+}
+
+// DefaultFollowing is the drill of broken subscriptions: offers, so that a ride has
+// many events, and vehicles for most of the riders.
+func DefaultFollowing() Options {
+	o := DefaultOptions()
+	o.Partitions, o.Vehicles, o.Riders, o.Followers, o.Owners = 12, 40, 40, 400, 3
+	o.Proposals, o.Limit, o.MatchInterval, o.Decide, o.Offer = math.MaxInt64, 2*time.Minute, 50*time.Millisecond, 3*time.Second, 5*time.Second
+	o.KillEvery, o.SleepEvery, o.Asleep, o.Away = 8*time.Second, 20*time.Second, 8*time.Second, 2*time.Second
+	o.RedisServer, o.RedisEvery, o.MinLost = "redis-server", 5*time.Second, 0
+	return o
 }
 
 // Validate names every fault.
@@ -79,6 +102,10 @@ func (o *Options) Validate() error {
 	valid.Between(&faults, "partitions", o.Partitions, 2, 1000)
 	valid.Between(&faults, "vehicles", o.Vehicles, 1, 10_000)
 	valid.Between(&faults, "riders", o.Riders, 1, 10_000)
+	valid.Between(&faults, "followers", o.Followers, 0, 10_000)
+	valid.Between(&faults, "connected", o.Connected, 10*time.Millisecond, time.Minute)
+	valid.Between(&faults, "owners", o.Owners, 1, 16)
+	valid.AtLeast(&faults, "away", o.Away, 0)
 	valid.AtLeast(&faults, "proposals", o.Proposals, 1)
 	valid.Positive(&faults, "limit", o.Limit)
 	valid.AtLeast(&faults, "offer", o.Offer, 0)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
+	"github.com/starling-fleet/starling/internal/latency"
 	"github.com/starling-fleet/starling/loadtest/drill/drillog"
 	"github.com/starling-fleet/starling/loadtest/ridedrill/check"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -111,6 +112,12 @@ func (d *drill) judgeClients(c *check.Checker, account *Account) {
 		}
 		account.RideHistories.judge(&account.Findings, notLinearizableRide, name, rideModel, rideOperations(j.steps))
 	}
+	var live latency.Histogram
+	c.Live = live.Record
+	for _, f := range d.history.followed {
+		c.Followed(f.ride, f.connections, f.whole)
+	}
+	account.Live = live.Summary()
 	for vehicle, ops := range vehicleOperations(d.history.journeys) {
 		account.VehicleHistories.judge(&account.Findings, notLinearizableVehicle, vehicle, vehicleModel, ops)
 	}

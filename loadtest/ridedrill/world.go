@@ -40,9 +40,11 @@ type world struct {
 	// ingestAddr is that of the last server for driver apps.
 	ingestAddr string
 	rides      []starlingv1.RideServiceClient
-	redis      *process.Process // nil without
-	redisAddr  string
-	fleet      starlingv1.FleetServiceClient
+	// follow are the followers' connections, by node.
+	follow    [][]starlingv1.RideServiceClient
+	redis     *process.Process // nil without
+	redisAddr string
+	fleet     starlingv1.FleetServiceClient
 }
 
 // reconnect brings a connection back soon after a kill.
@@ -51,7 +53,10 @@ var reconnect = conns.Reconnect(20*time.Millisecond, 250*time.Millisecond, 1.5)
 // startPatience is how long the first start may take.
 const startPatience = 2 * time.Minute
 
-// layOut makes the processes: one on the local log, six on Kafka, and Redis.
+// followersPerConnection bounds the calls of one connection, which a server bounds too.
+const followersPerConnection = 50
+
+// layOut makes the processes: one on the local log, several on Kafka, and Redis.
 func (w *world) layOut() error {
 	if err := w.addRedis(); err != nil {
 		return err
@@ -60,7 +65,11 @@ func (w *world) layOut() error {
 		return w.add("up", "up", "--local-directory", w.opts.log().LocalDir())
 	}
 	cluster := w.clusterArgs()
-	for _, p := range [][2]string{{"tracker-1", "tracker"}, {"tracker-2", "tracker"}, {"matcher", "matcher"}, {"ingest", "ingest"}, {"rides-1", "rides"}, {"rides-2", "rides"}} {
+	processes := [][2]string{{"tracker-1", "tracker"}, {"tracker-2", "tracker"}, {"matcher", "matcher"}, {"ingest", "ingest"}}
+	for n := range w.opts.Owners {
+		processes = append(processes, [2]string{fmt.Sprintf("rides-%d", n+1), "rides"})
+	}
+	for _, p := range processes {
 		if err := w.add(p[0], p[1], cluster...); err != nil {
 			return err
 		}
@@ -160,6 +169,11 @@ func (w *world) connect(kind string, addrs process.Addresses, rides string) erro
 	}
 	if kind == "up" || kind == "rides" {
 		err = errors.Join(err, dial(rides, func(c *grpc.ClientConn) { w.rides = append(w.rides, starlingv1.NewRideServiceClient(c)) }))
+		var follow []starlingv1.RideServiceClient
+		for range (w.opts.Followers + followersPerConnection - 1) / followersPerConnection {
+			err = errors.Join(err, dial(rides, func(c *grpc.ClientConn) { follow = append(follow, starlingv1.NewRideServiceClient(c)) }))
+		}
+		w.follow = append(w.follow, follow)
 	}
 	return err
 }

@@ -33,14 +33,30 @@ func TestRidesDrillKafka(t *testing.T) {
 	runRidesDrill(t, o)
 }
 
+// Followers at several nodes, whose connections break while nodes and Redis are killed.
+func TestRideEventsDrill(t *testing.T) {
+	o := ridedrill.DefaultFollowing()
+	ridesDrillFolder(t, &o)
+	o.KafkaBrokers = kafkatest.Shared(t).Brokers()
+	redistest.Need(t)
+	o.Partitions, o.Vehicles, o.Riders, o.Followers, o.Owners = 6, 12, 12, 120, 2
+	o.Limit, o.KillEvery, o.SleepEvery, o.RedisEvery, o.Away = 20*time.Second, 5*time.Second, 0, 2*time.Second, time.Second
+	runRidesDrill(t, o)
+}
+
 func ridesDrillOptions(t *testing.T) ridedrill.Options {
 	t.Helper()
 	o := ridedrill.DefaultOptions()
+	ridesDrillFolder(t, &o)
+	return o
+}
+
+func ridesDrillFolder(t *testing.T, o *ridedrill.Options) {
+	t.Helper()
 	// The folder's name is the prefix of the topics, and the tests share a Kafka.
 	o.Dir = filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()))
 	require.NoError(t, os.Mkdir(o.Dir, 0o755))
 	o.Binary, o.Seed, o.Progress = binary(t), 20260101, t.Output()
-	return o
 }
 
 func runRidesDrill(t *testing.T, o ridedrill.Options) {

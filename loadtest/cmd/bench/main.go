@@ -46,6 +46,7 @@ func subcommands() []subcommand {
 		{"hostile", "attacks by raw frames beside an honest client, and what each may cost", hostileCommand},
 		{"drill", "random kills under load, and a check of the account", drillCommand},
 		{"rides-drill", "riders who fight for a few vehicles while owners and trackers are killed, and a check of the log", ridesDrillCommand},
+		{"ride-events-drill", "followers of rides whose connections break while nodes and Redis are killed, and a check of what they were sent", rideEventsDrillCommand},
 		{"rides-latency", "how soon a ride is assigned a vehicle, under a moving fleet", ridesLatencyCommand},
 		{"ride-events", "how long a position takes to 10,000 subscribers of rides and what each costs, beside Centrifugo", rideEventsCommand},
 		{"soak", "whether memory and disk stay flat under load, and with a silent fleet", soakCommand},

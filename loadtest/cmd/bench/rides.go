@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 
@@ -12,28 +13,21 @@ import (
 
 // ridesDrillCommand is `bench rides-drill`; docs/drills.md describes it.
 func ridesDrillCommand(ctx context.Context, args []string) (code int, err error) {
-	o := ridedrill.DefaultOptions()
+	return ridesDrill(ctx, "rides-drill", "local", ridedrill.DefaultOptions(), args)
+}
+
+// rideEventsDrillCommand is `bench ride-events-drill`: the same with many followers
+// whose connections break.
+func rideEventsDrillCommand(ctx context.Context, args []string) (code int, err error) {
+	return ridesDrill(ctx, "ride-events-drill", "kafka", ridedrill.DefaultFollowing(), args)
+}
+
+func ridesDrill(ctx context.Context, name, defaultLog string, o ridedrill.Options, args []string) (code int, err error) {
 	o.Progress = os.Stderr
-	flags := newFlags("rides-drill")
-	log := flags.String("log", "local", "which log: local (starling up) or kafka (every role on its own; needs Java and Maven)")
+	flags := newFlags(name)
+	log := flags.String("log", defaultLog, "which log: local (starling up) or kafka (every role on its own; needs Java and Maven)")
 	keep := flags.Bool("keep", false, "keep the folder with the log and the processes' output")
-	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
-	flags.Int64Var(&o.Proposals, "proposals", o.Proposals, "after how many proposals the riders stop")
-	flags.DurationVar(&o.Limit, "limit", o.Limit, "after how long the riders stop in any case")
-	flags.IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of every topic")
-	flags.IntVar(&o.Vehicles, "vehicles", o.Vehicles, "how many vehicles there are")
-	flags.IntVar(&o.Riders, "riders", o.Riders, "how many riders ask for one ride after another")
-	flags.DurationVar(&o.Offer, "offer", o.Offer, "how long a driver may consider an offer; 0 assigns at once")
-	flags.DurationVar(&o.MatchInterval, "match-interval", o.MatchInterval, "pause of the owners between two rounds of matching")
-	flags.DurationVar(&o.Decide, "decide", o.Decide, "how long a proposal may wait for its tracker")
-	flags.BoolVar(&o.RaiseEpoch, "raise-epoch", o.RaiseEpoch, "kill every process and raise the epoch once, at half of -limit (Kafka)")
-	flags.DurationVar(&o.KillEvery, "kill-every", o.KillEvery, "mean time between two kills of an owner or a tracker; 0 means never")
-	flags.DurationVar(&o.SleepEvery, "sleep-every", o.SleepEvery, "mean time between two suspensions of an owner or a tracker (SIGSTOP); 0 means never")
-	flags.DurationVar(&o.Asleep, "asleep", o.Asleep, "how long a process is suspended; the session timeout on Kafka is 6 s")
-	flags.StringVar(&o.RedisServer, "redis-server", "", "path of redis-server, which then carries the owners' news; empty means none")
-	flags.DurationVar(&o.RedisEvery, "redis-every", o.RedisEvery, "mean time between two times at which Redis is flushed, or killed, in turn")
-	flags.Float64Var(&o.MinLost, "min-lost", o.MinLost, "share of the proposals that must lose")
-	flags.Uint64Var(&o.Seed, "seed", o.Seed, "decides what clients do and who is disturbed")
+	drillFlags(flags, &o)
 	if code, ok := parse(flags, args); !ok {
 		return code, nil
 	}
@@ -48,7 +42,7 @@ func ridesDrillCommand(ctx context.Context, args []string) (code int, err error)
 		}
 	}()
 	o.KafkaBrokers = brokers
-	if o.Dir, err = os.MkdirTemp("", "starling-rides-drill-"); err != nil {
+	if o.Dir, err = os.MkdirTemp("", "starling-"+name+"-"); err != nil {
 		return exitFailed, err
 	}
 	account, err := ridedrill.Run(ctx, o)
@@ -59,11 +53,36 @@ func ridesDrillCommand(ctx context.Context, args []string) (code int, err error)
 	if ok && !*keep {
 		return exitOK, os.RemoveAll(o.Dir)
 	}
-	fmt.Fprintln(os.Stderr, "bench rides-drill: the log and the processes' output are in", o.Dir)
+	fmt.Fprintf(os.Stderr, "bench %s: the log and the processes' output are in %s\n", name, o.Dir)
 	if !ok {
 		return exitFailed, err
 	}
 	return exitOK, nil
+}
+
+// drillFlags sets o by flags.
+func drillFlags(flags *flag.FlagSet, o *ridedrill.Options) {
+	flags.StringVar(&o.Binary, "starling", "bin/starling", "the starling binary")
+	flags.Int64Var(&o.Proposals, "proposals", o.Proposals, "after how many proposals the riders stop")
+	flags.DurationVar(&o.Limit, "limit", o.Limit, "after how long the riders stop in any case")
+	flags.IntVar(&o.Partitions, "partitions", o.Partitions, "partitions of every topic")
+	flags.IntVar(&o.Vehicles, "vehicles", o.Vehicles, "how many vehicles there are")
+	flags.IntVar(&o.Riders, "riders", o.Riders, "how many riders ask for one ride after another")
+	flags.IntVar(&o.Followers, "followers", o.Followers, "how many others follow one ride after another, at one node after another")
+	flags.DurationVar(&o.Connected, "connected", o.Connected, "about how long a follower's connection lasts")
+	flags.IntVar(&o.Owners, "owners", o.Owners, "how many processes own rides and answer about them (Kafka)")
+	flags.DurationVar(&o.Offer, "offer", o.Offer, "how long a driver may consider an offer; 0 assigns at once")
+	flags.DurationVar(&o.MatchInterval, "match-interval", o.MatchInterval, "pause of the owners between two rounds of matching")
+	flags.DurationVar(&o.Decide, "decide", o.Decide, "how long a proposal may wait for its tracker")
+	flags.BoolVar(&o.RaiseEpoch, "raise-epoch", o.RaiseEpoch, "kill every process and raise the epoch once, at half of -limit (Kafka)")
+	flags.DurationVar(&o.KillEvery, "kill-every", o.KillEvery, "mean time between two kills of an owner or a tracker (with followers, of an owner); 0 means never")
+	flags.DurationVar(&o.SleepEvery, "sleep-every", o.SleepEvery, "mean time between two suspensions of one (SIGSTOP); 0 means never")
+	flags.DurationVar(&o.Asleep, "asleep", o.Asleep, "how long a process is suspended; the session timeout on Kafka is 6 s")
+	flags.DurationVar(&o.Away, "away", o.Away, "about how long what was killed stays away; 0 starts it again at once")
+	flags.StringVar(&o.RedisServer, "redis-server", o.RedisServer, "path of redis-server, which then carries the owners' news; empty means none")
+	flags.DurationVar(&o.RedisEvery, "redis-every", o.RedisEvery, "mean time between two times at which Redis is flushed, killed or, with -away, suspended, in turn")
+	flags.Float64Var(&o.MinLost, "min-lost", o.MinLost, "share of the proposals that must lose")
+	flags.Uint64Var(&o.Seed, "seed", o.Seed, "decides what clients do and who is disturbed")
 }
 
 // ridesLog starts what the log needs; stop ends it.

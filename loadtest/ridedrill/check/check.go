@@ -11,6 +11,7 @@ package check
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	findings "github.com/starling-fleet/starling/loadtest/drill/check"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
@@ -53,6 +54,9 @@ const (
 	TracksGap          = "a record of locations without its track"
 	AnnouncedOtherwise = "an event that clients were sent and the log does not have"
 	Unheard            = "an event that its subscriber was not sent"
+	LostWithoutCause   = "a loss that was announced without cause"
+	Disowned           = "a ride that was said not to be, once it had been followed"
+	PositionOff        = "a position of another vehicle, or older than the last"
 )
 
 // Totals are what was read.
@@ -72,12 +76,19 @@ type Totals struct {
 	Proposals, Granted, Lost, LostToHeld int64
 	Releases, Restatements               int64
 	Heard                                int64
+	// Followed are the rides that followers followed, each once for each follower, over
+	// so many Connections. Resumed are the events that were older than the connection
+	// they came by, Snapshots the announced losses, Positions those that were sent.
+	Followed, Connections, Resumed, Snapshots, Positions int64
 }
 
 // Checker reads the log and keeps what it needs to judge it.
 type Checker struct {
 	Findings findings.Findings
 	Totals   Totals
+	// Live, if not nil, is called with how long an event took from its append to a
+	// follower who was connected then.
+	Live func(time.Duration)
 
 	partitions int32
 	rides      map[string]*ride

@@ -59,6 +59,8 @@ type ride struct {
 	// Of `rides`:
 	phase    phase
 	events   []event
+	stood    []standing // after each event
+	stamps   []int64    // of each event, in milliseconds since the Unix epoch
 	bindings []*binding // the last may be open
 }
 
@@ -199,9 +201,9 @@ func (f *fold) happen(rec Record, r *ride, e *starlingv1.RideEvent) {
 	c := f.c
 	c.Totals.Events++
 	at := event{e.GetKind(), e.GetVehicleId(), attemptOf(e.GetAttempt())}
-	r.events = append(r.events, at)
 	before := r.phase
 	after, ok := steps[e.GetKind()][before]
+	r.events, r.stood, r.stamps = append(r.events, at), append(r.stood, f.stands(r, at, after)), append(r.stamps, rec.AppendMS)
 	if !ok || e.GetRide() != string(rec.Key) || r.partition != f.partition {
 		c.Findings.Add(ImpossibleEvent, "%s, partition %d offset %d: %v in phase %d", r.name, f.partition, rec.Offset, e.GetKind(), before)
 		return
@@ -232,6 +234,21 @@ func (f *fold) happen(rec Record, r *ride, e *starlingv1.RideEvent) {
 			c.Totals.Unbound++
 		}
 	}
+}
+
+// stands returns how a ride stands after its next event: the event that binds a vehicle
+// names it.
+func (f *fold) stands(r *ride, e event, after phase) standing {
+	s := standing{phase: after}
+	if !after.bound() {
+		return s
+	}
+	if n := len(r.stood); n > 0 && r.phase.bound() {
+		s.vehicle, s.attempt = r.stood[n-1].vehicle, r.stood[n-1].attempt
+	} else {
+		s.vehicle, s.attempt = "vehicles/"+e.vehicle, e.attempt
+	}
+	return s
 }
 
 // caused looks whether somebody asked for an event that nothing but a call leads to.
