@@ -26,6 +26,8 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Client bounds the reporter.
 	Client client.Config
+	// Errands, if not nil, are what vehicles are sent on, at once.
+	Errands <-chan Errand
 	// Sent, if not nil, is called with each transmission before it is sent.
 	Sent func(Transmission)
 	// Trouble, if not nil, is called with what keeps reports from being taken:
@@ -151,6 +153,7 @@ func (r *run) drive(ctx, reporter context.Context, start time.Time) error {
 		if r.opts.Duration > 0 && clock.After(end) {
 			clock = end
 		}
+		r.sendOut()
 		for _, x := range r.fleet.Advance(clock) {
 			if err := r.send(sendCtx, x); err != nil {
 				if ended := done(ctx, reporter); ended != nil || ctx.Err() != nil {
@@ -162,6 +165,18 @@ func (r *run) drive(ctx, reporter context.Context, start time.Time) error {
 		r.reportProgress()
 	}
 	return nil
+}
+
+// sendOut sends vehicles on the errands that have come.
+func (r *run) sendOut() {
+	for {
+		select {
+		case e := <-r.opts.Errands:
+			r.fleet.Send(e)
+		default:
+			return
+		}
+	}
 }
 
 // done returns why sending ended; a done ctx is no error.

@@ -56,6 +56,7 @@ type driver struct {
 	standTil float64 // when standing: until when
 	doing    starlingv1.Availability
 	off      float64 // share of idle drivers that go off
+	errand   *Errand // nil for none
 }
 
 func newDriver(c *city, rng *rand.Rand, offShare float64) *driver {
@@ -162,6 +163,10 @@ func (d *driver) drive(goal node) {
 // arrive stands still for as long as what comes next takes.
 func (d *driver) arrive(t float64) {
 	d.speedMPS, d.driving = 0, false
+	if d.errand != nil {
+		d.delivered()
+		return
+	}
 	switch d.doing {
 	case reserved: // the rider gets in
 		d.standTil = t + 15 + 45*d.rng.Float64()

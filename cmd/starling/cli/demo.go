@@ -47,8 +47,8 @@ func newDemo(world IO) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		Long: `Run every role in one process, on a local log in a temporary folder and on free
 ports, drive it with a simulated fleet through the real gRPC server, and show live
-figures. Rides are called around the centre, matched, and taken through their steps
-by time: their vehicles go on driving as they would. Ctrl-C stops it cleanly.`,
+figures. Rides are called around the centre and matched; each vehicle drives to its
+rider and on to where the rider wants to go. Ctrl-C stops it cleanly.`,
 		Example: `  starling demo
   starling demo --vehicles 2000 --period 1s
   starling demo --duration 30s --json`,
@@ -187,7 +187,10 @@ func (d *demo) drive(ctx context.Context) (demoReport, error) {
 		}
 	}
 	d.sim.Progress = func(p fleetsim.Progress) { d.show(ctx, p) }
-	d.rides = newDemoRides(matcher, d.sim.Fleet.CentreLatDeg, d.sim.Fleet.CentreLonDeg, d.sim.Fleet.RadiusM)
+	if d.rides, err = newDemoRides(matcher, d.sim.Fleet); err != nil {
+		return demoReport{}, usage(err)
+	}
+	d.sim.Errands = d.rides.errands
 	calling, stopRides := context.WithCancel(ctx)
 	called := make(chan struct{})
 	go func() { defer close(called); d.rides.run(calling) }()
@@ -295,31 +298,42 @@ const (
 	demoRideEvery = 2 * time.Second
 	// demoMaxRides bounds the rides that are under way at once.
 	demoMaxRides = 30
-	// demoStep is how long a driver takes for each part of a ride.
+	// demoStep is about how long getting in and out takes.
 	demoStep = 4 * time.Second
+	// demoUnseen is about how long a driver waits for the arrival to be seen.
+	demoUnseen = 20 * time.Second
+	// demoWayM is how far a ride goes at most, north and east.
+	demoWayM = 800
 )
 
 // demoRides calls rides around a place and acts as their drivers: each follows its
-// ride's events and reports arrival, boarding and the end after a while. The
-// simulated vehicles drive on as they would.
+// ride's events, drives to the rider and on to the drop-off, and reports boarding and
+// the end. The arrival is seen on the track.
 type demoRides struct {
 	service starlingv1.RideServiceClient
-	lat     float64
-	lon     float64
+	// city has the crossings of the simulated fleet's, which are where rides begin and end.
+	city    *fleetsim.Fleet
+	centre  fleetsim.Place
 	radiusM float64
+	errands chan fleetsim.Errand
+	acting  sync.WaitGroup
 
 	mu     sync.Mutex
 	phases map[starlingv1.RidePhase]int
 }
 
-func newDemoRides(conn grpc.ClientConnInterface, latDeg, lonDeg, radiusM float64) *demoRides {
-	return &demoRides{service: starlingv1.NewRideServiceClient(conn), lat: latDeg, lon: lonDeg, radiusM: radiusM, phases: map[starlingv1.RidePhase]int{}}
+func newDemoRides(conn grpc.ClientConnInterface, cfg fleetsim.Config) (*demoRides, error) {
+	city, err := fleetsim.NewFleet(cfg, time.Now())
+	return &demoRides{
+		service: starlingv1.NewRideServiceClient(conn), city: city, centre: fleetsim.Place{LatDeg: cfg.CentreLatDeg, LonDeg: cfg.CentreLonDeg}, radiusM: cfg.RadiusM,
+		errands: make(chan fleetsim.Errand), phases: map[starlingv1.RidePhase]int{},
+	}, err
 }
 
 // run calls rides until ctx is done.
 func (d *demoRides) run(ctx context.Context) {
 	var driving sync.WaitGroup
-	defer driving.Wait()
+	defer func() { driving.Wait(); d.acting.Wait() }()
 	places := make(chan struct{}, demoMaxRides)
 	for n := 1; ; n++ {
 		select {
@@ -337,21 +351,22 @@ func (d *demoRides) run(ctx context.Context) {
 	}
 }
 
-func (d *demoRides) place() (latDeg, lonDeg float64) {
-	north, east := (rand.Float64()-0.5)*d.radiusM, (rand.Float64()-0.5)*d.radiusM
-	return d.lat + north/111_195, d.lon + east/(111_195*math.Cos(d.lat*math.Pi/180))
+// near draws a crossing within so many metres of a place, north and east.
+func (d *demoRides) near(p fleetsim.Place, withinM float64) fleetsim.Place {
+	north, east := 2*(rand.Float64()-0.5)*withinM, 2*(rand.Float64()-0.5)*withinM
+	return d.city.Crossing(fleetsim.Place{LatDeg: p.LatDeg + north/111_195, LonDeg: p.LonDeg + east/(111_195*math.Cos(p.LatDeg*math.Pi/180))})
 }
 
 // ride calls one ride and follows it to its end.
 func (d *demoRides) ride(ctx context.Context, rider string) error {
-	fromLat, fromLon := d.place()
-	toLat, toLon := d.place()
-	named, err := d.service.NewRide(ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: fromLat, PickupLongitude: fromLon})
+	from := d.near(d.centre, d.radiusM/2)
+	to := d.near(from, demoWayM)
+	named, err := d.service.NewRide(ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: from.LatDeg, PickupLongitude: from.LonDeg})
 	if err != nil {
 		return err
 	}
 	if _, err = d.service.RequestRide(ctx, &starlingv1.RequestRideRequest{Name: named.Name, Order: &starlingv1.RideOrder{
-		Rider: rider, PickupLatitude: fromLat, PickupLongitude: fromLon, DropoffLatitude: toLat, DropoffLongitude: toLon, PartySize: 1,
+		Rider: rider, PickupLatitude: from.LatDeg, PickupLongitude: from.LonDeg, DropoffLatitude: to.LatDeg, DropoffLongitude: to.LonDeg, PartySize: 1,
 		DeadlineMs: time.Now().Add(time.Minute).UnixMilli(),
 	}}); err != nil {
 		return err
@@ -360,32 +375,65 @@ func (d *demoRides) ride(ctx context.Context, rider string) error {
 	if err != nil {
 		return err
 	}
-	last := starlingv1.RidePhase_RIDE_PHASE_UNSPECIFIED
+	last := &starlingv1.Ride{}
 	for {
 		m, err := events.Recv()
 		if err != nil {
 			return err
 		}
-		d.moved(last, m.Ride.Phase)
-		last = m.Ride.Phase
-		if err := d.act(ctx, m.Ride); err != nil {
+		d.moved(last.Phase, m.Ride.Phase)
+		if last.Vehicle != "" && m.Ride.Vehicle != last.Vehicle {
+			if err := d.send(ctx, last, nil, nil); err != nil {
+				return err
+			}
+		}
+		last = m.Ride
+		if err := d.drive(ctx, m.Ride); err != nil {
 			return err
 		}
 	}
 }
 
-// act does what a driver does next, after a while.
-func (d *demoRides) act(ctx context.Context, ride *starlingv1.Ride) error {
-	action, ok := map[starlingv1.RidePhase]starlingv1.DriverAction{
-		starlingv1.RidePhase_RIDE_PHASE_OFFERED:  starlingv1.DriverAction_DRIVER_ACTION_ACCEPT,
-		starlingv1.RidePhase_RIDE_PHASE_ASSIGNED: starlingv1.DriverAction_DRIVER_ACTION_ARRIVE,
-		starlingv1.RidePhase_RIDE_PHASE_ARRIVED:  starlingv1.DriverAction_DRIVER_ACTION_BOARD,
-		starlingv1.RidePhase_RIDE_PHASE_ON_BOARD: starlingv1.DriverAction_DRIVER_ACTION_COMPLETE,
-	}[ride.Phase]
-	if !ok {
-		return nil
+// drive does what a ride needs of its driver next.
+func (d *demoRides) drive(ctx context.Context, ride *starlingv1.Ride) error {
+	o := ride.Order
+	switch ride.Phase {
+	case starlingv1.RidePhase_RIDE_PHASE_OFFERED:
+		return d.act(ctx, ride, starlingv1.DriverAction_DRIVER_ACTION_ACCEPT, demoStep)
+	case starlingv1.RidePhase_RIDE_PHASE_ASSIGNED:
+		// The arrival is seen on the track; where a tunnel or noise hides it, its driver
+		// reports it.
+		return d.send(ctx, ride, &fleetsim.Place{LatDeg: o.PickupLatitude, LonDeg: o.PickupLongitude}, func() {
+			_ = d.act(ctx, ride, starlingv1.DriverAction_DRIVER_ACTION_ARRIVE, demoUnseen) // too late, it has no effect
+		})
+	case starlingv1.RidePhase_RIDE_PHASE_ARRIVED:
+		return d.act(ctx, ride, starlingv1.DriverAction_DRIVER_ACTION_BOARD, demoStep)
+	case starlingv1.RidePhase_RIDE_PHASE_ON_BOARD:
+		return d.send(ctx, ride, &fleetsim.Place{LatDeg: o.DropoffLatitude, LonDeg: o.DropoffLongitude}, func() {
+			_ = d.act(ctx, ride, starlingv1.DriverAction_DRIVER_ACTION_COMPLETE, demoStep) // it ends with the demo
+		})
 	}
-	if err := retry.Sleep(ctx, demoStep/2+rand.N(demoStep)); err != nil {
+	return nil
+}
+
+// send sends a ride's vehicle somewhere and has then done when it is there; without a
+// place the vehicle goes its own way.
+func (d *demoRides) send(ctx context.Context, ride *starlingv1.Ride, to *fleetsim.Place, then func()) error {
+	e := fleetsim.Errand{VehicleID: strings.TrimPrefix(ride.Vehicle, "vehicles/"), For: ride.Name, To: to}
+	if then != nil {
+		e.Arrived = func() { d.acting.Go(then) }
+	}
+	select {
+	case d.errands <- e:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// act does one thing about a ride, after about a while.
+func (d *demoRides) act(ctx context.Context, ride *starlingv1.Ride, action starlingv1.DriverAction, after time.Duration) error {
+	if err := retry.Sleep(ctx, after/2+rand.N(after)); err != nil {
 		return err
 	}
 	_, err := d.service.ActOnRide(ctx, &starlingv1.ActOnRideRequest{Name: ride.Name, Vehicle: ride.Vehicle, Attempt: ride.Attempt, Action: action})
