@@ -108,6 +108,15 @@ func (d *desk) refused(vehicle string) {
 	}
 }
 
+// dropped notes that a vehicle was not asked after all: others may have it at once.
+func (d *desk) dropped(vehicle string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a, ok := d.asked[vehicle]; ok {
+		d.asked[vehicle] = asked{d.now(), a.pause}
+	}
+}
+
 // round matches what waits everywhere and returns whether it has proposed
 // something. The lock is held.
 func (d *desk) round(now time.Time) (some bool) {

@@ -62,6 +62,27 @@ func TestAVehicleIsNotAskedTwiceAtOnce(t *testing.T) {
 	}
 }
 
+func TestAVehicleThatWasNotAskedAfterAllIsFreeForOthers(t *testing.T) {
+	d, now := deskAt(t, match.FIFO)
+	waits := func(ride string) []post { return []post{posted(ride, map[string]int{"v": 5}, "v")} }
+	got, _ := d.match(0, waits("a"))
+	require.Equal(t, []proposal{{"a", "v"}}, got)
+	d.refused("v")
+	*now = now.Add(2 * askedFor)
+	got, _ = d.match(0, waits("a"))
+	require.Len(t, got, 1)
+	d.dropped("v")
+	d.dropped("w")
+	got, _ = d.match(1, waits("b"))
+	require.Equal(t, []proposal{{"b", "v"}}, got)
+	*now = now.Add(askedFor)
+	got, _ = d.match(0, waits("a"))
+	require.Empty(t, got, "that it refused before is not forgotten")
+	*now = now.Add(askedFor)
+	got, _ = d.match(0, waits("a"))
+	require.Len(t, got, 1)
+}
+
 func TestAPartitionThatHasGoneIsForgotten(t *testing.T) {
 	d, _ := deskAt(t, match.FIFO)
 	d.posted[1] = []post{posted("a", map[string]int{"v": 5}, "v")}

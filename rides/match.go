@@ -37,14 +37,15 @@ func (p *partition) match(ctx context.Context) {
 	}
 	for _, c := range proposals {
 		ride := p.owner.State().Ride(c.ride)
-		if ride == nil || !p.mayTake(c.vehicle, ride) {
+		if ride == nil || !p.mayTake(c.vehicle, ride) || !p.owner.Propose(c.ride, c.vehicle) {
 			delete(p.searches, c.ride) // it has been taken since, or has gone
+			if p.owner.MayAsk(c.vehicle) {
+				p.role.desk.dropped(c.vehicle)
+			}
 			continue
 		}
-		if p.owner.Propose(c.ride, c.vehicle) {
-			p.proposed[c.ride] = c.vehicle
-			p.role.metrics.proposals.Inc()
-		}
+		p.proposed[c.ride] = c.vehicle
+		p.role.metrics.proposals.Inc()
 	}
 	ended := p.role.now()
 	p.matchAgain = ended.Add(roundsShare * ended.Sub(began))

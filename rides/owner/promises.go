@@ -17,12 +17,11 @@ func (o *Owner) Propose(name, vehicleID string) bool {
 	if ride == nil || ride.Phase != life.Searching || !o.free(name) || o.attempts[name] != nil || slices.Contains(ride.Declined, vehicleID) {
 		return false
 	}
-	n := o.cfg.PartitionOf(vehicleID)
-	p := &o.partitions[n]
-	_, asked := o.asked[vehicleID]
-	if _, bound := o.bound[vehicleID]; bound || asked || !p.read {
+	if !o.MayAsk(vehicleID) {
 		return false
 	}
+	n := o.cfg.PartitionOf(vehicleID)
+	p := &o.partitions[n]
 	o.counter++
 	a := &attempt{
 		vehicleID: vehicleID, id: wire.Attempt{Epoch: o.epoch, Generation: o.state.Owner.Generation, Counter: o.counter},
@@ -34,6 +33,15 @@ func (o *Owner) Propose(name, vehicleID string) bool {
 		Ride: name, Attempt: a.id, DecideByMS: a.decideByMS, MaxAgeMS: o.cfg.MaxFixAgeMS,
 	}}}, appended{proposal: name})
 	return true
+}
+
+// MayAsk returns whether a vehicle is one that the owner may ask: not while it asks
+// it already, or while the vehicle is bound to one of its rides, or when nothing of
+// the vehicle's partition has been read.
+func (o *Owner) MayAsk(vehicleID string) bool {
+	_, asked := o.asked[vehicleID]
+	_, bound := o.bound[vehicleID]
+	return !asked && !bound && o.partitions[o.cfg.PartitionOf(vehicleID)].read
 }
 
 // Asking returns whether a proposal of the owner waits for its tracker.
