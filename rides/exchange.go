@@ -31,6 +31,11 @@ func newExchange(role *Rides) *exchange {
 
 // happened takes an event that was read back. It does not block.
 func (x *exchange) happened(s step) {
+	if x.role.store.Shared() { // followers of this node wait for no store
+		if f := x.role.feeds.get(s.ride.Name); f != nil {
+			f.push(x.role.message(s))
+		}
+	}
 	if !x.put(s) {
 		x.role.metrics.unpublished.Inc()
 		return
@@ -72,13 +77,7 @@ func (x *exchange) run(ctx context.Context) {
 		steps := x.take()
 		messages := make([]events.Message, 0, len(steps))
 		for _, s := range steps {
-			m := r.message(s)
-			if r.store.Shared() { // followers of this node need not wait for its way
-				if f := r.feeds.get(s.ride.Name); f != nil {
-					f.push(m)
-				}
-			}
-			value, err := proto.Marshal(m)
+			value, err := proto.Marshal(r.message(s))
 			if err != nil { // only of text that is no UTF-8, which requests are checked for
 				r.metrics.unpublished.Inc()
 				continue
