@@ -65,6 +65,11 @@ type Config struct {
 	MaxSubscribers int `koanf:"max_subscribers" help:"Most open subscriptions of ride and vehicle events."`
 	// SubscriberShare is which part of MaxSubscribers one caller may use.
 	SubscriberShare float64 `koanf:"subscriber_share" help:"Part of max_subscribers that the subscriptions of one caller may use: of whom the token names or, in development mode, of one address."`
+	// RiderSubscribers is how many subscriptions a rider or a driver may have.
+	RiderSubscribers int `koanf:"rider_subscribers" help:"Most open subscriptions of one caller with a rider's or a driver's token."`
+	// RiderActive and RiderRides are how many rides of one rider an owner takes.
+	RiderActive int `koanf:"rider_active" help:"Most rides under way that an owner of partitions takes of one rider whose own token asks for them. A dispatcher is not bounded."`
+	RiderRides  int `koanf:"rider_rides" help:"Most rides of such a rider that it takes within name_age, those that have ended included."`
 	// MaxWait is how long GetRide waits for what a call has done.
 	MaxWait time.Duration `koanf:"max_wait" help:"How long GetRide with after waits at most until the call has had its effect; then it is refused with DEADLINE_EXCEEDED. ActOnRide waits as long as a tenth of it for a ride that this process has not read yet."`
 	// Zones are where vehicles are taken first come, first served.
@@ -85,7 +90,7 @@ func DefaultConfig() Config {
 		Search: 5 * time.Minute, MatchInterval: 50 * time.Millisecond, MaxRadiusM: 10_000, NameAge: 24 * time.Hour,
 		Candidates: match.DefaultSettings().Candidates, RegionResolution: 6, AskedFor: 2 * time.Second, Matcher: match.Batch, Match: match.DefaultSettings(),
 		CheckpointInterval: 5 * time.Second, MaxSubscribers: 20_000, SubscriberShare: 0.5, MaxWait: 30 * time.Second, IndexAge: 24 * time.Hour, ArrivingM: 300, ArrivedM: 40, ArrivedAfter: 5 * time.Second, CompareInterval: 5 * time.Second,
-		ZoneGrace: time.Minute,
+		ZoneGrace: time.Minute, RiderActive: 5, RiderRides: 100, RiderSubscribers: 20,
 	}
 }
 
@@ -113,6 +118,9 @@ func (c Config) Validate() error {
 	faults.Need(c.MaxRadiusM > 0 && c.MaxRadiusM <= 1_000_000, "max_radius_m", c.MaxRadiusM, "above 0 and at most 1000000")
 	valid.AtLeast(&faults, "max_subscribers", c.MaxSubscribers, 1)
 	faults.Need(c.SubscriberShare > 0 && c.SubscriberShare <= 1, "subscriber_share", c.SubscriberShare, "above 0 and at most 1")
+	valid.AtLeast(&faults, "rider_subscribers", c.RiderSubscribers, 1)
+	valid.AtLeast(&faults, "rider_active", c.RiderActive, 1)
+	valid.AtLeast(&faults, "rider_rides", c.RiderRides, 1)
 	valid.Between(&faults, "max_wait", c.MaxWait, 10*time.Millisecond, 10*time.Minute)
 	valid.Between(&faults, "index_age", c.IndexAge, time.Minute, 28*24*time.Hour)
 	valid.Between(&faults, "compare_interval", c.CompareInterval, 10*time.Millisecond, time.Minute)

@@ -45,6 +45,33 @@ type indexed struct {
 	clockMS, sweptMS int64
 	steps            map[string][]step // by ride, in order
 	caughtUp         bool
+	// stored is what `rides-state` has, nil once it was taken.
+	stored *kept
+	// riders are the riders of the rides.
+	riders map[string]tally
+}
+
+// tally is how many rides of a rider are kept, and how many of these go on.
+type tally struct{ kept, active int }
+
+func newIndexed(next int64, stored *kept) *indexed {
+	return &indexed{next: next, steps: make(map[string][]step), stored: stored, riders: make(map[string]tally)}
+}
+
+// count adds a ride to its rider's, or takes it away.
+func (x *indexed) count(r *life.Ride, by int) {
+	if r == nil {
+		return
+	}
+	rider := r.Order.GetRider()
+	t := x.riders[rider]
+	t.kept += by
+	if !r.Phase.Ended() {
+		t.active += by
+	}
+	if x.riders[rider] = t; t == (tally{}) {
+		delete(x.riders, rider)
+	}
 }
 
 // step is an event and the ride after it.
@@ -84,10 +111,12 @@ func (d *directory) ready(n int32) bool {
 	return x != nil && x.caughtUp
 }
 
-// follow indexes a partition until ctx is done, and then forgets it.
-func (d *directory) follow(ctx context.Context, n int32) error {
+// follow indexes a partition until ctx is done, and then forgets it. The rides whose
+// events the log has lost are taken from what is stored, as they stood.
+func (d *directory) follow(ctx context.Context, n int32, stored *kept) error {
 	defer d.drop(n)
-	err := scan(ctx, d.log, n, func(batch eventlog.Batch, end int64) (bool, error) { return true, d.apply(batch, end) }, func(first, end int64) { d.begin(n, first, end) })
+	err := scan(ctx, d.log, n, func(batch eventlog.Batch, end int64) (bool, error) { return true, d.apply(batch, end) },
+		func(first, end int64) { d.begin(n, first, end, stored) })
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
@@ -122,11 +151,13 @@ func scan(ctx context.Context, log Log, n int32, more func(batch eventlog.Batch,
 }
 
 // begin opens the index of a partition; one that is empty has caught up.
-func (d *directory) begin(n int32, first, end int64) {
+func (d *directory) begin(n int32, first, end int64, stored *kept) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	x := &indexed{next: first, steps: make(map[string][]step), caughtUp: first >= end}
+	x := newIndexed(first, stored)
+	x.caughtUp = first >= end
 	d.partitions[n] = x
+	x.adopt()
 	if x.caughtUp {
 		d.caughtUp(n)
 	}
@@ -156,6 +187,7 @@ func (d *directory) apply(batch eventlog.Batch, end int64) error {
 				d.happened(*s)
 			}
 		}
+		x.adopt()
 		if !x.caughtUp && x.next >= end {
 			x.caughtUp = true
 			d.caughtUp(n)
@@ -166,18 +198,33 @@ func (d *directory) apply(batch eventlog.Batch, end int64) error {
 	return nil
 }
 
+// adopt takes what is stored once everything before it was read.
+func (x *indexed) adopt() {
+	if x.stored == nil || x.next < x.stored.next {
+		return
+	}
+	x.state.Adopt(&x.stored.state, func(ride string) { delete(x.steps, ride) })
+	x.stored = nil
+	clear(x.riders)
+	x.state.Each(func(r *life.Ride) { x.count(r, 1) })
+}
+
 // apply folds one record, and returns the event that it is if it counts.
 func (x *indexed) apply(stored *eventlog.Stored) (*step, error) {
 	var r starlingv1.RideRecord
 	if err := proto.Unmarshal(stored.Value, &r); err != nil {
 		return nil, fmt.Errorf("decode %s at offset %d: %w", topics.Rides, stored.Offset, err)
 	}
+	before := x.state.Ride(r.GetEvent().GetRide())
 	verdict := x.state.Apply(stored.Offset, &r)
 	x.next, x.clockMS = stored.Offset+1, max(x.clockMS, stored.AppendTimeMS)
 	if verdict != life.Happened {
 		return nil, nil
 	}
-	return &step{r.GetEvent(), x.state.Ride(r.GetEvent().GetRide()), x.state.RequestsBelow}, nil
+	after := x.state.Ride(r.GetEvent().GetRide())
+	x.count(before, -1)
+	x.count(after, 1)
+	return &step{r.GetEvent(), after, x.state.RequestsBelow}, nil
 }
 
 // sweepInterval is how often rides that have ended long ago are dropped, by the
@@ -195,6 +242,7 @@ func (d *directory) sweep(x *indexed) {
 	x.state.Each(func(r *life.Ride) {
 		if r.Phase.Ended() && nameOver(r.Name, x.clockMS, d.nameAge) {
 			x.state.Forget(r.Name)
+			x.count(r, -1)
 			delete(x.steps, r.Name)
 			return
 		}
@@ -254,6 +302,17 @@ func (x *indexed) since(name string, sequence int64) (steps []step, whole bool) 
 	})
 	steps = slices.Clone(all[at:])
 	return steps, sequence <= ride.Sequence && int64(len(steps)) == ride.Sequence-sequence
+}
+
+// ofRider returns how many rides of a rider are indexed here.
+func (d *directory) ofRider(rider string) (all tally) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, x := range d.partitions {
+		t := x.riders[rider]
+		all.kept, all.active = all.kept+t.kept, all.active+t.active
+	}
+	return all
 }
 
 // last returns the number of a ride's last event, 0 if there is no such ride.

@@ -386,7 +386,7 @@ func (r *Rides) logged(ctx context.Context, f *feed, after int64) *starlingv1.Re
 	default:
 		return nil
 	}
-	x := &indexed{steps: make(map[string][]step)}
+	x := newIndexed(0, nil)
 	empty := false
 	scanCtx, stop := context.WithCancel(ctx)
 	defer stop()

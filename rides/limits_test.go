@@ -52,6 +52,58 @@ func TestAForgedNameAppendsNothing(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
+// A rider's token is good for some rides at a time and in a day, however often the
+// rider cancels; each of these may be repeated and cancelled all the same.
+func TestARiderHasSomeRidesAtATimeAndInADay(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), func(c *rides.Config) { c.RiderActive, c.RiderRides = 2, 4 })
+	ctx := auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Rider, Subject: "ann"})
+	named := func() string {
+		made, err := s.rides.NewRide(ctx, &starlingv1.NewRideRequest{PickupLatitude: 45, PickupLongitude: 9})
+		require.NoError(t, err)
+		return made.Name
+	}
+	request := func(ctx context.Context, ride string) error {
+		called, err := s.rides.RequestRide(ctx, &starlingv1.RequestRideRequest{Name: ride, Order: order("ann")})
+		if err == nil {
+			_, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: ride, After: called.Position})
+			require.NoError(t, err)
+		}
+		return err
+	}
+	cancel := func(ride string) error {
+		called, err := s.rides.CancelRide(ctx, &starlingv1.CancelRideRequest{Name: ride})
+		if err == nil {
+			_, err = s.rides.GetRide(s.ctx, &starlingv1.GetRideRequest{Name: ride, After: called.Position})
+			require.NoError(t, err)
+		}
+		return err
+	}
+	tooMany := func(err error) {
+		t.Helper()
+		require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+		require.Equal(t, "TOO_MANY_RIDES", rpcstatus.ReasonOf(err))
+	}
+	first, second := named(), named()
+	require.NoError(t, request(ctx, first))
+	require.NoError(t, request(ctx, second))
+	tooMany(request(ctx, named()))
+	require.NoError(t, request(ctx, first), "a repetition")
+	require.NoError(t, cancel(first))
+	third := named()
+	require.NoError(t, request(ctx, third))
+	require.NoError(t, cancel(second))
+	require.NoError(t, cancel(named()), "one that is cancelled from the start counts too")
+	tooMany(request(ctx, named()))
+	tooMany(cancel(named()))
+	require.NoError(t, cancel(third))
+	require.NoError(t, request(s.ctx, named()), "by a dispatcher")
+	bob := auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Rider, Subject: "bob"})
+	made, err := s.rides.NewRide(bob, &starlingv1.NewRideRequest{PickupLatitude: 45, PickupLongitude: 9})
+	require.NoError(t, err)
+	_, err = s.rides.RequestRide(bob, &starlingv1.RequestRideRequest{Name: made.Name, Order: order("bob")})
+	require.NoError(t, err)
+}
+
 // Who asks for what will never have happened waits as long as is set and no longer.
 func TestWaitingForACallIsBounded(t *testing.T) {
 	s := start(t, memlog.NewStore(partitions, topics.All(), 0), func(c *rides.Config) { c.MaxWait = 50 * time.Millisecond })
@@ -123,4 +175,45 @@ func TestSubscriptionsAreShared(t *testing.T) {
 	require.Equal(t, codes.Canceled, status.Code(<-ended))
 	defer subscribe("eve")()
 	<-open // ann's place is free
+}
+
+// A rider's or a driver's token is good for few subscriptions, a dispatcher's for its
+// share.
+func TestARidersSubscriptionsAreFew(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), func(c *rides.Config) { c.RiderSubscribers = 1 })
+	open, ended := make(chan struct{}), make(chan error, 10)
+	subscribe := func(scopes auth.Scopes) context.CancelFunc {
+		ctx, cancel := context.WithCancel(auth.WithCaller(t.Context(), &auth.Caller{Issuer: "us", Subject: "one", Scopes: scopes, Vehicle: "car"}))
+		go func() {
+			ended <- s.rides.SubscribeVehicleEvents(&starlingv1.SubscribeVehicleEventsRequest{Name: "vehicles/car"}, &subscriber{ctx: ctx, open: open})
+		}()
+		return cancel
+	}
+	defer subscribe(auth.Report)()
+	<-open
+	defer subscribe(auth.Report)()
+	select {
+	case err := <-ended:
+		require.Equal(t, "TOO_MANY_SUBSCRIBERS", rpcstatus.ReasonOf(err), "%v", err)
+	case <-open:
+		t.Fatal("one too many is open")
+	}
+	defer subscribe(auth.Dispatch)()
+	<-open
+}
+
+// A request may be repeated however late: its answer may have been lost.
+func TestARequestMayBeRepeatedAfterItsDeadline(t *testing.T) {
+	s := start(t, memlog.NewStore(partitions, topics.All(), 0), nil)
+	o := order("ann")
+	o.DeadlineMs = s.now().Add(time.Minute).UnixMilli()
+	ride := s.requestOf(o)
+	s.ahead.Store(int64(2 * time.Minute))
+	_, err := s.rides.RequestRide(s.ctx, &starlingv1.RequestRideRequest{Name: ride, Order: o})
+	require.NoError(t, err)
+	made, err := s.rides.NewRide(s.ctx, &starlingv1.NewRideRequest{Rider: "ann", PickupLatitude: 45, PickupLongitude: 9})
+	require.NoError(t, err)
+	_, err = s.rides.RequestRide(s.ctx, &starlingv1.RequestRideRequest{Name: made.Name, Order: o})
+	require.Equal(t, codes.InvalidArgument, status.Code(err), "%v", err)
+	require.ErrorContains(t, err, "order.deadline_ms")
 }

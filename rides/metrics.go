@@ -20,7 +20,7 @@ type metrics struct {
 	subscribers prometheus.Gauge
 	resumes     *prometheus.CounterVec
 
-	storeFailures, unpublished, ownerFailures, found, deadLetters prometheus.Counter
+	storeFailures, unpublished, ownerFailures, found, deadLetters, tooMany prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -40,7 +40,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.ownerFailures = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_comparison_failures_total", Help: "Comparisons of followed rides that their owner did not answer."})
 	m.found = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_events_found_total", Help: "Rides of which a comparison with the owner found an event that no push had brought."})
 	m.deadLetters = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_dead_letters_total", Help: "Requests about rides that could not be decoded and are dead letters."})
-	for _, c := range []prometheus.Collector{m.deadLetters, m.owned, m.events, m.records, m.proposals, m.refused, m.estimates, m.round, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
+	m.tooMany = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_rides_too_many_total", Help: "Rides that were refused because their rider had as many as one may have."})
+	for _, c := range []prometheus.Collector{m.deadLetters, m.tooMany, m.owned, m.events, m.records, m.proposals, m.refused, m.estimates, m.round, m.subscribers, m.resumes, m.storeFailures, m.unpublished, m.ownerFailures, m.found} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -40,7 +40,13 @@ func (s ownerServer) GetOwnedRide(ctx context.Context, in *starlingv1.GetOwnedRi
 	if !s.leads(n) {
 		return nil, elsewhere()
 	}
-	return s.ownedRide(ctx, n, id, req)
+	ride, err := s.ownedRide(ctx, n, id, req)
+	if status.Code(err) == codes.NotFound {
+		if tooMany := s.oneMore(in.GetWantedBy()); tooMany != nil {
+			return nil, tooMany
+		}
+	}
+	return ride, err
 }
 
 // ownedRide returns a ride of a partition that is owned here, after the effect of

@@ -78,6 +78,7 @@ func (p *partition) run(ctx context.Context) error {
 	if err := k.clip(ctx, p.role.log, p.number); err != nil {
 		return err
 	}
+	stored := &kept{state: k.state.Clone(), next: k.next}
 	p.owner = owner.New(p.role.ownerConfig(p.number), p.role.log.Epoch(), k.state)
 	p.next, p.stored, p.changed = k.next, -1, make(map[string]bool)
 	p.requestsMS, p.ridesMS = k.requestsMS, k.ridesMS
@@ -97,7 +98,7 @@ func (p *partition) run(ctx context.Context) error {
 	p.rides = make(chan read)
 	p.readers.Go(func() { p.read(reading, topics.Rides, p.next, p.rides) })
 	p.readers.Go(func() {
-		if err := p.role.directory.follow(reading, p.number); err != nil {
+		if err := p.role.directory.follow(reading, p.number, stored); err != nil {
 			select {
 			case p.rides <- read{err: err}:
 			case <-reading.Done():

@@ -2,6 +2,8 @@ package rides
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -49,6 +51,29 @@ func forVehicle(ctx context.Context, vehicle string) error {
 		return nil
 	}
 	return denied("NOT_THE_VEHICLE", "the token is not this vehicle's")
+}
+
+// wantedBy is whose rides are counted when the caller asks for one: those of a rider
+// with a rider's token. A dispatcher asks for whom it likes.
+func wantedBy(ctx context.Context, rider string) string {
+	if auth.CallerOf(ctx).Has(everyRide) {
+		return ""
+	}
+	return rider
+}
+
+const tooManyRides = "TOO_MANY_RIDES"
+
+// oneMore returns nil if a rider may ask for one ride more at this owner.
+func (r *Rides) oneMore(rider string) error {
+	has := r.directory.ofRider(rider)
+	if rider == "" || has.active < r.cfg.RiderActive && has.kept < r.cfg.RiderRides {
+		return nil
+	}
+	r.metrics.tooMany.Inc()
+	return rpcstatus.Error(codes.ResourceExhausted, rpcstatus.Reason{Domain: domain, Name: tooManyRides},
+		fmt.Sprintf("the rider has %d rides under way (at most rides.rider_active, %d) and %d within rides.name_age (at most rides.rider_rides, %d)",
+			has.active, r.cfg.RiderActive, has.kept, r.cfg.RiderRides), rpcstatus.RetryAfter(time.Minute))
 }
 
 func denied(reason, message string) error {

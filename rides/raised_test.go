@@ -1,10 +1,12 @@
 package rides_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/starling-fleet/starling/internal/eventlog"
@@ -79,6 +81,60 @@ func TestRequestsBeforeTheFirstLoadOfARaisedEpochHaveTheirEffect(t *testing.T) {
 	}
 	s.await(known[0], starlingv1.RidePhase_RIDE_PHASE_ASSIGNED)
 	s.await(known[2], starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
+}
+
+// What the log has lost of rides is in their state: whoever asks finds each ride as it
+// stands, and follows it from there.
+func TestARideWhoseEventsTheLogHasLostIsFound(t *testing.T) {
+	store := memlog.NewStore(partitions, topics.All(), 0)
+	var bound, waits string
+	var position *starlingv1.RidePosition
+	t.Run("before", func(t *testing.T) {
+		s := start(t, store, func(c *rides.Config) { c.CheckpointInterval = 100 * time.Millisecond })
+		s.report("v", 45.001, 9, starlingv1.Availability_AVAILABILITY_FREE)
+		bound = s.request("ann")
+		position = s.await(bound, starlingv1.RidePhase_RIDE_PHASE_ASSIGNED).Position
+		waits = s.request("bob")
+		s.await(waits, starlingv1.RidePhase_RIDE_PHASE_SEARCHING)
+		stored(t, store, position.Partition, 2)
+	})
+	for n := range int32(partitions) {
+		store.Shorten(topics.Rides, n, 0)
+	}
+	store.SetEpoch(2)
+	s := start(t, store, nil)
+	listed, err := s.rides.ListRides(s.ctx, &starlingv1.ListRidesRequest{})
+	require.NoError(t, err)
+	require.Len(t, listed.Rides, 2)
+	events := make(following, 10)
+	go func() {
+		_ = s.rides.SubscribeRideEvents(&starlingv1.SubscribeRideEventsRequest{Name: waits}, followed{ctx: s.ctx, to: events})
+	}()
+	require.False(t, (<-events).Recovered)
+	for _, ride := range []string{bound, waits} {
+		_, err := s.rides.CancelRide(s.ctx, &starlingv1.CancelRideRequest{Name: ride, Rider: map[string]string{bound: "ann", waits: "bob"}[ride]})
+		require.NoError(t, err)
+		s.await(ride, starlingv1.RidePhase_RIDE_PHASE_CANCELLED)
+	}
+	last := <-events
+	require.True(t, last.Recovered)
+	require.Equal(t, starlingv1.RideEventKind_RIDE_EVENT_KIND_CANCELLED, last.Event.Kind)
+	require.EqualValues(t, 2, last.Event.Sequence)
+}
+
+type following chan *starlingv1.SubscribeRideEventsResponse
+
+type followed struct {
+	grpc.ServerStreamingServer[starlingv1.SubscribeRideEventsResponse]
+	ctx context.Context
+	to  following
+}
+
+func (f followed) Context() context.Context { return f.ctx }
+
+func (f followed) Send(m *starlingv1.SubscribeRideEventsResponse) error {
+	f.to <- m
+	return nil
 }
 
 type heard chan error

@@ -46,7 +46,8 @@ func (f *faults) rideAfter(req *starlingv1.GetRideRequest, partitions int32) (id
 
 func (f *faults) rider(field, rider string) { f.Text(field, rider, 1, maxRiderChars) }
 
-// order checks what is asked for.
+// order checks what is asked for. That its deadline has not passed is checked for what
+// is asked for the first time only: a repetition may come late.
 func (f *faults) order(o *starlingv1.RideOrder, now time.Time) {
 	f.Require(o != nil, "order", "what is asked for")
 	if o == nil {
@@ -63,7 +64,15 @@ func (f *faults) order(o *starlingv1.RideOrder, now time.Time) {
 		}
 	}
 	d := o.GetDeadlineMs()
-	f.Need(d == 0 || d > now.UnixMilli() && d <= now.Add(maxDeadline).UnixMilli(), "order.deadline_ms", d, "after now and at most %s ahead", maxDeadline)
+	f.Need(d >= 0 && d <= now.Add(maxDeadline).UnixMilli(), "order.deadline_ms", d, deadlineRule, maxDeadline)
+}
+
+const deadlineRule = "after now and at most %s ahead"
+
+// inTime checks that a deadline has not passed.
+func (f *faults) inTime(o *starlingv1.RideOrder, now time.Time) {
+	d := o.GetDeadlineMs()
+	f.Need(d == 0 || d > now.UnixMilli(), "order.deadline_ms", d, deadlineRule, maxDeadline)
 }
 
 func notFound(resource string) error {

@@ -70,9 +70,18 @@ func (r *Rides) RequestRide(ctx context.Context, req *starlingv1.RequestRideRequ
 	if err := r.ofZone(n, order); err != nil {
 		return nil, err
 	}
-	if stored := r.orderOf(ctx, n, id); stored != nil && !sameOrder(stored, order) {
+	stored, err := r.orderOf(ctx, n, id, wantedBy(ctx, order.GetRider()))
+	if err != nil {
+		return nil, err
+	}
+	if stored != nil && !sameOrder(stored, order) {
 		return nil, rpcstatus.Error(codes.AlreadyExists, rpcstatus.Reason{Domain: domain, Name: "RIDE_CONFLICT"},
 			fmt.Sprintf("%s was requested with another content; GetRide shows it", req.GetName()))
+	}
+	if stored == nil {
+		if f.inTime(order, r.now()); f.err() != nil {
+			return nil, f.err()
+		}
 	}
 	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_Order{Order: order}})
 }
@@ -89,6 +98,11 @@ func (r *Rides) CancelRide(ctx context.Context, req *starlingv1.CancelRideReques
 	}
 	if err := r.mayUse(ctx, id, rider); err != nil {
 		return nil, err
+	}
+	if wanted := wantedBy(ctx, rider); wanted != "" { // a name of which nothing is known becomes a ride
+		if _, err := r.orderOf(ctx, n, id, wanted); err != nil {
+			return nil, err
+		}
 	}
 	return r.call(ctx, n, &starlingv1.RideRequestRecord{Ride: id, Call: &starlingv1.RideRequestRecord_Cancellation{
 		Cancellation: &starlingv1.RideCancellation{Rider: rider, Reason: req.GetReason()},
@@ -146,38 +160,39 @@ func (r *Rides) known(ctx context.Context, n int32, id string) error {
 			return notFound(ridePrefix + id)
 		}
 	}
-	if _, err := r.askRide(ctx, n, &starlingv1.GetRideRequest{Name: ridePrefix + id}, askTimeout); err != nil {
+	if _, err := r.askRide(ctx, n, &starlingv1.GetOwnedRideRequest{Request: &starlingv1.GetRideRequest{Name: ridePrefix + id}}, askTimeout); err != nil {
 		return peerError(ctx, err)
 	}
 	return nil
 }
 
 // orderOf returns what is known to have been asked for under a name, nil if that
-// is not known.
-func (r *Rides) orderOf(ctx context.Context, n int32, id string) *starlingv1.RideOrder {
+// is not known. It fails when the ride would be one too many of the rider by whom it
+// is wanted.
+func (r *Rides) orderOf(ctx context.Context, n int32, id, wantedBy string) (*starlingv1.RideOrder, error) {
 	if r.leads(n) {
 		if ride, _ := r.directory.get(n, id); ride != nil {
-			return ride.Order
+			return ride.Order, nil
 		}
-		return nil
+		return nil, r.oneMore(wantedBy)
 	}
 	// The owner decides in any case; who can't ask it leaves that to GetRide.
-	ride, err := r.askRide(ctx, n, &starlingv1.GetRideRequest{Name: ridePrefix + id}, askTimeout)
-	if err != nil {
-		return nil
+	ride, err := r.askRide(ctx, n, &starlingv1.GetOwnedRideRequest{Request: &starlingv1.GetRideRequest{Name: ridePrefix + id}, WantedBy: wantedBy}, askTimeout)
+	if status.Code(err) == codes.ResourceExhausted && rpcstatus.ReasonOf(err) == tooManyRides {
+		return nil, err
 	}
-	return ride.GetOrder()
+	return ride.GetOrder(), nil
 }
 
 // askRide asks the owner of a ride for it.
-func (r *Rides) askRide(ctx context.Context, n int32, req *starlingv1.GetRideRequest, within time.Duration) (ride *starlingv1.Ride, err error) {
+func (r *Rides) askRide(ctx context.Context, n int32, req *starlingv1.GetOwnedRideRequest, within time.Duration) (ride *starlingv1.Ride, err error) {
 	if within > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, within)
 		defer cancel()
 	}
 	err = r.peers.ask(ctx, n, func(ctx context.Context, c starlingv1.RideOwnerServiceClient) (err error) {
-		ride, err = c.GetOwnedRide(ctx, &starlingv1.GetOwnedRideRequest{Request: req})
+		ride, err = c.GetOwnedRide(ctx, req)
 		return err
 	})
 	return ride, err
@@ -253,7 +268,7 @@ func (r *Rides) GetRide(ctx context.Context, req *starlingv1.GetRideRequest) (*s
 	if r.leads(n) {
 		return r.ownedRide(ctx, n, id, req)
 	}
-	ride, err := r.askRide(ctx, n, req, 0)
+	ride, err := r.askRide(ctx, n, &starlingv1.GetOwnedRideRequest{Request: req}, 0)
 	if err != nil {
 		return nil, peerError(ctx, err)
 	}

@@ -16,14 +16,15 @@ func newShares(most int, share float64) *shares {
 	return &shares{most: most, each: max(1, int(float64(most)*share)), by: make(map[string]int)}
 }
 
-// take takes a place for a caller. When it fails, full is whether nobody gets one.
-func (s *shares) take(who string) (full, ok bool) {
+// take takes a place for a caller, who may have so many at most beside its share. When
+// it fails, full is whether nobody gets one.
+func (s *shares) take(who string, most int) (full, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.taken >= s.most {
 		return true, false
 	}
-	if s.by[who] >= s.each {
+	if s.by[who] >= min(s.each, most) {
 		return false, false
 	}
 	s.taken++

@@ -210,6 +210,7 @@ func (s *rideSubscription) sendPosition() (moved <-chan struct{}, err error) {
 		s.sentTime = v.DeviceTimeMS
 		p := &starlingv1.RideVehiclePosition{
 			Vehicle: limits.VehicleNamePrefix + s.vehicle, Latitude: v.LatDeg, Longitude: v.LonDeg, DeviceTime: timestamppb.New(time.UnixMilli(v.DeviceTimeMS)),
+			SeenTime: timestamppb.New(time.UnixMilli(v.SeenTimeMS)),
 		}
 		if v.HasSpeed {
 			p.SpeedMps = &v.SpeedMPS
@@ -340,10 +341,13 @@ func (r *Rides) subscribe(ctx context.Context) (leave func(), err error) {
 		return nil, unavailable("STOPPED", "the server is stopping")
 	default:
 	}
-	who := auth.Principal(ctx)
-	full, ok := r.subscribers.take(who)
+	who, most := auth.Principal(ctx), r.cfg.MaxSubscribers
+	if !auth.CallerOf(ctx).Has(everyRide) {
+		most = r.cfg.RiderSubscribers
+	}
+	full, ok := r.subscribers.take(who, most)
 	if !ok {
-		message := "the caller has as many subscriptions as one may have (rides.subscriber_share)"
+		message := "the caller has as many subscriptions as one may have (rides.subscriber_share, rides.rider_subscribers)"
 		if full {
 			message = "the server has as many subscriptions as it takes (rides.max_subscribers)"
 		}

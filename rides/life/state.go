@@ -21,6 +21,22 @@ func (s *State) Restore(m *starlingv1.RideState) {
 	})
 }
 
+// Adopt takes the rides and queues that another fold of the same partition has read
+// further, and calls changed with each such ride.
+func (s *State) Adopt(further *State, changed func(ride string)) {
+	for name, r := range further.rides {
+		if have := s.rides[name]; have == nil || have.Sequence < r.Sequence {
+			s.put(r)
+			changed(name)
+		}
+	}
+	for zone, q := range further.queues {
+		if have := s.queues[zone]; have == nil || have.Sequence < q.Sequence {
+			s.putQueue(q)
+		}
+	}
+}
+
 func storedBinding(b *Binding) *starlingv1.RideBinding {
 	if b == nil {
 		return nil

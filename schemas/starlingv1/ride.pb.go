@@ -1006,7 +1006,9 @@ type RideVehiclePosition struct {
 	// Direction of travel in degrees clockwise from north, absent when unknown.
 	HeadingDeg *float32 `protobuf:"fixed32,5,opt,name=heading_deg,json=headingDeg,proto3,oneof" json:"heading_deg,omitempty"`
 	// When the device took the fix.
-	DeviceTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=device_time,json=deviceTime,proto3" json:"device_time,omitempty"`
+	DeviceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=device_time,json=deviceTime,proto3" json:"device_time,omitempty"`
+	// When the log took the vehicle's newest report.
+	SeenTime      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1081,13 @@ func (x *RideVehiclePosition) GetHeadingDeg() float32 {
 func (x *RideVehiclePosition) GetDeviceTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.DeviceTime
+	}
+	return nil
+}
+
+func (x *RideVehiclePosition) GetSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenTime
 	}
 	return nil
 }
@@ -1379,7 +1388,7 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\v2\x16.starling.v1.RideEventR\x05event\x12%\n" +
 	"\x04ride\x18\x02 \x01(\v2\x11.starling.v1.RideR\x04ride\x12\x1c\n" +
 	"\trecovered\x18\x03 \x01(\bR\trecovered\x12K\n" +
-	"\x10vehicle_position\x18\x04 \x01(\v2 .starling.v1.RideVehiclePositionR\x0fvehiclePosition\"\x8c\x02\n" +
+	"\x10vehicle_position\x18\x04 \x01(\v2 .starling.v1.RideVehiclePositionR\x0fvehiclePosition\"\xc5\x02\n" +
 	"\x13RideVehiclePosition\x12\x18\n" +
 	"\avehicle\x18\x01 \x01(\tR\avehicle\x12\x1a\n" +
 	"\blatitude\x18\x02 \x01(\x01R\blatitude\x12\x1c\n" +
@@ -1388,7 +1397,8 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\vheading_deg\x18\x05 \x01(\x02H\x01R\n" +
 	"headingDeg\x88\x01\x01\x12;\n" +
 	"\vdevice_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"deviceTimeB\f\n" +
+	"deviceTime\x127\n" +
+	"\tseen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bseenTimeB\f\n" +
 	"\n" +
 	"_speed_mpsB\x0e\n" +
 	"\f_heading_deg\"3\n" +
@@ -1488,31 +1498,32 @@ var file_starling_v1_ride_proto_depIdxs = []int32{
 	1,  // 14: starling.v1.SubscribeRideEventsResponse.ride:type_name -> starling.v1.Ride
 	14, // 15: starling.v1.SubscribeRideEventsResponse.vehicle_position:type_name -> starling.v1.RideVehiclePosition
 	21, // 16: starling.v1.RideVehiclePosition.device_time:type_name -> google.protobuf.Timestamp
-	1,  // 17: starling.v1.SubscribeVehicleEventsResponse.ride:type_name -> starling.v1.Ride
-	21, // 18: starling.v1.GetZonePlaceResponse.join_time:type_name -> google.protobuf.Timestamp
-	3,  // 19: starling.v1.RideService.NewRide:input_type -> starling.v1.NewRideRequest
-	5,  // 20: starling.v1.RideService.RequestRide:input_type -> starling.v1.RequestRideRequest
-	6,  // 21: starling.v1.RideService.CancelRide:input_type -> starling.v1.CancelRideRequest
-	7,  // 22: starling.v1.RideService.ActOnRide:input_type -> starling.v1.ActOnRideRequest
-	9,  // 23: starling.v1.RideService.GetRide:input_type -> starling.v1.GetRideRequest
-	10, // 24: starling.v1.RideService.ListRides:input_type -> starling.v1.ListRidesRequest
-	12, // 25: starling.v1.RideService.SubscribeRideEvents:input_type -> starling.v1.SubscribeRideEventsRequest
-	15, // 26: starling.v1.RideService.SubscribeVehicleEvents:input_type -> starling.v1.SubscribeVehicleEventsRequest
-	17, // 27: starling.v1.RideService.GetZonePlace:input_type -> starling.v1.GetZonePlaceRequest
-	4,  // 28: starling.v1.RideService.NewRide:output_type -> starling.v1.NewRideResponse
-	8,  // 29: starling.v1.RideService.RequestRide:output_type -> starling.v1.RideCallResponse
-	8,  // 30: starling.v1.RideService.CancelRide:output_type -> starling.v1.RideCallResponse
-	8,  // 31: starling.v1.RideService.ActOnRide:output_type -> starling.v1.RideCallResponse
-	1,  // 32: starling.v1.RideService.GetRide:output_type -> starling.v1.Ride
-	11, // 33: starling.v1.RideService.ListRides:output_type -> starling.v1.ListRidesResponse
-	13, // 34: starling.v1.RideService.SubscribeRideEvents:output_type -> starling.v1.SubscribeRideEventsResponse
-	16, // 35: starling.v1.RideService.SubscribeVehicleEvents:output_type -> starling.v1.SubscribeVehicleEventsResponse
-	18, // 36: starling.v1.RideService.GetZonePlace:output_type -> starling.v1.GetZonePlaceResponse
-	28, // [28:37] is the sub-list for method output_type
-	19, // [19:28] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	21, // 17: starling.v1.RideVehiclePosition.seen_time:type_name -> google.protobuf.Timestamp
+	1,  // 18: starling.v1.SubscribeVehicleEventsResponse.ride:type_name -> starling.v1.Ride
+	21, // 19: starling.v1.GetZonePlaceResponse.join_time:type_name -> google.protobuf.Timestamp
+	3,  // 20: starling.v1.RideService.NewRide:input_type -> starling.v1.NewRideRequest
+	5,  // 21: starling.v1.RideService.RequestRide:input_type -> starling.v1.RequestRideRequest
+	6,  // 22: starling.v1.RideService.CancelRide:input_type -> starling.v1.CancelRideRequest
+	7,  // 23: starling.v1.RideService.ActOnRide:input_type -> starling.v1.ActOnRideRequest
+	9,  // 24: starling.v1.RideService.GetRide:input_type -> starling.v1.GetRideRequest
+	10, // 25: starling.v1.RideService.ListRides:input_type -> starling.v1.ListRidesRequest
+	12, // 26: starling.v1.RideService.SubscribeRideEvents:input_type -> starling.v1.SubscribeRideEventsRequest
+	15, // 27: starling.v1.RideService.SubscribeVehicleEvents:input_type -> starling.v1.SubscribeVehicleEventsRequest
+	17, // 28: starling.v1.RideService.GetZonePlace:input_type -> starling.v1.GetZonePlaceRequest
+	4,  // 29: starling.v1.RideService.NewRide:output_type -> starling.v1.NewRideResponse
+	8,  // 30: starling.v1.RideService.RequestRide:output_type -> starling.v1.RideCallResponse
+	8,  // 31: starling.v1.RideService.CancelRide:output_type -> starling.v1.RideCallResponse
+	8,  // 32: starling.v1.RideService.ActOnRide:output_type -> starling.v1.RideCallResponse
+	1,  // 33: starling.v1.RideService.GetRide:output_type -> starling.v1.Ride
+	11, // 34: starling.v1.RideService.ListRides:output_type -> starling.v1.ListRidesResponse
+	13, // 35: starling.v1.RideService.SubscribeRideEvents:output_type -> starling.v1.SubscribeRideEventsResponse
+	16, // 36: starling.v1.RideService.SubscribeVehicleEvents:output_type -> starling.v1.SubscribeVehicleEventsResponse
+	18, // 37: starling.v1.RideService.GetZonePlace:output_type -> starling.v1.GetZonePlaceResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_ride_proto_init() }

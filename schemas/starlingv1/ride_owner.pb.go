@@ -25,7 +25,11 @@ const (
 type GetOwnedRideRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the caller of RideService asks for.
-	Request       *GetRideRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Request *GetRideRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	// Who wants to ask for the ride with a rider's token; empty otherwise. If there is
+	// no such ride and the rider has as many as one may have, the call is refused with
+	// RESOURCE_EXHAUSTED.
+	WantedBy      string `protobuf:"bytes,2,opt,name=wanted_by,json=wantedBy,proto3" json:"wanted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -65,6 +69,13 @@ func (x *GetOwnedRideRequest) GetRequest() *GetRideRequest {
 		return x.Request
 	}
 	return nil
+}
+
+func (x *GetOwnedRideRequest) GetWantedBy() string {
+	if x != nil {
+		return x.WantedBy
+	}
+	return ""
 }
 
 // ListOwnedRidesRequest asks for a page of rides.
@@ -449,9 +460,10 @@ var File_starling_v1_ride_owner_proto protoreflect.FileDescriptor
 
 const file_starling_v1_ride_owner_proto_rawDesc = "" +
 	"\n" +
-	"\x1cstarling/v1/ride_owner.proto\x12\vstarling.v1\x1a\x16starling/v1/ride.proto\x1a\x1dstarling/v1/ride_record.proto\"L\n" +
+	"\x1cstarling/v1/ride_owner.proto\x12\vstarling.v1\x1a\x16starling/v1/ride.proto\x1a\x1dstarling/v1/ride_record.proto\"i\n" +
 	"\x13GetOwnedRideRequest\x125\n" +
-	"\arequest\x18\x01 \x01(\v2\x1b.starling.v1.GetRideRequestR\arequest\"P\n" +
+	"\arequest\x18\x01 \x01(\v2\x1b.starling.v1.GetRideRequestR\arequest\x12\x1b\n" +
+	"\twanted_by\x18\x02 \x01(\tR\bwantedBy\"P\n" +
 	"\x15ListOwnedRidesRequest\x127\n" +
 	"\arequest\x18\x01 \x01(\v2\x1d.starling.v1.ListRidesRequestR\arequest\"W\n" +
 	"\x18GetOwnedZonePlaceRequest\x12\x1c\n" +
