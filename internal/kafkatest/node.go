@@ -20,6 +20,7 @@ type node struct {
 	brokerPort     int
 	controllerPort int
 	heapMB         int
+	measured       bool // by Options
 	libDir         string
 	env            []string // of the broker, besides this process's
 
@@ -78,6 +79,9 @@ func (n *node) java(heapMB int, args ...string) *exec.Cmd {
 		fmt.Sprintf("-Xmx%dm", heapMB), fmt.Sprintf("-Xms%dm", min(heapMB, 256)),
 		"-Dlog4j2.configurationFile=" + filepath.Join(n.dir, "log4j2.properties"),
 		"-cp", filepath.Join(n.libDir, "*"),
+	}
+	if !n.measured {
+		fixed = append(fixed, "-XX:TieredStopAtLevel=1")
 	}
 	return exec.Command("java", append(fixed, args...)...)
 }

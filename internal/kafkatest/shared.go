@@ -25,7 +25,8 @@ func Shared(tb testing.TB) *Cluster {
 	defer shared.mu.Unlock()
 	if !shared.tried {
 		shared.tried = true
-		shared.cluster, shared.err = Start(context.Background(), Options{})
+		_, measured := tb.(*testing.B)
+		shared.cluster, shared.err = Start(context.Background(), Options{Measured: measured})
 	}
 	if shared.err != nil {
 		tb.Fatal(shared.err)

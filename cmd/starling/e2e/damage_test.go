@@ -108,9 +108,11 @@ func (o *output) String() string {
 // stays open, with liveness and readiness failing meanwhile; and SIGTERM must not
 // be lost on it.
 func TestADamagedTableEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	left, table := damagedTable(t)
 	for name, terminate := range map[string]bool{"by itself": false, "with SIGTERM": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "log")
 			require.NoError(t, os.CopyFS(dir, os.DirFS(left)))
 			meetDamage(t, dir, filepath.Base(table), terminate)

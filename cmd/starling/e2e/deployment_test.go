@@ -299,6 +299,7 @@ func (d *deployment) foreign() string {
 // to is refused by each listener; a vehicle that is reported is found, and given a
 // ride to.
 func TestRolesOnKafkaWithTLSAndTokens(t *testing.T) {
+	t.Parallel()
 	d := newDeployment(t)
 	more := map[string]map[string]string{"history": {"STARLING_HISTORY_BATCH_INTERVAL": "1s"}}
 	for _, role := range []string{"ingest", "tracker", "matcher", "rides", "history"} {

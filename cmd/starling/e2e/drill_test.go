@@ -15,9 +15,13 @@ import (
 	"github.com/starling-fleet/starling/loadtest/drill"
 )
 
-// The short forms of the crash drill; docs/drills.md has the long ones.
+// The short forms of the crash drill; docs/drills.md has the long ones. What they
+// find does not depend on how busy the machine is, so tests whose processes are all
+// their own run beside each other. The drill of clocks runs alone in this package:
+// its devices' stamps must be consumed within seconds of being made.
 
 func TestCrashDrillLocal(t *testing.T) {
+	t.Parallel()
 	o := drillOptions(t)
 	o.Kills, o.Duration = 5, 15*time.Second
 	runDrill(t, o)
@@ -26,12 +30,14 @@ func TestCrashDrillLocal(t *testing.T) {
 // TestStopDrillLocal stops in good order under load; make drill-stop is the long
 // form. How long a stop takes depends on the machine and is judged there.
 func TestStopDrillLocal(t *testing.T) {
+	t.Parallel()
 	o := drillOptions(t)
 	o.Stop, o.Slack, o.Kills, o.Duration = true, 5, 2, 8*time.Second
 	runDrill(t, o)
 }
 
 func TestCrashDrillKafka(t *testing.T) {
+	t.Parallel()
 	o := drillOptions(t)
 	o.KafkaBrokers = kafkatest.Shared(t).Brokers()
 	o.Kills, o.Zombies, o.Duration = 5, 1, 30*time.Second
@@ -42,6 +48,7 @@ func TestCrashDrillKafka(t *testing.T) {
 // process is restarted. How long fixes take to be found meanwhile depends on the
 // machine and is judged by the long form; here they must be found at all.
 func TestRolloutDrillKafka(t *testing.T) {
+	t.Parallel()
 	o := drillOptions(t)
 	o.KafkaBrokers = kafkatest.Shared(t).Brokers()
 	o.Rollout, o.Slack, o.Kills, o.Duration = true, 20, 0, 20*time.Second
@@ -120,7 +127,10 @@ func binary(t *testing.T) string {
 	built.once.Do(func() {
 		// Not t.TempDir, which ends with the first test.
 		dir, err := os.MkdirTemp("", "starling-e2e-")
-		require.NoError(t, err)
+		if err != nil {
+			built.err = err
+			return
+		}
 		built.path = filepath.Join(dir, "starling")
 		if out, err := exec.Command("go", "build", "-o", built.path, "..").CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build starling: %w: %s", err, out)

@@ -13,6 +13,7 @@ import (
 
 // `starling demo | head -1` ends in good order and leaves nothing behind.
 func TestDemoWhoseOutputIsClosedLeavesNothing(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	cmd := exec.Command(binary(t), "demo", "--vehicles", "10", "--period", "500ms")
 	cmd.Env = append(os.Environ(), "TMPDIR="+folder)

@@ -18,12 +18,14 @@ import (
 // How many proposals they get to depends on the machine; the verdict does not.
 
 func TestRidesDrillLocal(t *testing.T) {
+	t.Parallel()
 	o := ridesDrillOptions(t)
 	o.Limit, o.KillEvery = 40*time.Second, 10*time.Second
 	runRidesDrill(t, o)
 }
 
 func TestRidesDrillKafka(t *testing.T) {
+	t.Parallel()
 	o := ridesDrillOptions(t)
 	o.KafkaBrokers = kafkatest.Shared(t).Brokers()
 	o.Partitions, o.Riders, o.MatchInterval, o.Decide, o.Offer = 12, 48, 50*time.Millisecond, 3*time.Second, 5*time.Second

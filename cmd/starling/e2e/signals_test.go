@@ -135,6 +135,7 @@ func logged(t *testing.T, path string) (lines []map[string]any) {
 // holds up, and the second must end it at once, without a loss of what was
 // acknowledged.
 func TestSignalsOfARealProcess(t *testing.T) {
+	t.Parallel()
 	s := newSignalled(t)
 	s.start(t)
 	file := s.path("starling.log")

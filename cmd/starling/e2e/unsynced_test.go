@@ -15,6 +15,7 @@ import (
 // A log without fsync that was killed may have lost what it acknowledged. It
 // serves again in a new epoch, with vehicles unknown until they report.
 func TestAnUnsyncedLogServesAgainAfterAKill(t *testing.T) {
+	t.Parallel()
 	addresses, err := child.FreeAddresses()
 	require.NoError(t, err)
 	up := child.New(child.Spec{

@@ -79,6 +79,7 @@ func startLog(ctx context.Context, log string, o *drill.Options) (stop func() er
 	default:
 		return nil, fmt.Errorf("-log is %q: must be local, kafka, kafka3 or clocks", log)
 	}
+	settings.Measured = true
 	cluster, err := kafkatest.Start(ctx, settings)
 	if err != nil {
 		return nil, err
@@ -100,7 +101,9 @@ func startWrongClock(ctx context.Context, o *drill.Options) (stop func() error, 
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	cluster, err := kafkatest.Start(ctx, clock.Options())
+	settings := clock.Options()
+	settings.Measured = true
+	cluster, err := kafkatest.Start(ctx, settings)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

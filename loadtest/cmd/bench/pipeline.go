@@ -67,7 +67,7 @@ func measureLogs(ctx context.Context, o pipeline.Options, logs []string, brokers
 				o.KafkaBrokers, o.Note = strings.Split(brokers, ","), "Kafka at "+brokers+"."
 				break
 			}
-			cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
+			cluster, err := kafkatest.Start(ctx, kafkatest.Options{Measured: true})
 			if err != nil {
 				return results, fmt.Errorf("start Kafka: %w", err)
 			}

@@ -42,7 +42,7 @@ func recoveryCommand(ctx context.Context, args []string) (code int, err error) {
 	switch *log {
 	case "local":
 	case "kafka":
-		cluster, startErr := kafkatest.Start(ctx, kafkatest.Options{})
+		cluster, startErr := kafkatest.Start(ctx, kafkatest.Options{Measured: true})
 		if startErr != nil {
 			return exitFailed, startErr
 		}

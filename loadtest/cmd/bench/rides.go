@@ -91,7 +91,7 @@ func ridesLog(ctx context.Context, log string) (brokers []string, stop func() er
 	case "local":
 		return nil, func() error { return nil }, nil
 	case "kafka":
-		cluster, err := kafkatest.Start(ctx, kafkatest.Options{})
+		cluster, err := kafkatest.Start(ctx, kafkatest.Options{Measured: true})
 		if err != nil {
 			return nil, nil, err
 		}
