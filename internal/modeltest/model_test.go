@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"flag"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,7 +29,6 @@ const patience = 3 * time.Minute
 
 // TestModel lives through many worlds, each in a bubble of its own.
 func TestModel(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // many small worlds, none of them lives long
 	var sum sums
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) { sum.add(live(t, seed)) })
 	t.Cleanup(func() { t.Logf("%+v", sum.tally) })

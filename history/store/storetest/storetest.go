@@ -54,16 +54,17 @@ func RunThrough(t *testing.T, through func(store.Store) Answers, hide func(*row.
 func (m *model) hold(t *testing.T, s Answers) {
 	t.Run("track", func(t *testing.T) { m.tracks(t, s) })
 	t.Run("cell statistics", func(t *testing.T) { m.cellStats(t, s) })
-	t.Run("visits", func(t *testing.T) { m.visits(t, s) })
+	t.Run("visits", func(t *testing.T) { m.visits(t, s, 24) })
 	t.Run("an answer can be left, and ends with its context", func(t *testing.T) { m.ends(t, s) })
 }
 
-// RunVisits holds a store to the part of the suite that asks for visits.
+// RunVisits holds a store to the part of the suite that asks for visits: six questions
+// are one of each kind, of cells or a polygon, from the start or behind a vehicle.
 func RunVisits(t *testing.T, open Open) {
 	m := newModel(rand.New(rand.NewPCG(1, 2)))
 	s := open(t, m.batches)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	m.visits(t, s)
+	m.visits(t, s, 6)
 }
 
 // begin is at 22:30 of a day, so that the rows are in four hours of two days.
@@ -361,8 +362,8 @@ func (m *model) statsOf(t *testing.T, q store.CellQuery) (out []store.CellStat) 
 	return out
 }
 
-func (m *model) visits(t *testing.T, s Answers) {
-	for n := range 24 {
+func (m *model) visits(t *testing.T, s Answers, questions int) {
+	for n := range questions {
 		var q store.VisitQuery
 		q.FromMS, q.ToMS = m.times()
 		if n%2 == 0 {

@@ -118,8 +118,21 @@ func checkpoint(t *testing.T, l *locallog.Log, resume int64) map[int32]int64 {
 	return found
 }
 
-// damagedLog makes a log, copies it as a SIGKILL would leave it and spoils it.
+// damagedLog makes a log as a SIGKILL would leave it and spoils it.
 func damagedLog(t *testing.T, spoil func(t *testing.T, dir string)) string {
+	t.Helper()
+	return spoiledCopy(t, killedLog(t), spoil)
+}
+
+func spoiledCopy(t *testing.T, of string, spoil func(t *testing.T, dir string)) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.CopyFS(dir, os.DirFS(of)))
+	spoil(t, dir)
+	return dir
+}
+
+func killedLog(t *testing.T) string {
 	t.Helper()
 	source, dir := filepath.Join(t.TempDir(), "log"), filepath.Join(t.TempDir(), "log")
 	l := openLog(t, source)
@@ -136,7 +149,6 @@ func damagedLog(t *testing.T, spoil func(t *testing.T, dir string)) string {
 	checkpoint(t, l, 500)
 	require.NoError(t, os.CopyFS(dir, os.DirFS(source)))
 	require.NoError(t, l.Close())
-	spoil(t, dir)
 	return dir
 }
 
@@ -234,6 +246,7 @@ func TestCheckOfAWholeLog(t *testing.T) {
 // log opens in a raised epoch, serves everything that the outcome does not declare
 // lost, and uses no acknowledged offset again.
 func TestRepair(t *testing.T) {
+	left := killedLog(t)
 	for name, c := range map[string]struct {
 		spoil     func(t *testing.T, dir string)
 		lost      bool // some records are
@@ -273,7 +286,7 @@ func TestRepair(t *testing.T) {
 		}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := damagedLog(t, c.spoil)
+			dir := spoiledCopy(t, left, c.spoil)
 			report, err := Check(t.Context(), dir, quietLogger)
 			require.NoError(t, err)
 			require.NotEmpty(t, report.Findings)
