@@ -71,7 +71,7 @@ func roleCommands(world IO) []*cobra.Command {
 		newRole(world, "rides", "Run an owner of rides on a Kafka cluster", []app.Role{app.Rides},
 			`  starling rides --dev --kafka-brokers k1:9092,k2:9092 --server-rides-listen 127.0.0.1:7602 --rides-name-keys-file keys`),
 		withCommand(newRole(world, "history", "Run a writer of history on a Kafka cluster", []app.Role{app.History},
-			`  starling history --dev --kafka-brokers k1:9092,k2:9092 --history-lake-dir /srv/history --server-admin-listen 127.0.0.1:7902`),
+			`  starling history --dev --kafka-brokers k1:9092,k2:9092 --history-lake-dir /srv/history --server-admin-listen 127.0.0.1:7902 --server-json-listen 127.0.0.1:7903`),
 			newHistoryMigrate(world), newHistoryRelease(world)),
 		newRole(world, "fanout", "Run the server for dispatchers and riders before matchers of regions", []app.Role{app.Fanout},
 			`  starling fanout --dev --matcher-regions 'west=841e149ffffffff,else=rest' \
