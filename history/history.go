@@ -31,6 +31,9 @@ type Sink interface {
 	Write(ctx context.Context, b *row.Batch) (row.Written, error)
 	// WriteGap puts a range on record that the sink will not be given.
 	WriteGap(ctx context.Context, partition int32, gap *starlingv1.HistoryGap) error
+	// Erase erases fixes of a vehicle, durably, and has every later Write leave them out.
+	// The same erasure may come again.
+	Erase(ctx context.Context, e row.Erasure) (row.Erased, error)
 }
 
 // Deps are what the role works with.

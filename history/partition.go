@@ -37,6 +37,9 @@ type partition struct {
 	// plannedEnd is the offset behind the batch that is planned, 0 for none.
 	plannedEnd int64
 	gaps       []*starlingv1.HistoryGap
+	// erasures are those that the sink has not been given. They come before the rows of
+	// the batch.
+	erasures []*starlingv1.HistoryErasure
 
 	// The batch being gathered: records [first, next), all of one epoch.
 	first, next int64
@@ -88,7 +91,7 @@ func (p *partition) load(ctx context.Context) error {
 		return fmt.Errorf("bounds of %s: %w", topics.Tracks, err)
 	}
 	bounds := all[p.number]
-	p.plannedEnd, p.gaps = state.PlannedEnd, state.Gaps
+	p.plannedEnd, p.gaps, p.erasures = state.PlannedEnd, state.Gaps, state.Erasures
 	switch {
 	case resume < 0: // all that the log still has
 		resume = bounds.First
@@ -202,6 +205,7 @@ func (p *partition) gather(ctx context.Context, b *eventlog.Batch) error {
 		if known == nil {
 			p.epoch = p.track.Epoch
 			p.rows = row.Append(p.rows, p.number, string(rec.Key), &p.track)
+			p.noteErasure(string(rec.Key))
 		}
 		p.next = rec.Offset + 1
 		if p.next == p.plannedEnd || p.plannedEnd == 0 && len(p.rows) >= p.role.maxRows {
@@ -230,7 +234,7 @@ func (p *partition) handOver(ctx context.Context) error {
 
 // checkpoint stores the partition's state with a resume offset.
 func (p *partition) checkpoint(ctx context.Context, resume int64) error {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(&starlingv1.HistoryPartitionState{PlannedEnd: p.plannedEnd, Gaps: p.gaps})
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(&starlingv1.HistoryPartitionState{PlannedEnd: p.plannedEnd, Gaps: p.gaps, Erasures: p.erasures})
 	if err != nil {
 		return err
 	}

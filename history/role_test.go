@@ -284,6 +284,8 @@ type refusing struct {
 	refuses atomic.Bool
 	gaps    chan *starlingv1.HistoryGap
 	rows    atomic.Int64
+	// erasures is how many there were.
+	erasures atomic.Int64
 }
 
 func (r *refusing) Write(_ context.Context, b *row.Batch) (row.Written, error) {
@@ -300,6 +302,14 @@ func (r *refusing) WriteGap(_ context.Context, _ int32, gap *starlingv1.HistoryG
 	}
 	r.gaps <- gap
 	return nil
+}
+
+func (r *refusing) Erase(context.Context, row.Erasure) (row.Erased, error) {
+	if r.refuses.Load() {
+		return row.Erased{}, errors.New("no space")
+	}
+	r.erasures.Add(1)
+	return row.Erased{}, nil
 }
 
 // A sink that fails is waited for; once its records are older than max_lag they are

@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/starling-fleet/starling/history/row"
@@ -79,6 +80,9 @@ func (p *partition) put(ctx context.Context) error {
 		}
 		p.gaps = p.gaps[1:]
 	}
+	if err := p.erase(ctx); err != nil {
+		return err
+	}
 	if len(p.rows) == 0 {
 		return nil
 	}
@@ -91,6 +95,34 @@ func (p *partition) put(ctx context.Context) error {
 	m.rows.Add(float64(len(p.rows)))
 	m.files.Add(float64(written.Files))
 	m.bytes.Add(float64(written.Bytes))
+	return nil
+}
+
+// noteErasure takes the erasure of the present record, if it is one. A record that was
+// read again, or published again, asks for nothing new.
+func (p *partition) noteErasure(vehicle string) {
+	t := &p.track
+	isKnown := func(e *starlingv1.HistoryErasure) bool {
+		return e.Epoch == t.Epoch && e.SourceOffset == t.SourceOffset
+	}
+	if t.ErasedUntilMS != 0 && !slices.ContainsFunc(p.erasures, isKnown) {
+		p.erasures = append(p.erasures, &starlingv1.HistoryErasure{VehicleId: vehicle, UntilMs: t.ErasedUntilMS, Epoch: t.Epoch, SourceOffset: t.SourceOffset})
+	}
+}
+
+// erase has the sink erase what was asked for. A crash before the batch is done has the
+// next owner ask for it again.
+func (p *partition) erase(ctx context.Context) error {
+	for len(p.erasures) > 0 {
+		e := p.erasures[0]
+		erased, err := p.role.sink.Erase(ctx, row.Erasure{Vehicle: e.VehicleId, UntilMS: e.UntilMs, Partition: p.number, Epoch: e.Epoch, Offset: e.SourceOffset})
+		if err != nil {
+			return err
+		}
+		p.role.metrics.erasures.Inc()
+		p.logger.Info("history has erased a vehicle's fixes", "source_offset", e.SourceOffset, "rows", erased.Rows, "files", erased.Files)
+		p.erasures = p.erasures[1:]
+	}
 	return nil
 }
 

@@ -348,3 +348,55 @@ func TestConfigNamesItsFaults(t *testing.T) {
 		require.ErrorContains(t, c.Validate(), field)
 	}
 }
+
+// An erasure deletes a vehicle's rows from both tables, later writes bring none back, and
+// statistics follow. A crash at any step of it leaves what a repetition finishes.
+func TestAnErasedVehicleStaysErased(t *testing.T) {
+	server, cfg := migrated(t)
+	sink, s, judge := sinkOf(t, cfg), storeOf(t, cfg), sql(t, server)
+	rows := row.Dedup(fixes(31, 3, 4, 90))
+	for i := range rows {
+		rows[i].Has |= row.HasArrival
+		rows[i].Session, rows[i].Sequence, rows[i].ArrivalOffset = 1<<63, int64(i), int64(i)
+	}
+	b := &row.Batch{Partition: 3, Epoch: 1, First: 0, Last: 1000, Rows: rows}
+	_, err := sink.Write(t.Context(), b)
+	require.NoError(t, err)
+	_, err = sink.Rollup(t.Context(), all)
+	require.NoError(t, err)
+
+	e := row.Erasure{Vehicle: "car-3-1", UntilMS: startMS + 70_000, Partition: 3, Epoch: 1, Offset: 77} // behind midnight
+	kept := slices.DeleteFunc(slices.Clone(rows), func(f row.Fix) bool { return f.Vehicle == e.Vehicle && f.DeviceTimeMS < e.UntilMS })
+	require.Less(t, len(kept), len(rows))
+	died := errors.New("dead")
+	for _, at := range []string{"erase fixes", "erase arrivals", "touch"} {
+		dying := sinkOf(t, cfg)
+		dying.SetStep(func(name string) error {
+			if name == at {
+				return died
+			}
+			return nil
+		})
+		_, err := dying.Erase(t.Context(), e)
+		require.ErrorIs(t, err, died)
+		_, err = sink.Rollup(t.Context(), all)
+		require.NoError(t, err)
+	}
+	erased, err := sink.Erase(t.Context(), e)
+	require.NoError(t, err)
+	require.Equal(t, int64(2*(len(rows)-len(kept))), erased.Rows)
+	_, err = sink.Write(t.Context(), b)
+	require.NoError(t, err)
+	for _, table := range []string{"fixes", "arrivals"} {
+		require.Zero(t, count(t, judge, "SELECT count() FROM "+table+" WHERE vehicle_id = 'car-3-1' AND device_time < fromUnixTimestamp64Milli(toInt64("+fmt.Sprint(e.UntilMS)+"))"), table)
+	}
+	bare := slices.Clone(kept)
+	for i := range bare {
+		bare[i] = bare[i].Bare()
+	}
+	requireTracks(t, s, bare)
+	_, err = sink.Rollup(t.Context(), all)
+	require.NoError(t, err)
+	requireStats(t, s, bare)
+	require.Equal(t, uint64(1), count(t, judge, "SELECT count() FROM erasures FINAL WHERE vehicle_id = 'car-3-1' AND erased_at > toDateTime(0)"))
+}

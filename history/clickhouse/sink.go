@@ -89,11 +89,16 @@ func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
 	if err := s.ready(ctx); err != nil {
 		return row.Written{}, err
 	}
+	erased, err := s.erasures(ctx, b.Partition)
+	if err != nil {
+		return row.Written{}, fmt.Errorf("clickhouse: read erasures: %w", err)
+	}
+	rows := erased.Without(b.Rows)
 	byDay := map[int64][]row.Fix{}
 	hours := map[int64]bool{}
 	var days []int64
-	for i := range b.Rows {
-		r := &b.Rows[i]
+	for i := range rows {
+		r := &rows[i]
 		if r.SourceOffset < 0 || r.SourceOffset > maxOffset {
 			return row.Written{}, errRange
 		}

@@ -161,7 +161,17 @@ func (d *directory) open(_ context.Context, path string) (file, error) {
 	return localFile{f, info.Size()}, nil
 }
 
-func (d *directory) remove(_ context.Context, path string) error { return removeIfThere(d.at(path)) }
+// remove is durable when it returns.
+func (d *directory) remove(_ context.Context, path string) error {
+	path = d.at(path)
+	if err := removeIfThere(path); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(path)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 func removeIfThere(path string) error {
 	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {

@@ -120,7 +120,12 @@ func (s *Sink) join(ctx context.Context, dir string, parts []batchFile) error {
 		if err != nil {
 			return err
 		}
-		return joinRows(newFileWriter(w), m.rows(ctx))
+		erased, err := s.erasures(ctx, name.partition) // now that Erase sees this file
+		if err != nil {
+			m.close()
+			return err
+		}
+		return joinRows(newFileWriter(w), without(m.rows(ctx), erased))
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // somebody else has joined and removed a part: the next pass sees what there is

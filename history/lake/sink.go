@@ -24,7 +24,8 @@ const bloomBits = 10
 
 // Sink writes batches. It is safe for concurrent use.
 type Sink struct {
-	files files
+	files  files
+	erased erasureList
 }
 
 // NewSink writes to a directory, which is made if need be, or to s3://bucket/prefix,
@@ -39,7 +40,7 @@ func NewSink(where string) (*Sink, error) {
 			return nil, fmt.Errorf("history lake: %w", err)
 		}
 	}
-	return &Sink{at}, nil
+	return &Sink{files: at}, nil
 }
 
 // manifest commits a batch of several files.
@@ -61,9 +62,13 @@ type manifestFile struct {
 // whole. The same batch may be written again. After an error, or a crash, readers
 // see all of the batch or none of it: see the package comment.
 func (s *Sink) Write(ctx context.Context, b *row.Batch) (row.Written, error) {
+	erased, err := s.erasures(ctx, b.Partition)
+	if err != nil {
+		return row.Written{}, err
+	}
 	byHour := map[int64][]row.Fix{}
 	var hours []int64
-	for _, r := range b.Rows {
+	for _, r := range erased.Without(b.Rows) {
 		h := hourOf(r.DeviceTimeMS)
 		if _, ok := byHour[h]; !ok {
 			hours = append(hours, h)

@@ -84,7 +84,9 @@ type HistoryPartitionState struct {
 	// zero when there is none. It begins at the resume offset.
 	PlannedEnd int64 `protobuf:"varint,1,opt,name=planned_end,json=plannedEnd,proto3" json:"planned_end,omitempty"`
 	// Ranges that are not in the sink and are not yet on record there.
-	Gaps          []*HistoryGap `protobuf:"bytes,2,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	Gaps []*HistoryGap `protobuf:"bytes,2,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	// Erasures that the sink has not been given yet.
+	Erasures      []*HistoryErasure `protobuf:"bytes,3,rep,name=erasures,proto3" json:"erasures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,6 +135,88 @@ func (x *HistoryPartitionState) GetGaps() []*HistoryGap {
 	return nil
 }
 
+func (x *HistoryPartitionState) GetErasures() []*HistoryErasure {
+	if x != nil {
+		return x.Erasures
+	}
+	return nil
+}
+
+// HistoryErasure is an erasure of fixes of a vehicle, as a record of `locations` asks
+// for it.
+type HistoryErasure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The vehicle.
+	VehicleId string `protobuf:"bytes,1,opt,name=vehicle_id,json=vehicleId,proto3" json:"vehicle_id,omitempty"`
+	// The device time before which fixes are erased, in milliseconds since the Unix
+	// epoch.
+	UntilMs int64 `protobuf:"varint,2,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	// The epoch of the record.
+	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Its offset in `locations`.
+	SourceOffset  int64 `protobuf:"varint,4,opt,name=source_offset,json=sourceOffset,proto3" json:"source_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryErasure) Reset() {
+	*x = HistoryErasure{}
+	mi := &file_starling_v1_history_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryErasure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryErasure) ProtoMessage() {}
+
+func (x *HistoryErasure) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_history_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryErasure.ProtoReflect.Descriptor instead.
+func (*HistoryErasure) Descriptor() ([]byte, []int) {
+	return file_starling_v1_history_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *HistoryErasure) GetVehicleId() string {
+	if x != nil {
+		return x.VehicleId
+	}
+	return ""
+}
+
+func (x *HistoryErasure) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *HistoryErasure) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *HistoryErasure) GetSourceOffset() int64 {
+	if x != nil {
+		return x.SourceOffset
+	}
+	return 0
+}
+
 // HistoryGap is a range of records of a partition of `tracks` that a sink has not
 // been given.
 type HistoryGap struct {
@@ -149,7 +233,7 @@ type HistoryGap struct {
 
 func (x *HistoryGap) Reset() {
 	*x = HistoryGap{}
-	mi := &file_starling_v1_history_proto_msgTypes[1]
+	mi := &file_starling_v1_history_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -161,7 +245,7 @@ func (x *HistoryGap) String() string {
 func (*HistoryGap) ProtoMessage() {}
 
 func (x *HistoryGap) ProtoReflect() protoreflect.Message {
-	mi := &file_starling_v1_history_proto_msgTypes[1]
+	mi := &file_starling_v1_history_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -174,7 +258,7 @@ func (x *HistoryGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryGap.ProtoReflect.Descriptor instead.
 func (*HistoryGap) Descriptor() ([]byte, []int) {
-	return file_starling_v1_history_proto_rawDescGZIP(), []int{1}
+	return file_starling_v1_history_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *HistoryGap) GetFirst() int64 {
@@ -202,11 +286,18 @@ var File_starling_v1_history_proto protoreflect.FileDescriptor
 
 const file_starling_v1_history_proto_rawDesc = "" +
 	"\n" +
-	"\x19starling/v1/history.proto\x12\vstarling.v1\"e\n" +
+	"\x19starling/v1/history.proto\x12\vstarling.v1\"\x9e\x01\n" +
 	"\x15HistoryPartitionState\x12\x1f\n" +
 	"\vplanned_end\x18\x01 \x01(\x03R\n" +
 	"plannedEnd\x12+\n" +
-	"\x04gaps\x18\x02 \x03(\v2\x17.starling.v1.HistoryGapR\x04gaps\"m\n" +
+	"\x04gaps\x18\x02 \x03(\v2\x17.starling.v1.HistoryGapR\x04gaps\x127\n" +
+	"\berasures\x18\x03 \x03(\v2\x1b.starling.v1.HistoryErasureR\berasures\"\x85\x01\n" +
+	"\x0eHistoryErasure\x12\x1d\n" +
+	"\n" +
+	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12\x19\n" +
+	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12#\n" +
+	"\rsource_offset\x18\x04 \x01(\x03R\fsourceOffset\"m\n" +
 	"\n" +
 	"HistoryGap\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
@@ -230,20 +321,22 @@ func file_starling_v1_history_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_history_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_starling_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_starling_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_starling_v1_history_proto_goTypes = []any{
 	(HistoryGapReason)(0),         // 0: starling.v1.HistoryGapReason
 	(*HistoryPartitionState)(nil), // 1: starling.v1.HistoryPartitionState
-	(*HistoryGap)(nil),            // 2: starling.v1.HistoryGap
+	(*HistoryErasure)(nil),        // 2: starling.v1.HistoryErasure
+	(*HistoryGap)(nil),            // 3: starling.v1.HistoryGap
 }
 var file_starling_v1_history_proto_depIdxs = []int32{
-	2, // 0: starling.v1.HistoryPartitionState.gaps:type_name -> starling.v1.HistoryGap
-	0, // 1: starling.v1.HistoryGap.reason:type_name -> starling.v1.HistoryGapReason
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: starling.v1.HistoryPartitionState.gaps:type_name -> starling.v1.HistoryGap
+	2, // 1: starling.v1.HistoryPartitionState.erasures:type_name -> starling.v1.HistoryErasure
+	0, // 2: starling.v1.HistoryGap.reason:type_name -> starling.v1.HistoryGapReason
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_history_proto_init() }
@@ -257,7 +350,7 @@ func file_starling_v1_history_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_history_proto_rawDesc), len(file_starling_v1_history_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

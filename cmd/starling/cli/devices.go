@@ -20,8 +20,11 @@ import (
 	"github.com/starling-fleet/starling/history/clickhouse"
 	"github.com/starling-fleet/starling/history/lake"
 	"github.com/starling-fleet/starling/history/store"
+	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
+	"github.com/starling-fleet/starling/schemas/topics"
+	"github.com/starling-fleet/starling/schemas/wire"
 )
 
 // A fault of a device counts 1 in its badness when it is as large as this.
@@ -266,4 +269,67 @@ func openHistory(dir string, load func() (app.Config, error)) (store.Store, erro
 		return nil, errors.New("--lake and history.clickhouse.addrs are empty: name the lake or the ClickHouse")
 	}
 	return clickhouse.NewStore(cfg.History.ClickHouse)
+}
+
+// erasureAsked is what `history erase` prints.
+type erasureAsked struct {
+	Vehicle   string    `json:"vehicle"`
+	Until     time.Time `json:"until"`
+	Partition int32     `json:"partition"`
+	Offset    int64     `json:"offset"`
+}
+
+// firstWithErasures is the first step version that knows them.
+const firstWithErasures = 3
+
+func newHistoryErase(world IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "erase VEHICLE --until TIME",
+		Short: "Erase what is kept of a vehicle from before a time",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		Long: `Erase what is kept of a vehicle's fixes whose device time is before a time, which can't
+be undone. It appends to the log: on a cluster at any time, on a local log while nothing
+runs. Then the tracker forgets the vehicle, unless its newest fix is to stay; one that
+has a reservation is forgotten when that ends. Each sink of history erases within its
+batch interval, and never writes these fixes again. What can't be erased expires: the
+records of locations, tracks and dead-letters with those topics' retention, a Parquet
+file's earlier version with the snapshots and backups that you keep. docs/history.md
+says where each sink reports what it has erased.`,
+		Example: "  starling history erase car-00042 --until 2026-03-01T00:00:00Z --kafka-brokers k1:9092",
+	}
+	until := cmd.Flags().String("until", "", "device time before which fixes are erased, RFC 3339 (required)")
+	with, asJSON := logCommand(cmd, world), jsonFlag(cmd)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		id := strings.TrimPrefix(args[0], limits.VehicleNamePrefix)
+		at, err := time.Parse(time.RFC3339, *until)
+		switch {
+		case !limits.ValidVehicleID(id):
+			return usage(fmt.Errorf("%q is no vehicle: must be %s", id, limits.VehicleIDRule))
+		case err != nil:
+			return usage(fmt.Errorf("--until is %q: must be a time such as 2026-03-01T07:00:00Z", *until))
+		case at.UnixMilli() <= 0 || at.After(time.Now()):
+			return usage(fmt.Errorf("--until is %q: must be after 1970 and not in the future, or fixes that are still to come would be lost", *until))
+		}
+		return with(func(ctx context.Context, log *openLog) error {
+			n := eventlog.PartitionOf([]byte(id), log.Partitions())
+			found, err := inForce(ctx, log)
+			if err != nil {
+				return err
+			}
+			if state, ok := found[n]; ok && state.StepVersion < firstWithErasures {
+				return usage(fmt.Errorf("partition %d is stepped by version %d, which knows no erasures: see `starling topics activate --help`", n, state.StepVersion))
+			}
+			l := wire.Location{Kind: wire.KindErasure, Erasure: wire.Erasure{UntilMS: at.UnixMilli()}}
+			offset, err := log.await(ctx, log.queue(ctx, topics.Locations, n, eventlog.Record{Key: []byte(id), Value: l.Append(nil)}))
+			if err != nil {
+				return fmt.Errorf("append the erasure: %w", err)
+			}
+			if *asJSON {
+				return dialect.Print(world.Out, erasureAsked{id, at.UTC(), n, offset})
+			}
+			_, err = fmt.Fprintf(world.Out, "the erasure of %s before %s is in the log: locations/%d/%d\n", id, at.UTC().Format(time.RFC3339), n, offset)
+			return err
+		})
+	}
+	return cmd
 }

@@ -72,7 +72,7 @@ func roleCommands(world IO) []*cobra.Command {
 			`  starling rides --dev --kafka-brokers k1:9092,k2:9092 --server-rides-listen 127.0.0.1:7602 --rides-name-keys-file keys`),
 		withCommand(newRole(world, "history", "Run a writer of history on a Kafka cluster", []app.Role{app.History},
 			`  starling history --dev --kafka-brokers k1:9092,k2:9092 --history-lake-dir /srv/history --server-admin-listen 127.0.0.1:7902 --server-json-listen 127.0.0.1:7903`),
-			newHistoryMigrate(world), newHistoryRelease(world)),
+			newHistoryMigrate(world), newHistoryRelease(world), newHistoryErase(world)),
 		newRole(world, "fanout", "Run the server for dispatchers and riders before matchers of regions", []app.Role{app.Fanout},
 			`  starling fanout --dev --matcher-regions 'west=841e149ffffffff,else=rest' \
       --fanout-replicas west=10.0.0.1:7601,else=10.0.0.2:7601`),
