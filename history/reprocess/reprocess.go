@@ -109,6 +109,8 @@ type partition struct {
 	pending map[key]pending
 	rows    []row.Fix
 	first   int64 // offset of the first record of the batch
+	// erased are the erasures that the log has, also behind the range.
+	erased row.Erasures
 }
 
 // errEnd ends a reading.
@@ -156,6 +158,9 @@ func (p *partition) run(ctx context.Context, bounds eventlog.Bounds) error {
 	if err != nil {
 		return err
 	}
+	if err := p.findErasures(ctx, bounds); err != nil {
+		return err
+	}
 	p.live = newTracks(ctx, p.log, p.number, all[p.number])
 	defer p.live.close()
 	from, to, warm := p.o.From.UnixMilli(), p.o.To.UnixMilli(), p.o.From.Add(-p.o.WarmUp).UnixMilli()
@@ -181,6 +186,18 @@ func (p *partition) run(ctx context.Context, bounds eventlog.Bounds) error {
 	return p.flush(ctx, p.step.Offset())
 }
 
+// findErasures reads the whole partition for what was asked to be erased.
+func (p *partition) findErasures(ctx context.Context, bounds eventlog.Bounds) error {
+	p.erased = row.Erasures{}
+	var loc wire.Location
+	return each(ctx, p.log, topics.Locations, p.number, bounds.First, bounds.End, func(r *eventlog.Stored) error {
+		if loc.Unmarshal(r.Value) == nil && loc.Kind == wire.KindErasure {
+			p.erased.Add(string(r.Key), loc.Erasure.UntilMS)
+		}
+		return nil
+	})
+}
+
 // take steps one record, and writes and compares what it gives.
 func (p *partition) take(ctx context.Context, r *eventlog.Stored, counts bool) error {
 	rec := step.Record{Offset: r.Offset, AppendTimeMS: r.AppendTimeMS, Key: r.Key, Value: r.Value}
@@ -202,7 +219,7 @@ func (p *partition) take(ctx context.Context, r *eventlog.Stored, counts bool) e
 		p.report.Poison++
 	}
 	made := len(p.rows)
-	p.rows = row.Append(p.rows, p.number, string(r.Key), res.Track)
+	p.rows = append(p.rows[:made], p.erased.Without(row.Append(nil, p.number, string(r.Key), res.Track))...)
 	for i := range p.rows[made:] {
 		v := p.rows[made+i].Vehicle
 		if _, ok := p.known[v]; !ok {
@@ -213,6 +230,7 @@ func (p *partition) take(ctx context.Context, r *eventlog.Stored, counts bool) e
 	if err != nil {
 		return err
 	}
+	live = p.erased.Without(live)
 	if !counts {
 		p.rows = p.rows[:0]
 		p.first = r.Offset + 1

@@ -141,6 +141,38 @@ func TestTrackOfAFixThroughEverything(t *testing.T) {
 	require.Contains(t, reprocess().err, "must be named")
 	require.Contains(t, reprocess("--out", other, "--from", "yesterday").err, "must be times")
 	require.Contains(t, reprocess("--out", other, "--step-version", "99").err, "this binary carries")
+
+	requireErased(t, cfg, "car~7")
+	require.NotEqual(t, exitOK, explain().code)
+	require.NotContains(t, run("--format=csv").out, "48.2085000")
+	require.Contains(t, reprocess("--out", filepath.Join(t.TempDir(), "erased")).out, "0 fixes in the range; 0 rows compared")
+}
+
+// requireErased has a vehicle erased, and waits until the lake has done it and the
+// matcher does not know the vehicle any more.
+func requireErased(t *testing.T, cfg app.Config, vehicle string) {
+	t.Helper()
+	erased := runCLI(t, t.Context(), "", "history", "erase", vehicle, "--until", time.Now().UTC().Format(time.RFC3339Nano), "--local-directory", cfg.Local.Directory, "--partitions", "2")
+	require.Equal(t, exitOK, erased.code, erased.err)
+	require.Regexp(t, "^the erasure of "+vehicle+" before .* is in the log: locations/[01]/[0-9]+\n$", erased.out)
+	a, err := app.New(cfg, app.AllRoles(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	defer func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}()
+	select {
+	case <-a.Ready():
+	case <-time.After(time.Minute):
+		t.Fatal("not ready in time")
+	}
+	require.Eventually(t, func() bool {
+		done, err := filepath.Glob(filepath.Join(cfg.History.LakeDir, "_erasures", "done-*.json"))
+		return err == nil && len(done) == 1 && runCLI(t, t.Context(), "", "get", vehicle, "--matcher", a.Addr(app.Matcher)).code != exitOK
+	}, time.Minute, 20*time.Millisecond)
 }
 
 func TestTrackRefusals(t *testing.T) {
@@ -160,6 +192,9 @@ func TestTrackRefusals(t *testing.T) {
 		"track car --lake x --format kml":                                          "must be table, csv, geojson, gpx or svg",
 		"track car --lake x --from yesterday":                                      "--from is \"yesterday\": must be a time",
 		"track car --lake x --from 2026-03-01T00:00:00Z --to 2026-03-01T00:00:00Z": "must be before --to",
+		"history erase car --until yesterday":                                      "--until is \"yesterday\": must be a time",
+		"history erase a/b --until 2026-03-01T00:00:00Z":                           "is no vehicle",
+		"history erase car --until 9999-03-01T00:00:00Z":                           "not in the future",
 		"explain car yesterday --lake x":                                           "TIME is \"yesterday\": must be a time",
 		"explain a/b 2026-03-01T00:00:00Z --lake x":                                "VEHICLE is \"a/b\": must be",
 		"explain car 2026-03-01T00:00:00Z":                                         "--lake and history.clickhouse.addrs are empty",
