@@ -136,11 +136,13 @@ func inClickHouse(ctx context.Context, server *clickhousetest.Server, database s
 		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.Exec(ctx, "OPTIMIZE TABLE fixes FINAL"); err != nil {
-		return 0, err
+	for _, table := range []string{"fixes", "arrivals"} {
+		if err := conn.Exec(ctx, "OPTIMIZE TABLE "+table+" FINAL"); err != nil {
+			return 0, err
+		}
 	}
 	var kept, bytes uint64
-	if err := conn.QueryRow(ctx, "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE database = ? AND table = 'fixes' AND active", database).Scan(&kept, &bytes); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT sumIf(rows, table = 'fixes'), sum(bytes_on_disk) FROM system.parts WHERE database = ? AND table IN ('fixes', 'arrivals') AND active", database).Scan(&kept, &bytes); err != nil {
 		return 0, err
 	}
 	if kept != uint64(len(rows)) {
