@@ -116,7 +116,7 @@ func testReprocess(t *testing.T) {
 	require.ErrorContains(t, err, "is not empty")
 
 	o = options(t)
-	o.Settings.Filter.MinAccuracyM = 50
+	o.Settings.Filter.DefaultAccuracyM = 50 // the fixes state none
 	other, err := reprocess.Run(t.Context(), log, o)
 	require.NoError(t, err)
 	require.Equal(t, same.Compared, other.Compared)
