@@ -303,7 +303,7 @@ const (
 	// demoUnseen is about how long a driver waits for the arrival to be seen.
 	demoUnseen = 20 * time.Second
 	// demoWayM is how far a ride goes at most, north and east.
-	demoWayM = 800
+	demoWayM = 500
 )
 
 // demoRides calls rides around a place and acts as their drivers: each follows its
@@ -359,7 +359,7 @@ func (d *demoRides) near(p fleetsim.Place, withinM float64) fleetsim.Place {
 
 // ride calls one ride and follows it to its end.
 func (d *demoRides) ride(ctx context.Context, rider string) error {
-	from := d.near(d.centre, d.radiusM/2)
+	from := d.near(d.centre, d.radiusM/4)
 	to := d.near(from, demoWayM)
 	named, err := d.service.NewRide(ctx, &starlingv1.NewRideRequest{Rider: rider, PickupLatitude: from.LatDeg, PickupLongitude: from.LonDeg})
 	if err != nil {
