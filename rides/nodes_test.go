@@ -26,6 +26,7 @@ import (
 	"github.com/starling-fleet/starling/internal/eventlog/memlog"
 	"github.com/starling-fleet/starling/internal/redisconn"
 	"github.com/starling-fleet/starling/internal/redistest"
+	"github.com/starling-fleet/starling/internal/rpcstatus"
 	"github.com/starling-fleet/starling/matcher"
 	"github.com/starling-fleet/starling/rides"
 	"github.com/starling-fleet/starling/rides/events"
@@ -220,6 +221,28 @@ func follow(t *testing.T, at *node, name string, after, epoch int64) (last int64
 		}
 		after, last = m.Event.Sequence, m.Event.Sequence
 	}
+}
+
+// How many rides a rider has is the owner's to say, wherever the rider asks.
+func TestTheOwnerCountsARidersRides(t *testing.T) {
+	c := startCluster(t, nil, func(cfg *rides.Config) { cfg.RiderActive = 1 })
+	first, position := c.request(c.nodes[0], "ann")
+	owner, other := c.owner(first)
+	_, err := other.api.GetRide(t.Context(), &starlingv1.GetRideRequest{Name: first, After: position})
+	require.NoError(t, err)
+	ann := auth.WithCaller(t.Context(), &auth.Caller{Scopes: auth.Rider, Subject: "ann"})
+	for _, n := range []*node{owner, other} {
+		named, err := n.rides.NewRide(ann, &starlingv1.NewRideRequest{PickupLatitude: 45, PickupLongitude: 9})
+		require.NoError(t, err)
+		_, err = n.rides.RequestRide(ann, &starlingv1.RequestRideRequest{Name: named.Name, Order: order("ann")})
+		require.Equal(t, "TOO_MANY_RIDES", rpcstatus.ReasonOf(err), "%v", err)
+		_, err = n.rides.CancelRide(ann, &starlingv1.CancelRideRequest{Name: named.Name})
+		require.Equal(t, "TOO_MANY_RIDES", rpcstatus.ReasonOf(err), "%v", err)
+		_, err = n.rides.RequestRide(ann, &starlingv1.RequestRideRequest{Name: first, Order: order("ann")})
+		require.NoError(t, err, "a repetition")
+	}
+	_, err = other.rides.CancelRide(ann, &starlingv1.CancelRideRequest{Name: first})
+	require.NoError(t, err)
 }
 
 func TestAnyNodeAnswers(t *testing.T) {
