@@ -65,9 +65,9 @@ func certificates(t *testing.T, name string) (authority *mint.Authority, ca, cer
 	return authority, ca, cert, key
 }
 
-// Both protocols go over TLS with a certificate of this client's own and a password of
-// a file; a server that is somebody else's, a client without a certificate and a wrong
-// password are refused, and the password is in no error.
+// The native protocol goes over TLS with a certificate of this client's own and a
+// password of a file; a server that is somebody else's, a client without a certificate
+// and a wrong password are refused, and the password is in no error.
 func TestTLSAndCredentials(t *testing.T) {
 	s := clickhousetest.Start(t)
 	authority, ca, cert, key := certificates(t, "clickhouse")
@@ -79,32 +79,28 @@ func TestTLSAndCredentials(t *testing.T) {
 	front := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
 	secret := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(secret, []byte(clickhousetest.Password+"\n"), 0o600))
-	for protocol, to := range map[string]string{"native": s.Addr(), "http": s.HTTPAddr()} {
-		t.Run(protocol, func(t *testing.T) {
-			cfg := clickhouse.DefaultConfig()
-			cfg.Addrs, cfg.Protocol, cfg.Username, cfg.PasswordFile = []string{tlsFront(t, to, front)}, protocol, clickhousetest.User, secret
-			cfg.TLS, cfg.TLSCAFile, cfg.TLSCertFile, cfg.TLSKeyFile, cfg.Database = true, ca, cert, key, "over_"+protocol
-			require.NoError(t, cfg.Validate())
-			_, err := clickhouse.Migrate(t.Context(), cfg)
-			require.NoError(t, err)
-			rows := fixes(5, 0, 2, 20)
-			for _, b := range batches(5, rows) {
-				_, err := sinkOf(t, cfg).Write(t.Context(), b)
-				require.NoError(t, err)
-			}
-			requireTracks(t, storeOf(t, cfg), rows)
+	cfg := clickhouse.DefaultConfig()
+	cfg.Addrs, cfg.Username, cfg.PasswordFile = []string{tlsFront(t, s.Addr(), front)}, clickhousetest.User, secret
+	cfg.TLS, cfg.TLSCAFile, cfg.TLSCertFile, cfg.TLSKeyFile, cfg.Database = true, ca, cert, key, "over_tls"
+	require.NoError(t, cfg.Validate())
+	_, err = clickhouse.Migrate(t.Context(), cfg)
+	require.NoError(t, err)
+	rows := fixes(5, 0, 2, 20)
+	for _, b := range batches(5, rows) {
+		_, err := sinkOf(t, cfg).Write(t.Context(), b)
+		require.NoError(t, err)
+	}
+	requireTracks(t, storeOf(t, cfg), rows)
 
-			for name, change := range map[string]func(*clickhouse.Config){
-				"certificate": func(c *clickhouse.Config) { c.TLSCAFile = strangersCA },
-				"":            func(c *clickhouse.Config) { c.TLSCertFile, c.TLSKeyFile = "", "" },
-				"516":         func(c *clickhouse.Config) { c.PasswordFile, c.Password = "", config.Secret("wrong-secret") },
-			} {
-				wrong := cfg
-				change(&wrong)
-				_, err := clickhouse.Migrate(t.Context(), wrong)
-				require.ErrorContains(t, err, name)
-				require.NotContains(t, err.Error(), "wrong-secret")
-			}
-		})
+	for name, change := range map[string]func(*clickhouse.Config){
+		"certificate": func(c *clickhouse.Config) { c.TLSCAFile = strangersCA },
+		"":            func(c *clickhouse.Config) { c.TLSCertFile, c.TLSKeyFile = "", "" },
+		"516":         func(c *clickhouse.Config) { c.PasswordFile, c.Password = "", config.Secret("wrong-secret") },
+	} {
+		wrong := cfg
+		change(&wrong)
+		_, err := clickhouse.Migrate(t.Context(), wrong)
+		require.ErrorContains(t, err, name)
+		require.NotContains(t, err.Error(), "wrong-secret")
 	}
 }
