@@ -59,7 +59,7 @@ func (f *follower) see(ctx context.Context, name string) error {
 	var after, epoch int64
 	for {
 		one := check.Connection{OpenedMS: time.Now().UnixMilli(), After: after, Epoch: epoch}
-		if epoch > 0 && f.rng.IntN(50) == 0 {
+		if epoch > 0 && f.rng.IntN(20) == 0 {
 			f.pretend(&one)
 		}
 		ended, err := f.connect(ctx, name, positions, &one)
