@@ -17,13 +17,7 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 	v := m.vehicles[id]
 	if v == nil {
 		if len(m.vehicles) >= m.settings.MaxVehicles {
-			t.Refusal, t.Counts.Refused = starlingv1.Refusal_REFUSAL_PARTITION_FULL, int64(len(r.Fixes))
-			t.SessionID, t.Sequence = r.SessionID, r.Sequence
-			fixes := slices.Clone(r.Fixes)
-			slices.SortStableFunc(fixes, byTime)
-			for _, f := range fixes {
-				t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: starlingv1.OutcomeRule_OUTCOME_RULE_PARTITION_FULL, Fix: f})
-			}
+			refuse(r, t)
 			return
 		}
 		v = &vehicle{id: id, seenMS: m.stream.ms}
@@ -72,6 +66,17 @@ func (m *Model) report(id string, r *wire.Report, t *wire.Track) {
 		v.newReports++
 	}
 	t.HasLive, t.Live = true, m.view(v)
+}
+
+// refuse turns a whole report away.
+func refuse(r *wire.Report, t *wire.Track) {
+	t.Refusal, t.Counts.Refused = starlingv1.Refusal_REFUSAL_PARTITION_FULL, int64(len(r.Fixes))
+	t.SessionID, t.Sequence = r.SessionID, r.Sequence
+	fixes := slices.Clone(r.Fixes)
+	slices.SortStableFunc(fixes, byTime)
+	for _, f := range fixes {
+		t.Outcomes = append(t.Outcomes, wire.FixOutcome{Rule: starlingv1.OutcomeRule_OUTCOME_RULE_PARTITION_FULL, Fix: f})
+	}
 }
 
 // judge counts a report's fixes, given by time, and answers those that are new.

@@ -124,13 +124,13 @@ func (x *Explained) Print(w io.Writer) error {
 	}
 	out := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if x.Kind != "" {
-		fmt.Fprintln(out, "\tLATITUDE\tLONGITUDE\tSPEED\tHEADING\tACCURACY")
+		_, _ = fmt.Fprintln(out, "\tLATITUDE\tLONGITUDE\tSPEED\tHEADING\tACCURACY")
 		for _, line := range []struct {
 			name string
 			*Values
 		}{{"reported", x.Reported}, {"corrected", x.Corrected}, {"display", x.Display}} {
 			if line.Values != nil {
-				fmt.Fprintf(out, "%s\t%s\n", line.name, line.text())
+				_, _ = fmt.Fprintf(out, "%s\t%s\n", line.name, line.text())
 			}
 		}
 	}
