@@ -34,6 +34,26 @@ func newJSON() strictJSON {
 	return strictJSON{runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
 }
 
+// Marshal implements runtime.Marshaler. A message of a stream comes in a map: what
+// the library makes of that is copied and read through again and again.
+func (j *strictJSON) Marshal(v any) ([]byte, error) {
+	chunk, _ := v.(map[string]any)
+	m, ok := chunk[resultKey].(proto.Message)
+	if !ok || len(chunk) != 1 {
+		return j.JSONPb.Marshal(v)
+	}
+	const perByte = 4 // of JSON for one of protobuf
+	text := append(make([]byte, 0, 64+perByte*proto.Size(m)), `{"`+resultKey+`":`...)
+	text, err := j.MarshalAppend(text, m)
+	if err != nil {
+		return nil, fmt.Errorf("encode a message as JSON: %w", err)
+	}
+	return append(text, '}'), nil
+}
+
+// resultKey is under which a stream's messages stand.
+const resultKey = "result"
+
 // StreamContentType implements runtime.StreamContentType.
 func (*strictJSON) StreamContentType(any) string { return typeNDJSON }
 
