@@ -2,6 +2,7 @@ package budget
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,94 +44,112 @@ func (m *Meter) Take(units float64, r Rate, now time.Duration) (wait time.Durati
 	}
 }
 
-const (
-	// meterShards lets keys be looked up at a time.
-	meterShards = 16
-	// meterSample is how many keys are looked at for one to be forgotten.
-	meterSample = 8
-)
+// meterWindow is how many places of the table a key may stand in, and how many keys
+// are looked at for one to be forgotten.
+const meterWindow = 16
 
 // Pair are the meters of one key for two kinds of units.
-type Pair struct{ First, Second Meter }
+type Pair struct {
+	First, Second Meter
+	hash          uint64 // of the key
+}
 
 func (p *Pair) due() int64 { return max(p.First.due.Load(), p.Second.due.Load()) }
 
 // Meters are those of many keys, of which so many are remembered at most. It is safe
 // for concurrent use.
+//
+// A look-up takes no lock and touches one line of the table and the meters: reports of
+// many vehicles in turn find nothing in the processor's caches. A key is known by its
+// hash of 64 bits with a seed of this process; of a million keys two share meters once
+// in ten million processes.
 type Meters struct {
-	seed   maphash.Seed
-	most   int // in each shard
-	shards [meterShards]meterShard
+	seed  maphash.Seed
+	most  int
+	table []atomic.Pointer[Pair] // a power of two long, at least twice most
+
+	adding sync.Mutex // held while keys come and go
+	count  int
 }
 
-type meterShard struct {
-	mu    sync.RWMutex
-	byKey map[string]*Pair
-}
-
-// NewMeters returns meters of most keys, rounded up to a multiple of 16.
+// NewMeters returns meters of most keys.
 func NewMeters(most int) *Meters {
-	m := &Meters{seed: maphash.MakeSeed(), most: max(1, (most+meterShards-1)/meterShards)}
-	for i := range m.shards {
-		m.shards[i].byKey = map[string]*Pair{}
-	}
-	return m
+	most = max(1, most)
+	size := 1 << bits.Len(uint(max(2*most, meterWindow)-1))
+	return &Meters{seed: maphash.MakeSeed(), most: most, table: make([]atomic.Pointer[Pair], size)}
+}
+
+// at is the ith place from that of a hash on.
+func (m *Meters) at(hash uint64, i int) *atomic.Pointer[Pair] {
+	return &m.table[(hash+uint64(i))&uint64(len(m.table)-1)]
 }
 
 // Of returns the meters of a key. When there are too many keys, a few are looked at
 // and the one that has used least of late is forgotten: mostly one whose meter is as
 // good as new, so that nothing is lost by it.
 func (m *Meters) Of(key string) *Pair {
-	s := &m.shards[maphash.String(m.seed, key)%meterShards]
-	if found := s.find(key); found != nil {
+	hash := maphash.String(m.seed, key)
+	if found := m.find(hash); found != nil {
 		return found
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if found := s.byKey[key]; found != nil {
+	m.adding.Lock()
+	defer m.adding.Unlock()
+	if found := m.find(hash); found != nil {
 		return found
 	}
-	if len(s.byKey) >= m.most {
-		s.forgetOne()
+	free := m.free(hash)
+	if free == nil || m.count >= m.most {
+		m.forgetOne(hash)
+		free = m.free(hash)
 	}
-	made := &Pair{}
-	s.byKey[key] = made
+	made := &Pair{hash: hash}
+	free.Store(made)
+	m.count++
 	return made
 }
 
-func (s *meterShard) find(key string) *Pair {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.byKey[key]
-}
-
-// forgetOne makes space for a key. A map is walked from a place at random.
-func (s *meterShard) forgetOne() {
-	var least string
-	var due int64
-	looked := 0
-	for key, m := range s.byKey {
-		if d := m.due(); looked == 0 || d < due {
-			least, due = key, d
-		}
-		if looked++; looked == meterSample {
-			break
+func (m *Meters) find(hash uint64) *Pair {
+	for i := range meterWindow {
+		if p := m.at(hash, i).Load(); p != nil && p.hash == hash {
+			return p
 		}
 	}
-	delete(s.byKey, least)
+	return nil
+}
+
+// free is the first free place for a hash, nil if there is none.
+func (m *Meters) free(hash uint64) *atomic.Pointer[Pair] {
+	for i := range meterWindow {
+		if place := m.at(hash, i); place.Load() == nil {
+			return place
+		}
+	}
+	return nil
+}
+
+// forgetOne makes space for a hash: of the next keys from its place on, which are all
+// that stand in its window when that is full, the one that has used least goes.
+func (m *Meters) forgetOne(hash uint64) {
+	var least *atomic.Pointer[Pair]
+	var due int64
+	for i, looked := 0, 0; i < len(m.table) && looked < meterWindow; i++ {
+		place := m.at(hash, i)
+		p := place.Load()
+		if p == nil {
+			continue
+		}
+		if d := p.due(); looked == 0 || d < due {
+			least, due = place, d
+		}
+		looked++
+	}
+	least.Store(nil)
+	m.count--
 }
 
 // Len is how many keys are remembered.
 func (m *Meters) Len() int {
-	n := 0
-	for i := range m.shards {
-		n += m.shards[i].len()
-	}
-	return n
-}
-
-func (s *meterShard) len() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.byKey)
+	m.adding.Lock()
+	defer m.adding.Unlock()
+	return m.count
 }

@@ -80,6 +80,62 @@ func TestMetersAreBounded(t *testing.T) {
 	require.Same(t, heavy, meters.Of("heavy"), "who has used most is remembered")
 }
 
+// Each key has meters of its own and keeps them, whoever asks and at the same time.
+func TestMetersAreOfTheirKeys(t *testing.T) {
+	const keys = 5000
+	meters := budget.NewMeters(2 * keys)
+	var found [4][keys]*budget.Pair
+	var all sync.WaitGroup
+	for i := range found {
+		all.Go(func() {
+			for j := range keys {
+				n := (j*7919 + i*keys/len(found)) % keys
+				found[i][n] = meters.Of(fmt.Sprint("vehicle-", n))
+			}
+		})
+	}
+	all.Wait()
+	whose := map[*budget.Pair]int{}
+	for n := range keys {
+		for i := range found {
+			require.Same(t, found[0][n], found[i][n], "%d", n)
+		}
+		other, taken := whose[found[0][n]]
+		require.False(t, taken, "%d has the meters of %d", n, other)
+		whose[found[0][n]] = n
+	}
+	require.Equal(t, keys, meters.Len())
+}
+
+// One after another, a new key takes the place of another when all are taken.
+func TestMetersOfFewKeys(t *testing.T) {
+	for most := range 20 {
+		meters := budget.NewMeters(most)
+		for i := range 100 {
+			key := fmt.Sprint(i)
+			require.Same(t, meters.Of(key), meters.Of(key))
+			require.LessOrEqual(t, meters.Len(), max(most, 1))
+		}
+	}
+}
+
+// BenchmarkMetersOfMany looks up the vehicles of a large fleet in turn, which are in
+// no cache of the processor.
+func BenchmarkMetersOfMany(b *testing.B) {
+	const vehicles = 100_000
+	meters := budget.NewMeters(2 * vehicles)
+	ids := make([]string, vehicles)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("van-%07d", i)
+		meters.Of(ids[i])
+	}
+	i := 0
+	for b.Loop() {
+		i = (i + 7919) % vehicles
+		meters.Of(ids[i])
+	}
+}
+
 func BenchmarkMeterTake(b *testing.B) {
 	meters, rate := budget.NewMeters(1000), budget.Rate{PerSecond: 1e9, Burst: time.Second}
 	for b.Loop() {
