@@ -32,6 +32,7 @@ type owner struct {
 	deadLetters *appends
 	ticks       *ticker
 	tally       tally
+	nextIDs     [][]byte // of vehicles whose records come next
 	// jumpPending is what the last record's result was.
 	jumpPending bool
 	// end is one past the newest durable record that is known of.
@@ -149,6 +150,9 @@ func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 	defer o.tally.flush(o.metrics)
 	o.end = batch.End
 	for i := range batch.Records {
+		if i%step.WarmMax == 0 {
+			o.warm(batch.Records[i:])
+		}
 		rec := &batch.Records[i]
 		result, err := o.state.Step(step.Record(*rec))
 		if err != nil {
@@ -170,6 +174,17 @@ func (o *owner) stepBatch(ctx context.Context, batch eventlog.Batch) error {
 	}
 	o.gauges.set(o.state, o.end)
 	return nil
+}
+
+// warm prepares the step for the records that come next: a record's key is its
+// vehicle.
+func (o *owner) warm(next []eventlog.Stored) {
+	o.nextIDs = o.nextIDs[:0]
+	for i := range min(len(next), step.WarmMax) {
+		o.nextIDs = append(o.nextIDs, next[i].Key)
+	}
+	o.state.Warm(o.nextIDs)
+	clear(o.nextIDs) // keeps no record alive
 }
 
 // noticeJump logs a jump of the log's stamps, once when it begins and once when

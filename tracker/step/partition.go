@@ -2,6 +2,7 @@ package step
 
 import (
 	"crypto/sha256"
+	"unsafe"
 
 	"github.com/starling-fleet/starling/gpsfilter"
 	"github.com/starling-fleet/starling/schemas/wire"
@@ -59,6 +60,7 @@ type Partition struct {
 	accepted []wire.Fix
 	undo     undo
 	rebased  bool
+	touched  uint64 // keeps the compiler from dropping what Warm reads
 }
 
 // NewPartition returns a partition that has read nothing and steps by the newest
@@ -139,4 +141,51 @@ func (p *Partition) countAll() {
 	for _, v := range p.vehicles {
 		p.recount(notable{}, p.notableIn(v))
 	}
+}
+
+const (
+	// WarmMax is how many vehicles Warm looks at in one go. What a step needs of one
+	// is some two dozen cache lines.
+	WarmMax = 16
+	// warmFrom is how many vehicles fit into the processor's caches anyway.
+	warmFrom  = 200
+	cacheLine = 64
+)
+
+// Warm brings into the processor's cache what steps of these vehicles are about to
+// touch, of the first WarmMax of them. It changes nothing and may be left out. A step
+// of one vehicle among many waits for memory from map to vehicle to window; Warm takes
+// each of these for all of the vehicles before the next, so that the processor waits
+// for many at a time.
+func (p *Partition) Warm(ids [][]byte) {
+	if len(ids) < 2 || len(p.vehicles) < warmFrom {
+		return
+	}
+	var vehicles [WarmMax]*vehicle
+	n := 0
+	for _, id := range ids[:min(len(ids), WarmMax)] {
+		if v, known := p.vehicles[string(id)]; known {
+			vehicles[n] = v
+			n++
+		}
+	}
+	touched := p.touched
+	for _, v := range vehicles[:n] {
+		lines := unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+		for at := 0; at < len(lines); at += cacheLine {
+			touched += uint64(lines[at])
+		}
+	}
+	for _, v := range vehicles[:n] {
+		if v.window.len() > 0 {
+			touched += uint64(v.window.at(0).DeviceTimeMS) + uint64(v.window.newest().DeviceTimeMS)
+		}
+		if at := int(v.memory.oldest); at < len(v.memory.entries) {
+			touched += v.memory.entries[at]
+		}
+		if len(v.sessions) > 0 {
+			touched += v.sessions[0].id
+		}
+	}
+	p.touched = touched
 }

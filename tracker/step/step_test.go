@@ -245,3 +245,20 @@ func TestEveryAcceptedFixIsFinalOnce(t *testing.T) {
 		}
 	})
 }
+
+// Looking ahead changes nothing of what a step does, whichever vehicles it is for.
+func TestWarmChangesNothing(t *testing.T) {
+	ahead, plain, f := newPartition(t), newPartition(t), newFleet(300, 7)
+	ahead.Warm(f.ids) // none is known yet
+	for range 12 {
+		f.round()
+		for i, rec := range f.records {
+			ahead.Warm(append([][]byte{[]byte("nobody"), nil}, f.ids[i:]...))
+			a, err := ahead.Step(rec)
+			require.NoError(t, err)
+			p, err := plain.Step(rec)
+			require.NoError(t, err)
+			require.Equal(t, p.Track.Append(nil), a.Track.Append(nil), "offset %d", rec.Offset)
+		}
+	}
+}
