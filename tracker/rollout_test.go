@@ -113,8 +113,9 @@ func (f *rollout) requireUndisturbed() map[int32]int {
 	f.t.Helper()
 	steps := map[int32]int{}
 	for number := range int32(rolloutPartitions) {
-		carried := withNext()
-		slices.Reverse(carried) // a partition starts with the last: the older one
+		all := withNext()
+		next := len(all) - 1
+		carried := slices.Concat(all[next:], all[:next]) // a partition starts with the last: this binary's newest
 		p, err := carried.NewPartition(step.DefaultSettings(), 0)
 		require.NoError(f.t, err)
 		tracks := map[int64]string{}
