@@ -5,8 +5,8 @@ BIN := $(CURDIR)/bin
 MODULE := github.com/starling-fleet/starling
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo -modified)
 LDFLAGS := -X $(MODULE)/internal/version.revision=$(REVISION)
-# The race detector is always on; what go vet looks for is looked for once, before.
-TEST_FLAGS ?= -race -vet=off -timeout 20m
+# What go vet looks for is looked for once, before the tests.
+TEST_FLAGS ?= -vet=off -timeout 20m
 
 .PHONY: schemas-release help setup build demo test test-short lint proto proto-check docs bench fuzz clean
 
@@ -25,7 +25,7 @@ demo: build ## run everything in one process, with a simulated fleet
 
 test: ## run all tests with the race detector (the Kafka tests need Java and Maven)
 	$(GO) vet ./...
-	GO=$(GO) ./tools/test.sh $(TEST_FLAGS) ./...
+	GO=$(GO) ./tools/test.sh $(TEST_FLAGS)
 
 .PHONY: model
 model: ## ten thousand seeds that disturb the real roles, judged by a slow model, and every state of small spaces of the reservation protocol (make test runs some, with the race detector)
