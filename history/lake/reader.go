@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -216,7 +215,8 @@ func (r *Reader) readVehicle(ctx context.Context, file, vehicle string, rows []r
 		return nil, err
 	}
 	defer f.Close()
-	pf, err := parquet.OpenFile(f, f.Size())
+	// Most files do not have the vehicle: their indexes are not worth reading.
+	pf, err := parquet.OpenFile(f, f.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return nil, err
 	}
@@ -257,34 +257,9 @@ func readGroup(group parquet.RowGroup, column int, vehicle string, rows []row.Fi
 	if page == index.NumPages() {
 		return rows, nil
 	}
-	reader := parquet.NewGenericRowGroupReader[columns](group)
-	defer func() { _ = reader.Close() }()
-	if err := reader.SeekToRow(offsets.FirstRowIndex(page)); err != nil {
-		return nil, err
+	first, n, err := runOf(chunk, offsets.FirstRowIndex(page), vehicle)
+	if err != nil || n == 0 {
+		return rows, err
 	}
-	return readRun(reader, vehicle, rows)
-}
-
-// readRun appends the rows of a vehicle, which follow each other, from where the
-// reader stands.
-func readRun(reader *parquet.GenericReader[columns], vehicle string, rows []row.Fix) ([]row.Fix, error) {
-	buffer := make([]columns, 256)
-	for {
-		clear(buffer)
-		n, err := reader.Read(buffer)
-		for i := range buffer[:n] {
-			switch strings.Compare(buffer[i].Vehicle, vehicle) {
-			case 0:
-				rows = append(rows, buffer[i].decode())
-			case 1:
-				return rows, nil
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return rows, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
+	return readRows(group, vehicle, first, n, rows)
 }
