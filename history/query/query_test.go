@@ -36,6 +36,7 @@ import (
 type memory struct {
 	fixes  []row.Fix
 	stats  []store.CellStat
+	known  store.Explanation
 	visits []store.Visit
 	fail   error
 	wait   <-chan struct{} // before an answer
@@ -79,7 +80,7 @@ func (m *memory) Visits(ctx context.Context, q store.VisitQuery) iter.Seq2[store
 }
 
 func (m *memory) Explain(context.Context, string, int64) (store.Explanation, error) {
-	return store.Explanation{}, m.fail
+	return m.known, m.fail
 }
 
 func (m *memory) Close() error { return nil }
@@ -504,6 +505,37 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// What is known of a fix is told, as precisely as its caller may see it.
+func TestExplainFix(t *testing.T) {
+	m := &memory{}
+	s, _ := newServer(t, m)
+	ask := func(who *auth.Caller) (*starlingv1.ExplainFixResponse, error) {
+		return s.ExplainFix(auth.WithCaller(t.Context(), who), &starlingv1.ExplainFixRequest{Name: "vehicles/car", DeviceTime: at(time.Second)})
+	}
+	_, err := ask(precise)
+	require.Equal(t, codes.NotFound, status.Code(err))
+	require.Equal(t, "FIX_NOT_FOUND", rpcstatus.ReasonOf(err))
+	m.known = store.Explanation{Found: true, Fix: fixesEverySecond(2)[1], Arrivals: []row.Arrival{
+		{Epoch: 1, Offset: 7, Session: 1 << 63, Sequence: 3},
+		{Epoch: 1, Offset: 9, Session: 5, Sequence: 1, Rule: starlingv1.OutcomeRule_OUTCOME_RULE_OTHER_CONTENT, Reported: row.Reported{Position: row.Position{LatE7: 482000000, LonE7: 163700000}, Has: row.HasRawHeading, HeadingDDeg: 10}},
+	}}
+	exact, err := ask(precise)
+	require.NoError(t, err)
+	require.NotNil(t, exact.Fix.Raw)
+	require.NotNil(t, exact.Fix.Corrected)
+	require.NotNil(t, exact.Fix.Display)
+	require.True(t, proto.Equal(&starlingv1.FixArrival{Epoch: 1, Offset: 7, SessionId: 1 << 63, Sequence: 3}, exact.Arrivals[0]))
+	require.Equal(t, 48.2, exact.Arrivals[1].Reported.Place.Latitude)
+	require.Equal(t, 1.0, exact.Arrivals[1].Reported.GetHeadingDeg())
+	coarse, err := ask(rounded)
+	require.NoError(t, err)
+	require.NotEqual(t, 48.2, coarse.Arrivals[1].Reported.Place.Latitude)
+	require.Nil(t, coarse.Arrivals[1].Reported.HeadingDeg)
+	require.Nil(t, coarse.Fix.Corrected.HeadingDeg)
+	_, err = s.ExplainFix(auth.WithCaller(t.Context(), precise), &starlingv1.ExplainFixRequest{Name: "car"})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+}
+
 // A caller has its share of the calls that may read, and all together a bound.
 func TestCallsAtATime(t *testing.T) {
 	free := make(chan struct{})
@@ -588,6 +620,12 @@ func FuzzHistoryCalls(f *testing.F) {
 			_ = proto.Unmarshal(b, req)
 			return ended(s.FindVisits(req, &stream[starlingv1.FindVisitsResponse]{ctx: ctx}))
 		},
+		func(ctx context.Context, b []byte) codes.Code {
+			req := &starlingv1.ExplainFixRequest{}
+			_ = proto.Unmarshal(b, req)
+			_, err := s.ExplainFix(ctx, req)
+			return ended(err)
+		},
 	}
 	out := &stream[starlingv1.GetTrackResponse]{ctx: auth.WithCaller(context.Background(), precise)}
 	if err := s.GetTrack(wholeTrack(), out); err != nil {
@@ -598,7 +636,7 @@ func FuzzHistoryCalls(f *testing.F) {
 	thin.Thinning = &starlingv1.GetTrackRequest_ToleranceM{ToleranceM: 3}
 	for i, req := range []proto.Message{
 		resumed, &starlingv1.GetCellStatsRequest{Period: 1, StartTime: at(0), EndTime: at(time.Hour), WithinH3Cells: []string{"871e15b70ffffff"}},
-		&starlingv1.FindVisitsRequest{StartTime: at(0), EndTime: at(time.Hour), Polygon: triangle()}, thin,
+		&starlingv1.FindVisitsRequest{StartTime: at(0), EndTime: at(time.Hour), Polygon: triangle()}, &starlingv1.ExplainFixRequest{Name: "vehicles/car", DeviceTime: at(time.Second)}, thin,
 	} {
 		b, err := proto.Marshal(req)
 		if err != nil {
@@ -610,7 +648,7 @@ func FuzzHistoryCalls(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which, who byte, b []byte) {
 		ctx := auth.WithCaller(context.Background(), callers[int(who)%len(callers)])
 		switch code := calls[int(which)%len(calls)](ctx, b); code {
-		case codes.OK, codes.InvalidArgument, codes.PermissionDenied:
+		case codes.OK, codes.InvalidArgument, codes.PermissionDenied, codes.NotFound:
 		default:
 			t.Fatal(code)
 		}

@@ -19,6 +19,7 @@ const (
 	reasonTooManyScans = "TOO_MANY_SCANS"
 	reasonTooLong      = "CALL_TOO_LONG"
 	reasonStoreFailed  = "STORE_UNAVAILABLE"
+	reasonNoFix        = "FIX_NOT_FOUND"
 	reasonImprecise    = "PRECISION_NOT_PERMITTED"
 )
 

@@ -130,15 +130,7 @@ func (m *room) message(n int, f *row.Fix, l layers) *starlingv1.TrackFix {
 	at.Seconds, at.Nanos = f.DeviceTimeMS/1000, int32(f.DeviceTimeMS%1000*1e6)
 	out.DeviceTime, out.Kind, out.Verdict = at, kinds[f.Kind], f.Verdict
 	if l.raw {
-		r := grow(&m.raw)
-		r.Place = m.place(f.Raw)
-		r.SpeedMps, r.HeadingDeg = m.number(f, row.HasRawSpeed, f.RawSpeedCMPS, 100), m.number(f, row.HasRawHeading, f.RawHeadingDDeg, 10)
-		r.AccuracyM, r.AltitudeM = m.number(f, row.HasAccuracy, f.AccuracyDM, 10), m.number(f, row.HasAltitude, f.AltitudeDM, 10)
-		if f.Has&row.HasMocked != 0 {
-			mocked := f.Mocked
-			r.Mocked = &mocked
-		}
-		out.Raw = r
+		out.Raw = m.reported(f)
 	}
 	if f.Has&row.HasEstimate == 0 {
 		return out
@@ -153,6 +145,18 @@ func (m *room) message(n int, f *row.Fix, l layers) *starlingv1.TrackFix {
 		out.Display = m.place(f.Display)
 	}
 	return out
+}
+
+func (m *room) reported(f *row.Fix) *starlingv1.ReportedPosition {
+	r := grow(&m.raw)
+	r.Place = m.place(f.Raw)
+	r.SpeedMps, r.HeadingDeg = m.number(f, row.HasRawSpeed, f.RawSpeedCMPS, 100), m.number(f, row.HasRawHeading, f.RawHeadingDDeg, 10)
+	r.AccuracyM, r.AltitudeM = m.number(f, row.HasAccuracy, f.AccuracyDM, 10), m.number(f, row.HasAltitude, f.AltitudeDM, 10)
+	if f.Has&row.HasMocked != 0 {
+		mocked := f.Mocked
+		r.Mocked = &mocked
+	}
+	return r
 }
 
 func (m *room) place(p row.Position) *starlingv1.Place {

@@ -63,6 +63,7 @@ var policy = map[string]rule{
 	starlingv1.HistoryService_GetTrack_FullMethodName:     {scopes: HistoryRead | HistoryPrecise | Operate},
 	starlingv1.HistoryService_GetCellStats_FullMethodName: {scopes: HistoryRead | HistoryPrecise | Operate},
 	starlingv1.HistoryService_FindVisits_FullMethodName:   {scopes: HistoryRead | HistoryPrecise | Operate},
+	starlingv1.HistoryService_ExplainFix_FullMethodName:   {scopes: HistoryRead | HistoryPrecise | Operate},
 
 	// Nodes of the same cluster, which have asked the table about their callers.
 	starlingv1.RideOwnerService_GetOwnedRide_FullMethodName:      {scopes: Service},

@@ -47,7 +47,7 @@ func TestScopes(t *testing.T) {
 	riders := strings.Join([]string{"", "NewRide", "RequestRide", "CancelRide", "GetRide", "ListRides", "SubscribeRideEvents"}, " "+ride)
 	drivers := strings.Join([]string{"", "ActOnRide", "SubscribeVehicleEvents", "GetZonePlace"}, " "+ride)
 	owners := strings.Join([]string{"", "GetOwnedRide", "ListOwnedRides", "ResumeRide", "CompareRides", "GetOwnedZonePlace"}, " /starling.v1.RideOwnerService/")
-	past := strings.Join([]string{"", "GetTrack", "GetCellStats", "FindVisits"}, " /starling.v1.HistoryService/")
+	past := strings.Join([]string{"", "GetTrack", "GetCellStats", "FindVisits", "ExplainFix"}, " /starling.v1.HistoryService/")
 	for scope, may := range map[Scopes]string{
 		HistoryRead: past, HistoryPrecise: past,
 		Report:      ingest + "StreamReports " + ingest + "SendReport" + drivers,

@@ -1181,6 +1181,208 @@ func (x *Visit) GetFixCount() int64 {
 	return 0
 }
 
+// ExplainFixRequest names a fix.
+type ExplainFixRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name: vehicles/{vehicle_id}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The fix's device time, in whole milliseconds.
+	DeviceTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=device_time,json=deviceTime,proto3" json:"device_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainFixRequest) Reset() {
+	*x = ExplainFixRequest{}
+	mi := &file_starling_v1_history_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainFixRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainFixRequest) ProtoMessage() {}
+
+func (x *ExplainFixRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_history_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainFixRequest.ProtoReflect.Descriptor instead.
+func (*ExplainFixRequest) Descriptor() ([]byte, []int) {
+	return file_starling_v1_history_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainFixRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainFixRequest) GetDeviceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeviceTime
+	}
+	return nil
+}
+
+// ExplainFixResponse is what became of a fix.
+type ExplainFixResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The fix with all its layers; absent when none that came stands.
+	Fix *TrackFix `protobuf:"bytes,1,opt,name=fix,proto3" json:"fix,omitempty"`
+	// Each time that it came, in their order. Steps before version 3 have left none.
+	Arrivals      []*FixArrival `protobuf:"bytes,2,rep,name=arrivals,proto3" json:"arrivals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainFixResponse) Reset() {
+	*x = ExplainFixResponse{}
+	mi := &file_starling_v1_history_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainFixResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainFixResponse) ProtoMessage() {}
+
+func (x *ExplainFixResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_history_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainFixResponse.ProtoReflect.Descriptor instead.
+func (*ExplainFixResponse) Descriptor() ([]byte, []int) {
+	return file_starling_v1_history_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExplainFixResponse) GetFix() *TrackFix {
+	if x != nil {
+		return x.Fix
+	}
+	return nil
+}
+
+func (x *ExplainFixResponse) GetArrivals() []*FixArrival {
+	if x != nil {
+		return x.Arrivals
+	}
+	return nil
+}
+
+// FixArrival is one time that a fix came.
+type FixArrival struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch of the record of locations by which it came.
+	Epoch int64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The offset of that record, in the vehicle's partition.
+	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The session of its report.
+	SessionId uint64 `protobuf:"varint,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The sequence number of its report.
+	Sequence int64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Why it was not accepted; unspecified if it was.
+	Rule OutcomeRule `protobuf:"varint,5,opt,name=rule,proto3,enum=starling.v1.OutcomeRule" json:"rule,omitempty"`
+	// What came, of a fix that does not stand: a duplicate, a conflict or one that was
+	// refused.
+	Reported      *ReportedPosition `protobuf:"bytes,6,opt,name=reported,proto3" json:"reported,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FixArrival) Reset() {
+	*x = FixArrival{}
+	mi := &file_starling_v1_history_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FixArrival) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FixArrival) ProtoMessage() {}
+
+func (x *FixArrival) ProtoReflect() protoreflect.Message {
+	mi := &file_starling_v1_history_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FixArrival.ProtoReflect.Descriptor instead.
+func (*FixArrival) Descriptor() ([]byte, []int) {
+	return file_starling_v1_history_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FixArrival) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FixArrival) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *FixArrival) GetSessionId() uint64 {
+	if x != nil {
+		return x.SessionId
+	}
+	return 0
+}
+
+func (x *FixArrival) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *FixArrival) GetRule() OutcomeRule {
+	if x != nil {
+		return x.Rule
+	}
+	return OutcomeRule_OUTCOME_RULE_UNSPECIFIED
+}
+
+func (x *FixArrival) GetReported() *ReportedPosition {
+	if x != nil {
+		return x.Reported
+	}
+	return nil
+}
+
 var File_starling_v1_history_service_proto protoreflect.FileDescriptor
 
 const file_starling_v1_history_service_proto_rawDesc = "" +
@@ -1280,7 +1482,23 @@ const file_starling_v1_history_service_proto_rawDesc = "" +
 	"\n" +
 	"first_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
 	"\tlast_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x1b\n" +
-	"\tfix_count\x18\x04 \x01(\x03R\bfixCount*r\n" +
+	"\tfix_count\x18\x04 \x01(\x03R\bfixCount\"d\n" +
+	"\x11ExplainFixRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
+	"\vdevice_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deviceTime\"r\n" +
+	"\x12ExplainFixResponse\x12'\n" +
+	"\x03fix\x18\x01 \x01(\v2\x15.starling.v1.TrackFixR\x03fix\x123\n" +
+	"\barrivals\x18\x02 \x03(\v2\x17.starling.v1.FixArrivalR\barrivals\"\xde\x01\n" +
+	"\n" +
+	"FixArrival\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x03 \x01(\x04R\tsessionId\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x03R\bsequence\x12,\n" +
+	"\x04rule\x18\x05 \x01(\x0e2\x18.starling.v1.OutcomeRuleR\x04rule\x129\n" +
+	"\breported\x18\x06 \x01(\v2\x1d.starling.v1.ReportedPositionR\breported*r\n" +
 	"\n" +
 	"TrackLayer\x12\x1b\n" +
 	"\x17TRACK_LAYER_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -1296,12 +1514,14 @@ const file_starling_v1_history_service_proto_rawDesc = "" +
 	"\vStatsPeriod\x12\x1c\n" +
 	"\x18STATS_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11STATS_PERIOD_HOUR\x10\x01\x12\x17\n" +
-	"\x13STATS_PERIOD_MINUTE\x10\x022\x9a\x03\n" +
+	"\x13STATS_PERIOD_MINUTE\x10\x022\x93\x04\n" +
 	"\x0eHistoryService\x12n\n" +
 	"\bGetTrack\x12\x1c.starling.v1.GetTrackRequest\x1a\x1d.starling.v1.GetTrackResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{name=vehicles/*}:track0\x01\x12\x90\x01\n" +
 	"\fGetCellStats\x12 .starling.v1.GetCellStatsRequest\x1a!.starling.v1.GetCellStatsResponse\"9\x82\xd3\xe4\x93\x023:\x01*Z\x17\x12\x15/v1/history:cellStats\"\x15/v1/history:cellStats0\x01\x12\x84\x01\n" +
 	"\n" +
-	"FindVisits\x12\x1e.starling.v1.FindVisitsRequest\x1a\x1f.starling.v1.FindVisitsResponse\"3\x82\xd3\xe4\x93\x02-:\x01*Z\x14\x12\x12/v1/history:visits\"\x12/v1/history:visits0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"FindVisits\x12\x1e.starling.v1.FindVisitsRequest\x1a\x1f.starling.v1.FindVisitsResponse\"3\x82\xd3\xe4\x93\x02-:\x01*Z\x14\x12\x12/v1/history:visits\"\x12/v1/history:visits0\x01\x12w\n" +
+	"\n" +
+	"ExplainFix\x12\x1e.starling.v1.ExplainFixRequest\x1a\x1f.starling.v1.ExplainFixResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=vehicles/*}:explainFixBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
 
 var (
 	file_starling_v1_history_service_proto_rawDescOnce sync.Once
@@ -1316,7 +1536,7 @@ func file_starling_v1_history_service_proto_rawDescGZIP() []byte {
 }
 
 var file_starling_v1_history_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_starling_v1_history_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_starling_v1_history_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_starling_v1_history_service_proto_goTypes = []any{
 	(TrackLayer)(0),               // 0: starling.v1.TrackLayer
 	(TrackFixKind)(0),             // 1: starling.v1.TrackFixKind
@@ -1333,48 +1553,59 @@ var file_starling_v1_history_service_proto_goTypes = []any{
 	(*MapPolygon)(nil),            // 12: starling.v1.MapPolygon
 	(*FindVisitsResponse)(nil),    // 13: starling.v1.FindVisitsResponse
 	(*Visit)(nil),                 // 14: starling.v1.Visit
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(Verdict)(0),                  // 17: starling.v1.Verdict
-	(*Place)(nil),                 // 18: starling.v1.Place
+	(*ExplainFixRequest)(nil),     // 15: starling.v1.ExplainFixRequest
+	(*ExplainFixResponse)(nil),    // 16: starling.v1.ExplainFixResponse
+	(*FixArrival)(nil),            // 17: starling.v1.FixArrival
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(Verdict)(0),                  // 20: starling.v1.Verdict
+	(*Place)(nil),                 // 21: starling.v1.Place
+	(OutcomeRule)(0),              // 22: starling.v1.OutcomeRule
 }
 var file_starling_v1_history_service_proto_depIdxs = []int32{
-	15, // 0: starling.v1.GetTrackRequest.start_time:type_name -> google.protobuf.Timestamp
-	15, // 1: starling.v1.GetTrackRequest.end_time:type_name -> google.protobuf.Timestamp
+	18, // 0: starling.v1.GetTrackRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 1: starling.v1.GetTrackRequest.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: starling.v1.GetTrackRequest.layers:type_name -> starling.v1.TrackLayer
-	16, // 3: starling.v1.GetTrackRequest.min_interval:type_name -> google.protobuf.Duration
+	19, // 3: starling.v1.GetTrackRequest.min_interval:type_name -> google.protobuf.Duration
 	5,  // 4: starling.v1.GetTrackResponse.fixes:type_name -> starling.v1.TrackFix
-	15, // 5: starling.v1.TrackFix.device_time:type_name -> google.protobuf.Timestamp
+	18, // 5: starling.v1.TrackFix.device_time:type_name -> google.protobuf.Timestamp
 	1,  // 6: starling.v1.TrackFix.kind:type_name -> starling.v1.TrackFixKind
-	17, // 7: starling.v1.TrackFix.verdict:type_name -> starling.v1.Verdict
+	20, // 7: starling.v1.TrackFix.verdict:type_name -> starling.v1.Verdict
 	6,  // 8: starling.v1.TrackFix.raw:type_name -> starling.v1.ReportedPosition
 	7,  // 9: starling.v1.TrackFix.corrected:type_name -> starling.v1.CorrectedPosition
-	18, // 10: starling.v1.TrackFix.display:type_name -> starling.v1.Place
-	18, // 11: starling.v1.ReportedPosition.place:type_name -> starling.v1.Place
-	18, // 12: starling.v1.CorrectedPosition.place:type_name -> starling.v1.Place
+	21, // 10: starling.v1.TrackFix.display:type_name -> starling.v1.Place
+	21, // 11: starling.v1.ReportedPosition.place:type_name -> starling.v1.Place
+	21, // 12: starling.v1.CorrectedPosition.place:type_name -> starling.v1.Place
 	2,  // 13: starling.v1.GetCellStatsRequest.period:type_name -> starling.v1.StatsPeriod
-	15, // 14: starling.v1.GetCellStatsRequest.start_time:type_name -> google.protobuf.Timestamp
-	15, // 15: starling.v1.GetCellStatsRequest.end_time:type_name -> google.protobuf.Timestamp
+	18, // 14: starling.v1.GetCellStatsRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 15: starling.v1.GetCellStatsRequest.end_time:type_name -> google.protobuf.Timestamp
 	10, // 16: starling.v1.GetCellStatsResponse.cells:type_name -> starling.v1.CellStats
-	15, // 17: starling.v1.CellStats.start_time:type_name -> google.protobuf.Timestamp
-	15, // 18: starling.v1.FindVisitsRequest.start_time:type_name -> google.protobuf.Timestamp
-	15, // 19: starling.v1.FindVisitsRequest.end_time:type_name -> google.protobuf.Timestamp
+	18, // 17: starling.v1.CellStats.start_time:type_name -> google.protobuf.Timestamp
+	18, // 18: starling.v1.FindVisitsRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 19: starling.v1.FindVisitsRequest.end_time:type_name -> google.protobuf.Timestamp
 	12, // 20: starling.v1.FindVisitsRequest.polygon:type_name -> starling.v1.MapPolygon
-	18, // 21: starling.v1.MapPolygon.vertices:type_name -> starling.v1.Place
+	21, // 21: starling.v1.MapPolygon.vertices:type_name -> starling.v1.Place
 	14, // 22: starling.v1.FindVisitsResponse.visits:type_name -> starling.v1.Visit
-	15, // 23: starling.v1.Visit.first_time:type_name -> google.protobuf.Timestamp
-	15, // 24: starling.v1.Visit.last_time:type_name -> google.protobuf.Timestamp
-	3,  // 25: starling.v1.HistoryService.GetTrack:input_type -> starling.v1.GetTrackRequest
-	8,  // 26: starling.v1.HistoryService.GetCellStats:input_type -> starling.v1.GetCellStatsRequest
-	11, // 27: starling.v1.HistoryService.FindVisits:input_type -> starling.v1.FindVisitsRequest
-	4,  // 28: starling.v1.HistoryService.GetTrack:output_type -> starling.v1.GetTrackResponse
-	9,  // 29: starling.v1.HistoryService.GetCellStats:output_type -> starling.v1.GetCellStatsResponse
-	13, // 30: starling.v1.HistoryService.FindVisits:output_type -> starling.v1.FindVisitsResponse
-	28, // [28:31] is the sub-list for method output_type
-	25, // [25:28] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	18, // 23: starling.v1.Visit.first_time:type_name -> google.protobuf.Timestamp
+	18, // 24: starling.v1.Visit.last_time:type_name -> google.protobuf.Timestamp
+	18, // 25: starling.v1.ExplainFixRequest.device_time:type_name -> google.protobuf.Timestamp
+	5,  // 26: starling.v1.ExplainFixResponse.fix:type_name -> starling.v1.TrackFix
+	17, // 27: starling.v1.ExplainFixResponse.arrivals:type_name -> starling.v1.FixArrival
+	22, // 28: starling.v1.FixArrival.rule:type_name -> starling.v1.OutcomeRule
+	6,  // 29: starling.v1.FixArrival.reported:type_name -> starling.v1.ReportedPosition
+	3,  // 30: starling.v1.HistoryService.GetTrack:input_type -> starling.v1.GetTrackRequest
+	8,  // 31: starling.v1.HistoryService.GetCellStats:input_type -> starling.v1.GetCellStatsRequest
+	11, // 32: starling.v1.HistoryService.FindVisits:input_type -> starling.v1.FindVisitsRequest
+	15, // 33: starling.v1.HistoryService.ExplainFix:input_type -> starling.v1.ExplainFixRequest
+	4,  // 34: starling.v1.HistoryService.GetTrack:output_type -> starling.v1.GetTrackResponse
+	9,  // 35: starling.v1.HistoryService.GetCellStats:output_type -> starling.v1.GetCellStatsResponse
+	13, // 36: starling.v1.HistoryService.FindVisits:output_type -> starling.v1.FindVisitsResponse
+	16, // 37: starling.v1.HistoryService.ExplainFix:output_type -> starling.v1.ExplainFixResponse
+	34, // [34:38] is the sub-list for method output_type
+	30, // [30:34] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_starling_v1_history_service_proto_init() }
@@ -1397,7 +1628,7 @@ func file_starling_v1_history_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_starling_v1_history_service_proto_rawDesc), len(file_starling_v1_history_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	HistoryService_GetTrack_FullMethodName     = "/starling.v1.HistoryService/GetTrack"
 	HistoryService_GetCellStats_FullMethodName = "/starling.v1.HistoryService/GetCellStats"
 	HistoryService_FindVisits_FullMethodName   = "/starling.v1.HistoryService/FindVisits"
+	HistoryService_ExplainFix_FullMethodName   = "/starling.v1.HistoryService/ExplainFix"
 )
 
 // HistoryServiceClient is the client API for HistoryService service.
@@ -32,7 +33,7 @@ const (
 // what went on in a cell, who was in an area. A fix is in its answers once a sink has
 // it, which is up to the sink's batch interval after it was acknowledged.
 //
-// Every answer is a stream of parts. Each part has a token with which another call,
+// An answer about many fixes is a stream of parts. Each part has a token with which another call,
 // of the same caller with the same request, goes on behind it; the last part of a
 // call is complete unless the call has read as many fixes as one may.
 //
@@ -46,6 +47,10 @@ type HistoryServiceClient interface {
 	GetCellStats(ctx context.Context, in *GetCellStatsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetCellStatsResponse], error)
 	// FindVisits sends which vehicles were in an area in a time range, by vehicle id.
 	FindVisits(ctx context.Context, in *FindVisitsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FindVisitsResponse], error)
+	// ExplainFix answers what became of one fix: as reported and as corrected, each time
+	// that it came, and by which rule it was not accepted. It is NOT_FOUND when history
+	// knows nothing of it.
+	ExplainFix(ctx context.Context, in *ExplainFixRequest, opts ...grpc.CallOption) (*ExplainFixResponse, error)
 }
 
 type historyServiceClient struct {
@@ -113,6 +118,16 @@ func (c *historyServiceClient) FindVisits(ctx context.Context, in *FindVisitsReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type HistoryService_FindVisitsClient = grpc.ServerStreamingClient[FindVisitsResponse]
 
+func (c *historyServiceClient) ExplainFix(ctx context.Context, in *ExplainFixRequest, opts ...grpc.CallOption) (*ExplainFixResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainFixResponse)
+	err := c.cc.Invoke(ctx, HistoryService_ExplainFix_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HistoryServiceServer is the server API for HistoryService service.
 // All implementations must embed UnimplementedHistoryServiceServer
 // for forward compatibility.
@@ -121,7 +136,7 @@ type HistoryService_FindVisitsClient = grpc.ServerStreamingClient[FindVisitsResp
 // what went on in a cell, who was in an area. A fix is in its answers once a sink has
 // it, which is up to the sink's batch interval after it was acknowledged.
 //
-// Every answer is a stream of parts. Each part has a token with which another call,
+// An answer about many fixes is a stream of parts. Each part has a token with which another call,
 // of the same caller with the same request, goes on behind it; the last part of a
 // call is complete unless the call has read as many fixes as one may.
 //
@@ -135,6 +150,10 @@ type HistoryServiceServer interface {
 	GetCellStats(*GetCellStatsRequest, grpc.ServerStreamingServer[GetCellStatsResponse]) error
 	// FindVisits sends which vehicles were in an area in a time range, by vehicle id.
 	FindVisits(*FindVisitsRequest, grpc.ServerStreamingServer[FindVisitsResponse]) error
+	// ExplainFix answers what became of one fix: as reported and as corrected, each time
+	// that it came, and by which rule it was not accepted. It is NOT_FOUND when history
+	// knows nothing of it.
+	ExplainFix(context.Context, *ExplainFixRequest) (*ExplainFixResponse, error)
 	mustEmbedUnimplementedHistoryServiceServer()
 }
 
@@ -153,6 +172,9 @@ func (UnimplementedHistoryServiceServer) GetCellStats(*GetCellStatsRequest, grpc
 }
 func (UnimplementedHistoryServiceServer) FindVisits(*FindVisitsRequest, grpc.ServerStreamingServer[FindVisitsResponse]) error {
 	return status.Error(codes.Unimplemented, "method FindVisits not implemented")
+}
+func (UnimplementedHistoryServiceServer) ExplainFix(context.Context, *ExplainFixRequest) (*ExplainFixResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainFix not implemented")
 }
 func (UnimplementedHistoryServiceServer) mustEmbedUnimplementedHistoryServiceServer() {}
 func (UnimplementedHistoryServiceServer) testEmbeddedByValue()                        {}
@@ -208,13 +230,36 @@ func _HistoryService_FindVisits_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type HistoryService_FindVisitsServer = grpc.ServerStreamingServer[FindVisitsResponse]
 
+func _HistoryService_ExplainFix_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainFixRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).ExplainFix(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_ExplainFix_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).ExplainFix(ctx, req.(*ExplainFixRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // HistoryService_ServiceDesc is the grpc.ServiceDesc for HistoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var HistoryService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "starling.v1.HistoryService",
 	HandlerType: (*HistoryServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ExplainFix",
+			Handler:    _HistoryService_ExplainFix_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "GetTrack",
