@@ -125,6 +125,10 @@ func readRows(group parquet.RowGroup, vehicle string, first, n int64, rows []row
 // eachValue calls do with the values of a column, of which each row has one, from a
 // row on, until it returns false.
 func eachValue(chunk parquet.ColumnChunk, from int64, do func(*parquet.Value) bool) error {
+	// Without its index, pages before the row would be read too.
+	if _, err := chunk.OffsetIndex(); err != nil {
+		return err
+	}
 	pages := chunk.Pages()
 	defer func() { _ = pages.Close() }()
 	if err := pages.SeekToRow(from); err != nil {
