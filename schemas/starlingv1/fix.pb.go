@@ -302,7 +302,8 @@ const file_starling_v1_fix_proto_rawDesc = "" +
 	"\x11AVAILABILITY_FREE\x10\x02\x12\x19\n" +
 	"\x15AVAILABILITY_RESERVED\x10\x03\x12\x18\n" +
 	"\x14AVAILABILITY_ON_RIDE\x10\x04\x12\x15\n" +
-	"\x11AVAILABILITY_BUSY\x10\x05BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x11AVAILABILITY_BUSY\x10\x05B\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_fix_proto_rawDescOnce sync.Once

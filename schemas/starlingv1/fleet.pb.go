@@ -2220,7 +2220,8 @@ const file_starling_v1_fleet_proto_rawDesc = "" +
 	"\fWatchVehicle\x12 .starling.v1.WatchVehicleRequest\x1a!.starling.v1.WatchVehicleResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{name=vehicles/*}:watch0\x01\x12\x89\x01\n" +
 	"\tWatchArea\x12\x1d.starling.v1.WatchAreaRequest\x1a\x1e.starling.v1.WatchAreaResponse\";\x82\xd3\xe4\x93\x025:\x01*Z\x18\x12\x16/v1/vehicles:watchArea\"\x16/v1/vehicles:watchArea0\x01\x12r\n" +
 	"\rCountVehicles\x12!.starling.v1.CountVehiclesRequest\x1a\".starling.v1.CountVehiclesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/vehicles:count\x12\x89\x01\n" +
-	"\x12WatchVehicleCounts\x12&.starling.v1.WatchVehicleCountsRequest\x1a'.starling.v1.WatchVehicleCountsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/vehicles:watchCounts0\x01BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x12WatchVehicleCounts\x12&.starling.v1.WatchVehicleCountsRequest\x1a'.starling.v1.WatchVehicleCountsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/vehicles:watchCounts0\x01B\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_fleet_proto_rawDescOnce sync.Once

@@ -306,7 +306,8 @@ const file_starling_v1_history_proto_rawDesc = "" +
 	"\x10HistoryGapReason\x12\"\n" +
 	"\x1eHISTORY_GAP_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aHISTORY_GAP_REASON_DELETED\x10\x01\x12\"\n" +
-	"\x1eHISTORY_GAP_REASON_SINK_BEHIND\x10\x02BBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x1eHISTORY_GAP_REASON_SINK_BEHIND\x10\x02B\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_history_proto_rawDescOnce sync.Once

@@ -572,7 +572,8 @@ const file_starling_v1_ingest_proto_rawDesc = "" +
 	"\rIngestService\x12Z\n" +
 	"\rStreamReports\x12!.starling.v1.StreamReportsRequest\x1a\".starling.v1.StreamReportsResponse(\x010\x01\x12j\n" +
 	"\n" +
-	"SendReport\x12\x1e.starling.v1.SendReportRequest\x1a\x1f.starling.v1.SendReportResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/reports:sendBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"SendReport\x12\x1e.starling.v1.SendReportRequest\x1a\x1f.starling.v1.SendReportResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/reports:sendB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_ingest_proto_rawDescOnce sync.Once

@@ -558,7 +558,8 @@ const file_starling_v1_promise_proto_rawDesc = "" +
 	"\n" +
 	"vehicle_id\x18\x01 \x01(\tR\tvehicleId\x12:\n" +
 	"\vreservation\x18\x02 \x01(\v2\x18.starling.v1.ReservationR\vreservation\x12\x19\n" +
-	"\bon_board\x18\x03 \x01(\bR\aonBoardBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\bon_board\x18\x03 \x01(\bR\aonBoardB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_promise_proto_rawDescOnce sync.Once

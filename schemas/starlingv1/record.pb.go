@@ -1616,7 +1616,8 @@ const file_starling_v1_record_proto_rawDesc = "" +
 	"\x12VERDICT_STANDSTILL\x10\x04\x12\x16\n" +
 	"\x12VERDICT_WARMING_UP\x10\x05\x12\x11\n" +
 	"\rVERDICT_STALE\x10\x06\x12\x18\n" +
-	"\x14VERDICT_OUT_OF_ORDER\x10\aBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x14VERDICT_OUT_OF_ORDER\x10\aB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_record_proto_rawDescOnce sync.Once

@@ -1438,7 +1438,8 @@ const file_starling_v1_ride_proto_rawDesc = "" +
 	"\tListRides\x12\x1d.starling.v1.ListRidesRequest\x1a\x1e.starling.v1.ListRidesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/rides\x12\x90\x01\n" +
 	"\x13SubscribeRideEvents\x12'.starling.v1.SubscribeRideEventsRequest\x1a(.starling.v1.SubscribeRideEventsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=rides/*}:subscribe0\x01\x12\xa1\x01\n" +
 	"\x16SubscribeVehicleEvents\x12*.starling.v1.SubscribeVehicleEventsRequest\x1a+.starling.v1.SubscribeVehicleEventsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=vehicles/*}:subscribeRides0\x01\x12|\n" +
-	"\fGetZonePlace\x12 .starling.v1.GetZonePlaceRequest\x1a!.starling.v1.GetZonePlaceResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=vehicles/*}/zonePlaceBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\fGetZonePlace\x12 .starling.v1.GetZonePlaceRequest\x1a!.starling.v1.GetZonePlaceResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=vehicles/*}/zonePlaceB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_ride_proto_rawDescOnce sync.Once

@@ -491,7 +491,8 @@ const file_starling_v1_ride_owner_proto_rawDesc = "" +
 	"\n" +
 	"ResumeRide\x12\x1e.starling.v1.ResumeRideRequest\x1a\x1f.starling.v1.ResumeRideResponse\x12]\n" +
 	"\x11GetOwnedZonePlace\x12%.starling.v1.GetOwnedZonePlaceRequest\x1a!.starling.v1.GetZonePlaceResponse\x12S\n" +
-	"\fCompareRides\x12 .starling.v1.CompareRidesRequest\x1a!.starling.v1.CompareRidesResponseBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\fCompareRides\x12 .starling.v1.CompareRidesRequest\x1a!.starling.v1.CompareRidesResponseB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_ride_owner_proto_rawDescOnce sync.Once

@@ -1553,7 +1553,8 @@ const file_starling_v1_ride_record_proto_rawDesc = "" +
 	"\x1aRIDE_EVENT_KIND_NO_VEHICLE\x10\n" +
 	"\x12\x1e\n" +
 	"\x1aRIDE_EVENT_KIND_UNASSIGNED\x10\v\x12 \n" +
-	"\x1cRIDE_EVENT_KIND_VEHICLE_LOST\x10\fBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x1cRIDE_EVENT_KIND_VEHICLE_LOST\x10\fB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_ride_record_proto_rawDescOnce sync.Once

@@ -240,7 +240,8 @@ const file_starling_v1_supply_proto_rawDesc = "" +
 	"\x0eunstated_count\x18\a \x01(\x05R\runstatedCount\x12\x1d\n" +
 	"\n" +
 	"busy_count\x18\b \x01(\x05R\tbusyCount\x12-\n" +
-	"\x12dispatchable_count\x18\t \x01(\x05R\x11dispatchableCountBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"\x12dispatchable_count\x18\t \x01(\x05R\x11dispatchableCountB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_supply_proto_rawDescOnce sync.Once
