@@ -68,6 +68,10 @@ $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/protoc-gen-grpc
 $(BIN)/govulncheck: tools/vuln/go.sum
 	cd tools/vuln && GOBIN=$(BIN) $(GO) install tool
 
+.PHONY: conformance
+conformance: build ## the clients in Go, Python, TypeScript and Kotlin, judged by starling conformance (needs Python 3, npm and Maven)
+	GO=$(GO) ./clients/conformance.sh $(CLIENTS)
+
 .PHONY: dashboards dashboards-check
 dashboards: ## write Grafana's dashboards anew (deploy/grafana)
 	cd tools/dashboards && $(GO) run . ../../deploy/grafana/dashboards

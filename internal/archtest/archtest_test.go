@@ -24,7 +24,7 @@ const module = "github.com/starling-fleet/starling/"
 // folder; packages of one component may import each other.
 var mayImport = map[string][]string{
 	"cmd/starling":     {"cmd/starling/cli"},
-	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/reprocess", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/fleetsim", "internal/freshness", "internal/h3", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
+	"cmd/starling/cli": {"cmd/starling/app", "history/clickhouse", "history/lake", "history/reprocess", "history/row", "history/store", "internal/auth", "internal/config", "internal/version", "internal/filtercsv", "internal/filtereval", "gpsfilter", "client", "internal/conformance", "internal/fleetsim", "internal/freshness", "internal/h3", "internal/latency", "internal/replay", "internal/ridesim", "schemas", "tracker", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/retry", "internal/throttle"},
 	"cmd/starling/app": {"internal/certs", "internal/auth", "internal/config", "internal/version", "internal/gateway", "ingest", "tracker", "matcher", "fanout", "rides", "history", "history/query", "internal/eventlog", "internal/kafkalog", "internal/locallog", "internal/throttle", "internal/redisconn", "rides/events", "internal/rpcserver", "internal/httpserver", "gpsfilter", "schemas"},
 	"ingest":           {"internal/throttle", "internal/auth", "internal/budget", "internal/eventlog", "internal/retry", "internal/rpcserver", "internal/rpcstatus", "schemas"},
 	"tracker":          {"internal/deadletter", "internal/eventlog", "internal/h3", "internal/geo", "gpsfilter", "schemas", "internal/retry"},
@@ -72,6 +72,7 @@ var mayImport = map[string][]string{
 	"internal/certs":          {},
 	"internal/auth":           {"internal/rpcstatus", "schemas"},
 	"internal/gateway":        {"internal/auth", "internal/budget", "internal/httpserver", "internal/retry", "internal/rpcstatus", "schemas"},
+	"internal/conformance":    {"internal/gateway", "internal/rpcstatus", "schemas"},
 	"internal/rpcserver":      {"internal/auth", "internal/budget", "internal/rpcstatus"},
 	"internal/budget":         {},
 	"internal/rpcstatus":      {},
@@ -371,7 +372,7 @@ func within(path, prefix string) bool {
 // The top folder shows the architecture: nothing else may be there.
 func TestTopFolder(t *testing.T) {
 	want := map[string]bool{
-		"client": true, "cmd": true, "deploy": true, "docs": true, "fanout": true, "gpsfilter": true, "history": true, "ingest": true, "internal": true,
+		"client": true, "clients": true, "cmd": true, "deploy": true, "docs": true, "fanout": true, "gpsfilter": true, "history": true, "ingest": true, "internal": true,
 		"loadtest": true, "matcher": true, "rides": true, "schemas": true, "tools": true, "tracker": true,
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-fleet/starling/cmd/starling/cli/conform"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
 	"github.com/starling-fleet/starling/cmd/starling/cli/past"
 	"github.com/starling-fleet/starling/internal/version"
@@ -149,6 +150,7 @@ Exit codes:
 	root.AddCommand(
 		newDemo(world), newTopics(world), newLog(world), newDLQ(world), newConfig(world), newToken(world),
 		newSimulate(world), newSend(world), newReplay(world), newFilter(world), newReprocess(world),
+		conform.New(conform.World{Out: world.Out, Err: world.Err, Environ: world.Environ, Usage: usage, No: answerNo, Print: dialect.Print}),
 		newStatus(world), newGet(world), newList(world), newArea(world), newNearest(world), newSupply(world), newWatch(world), newExplain(world), newRide(world), newDevices(world),
 		newVersion(world),
 	)
