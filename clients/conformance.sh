@@ -19,6 +19,7 @@ build_python() {
     touch "$python/ready"
   fi
   "$python/bin/python" python/generate.py
+  "$python/bin/python" -m unittest discover -q -s python
 }
 
 build_typescript() {

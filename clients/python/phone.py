@@ -51,8 +51,11 @@ def main() -> None:
                 time.sleep(1)
         except KeyboardInterrupt:
             pass
-        reporter.close(timeout=10)
-        print("everything is acknowledged")
+        try:
+            reporter.close(timeout=10)
+            print("everything is acknowledged")
+        except (TimeoutError, starling_driver.Stopped) as error:
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

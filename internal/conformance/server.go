@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -45,9 +46,12 @@ type server struct {
 // sends too much is judged and not cut off.
 const maxMessageBytes = 4 * limits.MaxReportBytes
 
+// maxOpen is how many connections are open at a time, and streams of one.
+const maxOpen = 32
+
 // serve serves gRPC and JSON until ctx is done.
 func (s *server) serve(ctx context.Context, rpc, web net.Listener) error {
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessageBytes))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxConcurrentStreams(maxOpen))
 	starlingv1.RegisterIngestServiceServer(g, s)
 	mux := runtime.NewServeMux()
 	if err := handlers.RegisterIngestServiceHandlerServer(ctx, mux, s); err != nil {
@@ -59,8 +63,8 @@ func (s *server) serve(ctx context.Context, rpc, web net.Listener) error {
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	ended := make(chan error, 2)
-	go func() { ended <- g.Serve(&keeping{rpc, &s.conns}) }()
-	go func() { ended <- h.Serve(web) }()
+	go func() { ended <- g.Serve(&keeping{netutil.LimitListener(rpc, maxOpen), &s.conns}) }()
+	go func() { ended <- h.Serve(netutil.LimitListener(web, maxOpen)) }()
 	var err error
 	running := 2
 	select {
@@ -254,6 +258,9 @@ func (st *streaming) take(in received) (over bool, err error) {
 	if in.err != nil {
 		st.judge.Ended(End{Unsure: true})
 		return true, in.err
+	}
+	if st.number == maxArrivals {
+		return true, st.end(Move{End: status.Error(codes.ResourceExhausted, "no scenario has so many reports")})
 	}
 	st.number++
 	st.sequences = append(st.sequences, in.report.GetSequence())
