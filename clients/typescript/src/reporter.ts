@@ -2,6 +2,7 @@
 
 import { ChannelCredentials, Client, ClientDuplexStream, Metadata, credentials, loadPackageDefinition, type ServiceClientConstructor } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
+import { webcrypto } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 
 import { statusOf } from './details.js';
@@ -24,6 +25,8 @@ export interface Options extends Handlers {
   /** The folder with starling/v1/ingest.proto. */
   protos?: string;
 }
+
+globalThis.crypto ??= webcrypto as Crypto; // Node 18 has no global one
 
 interface StreamResponse {
   acknowledgedReports?: string;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { Numbers } from '../report.js';
+import '../reporter.js';
 import { type Status, Waits, judge } from '../waits.js';
 
 test('waits double up to 30 s, are drawn, and are as long as the server asks', () => {
