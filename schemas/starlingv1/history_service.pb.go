@@ -1521,7 +1521,8 @@ const file_starling_v1_history_service_proto_rawDesc = "" +
 	"\n" +
 	"FindVisits\x12\x1e.starling.v1.FindVisitsRequest\x1a\x1f.starling.v1.FindVisitsResponse\"3\x82\xd3\xe4\x93\x02-:\x01*Z\x14\x12\x12/v1/history:visits\"\x12/v1/history:visits0\x01\x12w\n" +
 	"\n" +
-	"ExplainFix\x12\x1e.starling.v1.ExplainFixRequest\x1a\x1f.starling.v1.ExplainFixResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=vehicles/*}:explainFixBBZ@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1b\x06proto3"
+	"ExplainFix\x12\x1e.starling.v1.ExplainFixRequest\x1a\x1f.starling.v1.ExplainFixResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=vehicles/*}:explainFixB\x9c\x01\n" +
+	"\x1aio.github.starlingfleet.v1P\x01Z@github.com/starling-fleet/starling/schemas/starlingv1;starlingv1\xa2\x02\x03STL\xaa\x02\vStarling.V1\xba\x02\bStarling\xca\x02\vStarling\\V1\xea\x02\fStarling::V1b\x06proto3"
 
 var (
 	file_starling_v1_history_service_proto_rawDescOnce sync.Once
