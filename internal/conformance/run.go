@@ -210,7 +210,12 @@ func RunAll(ctx context.Context, scenarios []Scenario, opts Options, parallel in
 		})
 	}
 	running.Wait()
-	return verdicts, errors.Join(failed...)
+	for _, err := range failed {
+		if err != nil {
+			return nil, err // the others are of the same cause
+		}
+	}
+	return verdicts, nil
 }
 
 // Serve plays one scenario at addresses of one's own to a client that somebody else

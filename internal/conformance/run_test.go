@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -60,7 +61,8 @@ func (c *naive) deliver(in io.Reader) error {
 		r.SessionId, r.Sequence = c.session, sequences[r.VehicleId]
 		c.queue = append(c.queue, r)
 	}
-	conn, err := grpc.NewClient(os.Getenv("STARLING_INGEST"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(os.Getenv("STARLING_INGEST"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: time.Second}))
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,8 @@ func (c *naive) take(s grpc.BidiStreamingClient[starlingv1.StreamReportsRequest,
 		if c.fault != "credulous" {
 			return acked, errors.New("acknowledged beyond what was sent")
 		}
-		n = acked + len(c.queue)
+		c.queue = nil
+		return sent, nil
 	}
 	if n > acked {
 		c.queue = c.queue[n-acked:]

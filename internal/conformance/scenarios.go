@@ -37,7 +37,10 @@ type Script struct {
 }
 
 // Scenarios returns all of them.
-func Scenarios() []Scenario {
+func Scenarios() []Scenario { return append(acknowledging(), ending()...) }
+
+// acknowledging are about when and how reports are acknowledged.
+func acknowledging() []Scenario {
 	return []Scenario{
 		{
 			Name: "calm", About: "nothing is disturbed", Vehicles: 3, Reports: 60,
@@ -70,6 +73,12 @@ func Scenarios() []Scenario {
 				return Script{Report: once(map[int]Move{5: {Noise: NoiseBeyond}, 90: {Noise: NoiseBack}, 150: {Noise: NoiseBeyond}})}
 			},
 		},
+	}
+}
+
+// ending are about how streams and calls end.
+func ending() []Scenario {
+	return []Scenario{
 		{
 			Name: "full", About: "the log is full or slow, the client too fast: RESOURCE_EXHAUSTED with a retry delay", Vehicles: 2, Reports: 30,
 			script: func(*rand.Rand) Script {
