@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -37,7 +38,7 @@ type Script struct {
 }
 
 // Scenarios returns all of them.
-func Scenarios() []Scenario { return append(acknowledging(), ending()...) }
+func Scenarios() []Scenario { return slices.Concat(acknowledging(), refusing(), stopping()) }
 
 // acknowledging are about when and how reports are acknowledged.
 func acknowledging() []Scenario {
@@ -76,8 +77,8 @@ func acknowledging() []Scenario {
 	}
 }
 
-// ending are about how streams and calls end.
-func ending() []Scenario {
+// refusing are about reports, fixes and streams that are refused.
+func refusing() []Scenario {
 	return []Scenario{
 		{
 			Name: "full", About: "the log is full or slow, the client too fast: RESOURCE_EXHAUSTED with a retry delay", Vehicles: 2, Reports: 30,
@@ -111,6 +112,12 @@ func ending() []Scenario {
 				return Script{Report: once(map[int]Move{2: {Reject: true}, 9: {Reject: true}, 25: {Reject: true}})}
 			},
 		},
+	}
+}
+
+// stopping are about servers and clients that are gone.
+func stopping() []Scenario {
+	return []Scenario{
 		{
 			Name: "down", About: "five attempts in a row fail", Vehicles: 1, Reports: 12,
 			script: func(*rand.Rand) Script {
