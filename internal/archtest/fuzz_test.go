@@ -13,7 +13,7 @@ import (
 // fuzzed are the fuzz targets that send any bytes to every method of a service, one
 // for each package that serves it.
 var fuzzed = map[string][]string{
-	"IngestService":    {"ingest/hostile_test.go: FuzzStream"},
+	"IngestService":    {"ingest/hostile_test.go: FuzzStream", "internal/conformance/fuzz_test.go: FuzzReports"},
 	"FleetService":     {"matcher/fuzz_test.go: FuzzFleetCalls", "fanout/fuzz_test.go: FuzzFanoutCalls"},
 	"HistoryService":   {"history/query/query_test.go: FuzzHistoryCalls"},
 	"RideService":      {"rides/fuzz_test.go: FuzzRideCalls"},
