@@ -75,7 +75,10 @@ func (s *server) serve(ctx context.Context, rpc, web net.Listener) error {
 	g.Stop()
 	_ = h.Close()
 	for range running {
-		<-ended
+		// What stopping leads to is no failure.
+		if late := <-ended; late != nil && ctx.Err() == nil && !errors.Is(late, http.ErrServerClosed) {
+			err = errors.Join(err, late)
+		}
 	}
 	return err
 }
