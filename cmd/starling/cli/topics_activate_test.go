@@ -64,7 +64,7 @@ func TestActivateIsRefused(t *testing.T) {
 	for want, args := range map[string][]string{
 		"either --dry-run": {},
 		"or --yes":         {"--dry-run", "--yes"},
-		"carries [2]":      {"--yes", "--step-version", "99"},
+		"carries [2 3]":    {"--yes", "--step-version", "99"},
 		"window":           {"--yes", "--tracker-window", "-1s"},
 	} {
 		got := runCLI(t, t.Context(), "", append([]string{"topics", "activate"}, args...)...)
