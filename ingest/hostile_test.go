@@ -414,6 +414,13 @@ func FuzzStream(f *testing.F) {
 		defer cancel()
 		err := d.conn.Invoke(ctx, starlingv1.IngestService_SendReport_FullMethodName, message, &starlingv1.SendReportResponse{},
 			grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}))
-		require.Equal(t, st.Code(), status.Code(err), "the stream ended with %v, the call with %v", st, err)
+		want := st.Code()
+		if status.Code(err) == codes.Internal {
+			// gRPC decodes the request of a unary call before anything of ours is asked.
+			require.Equal(t, codes.InvalidArgument, want)
+			require.ErrorContains(t, err, "failed to unmarshal the received message")
+			want = codes.Internal
+		}
+		require.Equal(t, want, status.Code(err), "the stream ended with %v, the call with %v", st, err)
 	})
 }
