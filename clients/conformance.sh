@@ -64,7 +64,7 @@ failed=()
 for client in "${clients[@]}"; do
   printf '\n%s:\n' "$client"
   read -ra command < <(command_of "$client")
-  "$starling" conformance --ack-timeout 2s --parallel "${PARALLEL:-6}" --seed "${SEED:-1}" -- "${command[@]}" || failed+=("$client")
+  "$starling" conformance --ack-timeout 5s --parallel "${PARALLEL:-6}" --seed "${SEED:-1}" -- "${command[@]}" || failed+=("$client")
 done
 echo
 echo "clients: $((${#clients[@]} - ${#failed[@]})) passed, ${#failed[@]} failed"

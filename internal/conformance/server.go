@@ -350,6 +350,7 @@ func (st *streaming) end(m Move) error {
 // SendReport implements starlingv1.IngestServiceServer.
 func (s *server) SendReport(ctx context.Context, req *starlingv1.SendReportRequest) (*starlingv1.SendReportResponse, error) {
 	r := req.GetReport()
+	begun := time.Now()
 	call := s.judge.Called(r, proto.Size(req))
 	s.proved(ctx)
 	m := s.onCall()
@@ -383,7 +384,8 @@ func (s *server) SendReport(ctx context.Context, req *starlingv1.SendReportReque
 	if m.Refuse && len(r.GetFixes()) > 0 {
 		resp.Refusals = append(resp.Refusals, refusal(1, r))
 	}
-	call.Answered(true, End{})
+	// A client that was about to give up need not see the answer.
+	call.Answered(true, End{Unsure: time.Since(begun) > s.ackTimeout/2})
 	return resp, nil
 }
 
