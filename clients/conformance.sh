@@ -33,7 +33,7 @@ build_kotlin() {
   cd kotlin
   [ -n "$(find target/built -newer pom.xml 2>/dev/null)" ] &&
     [ -z "$(find pom.xml src ../../schemas/proto -newer target/built -type f)" ] && return
-  mvn -q -B -ntp package
+  mvn -q -B -ntp -Dkotlin.compiler.daemon=false package
   touch target/built
 }
 
