@@ -9,14 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/freeport"
+	"github.com/starling-fleet/starling/internal/testcache"
 )
 
 // User and Password are those of the user for tests.
@@ -53,8 +52,8 @@ type Server struct {
 	native, http string
 
 	cmd    *exec.Cmd
-	input  io.Closer     // the server ends when it is closed
-	exited chan struct{} // closed when the running process has ended
+	input  io.Closer       // the server ends when it is closed
+	exited <-chan struct{} // closed when the running process has ended
 	output bytes.Buffer
 }
 
@@ -126,20 +125,8 @@ func (s *Server) Restart() error {
 	}
 	s.output.Reset()
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	exited, started := make(chan struct{}), make(chan error)
-	go func() {
-		// The parent-death signal is tied to the thread that forks.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its output
-			close(exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	exited, err := testcache.Start(cmd)
+	if err != nil {
 		return fmt.Errorf("clickhousetest: start the engine: %w", err)
 	}
 	s.cmd, s.input, s.exited = cmd, input, exited

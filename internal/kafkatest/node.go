@@ -6,11 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/starling-fleet/starling/internal/testcache"
 )
 
 // node is one broker, which is also a controller.
@@ -25,7 +26,7 @@ type node struct {
 	env            []string // of the broker, besides this process's
 
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when the running process has ended
+	exited <-chan struct{} // closed when the running process has ended
 }
 
 // log4j2 writes warnings to standard output, which goes to the node's log.
@@ -95,9 +96,7 @@ func (n *node) format(clusterID string) error {
 	return nil
 }
 
-// start runs the broker. The parent-death signal is tied to the thread that
-// forks, so a goroutine that is locked to its thread starts the process and
-// stays until it has ended.
+// start runs the broker.
 func (n *node) start() error {
 	out, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -106,22 +105,10 @@ func (n *node) start() error {
 	cmd := n.java(n.heapMB, "kafka.Kafka", n.configFile())
 	cmd.Env = append(os.Environ(), n.env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	exited := make(chan struct{})
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer out.Close()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		_ = cmd.Wait() // how it ended is in its log
-		close(exited)
-	}()
-	if err := <-started; err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	exited, err := testcache.Start(cmd)
+	_ = out.Close() // the broker has it
+	if err != nil {
 		return fmt.Errorf("kafkatest: start node %d: %w", n.id, err)
 	}
 	n.cmd, n.exited = cmd, exited

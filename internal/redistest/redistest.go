@@ -5,16 +5,14 @@ package redistest
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/starling-fleet/starling/internal/freeport"
+	"github.com/starling-fleet/starling/internal/testcache"
 )
 
 // Server is a Redis that a test may kill and start again at the same address.
@@ -27,7 +25,7 @@ type Server struct {
 	command []string
 
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when the running process has ended
+	exited <-chan struct{} // closed when the running process has ended
 	output bytes.Buffer
 }
 
@@ -87,47 +85,12 @@ func (s *Server) Restart() {
 	cmd := exec.Command("redis-server", args...)
 	s.output.Reset()
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.run(cmd); err != nil {
-		s.tb.Fatalf("redistest: %v", err)
-	}
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		conn, err := net.DialTimeout("tcp", s.addr, time.Second)
-		if err == nil {
-			_ = conn.Close()
-			return
-		}
-		select {
-		case <-s.exited:
-			s.tb.Fatalf("redistest: redis-server ended before it served: %s", s.output.String())
-		case <-time.After(5 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			s.tb.Fatalf("redistest: redis-server does not serve: %v", err)
-		}
-	}
-}
-
-// run starts the process. The parent-death signal is tied to the thread that
-// forks, so a goroutine that is locked to its thread starts it and stays until it
-// has ended.
-func (s *Server) run(cmd *exec.Cmd) error {
-	exited, started := make(chan struct{}), make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		_ = cmd.Wait() // how it ended is in its output
-		close(exited)
-	}()
-	if err := <-started; err != nil {
-		return fmt.Errorf("start redis-server: %w", err)
+	exited, err := testcache.Start(cmd)
+	if err != nil {
+		s.tb.Fatalf("redistest: start redis-server: %v", err)
 	}
 	s.cmd, s.exited = cmd, exited
-	return nil
+	if err := testcache.AwaitTCP(s.addr, exited, 20*time.Second); err != nil {
+		s.tb.Fatalf("redistest: redis-server: %v: %s", err, s.output.String())
+	}
 }

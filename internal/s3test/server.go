@@ -11,13 +11,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -66,7 +63,7 @@ type Server struct {
 	program, dir, addr string
 
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when the running process has ended
+	exited <-chan struct{} // closed when the running process has ended
 	output bytes.Buffer
 }
 
@@ -126,42 +123,14 @@ func (s *Server) Restart() error {
 	cmd := exec.Command(s.program, "--access", AccessKey, "--secret", SecretKey, "--region", Region, "--port", s.addr, "posix", "--sidecar", meta, s.Dir())
 	s.output.Reset()
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	exited, started := make(chan struct{}), make(chan error)
-	go func() {
-		// The parent-death signal is tied to the thread that forks.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its output
-			close(exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	exited, err := testcache.Start(cmd)
+	if err != nil {
 		return fmt.Errorf("s3test: start versitygw: %w", err)
 	}
 	s.cmd, s.exited = cmd, exited
-	return s.await()
-}
-
-// await returns when the server listens.
-func (s *Server) await() error {
-	deadline := time.Now().Add(time.Minute)
-	for {
-		conn, err := net.DialTimeout("tcp", s.addr, time.Second)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-s.exited:
-			return fmt.Errorf("s3test: versitygw ended before it served: %s", s.output.String())
-		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			s.Kill()
-			return fmt.Errorf("s3test: versitygw does not serve: %w", err)
-		}
+	if err := testcache.AwaitTCP(s.addr, exited, time.Minute); err != nil {
+		s.Kill()
+		return fmt.Errorf("s3test: versitygw: %w\n%s", err, s.output.String())
 	}
+	return nil
 }

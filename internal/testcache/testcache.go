@@ -1,5 +1,6 @@
 // Package testcache keeps the real servers that tests install in a cache outside the
-// repository: $STARLING_CACHE, or starling in the user's cache directory.
+// repository, $STARLING_CACHE, or starling in the user's cache directory, and starts
+// servers that end with the test's process.
 //
 // For tests alone; imports nothing of ours.
 package testcache
