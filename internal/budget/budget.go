@@ -17,7 +17,7 @@ type Pool struct {
 
 	mu      sync.Mutex
 	used    int64
-	open    queue  // oldest first
+	open    Chain[Lease]
 	taken   uint64 // leases taken so far
 	owners  map[any]*owner
 	spare   *owner // one that holds nothing, to be used again
@@ -29,25 +29,25 @@ type Pool struct {
 type owner struct {
 	key   any
 	bytes int64
-	open  queue // oldest first; an owner in the pool has one at least
+	open  Chain[Lease] // an owner in the pool has one at least
 }
 
 // New returns a pool of limit bytes. Work is safe for grace from giving way to
 // an owner that holds as much.
 func New(limit int64, grace time.Duration) *Pool {
-	return &Pool{limit: limit, grace: grace, open: queue{by: inPool}, owners: map[any]*owner{}}
+	return &Pool{limit: limit, grace: grace, open: NewChain(inPool), owners: map[any]*owner{}}
 }
 
 // Lease is a part of a pool that unfinished work holds.
 type Lease struct {
-	pool  *Pool
-	owner *owner
-	since time.Time
-	order uint64 // among all leases ever taken
-	work  Work
-	bytes int64
-	held  bool     // not released or evicted
-	links [2]links // in the pool's queue and in the owner's
+	pool            *Pool
+	owner           *owner
+	since           time.Time
+	order           uint64 // among all leases ever taken
+	work            Work
+	bytes           int64
+	held            bool         // not released or evicted
+	ofPool, ofOwner Links[Lease] // in the pool's chain and in the owner's
 }
 
 // Work is what holds a lease.
@@ -90,7 +90,7 @@ func (p *Pool) takeFor(work Work, l *Lease, key any, bytes int64) (yielding []*L
 	o := p.owners[key]
 	if o == nil {
 		if o, p.spare = p.spare, nil; o == nil {
-			o = &owner{open: queue{by: inOwner}}
+			o = &owner{open: NewChain(inOwner)}
 		}
 	}
 	p.taken++
@@ -102,8 +102,8 @@ func (p *Pool) takeFor(work Work, l *Lease, key any, bytes int64) (yielding []*L
 		}
 		o.key, p.owners[key] = key, o
 		l.held = true
-		p.open.push(l)
-		o.open.push(l)
+		p.open.Push(l)
+		o.open.Push(l)
 	}
 	return yielding, ok
 }
@@ -154,8 +154,8 @@ func (p *Pool) growLocked(l *Lease, bytes int64) (yielding []*Lease, ok bool) {
 
 // reapLocked takes back what ended work still holds, except l.
 func (p *Pool) reapLocked(except *Lease) {
-	for l, next := p.open.first, (*Lease)(nil); l != nil; l = next {
-		next = l.links[inPool].next
+	for l, next := p.open.Oldest(), (*Lease)(nil); l != nil; l = next {
+		next = l.ofPool.Newer()
 		if l != except && l.work.Ended() {
 			p.releaseLocked(l)
 		}
@@ -167,14 +167,14 @@ func (p *Pool) reapLocked(except *Lease) {
 func (p *Pool) yieldingLocked(l *Lease, bytes int64) *Lease {
 	var most *owner
 	for _, o := range p.owners {
-		if most == nil || o.bytes > most.bytes || o.bytes == most.bytes && o.open.first.order < most.open.first.order {
+		if most == nil || o.bytes > most.bytes || o.bytes == most.bytes && o.open.Oldest().order < most.open.Oldest().order {
 			most = o
 		}
 	}
 	if most != nil && most != l.owner && most.bytes > bytes {
-		return most.open.first
+		return most.open.Oldest()
 	}
-	if front := p.open.first; front != nil && front != l && time.Since(front.since) >= p.grace {
+	if front := p.open.Oldest(); front != nil && front != l && time.Since(front.since) >= p.grace {
 		return front
 	}
 	return nil
@@ -190,7 +190,7 @@ func (p *Pool) expire(age time.Duration) (late []*Lease) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reapLocked(nil)
-	for l := p.open.first; l != nil && time.Since(l.since) >= age; l = p.open.first {
+	for l := p.open.Oldest(); l != nil && time.Since(l.since) >= age; l = p.open.Oldest() {
 		p.releaseLocked(l)
 		p.evicted++
 		late = append(late, l)
@@ -209,11 +209,11 @@ func (p *Pool) releaseLocked(l *Lease) {
 	if !l.held {
 		return
 	}
-	p.open.remove(l)
-	l.owner.open.remove(l)
+	p.open.Remove(l)
+	l.owner.open.Remove(l)
 	l.held = false
 	p.used -= l.bytes
-	if l.owner.bytes -= l.bytes; l.owner.open.first == nil {
+	if l.owner.bytes -= l.bytes; l.owner.open.Oldest() == nil {
 		delete(p.owners, l.owner.key)
 		l.owner.key, p.spare = nil, l.owner
 	}
@@ -226,40 +226,5 @@ func (p *Pool) Stats() (used, evicted, refused int64) {
 	return p.used, p.evicted, p.refused
 }
 
-// A lease is in two queues at a time, which need no memory besides it.
-const (
-	inPool = iota
-	inOwner
-)
-
-type links struct{ prev, next *Lease }
-
-type queue struct {
-	by          int // which of its links a lease is chained with
-	first, last *Lease
-}
-
-func (q *queue) push(l *Lease) {
-	l.links[q.by] = links{prev: q.last}
-	if q.last != nil {
-		q.last.links[q.by].next = l
-	} else {
-		q.first = l
-	}
-	q.last = l
-}
-
-func (q *queue) remove(l *Lease) {
-	at := l.links[q.by]
-	if at.prev != nil {
-		at.prev.links[q.by].next = at.next
-	} else {
-		q.first = at.next
-	}
-	if at.next != nil {
-		at.next.links[q.by].prev = at.prev
-	} else {
-		q.last = at.prev
-	}
-	l.links[q.by] = links{}
-}
+func inPool(l *Lease) *Links[Lease]  { return &l.ofPool }
+func inOwner(l *Lease) *Links[Lease] { return &l.ofOwner }

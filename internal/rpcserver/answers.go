@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/budget"
 )
 
 const (
@@ -38,7 +39,7 @@ const (
 type answers struct {
 	mu    sync.Mutex
 	bytes int64
-	all   chain
+	all   budget.Chain[charge]
 	// byReader has those with unread answers.
 	byReader map[reader]int64
 }
@@ -51,7 +52,7 @@ type reader struct {
 }
 
 func newAnswers() *answers {
-	return &answers{all: chain{by: ofAll}, byReader: map[reader]int64{}}
+	return &answers{all: budget.NewChain(ofAll), byReader: map[reader]int64{}}
 }
 
 // conn is a connection of a client.
@@ -64,7 +65,7 @@ type conn struct {
 
 	// answers.mu guards these.
 	bytes  int64 // unread
-	unread chain
+	unread budget.Chain[charge]
 	closed bool
 }
 
@@ -90,8 +91,8 @@ func (c *conn) forget() {
 	c.answers.mu.Lock()
 	defer c.answers.mu.Unlock()
 	c.closed = true
-	for c.unread.oldest != nil {
-		c.unread.oldest.releaseLocked()
+	for c.unread.Oldest() != nil {
+		c.unread.Oldest().releaseLocked()
 	}
 }
 
@@ -107,7 +108,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &conn{Conn: c, answers: l.answers, unread: chain{by: ofConn}}
+	known := &conn{Conn: c, answers: l.answers, unread: budget.NewChain(ofConn)}
 	known.remote = &remoteAddr{c.RemoteAddr(), known}
 	return known, nil
 }
@@ -159,7 +160,7 @@ func (a *answers) late(age time.Duration, bytes int64) []*conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var found []*conn
-	for c := a.all.oldest; c != nil && bytes > 0; c = c.links[ofAll].newer {
+	for c := a.all.Oldest(); c != nil && bytes > 0; c = c.inAll.Newer() {
 		if time.Since(c.since) < age {
 			break
 		}
@@ -187,7 +188,7 @@ func (a *answers) heaviest(age time.Duration, more int64) []*conn {
 		return nil
 	}
 	var its *conn
-	for c := a.all.oldest; c != nil; c = c.links[ofAll].newer {
+	for c := a.all.Oldest(); c != nil; c = c.inAll.Newer() {
 		if time.Since(c.since) < age {
 			break
 		}
@@ -204,53 +205,17 @@ func (a *answers) heaviest(age time.Duration, more int64) []*conn {
 // charge is an encoded answer on its way. As the pool of its buffer it learns
 // when gRPC has written the answer or given it up.
 type charge struct {
-	answers *answers
-	to      recipient
-	bytes   int64
-	since   time.Time
-	held    bool            // not released
-	links   [2]links        // in the chain of all and in the connection's
-	inner   mem.BufferSlice // what holds the bytes
+	answers       *answers
+	to            recipient
+	bytes         int64
+	since         time.Time
+	held          bool                 // not released
+	inAll, inConn budget.Links[charge] // in the chain of all and in the connection's
+	inner         mem.BufferSlice      // what holds the bytes
 }
 
-// A charge is in two chains at a time, which need no memory besides it.
-const (
-	ofAll = iota
-	ofConn
-)
-
-type links struct{ older, newer *charge }
-
-// chain is charges by age.
-type chain struct {
-	by             int // which of its links a charge is chained with
-	oldest, newest *charge
-}
-
-func (q *chain) push(c *charge) {
-	c.links[q.by] = links{older: q.newest}
-	if q.newest != nil {
-		q.newest.links[q.by].newer = c
-	} else {
-		q.oldest = c
-	}
-	q.newest = c
-}
-
-func (q *chain) remove(c *charge) {
-	at := c.links[q.by]
-	if at.older != nil {
-		at.older.links[q.by].newer = at.newer
-	} else {
-		q.oldest = at.newer
-	}
-	if at.newer != nil {
-		at.newer.links[q.by].older = at.older
-	} else {
-		q.newest = at.older
-	}
-	c.links[q.by] = links{}
-}
+func ofAll(c *charge) *budget.Links[charge]  { return &c.inAll }
+func ofConn(c *charge) *budget.Links[charge] { return &c.inConn }
 
 // Get implements mem.BufferPool; nothing is ever taken from it.
 func (c *charge) Get(length int) *[]byte { b := make([]byte, length); return &b }
@@ -273,9 +238,9 @@ func (c *charge) releaseLocked() {
 		return
 	}
 	c.held = false
-	c.to.conn.unread.remove(c)
+	c.to.conn.unread.Remove(c)
 	a := c.answers
-	a.all.remove(c)
+	a.all.Remove(c)
 	a.bytes -= c.bytes
 	c.to.conn.bytes -= c.bytes
 	if a.byReader[c.to.reader] -= c.bytes; a.byReader[c.to.reader] <= 0 {
@@ -326,8 +291,8 @@ func (r recipient) charge(bytes int64, inner mem.BufferSlice) *charge {
 		return ch
 	}
 	ch.held = true
-	a.all.push(ch)
-	c.unread.push(ch)
+	a.all.Push(ch)
+	c.unread.Push(ch)
 	a.bytes += bytes
 	c.bytes += bytes
 	a.byReader[r.reader] += bytes
