@@ -19,10 +19,8 @@ import (
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
 	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
-	"github.com/starling-fleet/starling/history/clickhouse"
 	"github.com/starling-fleet/starling/internal/config"
 	"github.com/starling-fleet/starling/internal/eventlog"
-	"github.com/starling-fleet/starling/internal/locallog"
 	"github.com/starling-fleet/starling/schemas/limits"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 	"github.com/starling-fleet/starling/schemas/topics"
@@ -127,81 +125,6 @@ again what can change while it runs.`,
 // withCommand gives a command others below it.
 func withCommand(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(below...)
-	return cmd
-}
-
-func newHistoryRelease(world IO) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "release --sink lake|clickhouse",
-		Short: "Have a local log keep tracks no longer for a sink of history that is turned off",
-		Args:  usageArgs(cobra.NoArgs),
-		Long: `Forget how far a sink of history has read a local log, so that tracks are deleted by
-their retention alone. Turn the sink off first (history.lake_dir or
-history.clickhouse.addrs) and stop the process. What the sink has kept stays, and what
-it has not written yet it will not be given. A sink that is turned on again begins with
-the oldest record that the log still has, and keeps each fix once all the same. On Kafka
-nothing waits for history.`,
-		Example: "  starling history release --sink lake --local-directory /var/lib/starling",
-	}
-	with := logCommand(cmd, world)
-	sink := cmd.Flags().String("sink", "", "Which sink: lake or clickhouse (required).")
-	cmd.RunE = func(*cobra.Command, []string) error {
-		if *sink != "lake" && *sink != "clickhouse" {
-			return usage(fmt.Errorf("--sink is %q: must be lake or clickhouse", *sink))
-		}
-		return with(func(ctx context.Context, log *openLog) error {
-			local, ok := log.Log.(*locallog.Log)
-			if !ok {
-				return usage(errors.New("the log is on Kafka, which keeps nothing for history: there is nothing to release"))
-			}
-			group, on := log.cfg.History.LakeGroup, log.cfg.History.LakeDir != ""
-			if *sink == "clickhouse" {
-				group, on = log.cfg.History.ClickHouseGroup, log.cfg.History.ClickHouse.On()
-			}
-			if on {
-				return usage(fmt.Errorf("the sink %s is on in this configuration: turn it off first", *sink))
-			}
-			claims, err := local.Release(ctx, group)
-			if err != nil {
-				return err
-			}
-			if claims == 0 {
-				return answerNo("the log keeps nothing for the group %s", group)
-			}
-			_, err = fmt.Fprintf(world.Out, "the log keeps tracks no longer for the group %s (%d partitions)\n", group, claims)
-			return err
-		})
-	}
-	return cmd
-}
-
-func newHistoryMigrate(world IO) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "migrate",
-		Short: "Make history's tables in ClickHouse, or bring them to this build's version",
-		Args:  usageArgs(cobra.NoArgs),
-		Long: `Make history's tables in the ClickHouse of history.clickhouse.addrs, or bring them to
-this build's version, and put history.clickhouse.retention in force. Run it before a
-build of another version writes: until then that build tries again and loses nothing. A
-schema that is newer than the build is refused. Running it again changes nothing.`,
-		Example: "  starling history migrate --history-clickhouse-addrs ch1:9000 --history-clickhouse-password-file secret",
-	}
-	load := settings(cmd, world)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := load()
-		if err != nil {
-			return err
-		}
-		done, err := clickhouse.Migrate(cmd.Context(), cfg.History.ClickHouse)
-		if errors.Is(err, clickhouse.ErrOff) {
-			return usage(err)
-		}
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(world.Out, "the schema of history was version %d and is version %d\n", done.From, done.To)
-		return err
-	}
 	return cmd
 }
 

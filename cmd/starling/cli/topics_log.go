@@ -4,21 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/starling-fleet/starling/cmd/starling/app"
-	"github.com/starling-fleet/starling/cmd/starling/cli/dialect"
-	"github.com/starling-fleet/starling/history/reprocess"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/locallog"
-	"github.com/starling-fleet/starling/tracker/step"
 )
 
 // openLog is the log that a command works on, Kafka's or the local one.
@@ -158,76 +153,4 @@ func (l *openLog) await(ctx context.Context, done completion) (int64, error) {
 	case <-ctx.Done():
 		return 0, fmt.Errorf("it may be in the log or not: %w", ctx.Err())
 	}
-}
-
-func newReprocess(world IO) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "reprocess --from TIME --to TIME --out DIR",
-		Short:   "Step a range of the log again by other settings, beside what there is, and compare",
-		GroupID: "drive",
-		Args:    usageArgs(cobra.NoArgs),
-		Long: `Step the records of locations that were appended in a range again, by the tracker
-settings of this configuration (--config, --tracker-...) or another step version, into
-a lake of its own, and report what differs from the tracks that there are, the worst
-first. Nothing else is changed: the log is only read. A local log must not be in use;
-of one that is, take a backup (starling log backup) and restore it elsewhere.
-
-The warm-up is stepped before the range and not written: a vehicle is compared when it
-has been known for that long. How far back the log reaches is in the report.`,
-		Example: `  starling reprocess --from 2026-03-01T07:00:00Z --to 2026-03-01T09:00:00Z --out other --tracker-filter-min-accuracy-m 3 --kafka-brokers k1:9092
-  starling reprocess --from 2026-03-01T07:00:00Z --to 2026-03-01T09:00:00Z --out other --step-version 2 --local-directory /var/lib/starling`,
-	}
-	with := logCommand(cmd, world)
-	carried := step.Carried().Numbers()
-	version := cmd.Flags().Int32("step-version", carried[len(carried)-1], fmt.Sprintf("Step version; this binary carries %v.", carried))
-	from := cmd.Flags().String("from", "", "Begin of the range, as 2026-03-01T07:00:00Z, by append time (required).")
-	to := cmd.Flags().String("to", "", "End of the range, which is not in it (required).")
-	o := reprocess.Options{}
-	cmd.Flags().StringVar(&o.Out, "out", "", "Directory of the lake to write, new or empty (required).")
-	cmd.Flags().DurationVar(&o.WarmUp, "warm-up", time.Hour, "How long before the range to begin.")
-	cmd.Flags().IntVar(&o.Worst, "worst", 20, "How many differences to name.")
-	asJSON := jsonFlag(cmd)
-	cmd.RunE = func(*cobra.Command, []string) error {
-		if !slices.Contains(carried, *version) {
-			return usage(fmt.Errorf("--step-version is %d: this binary carries %v", *version, carried))
-		}
-		var bad, badTo error
-		o.From, bad = time.Parse(time.RFC3339, *from)
-		o.To, badTo = time.Parse(time.RFC3339, *to)
-		if bad != nil || badTo != nil {
-			return usage(fmt.Errorf("--from and --to are %q and %q: must be times as 2026-03-01T07:00:00Z", *from, *to))
-		}
-		return with(func(ctx context.Context, log *openLog) error {
-			o.Version, o.Settings = *version, log.cfg.Tracker.StepSettings(log.cfg.Partitions)
-			o.Progress = func(s string) { _, _ = fmt.Fprintln(world.Err, s) }
-			if err := o.Validate(); err != nil {
-				return usage(err)
-			}
-			report, err := reprocess.Run(ctx, log, o)
-			if err != nil {
-				return err
-			}
-			if *asJSON {
-				return dialect.Print(world.Out, report)
-			}
-			return printReprocess(world.Out, report)
-		})
-	}
-	return cmd
-}
-
-func printReprocess(w io.Writer, r *reprocess.Report) error {
-	_, _ = fmt.Fprintf(w, "the log reaches back to %s", r.Reach.Format(time.RFC3339))
-	if r.Shortened {
-		_, _ = fmt.Fprint(w, ": the warm-up or the range is shorter than asked for")
-	}
-	_, err := fmt.Fprintf(w, "\n%d fixes in the range; %d rows compared, %d the same, %d with another verdict, %d only new, %d only there before, %d records could not be stepped\n",
-		r.Fixes, r.Compared, r.Same, r.Verdicts, r.OnlyNew, r.OnlyLive, r.Poison)
-	if r.Compared > r.Same {
-		_, err = fmt.Fprintf(w, "corrected positions that differ are apart by p50 %.2f m, p95 %.2f m, at most %.2f m; the worst:\n", r.P50M, r.P95M, r.MaxM)
-	}
-	for _, d := range r.Worst {
-		_, err = fmt.Fprintf(w, "%10.2f m  %s  %s  %s  %s -> %s\n", d.DistanceM, d.Vehicle, d.DeviceTime.Format(time.RFC3339Nano), d.Kind, d.LiveVerdict, d.NewVerdict)
-	}
-	return err
 }
