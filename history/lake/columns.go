@@ -107,10 +107,10 @@ func (c *columns) decode() row.Fix {
 	take(&r, row.HasArrival, &r.Sequence, c.Sequence)
 	take(&r, row.HasArrival, &r.ArrivalOffset, c.Arrival)
 	if c.Rule != nil {
-		r.Rule = starlingv1.OutcomeRule(starlingv1.OutcomeRule_value[rulePrefix+strings.ToUpper(*c.Rule)])
+		r.Rule = rules[*c.Rule]
 	}
 	if c.Verdict != nil {
-		r.Verdict = starlingv1.Verdict(starlingv1.Verdict_value[verdictPrefix+strings.ToUpper(*c.Verdict)])
+		r.Verdict = verdicts[*c.Verdict]
 	}
 	return r
 }

@@ -19,7 +19,7 @@ type field func(*row.Fix, *parquet.Value)
 // know is left unset.
 var fields = map[string]field{
 	"device_time":          func(r *row.Fix, v *parquet.Value) { r.DeviceTimeMS = v.Int64() },
-	"kind":                 func(r *row.Fix, v *parquet.Value) { r.Kind = kinds[string(v.ByteArray())] },
+	"kind":                 func(r *row.Fix, v *parquet.Value) { r.Kind, _ = row.ParseKind(string(v.ByteArray())) },
 	"verdict":              func(r *row.Fix, v *parquet.Value) { r.Verdict = verdicts[string(v.ByteArray())] },
 	"raw_latitude_e7":      number(0, func(r *row.Fix) *int32 { return &r.Raw.LatE7 }),
 	"raw_longitude_e7":     number(0, func(r *row.Fix) *int32 { return &r.Raw.LonE7 }),
@@ -50,15 +50,8 @@ func number(bit row.Has, of func(*row.Fix) *int32) field {
 	}
 }
 
-// What kinds, verdicts and rules are called in files.
+// Verdicts and rules by what they are called in files.
 var (
-	kinds = func() map[string]row.Kind {
-		all := map[string]row.Kind{}
-		for k := row.Final; k.String() != ""; k++ {
-			all[k.String()] = k
-		}
-		return all
-	}()
 	verdicts = reversed(verdictNames)
 	rules    = reversed(ruleNames)
 )

@@ -4,7 +4,6 @@ import (
 	"math"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/internal/h3"
@@ -69,7 +68,7 @@ func (s *Server) GetCellStats(req *starlingv1.GetCellStatsRequest, out grpc.Serv
 
 func statsMessage(c *store.CellStat) *starlingv1.CellStats {
 	out := &starlingv1.CellStats{
-		H3Cell: c.Cell.String(), StartTime: &timestamppb.Timestamp{Seconds: c.StartMS / 1000}, FixCount: c.Fixes, VehicleCount: c.Vehicles, SpeedCount: c.Speeds,
+		H3Cell: c.Cell.String(), StartTime: timestampOf(c.StartMS), FixCount: c.Fixes, VehicleCount: c.Vehicles, SpeedCount: c.Speeds,
 	}
 	if c.Speeds > 0 {
 		speeds := &[4]float64{c.MeanSpeedCMPS / 100, float64(c.P50) / 100, float64(c.P85) / 100, float64(c.P95) / 100}

@@ -30,7 +30,7 @@ func (s *Server) ExplainFix(ctx context.Context, req *starlingv1.ExplainFixReque
 		return nil, refuse(codes.NotFound, reasonNoFix, "history knows no fix of "+req.GetName()+" at "+req.GetDeviceTime().AsTime().Format(time.RFC3339Nano), false).err
 	}
 	s.metrics.fixes.Inc()
-	see, out, m := sight(ctx), &starlingv1.ExplainFixResponse{}, &room{}
+	see, out, m := sight(ctx), &starlingv1.ExplainFixResponse{}, &arena{}
 	if e.Found {
 		if err := see.fix(&e.Fix); err != nil {
 			return nil, scan.failed(err)

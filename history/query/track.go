@@ -82,11 +82,11 @@ type trackSender struct {
 	sentMS int64
 
 	fixes []*starlingv1.TrackFix // of the part
-	room  *room
+	arena *arena
 }
 
-// room is the memory of a part's messages: a few allocations for all of them.
-type room struct {
+// arena is the memory of a part's messages: a few allocations for all of them.
+type arena struct {
 	fixes     [partFixes]starlingv1.TrackFix
 	times     [partFixes]timestamppb.Timestamp
 	corrected []starlingv1.CorrectedPosition
@@ -98,12 +98,12 @@ type room struct {
 // add appends a fix. When the part is full it sends it with a token from which
 // reading goes on at nextMS.
 func (t *trackSender) add(f *row.Fix, nextMS int64) error {
-	if t.room == nil {
-		t.room = &room{}
+	if t.arena == nil {
+		t.arena = &arena{}
 		t.fixes = make([]*starlingv1.TrackFix, 0, partFixes)
 	}
 	n := len(t.fixes)
-	t.fixes = append(t.fixes, t.room.message(n, f, t.layers))
+	t.fixes = append(t.fixes, t.arena.message(n, f, t.layers))
 	t.sentMS = f.DeviceTimeMS
 	if n+1 < partFixes {
 		return nil
@@ -114,7 +114,7 @@ func (t *trackSender) add(f *row.Fix, nextMS int64) error {
 // send sends what there is, with a token from which reading goes on at nextMS.
 func (t *trackSender) send(nextMS int64) error {
 	part := &starlingv1.GetTrackResponse{Fixes: t.fixes, ResumeToken: makeToken(trackToken, t.digest, numbersPlace(nextMS, t.sentMS))}
-	t.fixes, t.room = nil, nil // gRPC has them now
+	t.fixes, t.arena = nil, nil // gRPC has them now
 	return t.out.Send(part)
 }
 
@@ -123,8 +123,8 @@ var kinds = map[row.Kind]starlingv1.TrackFixKind{
 	row.Late: starlingv1.TrackFixKind_TRACK_FIX_KIND_LATE, row.SetAside: starlingv1.TrackFixKind_TRACK_FIX_KIND_SET_ASIDE,
 }
 
-// message fills in the n-th message of the room.
-func (m *room) message(n int, f *row.Fix, l layers) *starlingv1.TrackFix {
+// message fills in the n-th message of the arena.
+func (m *arena) message(n int, f *row.Fix, l layers) *starlingv1.TrackFix {
 	out := &m.fixes[n]
 	at := &m.times[n]
 	at.Seconds, at.Nanos = f.DeviceTimeMS/1000, int32(f.DeviceTimeMS%1000*1e6)
@@ -147,7 +147,7 @@ func (m *room) message(n int, f *row.Fix, l layers) *starlingv1.TrackFix {
 	return out
 }
 
-func (m *room) reported(f *row.Fix) *starlingv1.ReportedPosition {
+func (m *arena) reported(f *row.Fix) *starlingv1.ReportedPosition {
 	r := grow(&m.raw)
 	r.Place = m.place(f.Raw)
 	r.SpeedMps, r.HeadingDeg = m.number(f, row.HasRawSpeed, f.RawSpeedCMPS, 100), m.number(f, row.HasRawHeading, f.RawHeadingDDeg, 10)
@@ -159,14 +159,14 @@ func (m *room) reported(f *row.Fix) *starlingv1.ReportedPosition {
 	return r
 }
 
-func (m *room) place(p row.Position) *starlingv1.Place {
+func (m *arena) place(p row.Position) *starlingv1.Place {
 	out := grow(&m.places)
 	out.Latitude, out.Longitude = float64(p.LatE7)/1e7, float64(p.LonE7)/1e7
 	return out
 }
 
 // number is an optional value of a fix, or nil.
-func (m *room) number(f *row.Fix, bit row.Has, v int32, perUnit float64) *float64 {
+func (m *arena) number(f *row.Fix, bit row.Has, v int32, perUnit float64) *float64 {
 	if f.Has&bit == 0 {
 		return nil
 	}

@@ -42,17 +42,21 @@ func (k Kind) Stands() bool { return k >= Final && k <= SetAside }
 // kindNames are as they stand in files; they are never changed.
 var kindNames = map[Kind]string{Final: "final", Open: "open", Late: "late", SetAside: "set_aside", Conflict: "conflict", Duplicate: "duplicate", Refused: "refused"}
 
+var kindsByName = func() map[string]Kind {
+	all := map[string]Kind{}
+	for k, name := range kindNames {
+		all[name] = k
+	}
+	return all
+}()
+
 // String returns the kind as it stands in files.
 func (k Kind) String() string { return kindNames[k] }
 
 // ParseKind is the reverse of String; it returns false for an unknown name.
 func ParseKind(s string) (Kind, bool) {
-	for k, name := range kindNames {
-		if name == s {
-			return k, true
-		}
-	}
-	return 0, false
+	k, ok := kindsByName[s]
+	return k, ok
 }
 
 // Has is which optional values of a row are present.

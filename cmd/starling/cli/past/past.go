@@ -157,11 +157,10 @@ func (a *asker) cells(flag string, texts []string) (cells []h3.Cell, err error) 
 	return cells, nil
 }
 
-// progress tells on standard error how far a long answer has come.
+// progress reports on standard error how far a long answer has come.
 type progress struct {
 	w    io.Writer
 	last time.Time
-	told bool
 }
 
 // progressInterval is the least time between two of its lines.
@@ -169,12 +168,12 @@ const progressInterval = 2 * time.Second
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, last: time.Now()} }
 
-// at tells how many of something have come, of times up to one.
+// at reports how many of something have come, of times up to one.
 func (p *progress) at(n int, what string, ms int64) {
 	if n%1000 != 0 || time.Since(p.last) < progressInterval {
 		return
 	}
-	p.last, p.told = time.Now(), true
+	p.last = time.Now()
 	upTo := ""
 	if ms != 0 {
 		upTo = ", up to " + time.UnixMilli(ms).UTC().Format(time.RFC3339)

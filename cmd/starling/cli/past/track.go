@@ -51,14 +51,14 @@ through the corrected ones.`,
 		vehicle := strings.TrimPrefix(args[0], limits.VehicleNamePrefix)
 		return ask.ask(thinning, func(ctx context.Context, s answers) error {
 			fixes := s.Track(ctx, store.TrackQuery{Vehicle: vehicle, FromMS: fromMS, ToMS: toMS})
-			return printTrack(w.Out, vehicle, told(fixes, newProgress(w.Err)))
+			return printTrack(w.Out, vehicle, counted(fixes, newProgress(w.Err)))
 		})
 	}
 	return cmd
 }
 
-// told yields fixes and tells how many there were.
-func told(fixes iter.Seq2[row.Fix, error], p *progress) iter.Seq2[row.Fix, error] {
+// counted yields fixes and reports how many have come.
+func counted(fixes iter.Seq2[row.Fix, error], p *progress) iter.Seq2[row.Fix, error] {
 	return func(yield func(row.Fix, error) bool) {
 		n := 0
 		for f, err := range fixes {
