@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/starling-fleet/starling/internal/budget"
 	"github.com/starling-fleet/starling/internal/eventlog"
 	"github.com/starling-fleet/starling/internal/retry"
 	"github.com/starling-fleet/starling/matcher/eta"
@@ -90,7 +91,7 @@ type Rides struct {
 	scanning  chan struct{} // has an element while the log is read for one ride
 
 	assigned    eventlog.Assignment
-	subscribers *shares
+	subscribers *budget.Shares[string]
 	stopped     chan struct{} // closed when Run has ended
 
 	mu  sync.Mutex
@@ -147,7 +148,7 @@ func New(cfg Config, deps Deps) (*Rides, error) {
 		desk: newDesk(matcher, cfg.AskedFor, deps.Now), estimator: deps.Estimator,
 		board: newBoard(deps.Log.Epoch(), deps.Log.Partitions()), directory: newDirectory(deps.Log, cfg.NameAge, cfg.IndexAge),
 		store: deps.Store, peers: newPeers(deps.Log, deps.Address, deps.DialOptions),
-		scanning: make(chan struct{}, 1), subscribers: newShares(cfg.MaxSubscribers, cfg.SubscriberShare), stopped: make(chan struct{}), led: make(map[int32]*lead),
+		scanning: make(chan struct{}, 1), subscribers: budget.NewShares[string](cfg.MaxSubscribers), stopped: make(chan struct{}), led: make(map[int32]*lead),
 	}
 	r.feeds, r.exchange = newFeeds(r), newExchange(r)
 	r.directory.happened, r.directory.caughtUp = r.exchange.happened, r.exchange.caughtUp

@@ -341,12 +341,11 @@ func (r *Rides) subscribe(ctx context.Context) (leave func(), err error) {
 		return nil, unavailable("STOPPED", "the server is stopping")
 	default:
 	}
-	who, most := auth.Principal(ctx), r.cfg.MaxSubscribers
+	who, most := auth.Principal(ctx), max(1, int(float64(r.cfg.MaxSubscribers)*r.cfg.SubscriberShare))
 	if !auth.CallerOf(ctx).Has(everyRide) {
-		most = r.cfg.RiderSubscribers
+		most = min(most, r.cfg.RiderSubscribers)
 	}
-	full, ok := r.subscribers.take(who, most)
-	if !ok {
+	if full, over := r.subscribers.Take(who, most); full || over {
 		message := "the caller has as many subscriptions as one may have (rides.subscriber_share, rides.rider_subscribers)"
 		if full {
 			message = "the server has as many subscriptions as it takes (rides.max_subscribers)"
@@ -355,7 +354,7 @@ func (r *Rides) subscribe(ctx context.Context) (leave func(), err error) {
 	}
 	r.metrics.subscribers.Inc()
 	return func() {
-		r.subscribers.giveBack(who)
+		r.subscribers.Release(who)
 		r.metrics.subscribers.Dec()
 	}, nil
 }

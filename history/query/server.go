@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/starling-fleet/starling/history/store"
 	"github.com/starling-fleet/starling/internal/auth"
+	"github.com/starling-fleet/starling/internal/budget"
 	"github.com/starling-fleet/starling/schemas/starlingv1"
 )
 
@@ -35,9 +35,7 @@ type Server struct {
 	logger  *slog.Logger
 	metrics *metrics
 
-	mu       sync.Mutex
-	scans    int
-	byCaller map[string]int // those with a scan
+	scans *budget.Shares[string] // by caller
 }
 
 // New returns a server. It fails when cfg breaks a rule or the registerer has another
@@ -50,7 +48,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of history's queries: %w", err)
 	}
-	return &Server{cfg: cfg, store: deps.Store, logger: deps.Logger, metrics: m, byCaller: map[string]int{}}, nil
+	return &Server{cfg: cfg, store: deps.Store, logger: deps.Logger, metrics: m, scans: budget.NewShares[string](cfg.MaxScans)}, nil
 }
 
 // Register adds HistoryService to a gRPC server.
@@ -74,16 +72,12 @@ type scan struct {
 // begin lets a call read, or refuses it. The caller ends what it is given.
 func (s *Server) begin(ctx context.Context) (*scan, error) {
 	who := auth.Principal(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.byCaller[who] >= s.cfg.MaxCallerScans:
+	switch full, over := s.scans.Take(who, s.cfg.MaxCallerScans); {
+	case over:
 		return nil, s.refused(tooManyScans("this caller has as many calls that read history as it may"))
-	case s.scans >= s.cfg.MaxScans:
+	case full:
 		return nil, s.refused(tooManyScans("as many calls read history as may"))
 	}
-	s.scans++
-	s.byCaller[who]++
 	s.metrics.open.Inc()
 	within, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
 	return &scan{within, s, ctx, cancel, who}, nil
@@ -91,14 +85,8 @@ func (s *Server) begin(ctx context.Context) (*scan, error) {
 
 func (c *scan) end() {
 	c.cancel()
-	s := c.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.metrics.open.Dec()
-	s.scans--
-	if s.byCaller[c.who]--; s.byCaller[c.who] == 0 {
-		delete(s.byCaller, c.who)
-	}
+	c.server.metrics.open.Dec()
+	c.server.scans.Release(c.who)
 }
 
 // failed is the status of a call whose store failed: because of the call's own end,

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	// Decides reservations.
 	"tracker/reserve": {"schemas"},
 	// The fold of a partition of rides, and what its owner decides.
-	"rides":      {"internal/auth", "internal/config", "internal/deadletter", "internal/h3", "internal/request", "matcher/eta", "matcher/liveindex", "rides/events", "rides/life", "rides/match", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
+	"rides":      {"internal/auth", "internal/budget", "internal/config", "internal/deadletter", "internal/h3", "internal/request", "matcher/eta", "matcher/liveindex", "rides/events", "rides/life", "rides/match", "rides/owner", "rides/name", "rides/zone", "internal/eventlog", "internal/retry", "internal/rpcstatus", "schemas"},
 	"rides/name": {},
 	"rides/zone": {"internal/h3"},
 	// Rows of history, and the Parquet files that keep them.
@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	// Steps a range of locations again.
 	"history/reprocess": {"history/lake", "history/row", "internal/eventlog", "schemas", "tracker/step"},
 	// Serves what a store of history answers.
-	"history/query": {"history/row", "history/store", "internal/auth", "internal/geo", "internal/h3", "internal/request", "internal/rpcstatus", "schemas"},
+	"history/query": {"history/row", "history/store", "internal/auth", "internal/budget", "internal/geo", "internal/h3", "internal/request", "internal/rpcstatus", "schemas"},
 	// What history answers from.
 	"history/store": {"history/row", "internal/h3"},
 	// Carries events of rides between nodes.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"mime"
 	"net"
 	"net/http"
@@ -104,7 +105,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	return &Gateway{
 		cfg: cfg, guard: callers, tls: deps.TLS, loopback: deps.Loopback, mux: mux, known: known, routes: all, metrics: m, logger: deps.Logger,
 		bodies: budget.New(cfg.BodyBytes, budgetGrace), answers: budget.New(cfg.AnswerBytes, budgetGrace),
-		beginning: beginning{atWork: semaphore.NewWeighted(maxBeginning), owners: map[any]int{}},
+		beginning: beginning{atWork: semaphore.NewWeighted(maxBeginning), owners: budget.NewShares[any](math.MaxInt)},
 	}, nil
 }
 

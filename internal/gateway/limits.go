@@ -134,45 +134,25 @@ func beginsLarge(path string) bool {
 // hold meanwhile. Few do at a time, and few of one owner wait for their turn.
 type beginning struct {
 	atWork *semaphore.Weighted
-	mu     sync.Mutex
-	owners map[any]int
-}
-
-// join counts an owner's watch, and returns false if it has too many.
-func (b *beginning) join(owner any) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.owners[owner] == maxOwnBeginning {
-		return false
-	}
-	b.owners[owner]++
-	return true
-}
-
-func (b *beginning) leave(owner any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.owners[owner]--; b.owners[owner] == 0 {
-		delete(b.owners, owner)
-	}
+	owners *budget.Shares[any]
 }
 
 // begin waits for the turn of a watch to begin. It returns what is to be called when
 // its first message has been charged, which is called after a while in any case, or
 // nil when its owner has too many or the time of a call is over.
 func (g *Gateway) begin(ctx context.Context, owner any) (begun func()) {
-	if !g.beginning.join(owner) {
+	if _, over := g.beginning.owners.Take(owner, maxOwnBeginning); over {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(ctx, g.cfg.CallTimeout)
 	defer cancel()
 	if g.beginning.atWork.Acquire(limited, 1) != nil {
-		g.beginning.leave(owner)
+		g.beginning.owners.Release(owner)
 		return nil
 	}
 	release := sync.OnceFunc(func() {
 		g.beginning.atWork.Release(1)
-		g.beginning.leave(owner)
+		g.beginning.owners.Release(owner)
 	})
 	slow := time.AfterFunc(beginPatience, release)
 	return func() { slow.Stop(); release() }
