@@ -99,9 +99,10 @@ var mayImport = map[string][]string{
 	// Judges rides by the log alone: no code of the roles.
 	"loadtest/ridedrill/check": {"schemas/starlingv1", "loadtest/drill/check"},
 	// Measures the sinks of history by themselves.
-	"loadtest/history": {"history", "internal/eventlog", "internal/locallog", "history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/auth", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
+	"loadtest/recorded": {"schemas/wire"},
+	"loadtest/history":  {"history", "loadtest/recorded", "internal/eventlog", "internal/locallog", "history/clickhouse", "history/lake", "history/query", "history/row", "history/store", "internal/auth", "internal/clickhousetest", "internal/config", "tracker/step", "schemas"},
 	// Sends recordings into history; its judge judges by itself.
-	"loadtest/historydrill":       {"client", "history/clickhouse", "internal/clickhousetest", "internal/config", "internal/retry", "loadtest/process", "loadtest/historydrill/judge", "schemas"},
+	"loadtest/historydrill":       {"client", "loadtest/recorded", "history/clickhouse", "internal/clickhousetest", "internal/config", "internal/retry", "loadtest/process", "loadtest/historydrill/judge", "schemas"},
 	"loadtest/historydrill/judge": {},
 	// Measures the step by itself.
 	"loadtest/silence": {"tracker/step", "schemas"},
