@@ -2,7 +2,7 @@
 // report a call, and a vehicle watched by server-sent events with a token.
 
 import { type FixRefusal, type Handlers, type NumberedReport, type Report, Numbers } from './report.js';
-import { type Status, Waits, judge, sleep } from './waits.js';
+import { Changes, type Status, Waits, judge, sleep } from './waits.js';
 
 export type { Fix, FixRefusal, Handlers, NumberedReport, Report } from './report.js';
 
@@ -34,22 +34,22 @@ export class JsonReporter {
   readonly #queue: NumberedReport[] = [];
   #closing = false;
   #stopped: StoppedError | undefined;
-  #waiting: (() => void)[] = []; // are called at each change
+  #changes = new Changes();
 
   constructor(options: Options) {
     this.#options = options;
     this.#running = this.#run().catch((error: Error) => {
       this.#stopped = new StoppedError(`${this.#queue.length} reports are not acknowledged: ${error.message}`, { cause: error });
-    }).finally(() => this.#notify());
+    }).finally(() => this.#changes.notify());
   }
 
   /** Numbers a report and queues it; waits while the queue is full. */
   async send(report: Report): Promise<void> {
-    while (this.#queue.length >= (this.#options.maxPending ?? 8192) && !this.#stopped) await this.#change();
+    while (this.#queue.length >= (this.#options.maxPending ?? 8192) && !this.#stopped) await this.#changes.next();
     if (this.#stopped) throw this.#stopped;
     if (this.#closing) throw new Error('the reporter is closed');
     this.#queue.push(this.#numbers.number(report));
-    this.#notify();
+    this.#changes.notify();
   }
 
   /** How many reports are not acknowledged. */
@@ -60,19 +60,9 @@ export class JsonReporter {
   /** Resolves when everything is acknowledged; rejects with StoppedError if that can't be. */
   async close(): Promise<void> {
     this.#closing = true;
-    this.#notify();
+    this.#changes.notify();
     await this.#running;
     if (this.#stopped) throw this.#stopped;
-  }
-
-  #notify(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const wake of waiting) wake();
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   async #run(): Promise<void> {
@@ -81,14 +71,14 @@ export class JsonReporter {
       const [report] = this.#queue;
       if (!report) {
         if (this.#closing) return;
-        await this.#change();
+        await this.#changes.next();
         continue;
       }
       try {
         await this.#call(report);
         waits.reset();
         this.#queue.shift();
-        this.#notify();
+        this.#changes.notify();
       } catch (error) {
         const status = error instanceof StatusError ? error.status : unknown;
         switch (judge(status, false)) {
@@ -96,7 +86,7 @@ export class JsonReporter {
             throw error;
           case 'reject':
             this.#queue.shift();
-            this.#notify();
+            this.#changes.notify();
             this.#options.onRejected?.(report, error as Error);
             continue;
           case 'retry': {

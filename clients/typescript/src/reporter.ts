@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { statusOf } from './details.js';
 import { type FixRefusal, type Handlers, type NumberedReport, type Report, Numbers, maxUnacknowledged } from './report.js';
-import { Waits, judge, sleep } from './waits.js';
+import { Changes, Waits, judge, sleep } from './waits.js';
 
 export type { Fix, FixRefusal, Handlers, NumberedReport, Report } from './report.js';
 
@@ -54,7 +54,7 @@ export class Reporter {
   #closing = false;
   #stopped: StoppedError | undefined;
   #pump: () => void = () => {}; // sends what may be sent
-  #waiting: (() => void)[] = []; // are called at each change
+  #changes = new Changes();
 
   constructor(options: Options) {
     this.#options = options;
@@ -74,16 +74,16 @@ export class Reporter {
     }) as unknown as Client & { StreamReports(metadata: Metadata): Stream };
     this.#running = this.#run().catch((error: Error) => {
       this.#stopped = error instanceof StoppedError ? error : new StoppedError(error.message, { cause: error });
-    }).finally(() => this.#notify());
+    }).finally(() => this.#changes.notify());
   }
 
   /** Numbers a report and queues it; waits while the queue is full. */
   async send(report: Report): Promise<void> {
-    while (this.#queue.length >= this.#maxPending && !this.#stopped) await this.#change();
+    while (this.#queue.length >= this.#maxPending && !this.#stopped) await this.#changes.next();
     if (this.#stopped) throw this.#stopped;
     if (this.#closing) throw new Error('the reporter is closed');
     this.#queue.push(this.#numbers.number(report));
-    this.#notify();
+    this.#changes.notify();
     this.#pump();
   }
 
@@ -95,21 +95,11 @@ export class Reporter {
   /** Resolves when everything is acknowledged; rejects with StoppedError if that can't be. */
   async close(): Promise<void> {
     this.#closing = true;
-    this.#notify();
+    this.#changes.notify();
     this.#pump();
     await this.#running;
     this.#client.close();
     if (this.#stopped) throw this.#stopped;
-  }
-
-  #notify(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const wake of waiting) wake();
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   async #run(): Promise<void> {
@@ -117,7 +107,7 @@ export class Reporter {
     for (;;) {
       while (this.#queue.length === 0) {
         if (this.#closing) return;
-        await this.#change();
+        await this.#changes.next();
       }
       const error = await this.#stream();
       if (this.#queue.length === 0) continue;
@@ -203,7 +193,7 @@ export class Reporter {
     this.#onStream -= news;
     this.#acked += news;
     for (const refusal of response.refusals ?? []) this.#options.onRefused?.(refusal);
-    this.#notify();
+    this.#changes.notify();
     return undefined;
   }
 
@@ -212,7 +202,7 @@ export class Reporter {
     const index = number - this.#acked - 1;
     if (!(index >= 0 && index < this.#onStream)) throw new StoppedError(why.message, { cause: why });
     const [rejected] = this.#queue.splice(index, 1);
-    this.#notify();
+    this.#changes.notify();
     this.#options.onRejected?.(rejected as NumberedReport, why);
   }
 }

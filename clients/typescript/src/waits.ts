@@ -23,6 +23,23 @@ export class Waits {
   }
 }
 
+/** Lets any number wait for the next change. */
+export class Changes {
+  #waiting: (() => void)[] = [];
+
+  /** Something has changed: those who wait go on. */
+  notify(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+  }
+
+  /** Resolves at the next change. */
+  next(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+}
+
 /** Resolves after so many milliseconds, or when the signal is aborted. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
