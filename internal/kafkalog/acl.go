@@ -29,28 +29,21 @@ func ACLs(cfg Config, role string, groups ...Group) []ACL {
 		access[a.Topic] = a
 	}
 	var out []ACL
-	for _, name := range append([]string{metaTopic}, names()...) {
-		a := ACL{Kind: "topic", Name: cfg.TopicPrefix + name, Operations: []string{"Describe", "DescribeConfigs"}}
-		if access[name].Read {
+	for _, t := range append([]topics.Topic{{Name: metaTopic}}, topics.All()...) {
+		a := ACL{Kind: "topic", Name: cfg.TopicPrefix + t.Name, Operations: []string{"Describe", "DescribeConfigs"}}
+		if access[t.Name].Read {
 			a.Operations = append(a.Operations, "Read")
 		}
-		if access[name].Write {
+		if access[t.Name].Write {
 			a.Operations = append(a.Operations, "Write")
 		}
 		out = append(out, a)
 	}
 	for _, g := range groups {
+		group := cfg.TopicPrefix + g.Name
 		out = append(out,
-			ACL{Kind: "group", Name: cfg.TopicPrefix + g.Name, Operations: []string{"Describe", "Read"}},
-			ACL{Kind: "transactional-id", Name: cfg.TopicPrefix + g.Name + "-" + cfg.TopicPrefix + g.State + "-", Prefixed: true, Operations: []string{"Describe", "Write"}})
-	}
-	return out
-}
-
-func names() []string {
-	var out []string
-	for _, t := range topics.All() {
-		out = append(out, t.Name)
+			ACL{Kind: "group", Name: group, Operations: []string{"Describe", "Read"}},
+			ACL{Kind: "transactional-id", Name: transactionalPrefix(group, cfg.TopicPrefix+g.State), Prefixed: true, Operations: []string{"Describe", "Write"}})
 	}
 	return out
 }

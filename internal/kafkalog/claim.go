@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -114,8 +115,12 @@ func (c *claim) usable() error {
 	return nil
 }
 
+// transactionalPrefix is what the transactional ids of a group's claims on a state
+// topic begin with.
+func transactionalPrefix(group, state string) string { return group + "-" + state + "-" }
+
 func (c *claim) transactionalID() string {
-	return fmt.Sprintf("%s-%s-%d", c.m.group, c.m.state.physical, c.partition)
+	return transactionalPrefix(c.m.group, c.m.state.physical) + strconv.Itoa(int(c.partition))
 }
 
 // Load implements eventlog.Claim. The fence comes before the reading, so that

@@ -177,8 +177,8 @@ vehicles are unknown until they report.`,
 	return cmd
 }
 
-// ACLsOf returns what the processes of a role may do on a cluster that asks.
-func ACLsOf(cfg app.Config, role string) []kafkalog.ACL {
+// aclsOf returns what the processes of a role may do on a cluster that asks.
+func aclsOf(cfg app.Config, role string) []kafkalog.ACL {
 	groups := map[string][]kafkalog.Group{
 		"tracker": {{Name: cfg.Tracker.Group, State: topics.TrackerState}},
 		"rides":   {{Name: cfg.Rides.Group, State: topics.RidesState}},
@@ -212,7 +212,7 @@ kafka.create_topics to false.`,
 		}
 		for _, role := range roles {
 			who := strings.ReplaceAll(*principal, "{role}", role)
-			for _, acl := range ACLsOf(cfg, role) {
+			for _, acl := range aclsOf(cfg, role) {
 				if *asJSON {
 					err = dialect.Print(world.Out, struct {
 						Role, Principal string

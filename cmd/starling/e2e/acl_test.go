@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,11 +72,11 @@ func asking(tls kafkatest.TLS) kafkatest.Options {
 // acls` prints.
 func (d *deployment) permit() {
 	d.t.Helper()
-	operator := map[string]string{
-		"STARLING_KAFKA_BROKERS": d.environ("ingest")["STARLING_KAFKA_BROKERS"], "STARLING_PARTITIONS": "2",
-		"STARLING_KAFKA_TLS": "true", "STARLING_KAFKA_TLS_CA_FILE": d.file("ca.pem"),
+	operator := d.kafka()
+	maps.Copy(operator, map[string]string{
+		"STARLING_KAFKA_BROKERS":       d.environ("ingest")["STARLING_KAFKA_BROKERS"],
 		"STARLING_KAFKA_TLS_CERT_FILE": d.file("cert.pem"), "STARLING_KAFKA_TLS_KEY_FILE": d.file("key.pem"),
-	}
+	})
 	var environ []string
 	for key, value := range operator {
 		environ = append(environ, key+"="+value)

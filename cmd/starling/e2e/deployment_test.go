@@ -116,6 +116,11 @@ func (d *deployment) mint(scope, vehicle string) string {
 	return strings.TrimSpace(d.run(nil, "token", "--key", d.file("signing.pem"), "--subject", "test", "--scope", scope, "--vehicle", vehicle))
 }
 
+// kafka are the settings of everyone who uses the log, besides those of the file.
+func (d *deployment) kafka() map[string]string {
+	return map[string]string{"STARLING_PARTITIONS": "2", "STARLING_KAFKA_TLS": "true", "STARLING_KAFKA_TLS_CA_FILE": d.file("ca.pem")}
+}
+
 // environ are the settings of a service of the file, by their names there.
 func (d *deployment) environ(service string) map[string]string {
 	d.t.Helper()
@@ -148,11 +153,10 @@ func (d *deployment) begin(role, service string, more map[string]string) {
 		environ["STARLING_RIDES_ADVERTISE"] = environ["STARLING_SERVER_RIDES_LISTEN"]
 	}
 	maps.Copy(environ, map[string]string{
-		// What the file does without: TLS to Kafka, and certificates of clients.
-		"STARLING_KAFKA_TLS": "true", "STARLING_KAFKA_TLS_CA_FILE": d.file("ca.pem"),
+		// What the file does without: certificates of clients.
 		"STARLING_TLS_CLIENT_CA_FILE": d.file("ca.pem"), "STARLING_TLS_REQUIRE_CLIENT_CERTIFICATES": "matcher,rides,metrics",
-		"STARLING_PARTITIONS": "2",
 	})
+	maps.Copy(environ, d.kafka())
 	maps.Copy(environ, d.principals.settings(role))
 	maps.Copy(environ, more)
 	cmd := exec.Command(binary(d.t), role)
