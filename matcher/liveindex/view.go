@@ -83,7 +83,9 @@ func (v *View) Rescan(f Filter) (changed []Vehicle, left []string) {
 	v.aging = f.MinFixTimeMS > 0
 	x := v.index
 	r, version := x.pin()
-	x.eachWithin(r, version, v.area, f, func(number uint32) {
+	var filter compiledFilter
+	filter.compile(f, &r.scratch, x.attrs)
+	x.eachWithin(r, version, v.area, &filter, func(number uint32) {
 		s := x.states.at(number)
 		id := x.vehicles.at(s.vehicle).id()
 		if last, ok := v.held[id]; ok && last.born == s.born {

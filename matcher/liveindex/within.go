@@ -10,9 +10,7 @@ import (
 
 // eachWithin calls fn with the number of the state of every vehicle inside an
 // area that passes a filter, as of the version that the caller has pinned.
-func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn func(state uint32)) {
-	var filter compiledFilter
-	filter.compile(f, &r.scratch, x.attrs)
+func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, filter *compiledFilter, fn func(state uint32)) {
 	x.descend(x.root, a.shape, false, func(n *node, all bool) {
 		for i := range n.entries {
 			e := &n.entries[i]
@@ -29,11 +27,11 @@ func (x *Index) eachWithin(r *readerSlot, version uint64, a *Area, f Filter, fn 
 			// The state is looked at only where it has to be: it stands far away in
 			// memory. The leaf's latest birth is read after the entry's death, which
 			// was written after it.
-			if known && f.Skew.Of == nil && atomic.LoadUint64(&n.lastBorn) <= version {
+			if known && filter.filter.Skew.Of == nil && atomic.LoadUint64(&n.lastBorn) <= version {
 				fn(e.state)
 				continue
 			}
-			if s := x.states.at(e.state); s.born <= version && (known || a.shape.holds(e.at, s)) && x.passesSkew(&filter, s) {
+			if s := x.states.at(e.state); s.born <= version && (known || a.shape.holds(e.at, s)) && x.passesSkew(filter, s) {
 				fn(e.state)
 			}
 		}
@@ -71,12 +69,14 @@ func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle
 	removed := x.removed.Load()
 	r, version := x.pin()
 	defer r.unpin()
-	first, ok := x.firstOfAll(r, a, f, n, version, removed)
+	var filter compiledFilter
+	filter.compile(f, &r.scratch, x.attrs)
+	first, ok := x.firstOfAll(r, a, &filter, n, version, removed)
 	if ok {
-		x.eachWithin(r, version, a, f, func(uint32) { total++ })
+		x.eachWithin(r, version, a, &filter, func(uint32) { total++ })
 	} else {
 		inside := r.scratch.inside[:0]
-		x.eachWithin(r, version, a, f, func(s uint32) { inside = append(inside, s) })
+		x.eachWithin(r, version, a, &filter, func(s uint32) { inside = append(inside, s) })
 		r.scratch.inside = inside[:0]
 		total = len(inside)
 		if first, ok = x.firstByID(&r.scratch, inside, n, version, removed); !ok {
@@ -94,15 +94,13 @@ func (x *Index) Within(a *Area, f Filter, n int, dst []Vehicle) (found []Vehicle
 // firstOfAll returns the first n of a search by id, if they are among the first few
 // of all vehicles: then the others need only be counted. It is false where they are
 // not, and when a vehicle on the way has changed or one was removed since the version.
-func (x *Index) firstOfAll(r *readerSlot, a *Area, f Filter, n int, version, removed uint64) (first []uint32, ok bool) {
+func (x *Index) firstOfAll(r *readerSlot, a *Area, filter *compiledFilter, n int, version, removed uint64) (first []uint32, ok bool) {
 	if n == 0 {
 		return nil, true
 	}
 	if n > runMax/4 {
 		return nil, false
 	}
-	var filter compiledFilter
-	filter.compile(f, &r.scratch, x.attrs)
 	var page [runMax]uint32
 	for _, number := range x.order.after("", runMax, page[:0]) {
 		current := x.vehicles.at(number).current.Load()
@@ -113,7 +111,7 @@ func (x *Index) firstOfAll(r *readerSlot, a *Area, f Filter, n int, version, rem
 		if s.born > version {
 			return nil, false
 		}
-		if s.has&hasPosition == 0 || !x.passesState(&filter, &r.scratch, s) || !a.shape.holds(geo.Unit(s.latDeg, s.lonDeg), s) {
+		if s.has&hasPosition == 0 || !x.passesState(filter, &r.scratch, s) || !a.shape.holds(geo.Unit(s.latDeg, s.lonDeg), s) {
 			continue
 		}
 		if first = append(first, current-1); len(first) == n {
